@@ -1,0 +1,64 @@
+package api
+
+// Limits of a request that hold whatever the configuration says.
+const (
+	MaxPromptBytes  = 1 << 20   // decoded prompt and system text together, unless Limits says otherwise
+	MaxNewTokens    = 1 << 20   // highest max_new_tokens that is looked at; the model's context is checked later
+	MaxSeed         = 1<<53 - 1 // the highest whole number that every JSON reader keeps exact
+	MaxTopK         = 1000
+	MaxTemperature  = 2
+	MaxPenalty      = 2
+	MaxStops        = 8
+	MaxStopBytes    = 256
+	MaxNameBytes    = 256 // base_model, adapter_version
+	MaxDomainBytes  = 64
+	MaxSchemaBytes  = 64 << 10
+	MaxNestingDepth = 64
+)
+
+// DefaultNewTokens is used when a request doesn't set max_new_tokens, cut to what the context has left.
+const DefaultNewTokens = 256
+
+// Request is a checked inference request. Only DecodeInfer makes one, so nobody behind it checks again. It keeps nothing of the
+// body it came from. Nil pointers are fields that the client didn't set: the model's or the engine's default applies.
+type Request struct {
+	Model   string // as asked, "" for the default; looked up by Resolve, never a path
+	Version string // as asked, "" for the default
+
+	Prompt     string // never empty
+	System     string
+	JSONSchema []byte // a JSON object of at most MaxSchemaBytes, or nil
+
+	MaxNewTokens  *int     // 1 … MaxNewTokens
+	Temperature   *float32 // 0 (greedy) … 2
+	TopP          *float32 // above 0 … 1 (off)
+	MinP          *float32 // 0 (off) … 1
+	RepeatPenalty *float32 // above 0 … 2; 1 is off
+	TopK          *int     // 0 (off) … 1000
+	Seed          *uint64  // 0 … MaxSeed
+	Stop          []string // at most MaxStops, none empty, each at most MaxStopBytes
+
+	Domain string // as asked, may be empty; see Domains
+	Stream bool
+}
+
+// Limits are the bounds of a request that an operator can set. A zero field means the constant of the same name.
+type Limits struct {
+	PromptBytes int // MaxPromptBytes
+	SchemaBytes int // MaxSchemaBytes
+}
+
+// NewTokens is how many tokens may be generated in a context of contextTokens, before the prompt is counted. It is an error to
+// ask for more than the context holds; nothing asked is DefaultNewTokens, cut to it. contextTokens 0 means not known yet.
+func (r *Request) NewTokens(contextTokens int) (int, *Error) {
+	if r.MaxNewTokens == nil {
+		if contextTokens > 0 && contextTokens < DefaultNewTokens {
+			return contextTokens, nil
+		}
+		return DefaultNewTokens, nil
+	}
+	if contextTokens > 0 && *r.MaxNewTokens > contextTokens {
+		return 0, Invalid("max_new_tokens", "max_new_tokens is %d, but the model's context holds %d tokens; ask for fewer", *r.MaxNewTokens, contextTokens)
+	}
+	return *r.MaxNewTokens, nil
+}
