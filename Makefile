@@ -1,0 +1,71 @@
+# Everything is set up by the targets themselves: tools by scripts/bootstrap.sh, llama.cpp by scripts/build-llama.sh (cached outside
+# this tree). `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= 1.0.0
+REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -X main.version=$(VERSION) -X main.revision=$(REVISION)
+GO ?= go
+BIN := bin
+TOOL := $(GO) tool -modfile=scripts/tools/go.mod
+# The environment of a build with llama.cpp; the first call builds the library.
+NATIVE = scripts/bootstrap.sh && env_lines="$$(scripts/build-llama.sh --env)" && eval "$$env_lines"
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## both programs, with llama.cpp, into bin/
+	@$(NATIVE) && mkdir -p $(BIN) \
+	  && $(GO) build -tags llama -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-engine ./engine \
+	  && CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-proxy ./proxy \
+	  && ln -sfn "$$BACKEND_DIR" $(BIN)/lib
+
+.PHONY: run
+run: build ## proxy and engine on this machine, with the demo model; key demo-key
+	@scripts/run.sh
+
+.PHONY: mock
+mock: ## the same without a model: a mock engine that echoes (no C compiler needed)
+	@mkdir -p $(BIN) && CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-engine-mock ./engine \
+	  && CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-proxy ./proxy
+	@ENGINE=$(BIN)/tandem-engine-mock ENGINE_MOCK=true scripts/run.sh
+
+.PHONY: test-monitoring
+test-monitoring: ## drive every monitoring endpoint of a running server and check shape and numbers
+	@mkdir -p $(BIN) && CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-proxy ./proxy
+	@$(BIN)/tandem-proxy test-monitoring
+
+.PHONY: test
+test: ## unit and end-to-end tests with the real demo model, race detector on
+	@$(NATIVE) && $(GO) test -race -shuffle=on ./... \
+	  && $(GO) build -o $(BIN)/promtool -modfile=scripts/tools/go.mod github.com/prometheus/prometheus/cmd/promtool \
+	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool $(GO) test -race -shuffle=on -tags llama ./engine/... ./scripts/e2e/...
+
+.PHONY: test-go
+test-go: ## unit tests that need only Go
+	CGO_ENABLED=0 $(GO) test ./...
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (default one minute)
+	@scripts/fuzz.sh $(or $(FUZZTIME),1m)
+
+.PHONY: bench
+bench: ## figures of proxy, wire and engine; the engine beside llama-server
+	@scripts/bench.sh
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck with and without llama.cpp, import rules, generated files
+	@scripts/lint.sh
+
+.PHONY: generate
+generate: ## schema code (needs capnp 0.9 or later) and the generated docs
+	$(GO) generate ./schema
+	$(GO) run ./scripts/docs
+
+.PHONY: clean
+clean: ## remove what was built in this tree; the llama.cpp cache stays
+	rm -rf $(BIN) out

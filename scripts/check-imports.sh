@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Checks who may import whom: first-party imports by the table below, and which packages may know fasthttp, Cap'n Proto and C.
+# What isn't named is not allowed. Test files are held to the same table, but may use any leaf that is allowed to their package.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# package: what it may import of ours (without the module's name)
+table='
+schema:
+schema/wire: schema
+schema/catalogue:
+schema/settings:
+proxy: proxy/server proxy/flight proxy/link proxy/queue proxy/journal proxy/auth proxy/limit proxy/metrics proxy/api schema/settings schema/catalogue
+proxy/api:
+proxy/auth:
+proxy/limit:
+proxy/queue: proxy/api
+proxy/journal: proxy/api
+proxy/metrics: schema/catalogue
+proxy/flight: proxy/api proxy/queue proxy/journal proxy/metrics
+proxy/link: proxy/api proxy/flight schema schema/wire
+proxy/server: proxy/api proxy/auth proxy/limit proxy/flight proxy/metrics
+engine: engine/link engine/batch engine/models engine/supervise engine/devices engine/demo engine/metrics engine/llama engine/mock schema/settings
+engine/batch:
+engine/models:
+engine/devices:
+engine/demo:
+engine/supervise:
+engine/metrics: schema/catalogue
+engine/link: engine/batch engine/models schema schema/wire
+engine/llama: engine/batch engine/models
+engine/mock: engine/batch engine/models
+'
+fail=0
+say() { echo "import rule: $*" >&2; fail=1; }
+
+allowed() { # package, import
+  local row
+  row=$(grep -E "^$1:" <<<"$table") || { say "package $1 is not in the table of scripts/check-imports.sh"; return; }
+  [[ " ${row#*:} " == *" $2 "* ]] || say "$1 must not import $2"
+}
+
+for tags in "" llama; do
+  while read -r pkg imports; do
+    pkg=${pkg#tandem/}
+    [[ $pkg == scripts/* || $pkg == deploy/* ]] && continue
+    for import in $imports; do
+      case $import in
+        tandem/*) allowed "$pkg" "${import#tandem/}" ;;
+        github.com/valyala/fasthttp*)
+          [[ $pkg == proxy || $pkg == proxy/server ]] || say "$pkg must not know fasthttp" ;;
+        capnproto.org/*)
+          [[ $pkg == schema || $pkg == schema/wire || $pkg == proxy/link || $pkg == engine/link ]] || say "$pkg must not know Cap'n Proto" ;;
+        C) [[ $pkg == engine/llama ]] || say "$pkg must not use cgo" ;;
+      esac
+    done
+  done < <(CGO_ENABLED=1 go list -e -tags "$tags" -f '{{.ImportPath}} {{join .Imports " "}}' ./...)
+done
+exit $fail
