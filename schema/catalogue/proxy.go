@@ -33,7 +33,7 @@ var proxyMetrics = []Metric{
 	{"llm_request_finish_total", Counter, Proxy, Latency, pair(closed("reason", finishReasons, "error")), nil, "Finished generations by reason: stop, length, cancelled, error", false},
 	{"llm_slo_requests_total", Counter, Proxy, Latency, pair(closed("slo", objectives, "e2e"), closed("result", verdicts, "bad")), nil, "Requests judged against each objective", false},
 
-	{"llm_requests_rejected_total", Counter, Proxy, Refused, labels(closed("reason", rejectReasons, Other)), nil, "Requests refused before inference", false},
+	{"llm_requests_rejected_total", Counter, Proxy, Refused, labels(closed("reason", rejectReasons, "internal")), nil, "Requests refused before inference", false},
 	{"llm_requests_cancelled_total", Counter, Proxy, Refused, labels(closed("stage", stages, "queue")), nil, "Requests that the client gave up: queue, prefill, decode", false},
 	{"llm_rate_limit_decisions_total", Counter, Proxy, Refused, labels(closed("scope", limitScopes, Other), closed("decision", limitDecisions, "denied")), nil, "Rate limiter decisions", false},
 	{"llm_rate_limit_tracked_keys", Gauge, Proxy, Refused, nil, nil, "Rate limiter buckets in memory", false},

@@ -1,0 +1,149 @@
+package metrics
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"google.golang.org/protobuf/proto"
+
+	"tandem/schema/catalogue"
+)
+
+// Limits of reading the engine's metrics. The fetch must end well before a scrape gives up (5 s).
+const (
+	fetchTimeout  = 300 * time.Millisecond
+	fetchCacheFor = time.Second // so that two scrapers share one fetch
+	maxEngineText = 4 << 20     // bytes
+)
+
+// joiner makes the engine's metrics text part of the scrape. Stale values would hide an outage, so a failed fetch gives nothing.
+type joiner struct {
+	fetch  func(ctx context.Context) ([]byte, error)
+	errors prometheus.Counter
+	log    *slog.Logger
+	now    func() time.Time
+
+	mu       sync.Mutex // held during a fetch; guards what follows
+	families []*dto.MetricFamily
+	at       time.Time
+}
+
+func newJoiner(fetch func(context.Context) ([]byte, error), errors prometheus.Counter, log *slog.Logger) *joiner {
+	return &joiner{fetch: fetch, errors: errors, log: log, now: time.Now}
+}
+
+// Gather implements prometheus.Gatherer. It returns no error, since the proxy's own page must not suffer from the engine.
+func (j *joiner) Gather() ([]*dto.MetricFamily, error) {
+	if j.fetch == nil {
+		return nil, nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if now := j.now(); j.at.IsZero() || now.Sub(j.at) >= fetchCacheFor {
+		families, err := j.read()
+		if err != nil {
+			j.errors.Inc()
+			j.log.Debug("engine metrics are left out of this scrape", "error", err)
+		}
+		j.families, j.at = families, j.now()
+	}
+	return j.families, nil
+}
+
+func (j *joiner) read() ([]*dto.MetricFamily, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
+	defer cancel()
+	text, err := j.fetch(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("fetch engine metrics: %w", err)
+	}
+	if len(text) > maxEngineText {
+		return nil, fmt.Errorf("fetch engine metrics: %d bytes are more than %d", len(text), maxEngineText)
+	}
+	return parseEngine(text)
+}
+
+// parseEngine keeps the families that the catalogue gives to the engine, with the help it lacks, and renames those of its process so
+// that they don't meet the proxy's. The result is sorted and is never changed again.
+func parseEngine(text []byte) ([]*dto.MetricFamily, error) {
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	parsed, err := parser.TextToMetricFamilies(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("parse engine metrics: %w", err)
+	}
+	families := make([]*dto.MetricFamily, 0, len(parsed))
+	for name, f := range parsed {
+		c, ok := engineMetric(name)
+		if !ok || !retype(f, c.Kind) {
+			continue
+		}
+		f.Name, f.Help = proto.String(c.Name), proto.String(c.Help)
+		for _, m := range f.Metric {
+			sortLabels(m)
+		}
+		families = append(families, f)
+	}
+	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return families, nil
+}
+
+// engineMetric finds what the engine may expose under that name.
+func engineMetric(name string) (catalogue.Metric, bool) {
+	if c := catalogue.Find(name); c != nil && c.Owner == catalogue.Engine {
+		return *c, true
+	}
+	return catalogue.EngineRuntime(name)
+}
+
+// sortLabels spares client_golang doing it in place, which would be a data race between two scrapes of the cached families.
+func sortLabels(m *dto.Metric) {
+	slices.SortFunc(m.Label, func(a, b *dto.LabelPair) int { return strings.Compare(a.GetName(), b.GetName()) })
+}
+
+// retype gives a family the type of the catalogue: the engine's library calls some counters gauges and leaves others untyped. False
+// means that the values don't fit the type.
+func retype(f *dto.MetricFamily, kind catalogue.Kind) bool {
+	if kind == catalogue.Histogram {
+		return f.GetType() == dto.MetricType_HISTOGRAM
+	}
+	want := dto.MetricType_GAUGE
+	if kind == catalogue.Counter {
+		want = dto.MetricType_COUNTER
+	}
+	for _, m := range f.Metric {
+		v, ok := number(m)
+		if !ok {
+			return false
+		}
+		m.Counter, m.Gauge, m.Untyped = nil, nil, nil
+		if kind == catalogue.Counter {
+			m.Counter = &dto.Counter{Value: proto.Float64(v)}
+		} else {
+			m.Gauge = &dto.Gauge{Value: proto.Float64(v)}
+		}
+	}
+	f.Type = &want
+	return true
+}
+
+func number(m *dto.Metric) (float64, bool) {
+	switch {
+	case m.Counter != nil:
+		return m.Counter.GetValue(), true
+	case m.Gauge != nil:
+		return m.Gauge.GetValue(), true
+	case m.Untyped != nil:
+		return m.Untyped.GetValue(), true
+	}
+	return 0, false
+}

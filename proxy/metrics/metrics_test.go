@@ -1,0 +1,557 @@
+package metrics
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"tandem/schema/catalogue"
+)
+
+const testModel, testVersion = "microsoft/DialoGPT-medium", "v1.0"
+
+func newTest(t *testing.T, change func(*Options)) *Metrics {
+	t.Helper()
+	o := Options{DefaultModel: testModel, DefaultVersion: testVersion, QueueCapacity: 256, CacheSize: 5,
+		Build: BuildInfo{Version: "1.0.0", Revision: "abc"}}
+	if change != nil {
+		change(&o)
+	}
+	return New(o)
+}
+
+func get(t *testing.T, h http.Handler, accept string) (*http.Response, string) {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodGet, "/prometheus", nil)
+	r.Header.Set("Accept", accept)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	body, err := io.ReadAll(w.Result().Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.Result(), string(body)
+}
+
+func page(t *testing.T, m *Metrics) map[string]*dto.MetricFamily {
+	t.Helper()
+	resp, body := get(t, m.Handler(), "")
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("status %d: %s", resp.StatusCode, body)
+	}
+	return parse(t, body)
+}
+
+func parse(t *testing.T, text string) map[string]*dto.MetricFamily {
+	t.Helper()
+	p := expfmt.NewTextParser(model.LegacyValidation)
+	f, err := p.TextToMetricFamilies(strings.NewReader(text))
+	if err != nil {
+		t.Fatalf("the page does not parse: %v\n%s", err, text)
+	}
+	return f
+}
+
+// sum adds counters, gauges or histogram counts of all series that have every given label value ("name=value").
+func sum(f *dto.MetricFamily, want ...string) float64 {
+	total := 0.0
+	for _, m := range f.GetMetric() {
+		if !matches(m, want) {
+			continue
+		}
+		total += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+	}
+	return total
+}
+
+func matches(m *dto.Metric, want []string) bool {
+	have := make(map[string]bool)
+	for _, l := range m.GetLabel() {
+		have[l.GetName()+"="+l.GetValue()] = true
+	}
+	for _, w := range want {
+		if !have[w] {
+			return false
+		}
+	}
+	return true
+}
+
+func seriesCount(families map[string]*dto.MetricFamily) int {
+	n := 0
+	for _, f := range families {
+		n += len(f.GetMetric())
+	}
+	return n
+}
+
+func TestPageAtStartHasEveryFamily(t *testing.T) {
+	families := page(t, newTest(t, nil))
+	later := map[string]string{
+		"model_memory_usage_bytes": "a model is loaded", "llm_model_info": "a model is loaded", "llm_cache_config_info": "an engine is attached",
+		"llm_lora_requests_info": "never, it is for routers", "llm_ipc_duration_seconds": "the first call",
+	}
+	for _, c := range catalogue.ByOwner(catalogue.Proxy) {
+		f := families[c.Name]
+		if when, ok := later[c.Name]; ok {
+			if f != nil {
+				t.Errorf("%s is there before %s", c.Name, when)
+			}
+			continue
+		}
+		if f == nil {
+			t.Errorf("%s is missing", c.Name)
+			continue
+		}
+		if got := strings.ToLower(f.GetType().String()); got != c.Kind.String() || f.GetHelp() != c.Help {
+			t.Errorf("%s: type %s help %q, want %s %q", c.Name, got, f.GetHelp(), c.Kind, c.Help)
+		}
+	}
+}
+
+func TestLoadedModelCompletesTheDocumentedFamilies(t *testing.T) {
+	m := newTest(t, nil)
+	m.Model(testModel, testVersion).SetLoaded(1<<30, Facts{Quantization: "Q8_0", Architecture: "gpt2", ContextTokens: 1024})
+	families := page(t, m)
+	for _, c := range catalogue.All() {
+		if c.Group == catalogue.Documented && families[c.Name] == nil {
+			t.Errorf("%s is missing", c.Name)
+		}
+	}
+	if got := sum(families["model_memory_usage_bytes"], "model="+testModel, "version="+testVersion); got != 1<<30 {
+		t.Errorf("memory = %v", got)
+	}
+}
+
+func TestChildrenStartAtZero(t *testing.T) {
+	m := newTest(t, nil)
+	m.Announce("demo", "v2.0")
+	families := page(t, m)
+	cases := map[string][]string{"api_requests_total": {"status", "endpoint=/infer"}, "failed_inferences_total": {"error_type"},
+		"model_load_failures_total": {"reason"}, "llm_request_finish_total": {"reason"}}
+	for name, c := range cases {
+		for _, pair := range [][2]string{{testModel, testVersion}, {"demo", "v2.0"}, {"unknown", "unknown"}} {
+			for _, value := range values(name, c[0]) {
+				want := append([]string{"model=" + pair[0], "version=" + pair[1], c[0] + "=" + value}, c[1:]...)
+				found := 0
+				for _, s := range families[name].GetMetric() {
+					if matches(s, want) {
+						found++
+					}
+				}
+				if found != 1 || sum(families[name], want...) != 0 {
+					t.Errorf("%s%v: %d series", name, want, found)
+				}
+			}
+		}
+	}
+}
+
+func TestPageIsLintClean(t *testing.T) {
+	m := newTest(t, func(o *Options) {
+		o.EngineText = func(context.Context) ([]byte, error) { return []byte(engineText), nil }
+	})
+	fill(m)
+	_, body := get(t, m.Handler(), "")
+	problems, err := promlint.New(strings.NewReader(body)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+// fill says something to every family.
+func fill(m *Metrics) {
+	mm := m.Model(testModel, testVersion)
+	mm.SetLoaded(1000, Facts{"Q8_0", "gpt2", 1024})
+	m.EngineUp(EngineInfo{"1.0.0", "c0ffee", "cpu", "1"})
+	m.SetCacheConfig(1, 8192)
+	m.SetAdapters(5, []string{"v1.0"}, nil, time.Unix(1700000000, 0))
+	m.IPCCall("metrics", time.Millisecond, "")
+}
+
+func TestMadeUpNamesAddNoSeries(t *testing.T) {
+	m := newTest(t, func(o *Options) { o.Domains = []string{"medical"} })
+	e := m.Endpoint("/infer")
+	say := func(name string) {
+		mm := m.Model(name, name)
+		e.Begin()
+		e.Record(Reply{Status: name, Model: mm})
+		mm.Finish(Outcome{Reason: "stop", Domain: name, OutputTokens: 1, PromptTokens: 1})
+		mm.Finish(Outcome{Reason: name, ErrorType: name})
+		mm.LoadFailed(name)
+		mm.Evicted(name)
+		m.Rejected(name)
+		m.Cancelled(name)
+		m.RateLimited(name, true)
+		m.EngineRestarted(name)
+		m.FrameDropped(name)
+		m.Replayed(name)
+		m.IPCCall(name, time.Millisecond, name)
+	}
+	say("first")
+	before := seriesCount(page(t, m))
+	for i := range 500 {
+		say(fmt.Sprintf("made-up-%d", i))
+	}
+	families := page(t, m)
+	if after := seriesCount(families); after != before {
+		t.Errorf("%d series became %d", before, after)
+	}
+	if got := sum(families["successful_inferences_total"], "model=unknown", "domain=other"); got != 501 {
+		t.Errorf("successes of unknown models in other domains = %v, want 501", got)
+	}
+}
+
+func TestPairsBeyondTheCapShareOther(t *testing.T) {
+	m := newTest(t, nil)
+	for i := range catalogue.MaxPairs + 9 {
+		m.Announce("model", fmt.Sprintf("v%d", i))
+	}
+	model, version := m.Model("model", fmt.Sprintf("v%d", catalogue.MaxPairs+5)).Labels()
+	if model != "other" || version != "other" {
+		t.Errorf("labels beyond the cap: %s, %s", model, version)
+	}
+	families := page(t, m)
+	if got := sum(families["llm_metric_label_overflow_total"], "label=model"); got != 10 { // one pair is the default
+		t.Errorf("overflow = %v, want 10", got)
+	}
+	if got := len(families["tokens_generated_total"].GetMetric()); got != catalogue.MaxPairs+3 {
+		t.Errorf("%d pairs with series, want %d with none, unknown and other", got, catalogue.MaxPairs+3)
+	}
+}
+
+func TestSumsAgree(t *testing.T) {
+	m := newTest(t, nil)
+	e, mm := m.Endpoint("/infer"), m.Model(testModel, testVersion)
+	for i, reason := range []string{"stop", "length", "cancelled", "error", "stop"} {
+		e.Begin()
+		for range i + 1 {
+			mm.Token(time.Millisecond)
+		}
+		mm.Finish(Outcome{Reason: reason, ErrorType: "engine_crashed", PromptTokens: 10, CachedTokens: 4, OutputTokens: i + 1})
+		status := map[string]string{"cancelled": "cancelled", "error": "error"}[reason]
+		if status == "" {
+			status = "success"
+		}
+		e.Record(Reply{Status: status, Model: mm, Took: time.Second})
+	}
+	f := page(t, m)
+	success := sum(f["api_requests_total"], "endpoint=/infer", "status=success")
+	for name, got := range map[string]float64{
+		"successful_inferences_total": sum(f["successful_inferences_total"]),
+		"llm_request_finish_total":    sum(f["llm_request_finish_total"], "reason=stop") + sum(f["llm_request_finish_total"], "reason=length"),
+	} {
+		if got != success || got != 3 {
+			t.Errorf("%s = %v, successful requests %v, want 3", name, got, success)
+		}
+	}
+	tokens := sum(f["tokens_generated_total"])
+	if got := sum(f["token_generation_time_seconds"]); got != tokens || tokens != 15 {
+		t.Errorf("%v tokens, %v timed", tokens, got)
+	}
+	if got := f["llm_request_output_tokens"].GetMetric()[0].GetHistogram().GetSampleSum(); got != tokens {
+		t.Errorf("%v tokens, %v in the lengths of answers", tokens, got)
+	}
+	if got := sum(f["llm_requests_in_flight"]); got != 0 {
+		t.Errorf("%v in flight when idle", got)
+	}
+	if cached, computed := sum(f["llm_prompt_tokens_total"], "source=cache"), sum(f["llm_prompt_tokens_total"], "source=compute"); cached != 20 || computed != 30 {
+		t.Errorf("prompt tokens: %v cached, %v computed", cached, computed)
+	}
+	if got := sum(f["api_response_time_seconds"], "model="+testModel); got != 4 {
+		t.Errorf("%v response times, want 4 without the cancelled one", got)
+	}
+}
+
+func TestObjectivesScaleWithLength(t *testing.T) {
+	slo := SLO{FirstToken: time.Second, PerToken: 100 * time.Millisecond, Request: time.Second}
+	cases := []struct {
+		name            string
+		o               Outcome
+		ttft, tpot, e2e string
+	}{
+		{"quick", Outcome{Reason: "stop", OutputTokens: 8, Decode: 70 * time.Millisecond, FirstToken: time.Millisecond, Total: 80 * time.Millisecond}, "good", "good", "good"},
+		{"slow start", Outcome{Reason: "stop", OutputTokens: 8, Decode: 70 * time.Millisecond, FirstToken: 2 * time.Second, Total: 2100 * time.Millisecond}, "bad", "good", "bad"},
+		{"long at a good pace", Outcome{Reason: "length", OutputTokens: 132, Decode: 10 * time.Second, FirstToken: time.Millisecond, Total: 10 * time.Second}, "good", "good", "good"},
+		{"slow tokens", Outcome{Reason: "length", OutputTokens: 11, Decode: 2 * time.Second, FirstToken: time.Millisecond, Total: 2 * time.Second}, "good", "bad", "bad"},
+		{"failed", Outcome{Reason: "error"}, "bad", "bad", "bad"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			m := newTest(t, func(o *Options) { o.SLO = slo })
+			m.Model(testModel, testVersion).Finish(c.o)
+			f := page(t, m)["llm_slo_requests_total"]
+			for name, want := range map[string]string{"ttft": c.ttft, "tpot": c.tpot, "e2e": c.e2e} {
+				if sum(f, "slo="+name, "result="+want) != 1 || sum(f, "slo="+name) != 1 {
+					t.Errorf("%s is not counted once as %s", name, want)
+				}
+			}
+		})
+	}
+	m := newTest(t, func(o *Options) { o.SLO = slo })
+	m.Model(testModel, testVersion).Finish(Outcome{Reason: "cancelled"})
+	if got := sum(page(t, m)["llm_slo_requests_total"]); got != 0 {
+		t.Errorf("a client that left was judged %v times", got)
+	}
+}
+
+func TestLostEngineHasNoMemory(t *testing.T) {
+	m := newTest(t, nil)
+	fill(m)
+	m.SetQueued(3)
+	m.SetEngineLoad(EngineLoad{Waiting: 2, Running: 4, KVUsage: 0.5})
+	f := page(t, m)
+	if w, r, k := sum(f["llm_requests_waiting"]), sum(f["llm_requests_running"]), sum(f["llm_kv_cache_usage_ratio"]); w != 5 || r != 4 || k != 0.5 {
+		t.Errorf("waiting %v running %v kv %v", w, r, k)
+	}
+	m.EngineLost()
+	f = page(t, m)
+	if f["model_memory_usage_bytes"] != nil || f["llm_model_info"] != nil || f["llm_cache_config_info"] != nil {
+		t.Error("memory or facts of a lost engine are still shown")
+	}
+	for _, name := range []string{"llm_engine_up", "llm_model_loaded", "llm_kv_cache_usage_ratio", "llm_requests_running"} {
+		if f[name] == nil || sum(f[name]) != 0 {
+			t.Errorf("%s is not 0", name)
+		}
+	}
+	if got := sum(f["llm_requests_waiting"]); got != 3 {
+		t.Errorf("waiting = %v, want the proxy's own 3", got)
+	}
+}
+
+func TestCustomMetricsCanBeHidden(t *testing.T) {
+	asked := false
+	m := newTest(t, func(o *Options) {
+		o.HideCustom = true
+		o.EngineText = func(context.Context) ([]byte, error) { asked = true; return nil, nil }
+	})
+	fill(m)
+	for name := range page(t, m) {
+		if c := catalogue.Find(name); c == nil || !c.Core() {
+			t.Errorf("%s is shown", name)
+		}
+	}
+	if asked {
+		t.Error("the engine was asked for metrics that nobody sees")
+	}
+}
+
+const engineText = `# HELP llm_engine_queue_requests
+# TYPE llm_engine_queue_requests gauge
+llm_engine_queue_requests{model="demo"} 2
+# HELP llm_engine_tokens_total
+# TYPE llm_engine_tokens_total counter
+llm_engine_tokens_total{model="demo",kind="prompt"} 7
+# HELP llm_engine_batch_tokens
+# TYPE llm_engine_batch_tokens histogram
+llm_engine_batch_tokens_bucket{model="demo",le="1"} 1
+llm_engine_batch_tokens_bucket{model="demo",le="+Inf"} 2
+llm_engine_batch_tokens_sum{model="demo"} 9
+llm_engine_batch_tokens_count{model="demo"} 2
+# HELP process_resident_memory_bytes
+# TYPE process_resident_memory_bytes gauge
+process_resident_memory_bytes 123456
+# HELP go_goroutines
+# TYPE go_goroutines gauge
+go_goroutines 9
+# HELP go_gc_forced_count
+# TYPE go_gc_forced_count counter
+go_gc_forced_count 1
+# HELP api_requests_total
+# TYPE api_requests_total counter
+api_requests_total{endpoint="/infer"} 99
+`
+
+func TestEngineMetricsJoinThePage(t *testing.T) {
+	m := newTest(t, func(o *Options) {
+		o.EngineText = func(context.Context) ([]byte, error) { return []byte(engineText), nil }
+	})
+	formats := map[string]string{
+		"text": "", "openmetrics": "application/openmetrics-text;version=1.0.0",
+		"protobuf": "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited",
+	}
+	h := m.Handler()
+	for name, accept := range formats {
+		resp, body := get(t, h, accept)
+		if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") == "" {
+			t.Errorf("%s: status %d, content type %q", name, resp.StatusCode, resp.Header.Get("Content-Type"))
+		}
+		if !strings.Contains(body, "llm_engine_queue_requests") || !strings.Contains(body, "llm_engine_process_resident_memory_bytes") {
+			t.Errorf("%s: engine families are missing", name)
+		}
+		if strings.Contains(body, "forced_count") {
+			t.Errorf("%s: a family outside the list is shown", name)
+		}
+	}
+	f := page(t, m)
+	if got := sum(f["llm_engine_tokens_total"], "kind=prompt", "model=demo"); got != 7 {
+		t.Errorf("engine counter = %v", got)
+	}
+	if got := sum(f["llm_engine_batch_tokens"]); got != 2 {
+		t.Errorf("engine histogram has %v observations", got)
+	}
+	if f["llm_engine_queue_requests"].GetHelp() == "" {
+		t.Error("no help")
+	}
+	if got := sum(f["api_requests_total"]); got != 0 {
+		t.Errorf("the engine wrote into a family of the proxy: %v", got)
+	}
+}
+
+func TestFailedFetchLeavesThePageGood(t *testing.T) {
+	cases := map[string]func(ctx context.Context) ([]byte, error){
+		"error":   func(context.Context) ([]byte, error) { return nil, errors.New("gone") },
+		"garbage": func(context.Context) ([]byte, error) { return []byte("{{{ not metrics"), nil },
+		"too big": func(context.Context) ([]byte, error) { return bytes.Repeat([]byte("#\n"), maxEngineText), nil },
+		"hangs":   func(ctx context.Context) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() },
+	}
+	for name, fetch := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := page(t, newTest(t, func(o *Options) { o.EngineText = fetch }))
+			if got := sum(f["llm_engine_metrics_fetch_errors_total"]); got != 1 {
+				t.Errorf("fetch errors = %v", got)
+			}
+			if f["llm_engine_queue_requests"] != nil || f["api_requests_total"] == nil {
+				t.Error("the page is not the proxy's alone")
+			}
+		})
+	}
+}
+
+func TestNoEngineIsNoFetchError(t *testing.T) {
+	f := page(t, newTest(t, func(o *Options) { o.EngineText = func(context.Context) ([]byte, error) { return nil, nil } }))
+	if got := sum(f["llm_engine_metrics_fetch_errors_total"]); got != 0 {
+		t.Errorf("fetch errors = %v", got)
+	}
+}
+
+func TestFetchIsSharedForASecond(t *testing.T) {
+	calls := 0
+	m := newTest(t, func(o *Options) {
+		o.EngineText = func(context.Context) ([]byte, error) { calls++; return []byte(engineText), nil }
+	})
+	now := time.Unix(1000, 0)
+	m.join.now = func() time.Time { return now }
+	page(t, m)
+	now = now.Add(900 * time.Millisecond)
+	page(t, m)
+	if calls != 1 {
+		t.Errorf("%d fetches within a second", calls)
+	}
+	now = now.Add(200 * time.Millisecond)
+	page(t, m)
+	if calls != 2 {
+		t.Errorf("%d fetches after a second, want 2", calls)
+	}
+}
+
+func TestScrapesAndUpdatesAtOnce(t *testing.T) {
+	m := newTest(t, func(o *Options) {
+		o.EngineText = func(context.Context) ([]byte, error) { return []byte(engineText), nil }
+	})
+	h, e := m.Handler(), m.Endpoint("/infer")
+	var wg sync.WaitGroup
+	for i := range 3 {
+		wg.Go(func() {
+			for range 10 {
+				if resp, body := get(t, h, ""); resp.StatusCode != http.StatusOK {
+					t.Errorf("scrape: %d %s", resp.StatusCode, body)
+				}
+				m.WriteRouter(new(bytes.Buffer))
+			}
+		})
+		wg.Go(func() {
+			for n := range 50 {
+				m.Announce("demo", fmt.Sprintf("v%d.%d", i, n%3))
+				mm := m.Model("demo", fmt.Sprintf("v%d.%d", i, n%3))
+				e.Begin()
+				mm.Token(time.Millisecond)
+				mm.SetLoaded(10, Facts{})
+				mm.Finish(Outcome{Reason: "stop"})
+				e.Record(Reply{Status: "success", Model: mm})
+				m.EngineLost()
+			}
+		})
+	}
+	wg.Wait()
+	if got := sum(page(t, m)["successful_inferences_total"]); got != 150 {
+		t.Errorf("successes = %v, want 150", got)
+	}
+}
+
+func TestRouterPage(t *testing.T) {
+	m := newTest(t, nil)
+	m.SetQueued(3)
+	m.SetEngineLoad(EngineLoad{Waiting: 1, Running: 2, KVUsage: 0.25})
+	m.SetCacheConfig(1, 4096)
+	m.SetAdapters(5, []string{"demo@v1.1", "demo@v1.0", "demo@v1.1"}, []string{`a"b`}, time.UnixMilli(1700000000500))
+	var b bytes.Buffer
+	m.WriteRouter(&b)
+	want := `# TYPE llm_requests_waiting gauge
+llm_requests_waiting 4
+# TYPE llm_requests_running gauge
+llm_requests_running 2
+# TYPE llm_kv_cache_usage_ratio gauge
+llm_kv_cache_usage_ratio 0.25
+# TYPE llm_cache_config_info gauge
+llm_cache_config_info{block_size="1",num_blocks="4096"} 1
+# TYPE llm_lora_requests_info gauge
+llm_lora_requests_info{max_lora="5",running_lora_adapters="demo@v1.0,demo@v1.1",waiting_lora_adapters="a\"b"} 1700000000.5
+`
+	if b.String() != want {
+		t.Errorf("router page:\n%s", b.String())
+	}
+	if f := parse(t, b.String()); len(f) != 5 {
+		t.Errorf("%d families", len(f))
+	}
+}
+
+func TestNativeHistogramsKeepTheBuckets(t *testing.T) {
+	m := newTest(t, func(o *Options) { o.NativeHistograms = true })
+	m.Model(testModel, testVersion).Token(time.Millisecond)
+	families, err := m.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "token_generation_time_seconds" {
+			continue
+		}
+		h := f.GetMetric()[0].GetHistogram()
+		if h.Schema == nil || len(h.GetBucket()) == 0 {
+			t.Errorf("schema %v, %d classic buckets", h.Schema, len(h.GetBucket()))
+		}
+	}
+}
+
+func TestTokenDoesNotAllocate(t *testing.T) {
+	mm := newTest(t, nil).Model(testModel, testVersion)
+	if n := testing.AllocsPerRun(100, func() { mm.Token(time.Millisecond); mm.InterToken(time.Millisecond) }); n != 0 {
+		t.Errorf("%v allocations a token", n)
+	}
+}
+
+func BenchmarkToken(b *testing.B) {
+	m := New(Options{DefaultModel: testModel, DefaultVersion: testVersion})
+	mm := m.Model(testModel, testVersion)
+	b.ReportAllocs()
+	for b.Loop() {
+		mm.Token(time.Millisecond)
+	}
+}

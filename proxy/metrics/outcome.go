@@ -1,0 +1,157 @@
+package metrics
+
+import (
+	"time"
+
+	"tandem/schema/catalogue"
+)
+
+// Outcome is what is known of a request that the engine accepted, at its end.
+type Outcome struct {
+	Reason    string // stop, length, cancelled, error
+	ErrorType string // of failed_inferences_total, when the reason is cancelled or error
+	Domain    string // folded into the bounded set
+
+	PromptTokens int
+	CachedTokens int // of the prompt, taken from the prefix cache
+	OutputTokens int // the same number as the calls of Token for this request
+
+	Queue   time.Duration // proxy and engine together
+	Prefill time.Duration
+	Decode  time.Duration
+	Restart time.Duration // replay and pause; 0 without a restart
+
+	FirstToken time.Duration // since the request was received; 0 when no token came
+	Total      time.Duration // since the request was received
+}
+
+// Finish records the end of a request that the engine accepted, exactly once a request: successes and failures, finish reasons,
+// lengths, phases and objectives. Keeping them in one call is what makes the sums agree.
+func (mm *ModelMetrics) Finish(o Outcome) {
+	mm.wake()
+	pick(mm.finished, o.Reason, "error").Inc()
+	success := o.Reason == "stop" || o.Reason == "length"
+	if success {
+		mm.m.v.counter("successful_inferences_total", mm.model, mm.version, o.Domain).Inc()
+	} else {
+		pick(mm.failed, o.ErrorType, "internal").Inc()
+	}
+	mm.lengths(o)
+	mm.phases(o)
+	if o.Reason != "cancelled" {
+		mm.judge(o, success)
+	}
+}
+
+func (mm *ModelMetrics) lengths(o Outcome) {
+	if o.PromptTokens > 0 {
+		mm.prompt.Observe(float64(o.PromptTokens))
+		mm.cached.Add(float64(o.CachedTokens))
+		mm.computed.Add(float64(max(0, o.PromptTokens-o.CachedTokens)))
+	}
+	if o.OutputTokens > 0 {
+		mm.output.Observe(float64(o.OutputTokens))
+	}
+}
+
+func (mm *ModelMetrics) phases(o Outcome) {
+	mm.queue.Observe(o.Queue.Seconds())
+	if o.Prefill > 0 {
+		mm.prefill.Observe(o.Prefill.Seconds())
+	}
+	if o.Decode > 0 {
+		mm.decode.Observe(o.Decode.Seconds())
+	}
+	if o.Restart > 0 {
+		mm.restart.Observe(o.Restart.Seconds())
+	}
+	if o.OutputTokens > 1 && o.Decode > 0 {
+		mm.perOutput.Observe(o.Decode.Seconds() / float64(o.OutputTokens-1))
+	}
+}
+
+// judge holds the request against each objective. One that failed missed them all; the client that left is not held against us.
+func (mm *ModelMetrics) judge(o Outcome, success bool) {
+	slo := mm.m.o.SLO
+	if slo.FirstToken > 0 {
+		mm.verdict("ttft", success && o.FirstToken <= slo.FirstToken)
+	}
+	if slo.PerToken > 0 && (o.OutputTokens > 1 || !success) {
+		gaps := time.Duration(max(1, o.OutputTokens-1))
+		mm.verdict("tpot", success && o.Decode/gaps <= slo.PerToken)
+	}
+	if slo.Request > 0 {
+		target := slo.Request + time.Duration(max(0, o.OutputTokens-sloTokens))*slo.PerToken
+		mm.verdict("e2e", success && o.Total <= target)
+	}
+}
+
+func (mm *ModelMetrics) verdict(slo string, good bool) {
+	result := "bad"
+	if good {
+		result = "good"
+	}
+	mm.m.v.counter("llm_slo_requests_total", mm.model, mm.version, slo, result).Inc()
+}
+
+// Endpoint is a route. Get it once, when routes are made.
+type Endpoint struct {
+	m        *Metrics
+	route    string
+	inFlight interface {
+		Inc()
+		Dec()
+	}
+	requestBytes, responseBytes interface{ Observe(float64) }
+}
+
+// Endpoint gives the series of a route template, such as /infer. Routes come from the program, never from a request; a path without
+// a route is catalogue.Other.
+func (m *Metrics) Endpoint(route string) *Endpoint {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e, ok := m.ends[route]; ok {
+		return e
+	}
+	m.known.addEndpoint(route)
+	e := &Endpoint{
+		m: m, route: route,
+		inFlight:      m.v.gauge("llm_requests_in_flight", route),
+		requestBytes:  m.v.histogram("api_request_size_bytes", route),
+		responseBytes: m.v.histogram("api_response_size_bytes", route),
+	}
+	m.ends[route] = e
+	if route != inferRoute { // of which each model has its own
+		for _, status := range values("api_requests_total", "status") {
+			m.v.counter("api_requests_total", route, status, catalogue.None, catalogue.None)
+		}
+	}
+	return e
+}
+
+// Begin counts a request in flight; Record ends it.
+func (e *Endpoint) Begin() { e.inFlight.Inc() }
+
+// Reply is what is known of an HTTP exchange once the last byte is written or the client is gone.
+type Reply struct {
+	Status        string        // of api_requests_total: success, error, client_error, rate_limited, cancelled
+	Model         *ModelMetrics // nil: none
+	Took          time.Duration
+	RequestBytes  int
+	ResponseBytes int
+}
+
+// Record counts the exchange and ends what Begin began. The time of a cancelled request is not observed: it says nothing of us.
+func (e *Endpoint) Record(r Reply) {
+	mm := r.Model
+	if mm == nil {
+		mm = e.m.none
+	}
+	e.m.v.counter("api_requests_total", e.route, r.Status, mm.model, mm.version).Inc()
+	if r.Status != "cancelled" {
+		e.m.v.histogram("api_response_time_seconds", e.route, mm.model, mm.version).Observe(r.Took.Seconds())
+	}
+	e.requestBytes.Observe(float64(r.RequestBytes))
+	e.responseBytes.Observe(float64(r.ResponseBytes))
+	e.inFlight.Dec()
+}
