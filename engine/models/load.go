@@ -1,0 +1,347 @@
+package models
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// held is one loaded base, shared by the entries of its versions. base, facts, key and err are set before ready is closed.
+type held struct {
+	id    string // source.baseID
+	key   string // name at the executor
+	refs  int    // guarded by Cache.mu; entries that use or want it
+	dying bool   // guarded by Cache.mu; being freed
+	ready chan struct{}
+	gone  chan struct{} // closed when it was freed
+
+	base  Base
+	facts Facts
+	err   error
+}
+
+// begin starts the load of a queued entry. Called with mu held.
+func (c *Cache) begin(e *entry, now time.Time) {
+	e.state, e.moved = seatLoading, now
+	c.events.add(Event{Kind: EventLoading, Model: e.src.model, Version: e.src.version})
+	c.wg.Go(func() { c.load(e) })
+}
+
+// load fills an entry and answers its waiters. A backend that doesn't heed its context keeps the place, but not the waiters.
+func (c *Cache) load(e *entry) {
+	start := time.Now()
+	ctx, cancel := context.WithTimeoutCause(c.ctx, c.opts.LoadTimeout, errLoadTimeout)
+	defer cancel()
+	giveUp := context.AfterFunc(ctx, func() { c.giveUp(e, context.Cause(ctx)) })
+	err := c.fetch(ctx, e)
+	giveUp()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.failed(e, loadError(err, label(e.src.model, e.src.version)))
+		return
+	}
+	e.state, e.resident = seatResident, time.Now()
+	took := e.resident.Sub(start)
+	c.events.add(Event{Kind: EventLoaded, Model: e.src.model, Version: e.src.version, Took: took, Bytes: e.bytes, Facts: e.base.facts})
+	for _, w := range e.waiters {
+		w.lease = c.grant(e, w.counted, false)
+		close(w.ready)
+	}
+	e.waiters = nil
+	if e.doomed { // its files changed meanwhile, or its time was over at this very moment
+		e.state, e.why = seatCondemned, cmp.Or(e.why, evictedLRU)
+	}
+	c.afterLoad(e)
+}
+
+// afterLoad starts what follows a good load. Called with mu held.
+func (c *Cache) afterLoad(e *entry) {
+	if c.closed {
+		e.state, e.why = seatCondemned, evictedAdmin
+		if e.leases == 0 {
+			c.evict(e, evictedAdmin)
+		}
+		return
+	}
+	src := e.src
+	c.wg.Go(func() { c.checksum(src) })
+	c.plan()
+}
+
+// giveUp answers the waiters of a load whose context ended before the backend came back.
+func (c *Cache) giveUp(e *entry, cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e.state != seatLoading {
+		return
+	}
+	e.doomed = true
+	if errors.Is(cause, ErrClosed) {
+		e.answer(ErrClosed)
+	} else {
+		e.answer(loadError(cause, label(e.src.model, e.src.version)))
+	}
+}
+
+// failed removes an entry that couldn't be loaded. Called with mu held.
+func (c *Cache) failed(e *entry, err *LoadError) {
+	closing := c.closed && errors.Is(err, ErrClosed)
+	if closing {
+		e.answer(ErrClosed)
+	} else {
+		e.answer(err)
+		c.opts.Log.Warn("model load failed", "model", e.src.model, "version", e.src.version, "reason", string(err.Reason), "err", err.Err)
+	}
+	c.events.add(Event{Kind: EventLoadFailed, Model: e.src.model, Version: e.src.version, Reason: string(err.Reason), Message: err.Err.Error()})
+	c.drop(e)
+	c.plan()
+}
+
+// fetch loads base and adapter of an entry.
+func (c *Cache) fetch(ctx context.Context, e *entry) error {
+	tell := func(p Progress) { c.progress(e, p) }
+	b, err := c.baseFor(ctx, e.src, tell)
+	if err != nil {
+		return err
+	}
+	var adapter Adapter
+	if e.src.adapter != nil {
+		adapter, err = c.fetchAdapter(ctx, b, e.src, tell)
+	}
+	if err == nil {
+		err = context.Cause(ctx) // too late is too late
+	}
+	if err != nil {
+		if adapter != nil {
+			err = errors.Join(err, adapter.Close())
+		}
+		c.letGo(b)
+		return err
+	}
+	bytes := b.facts.WeightBytes + b.facts.CacheBytes
+	if adapter != nil {
+		bytes = adapter.Bytes()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e.base, e.adapter, e.bytes = b, adapter, bytes
+	return nil
+}
+
+func (c *Cache) fetchAdapter(ctx context.Context, b *held, src *source, tell func(Progress)) (Adapter, error) {
+	what := label(src.model, src.version)
+	path, err := c.files.ready(ctx, src.adapter, what, tell)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.roomInMemory(ctx, src, src.adapter.bytes); err != nil {
+		return nil, err
+	}
+	tell(Progress{Phase: "adapter"})
+	adapter, err := b.base.LoadAdapter(ctx, AdapterSpec{Name: src.version, Path: path})
+	if err != nil {
+		return nil, err
+	}
+	if err := src.adapter.unchanged(); err != nil {
+		return nil, errors.Join(err, adapter.Close())
+	}
+	return adapter, nil
+}
+
+// progress notes a sign of life of a load.
+func (c *Cache) progress(e *entry, p Progress) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e.progress == p || e.state != seatLoading {
+		return
+	}
+	e.progress, e.counter, e.moved = p, e.counter+1, time.Now()
+	c.events.add(Event{Kind: EventProgress, Model: e.src.model, Version: e.src.version, Progress: p})
+}
+
+// baseFor joins or starts the load of the base that src needs. The caller owes a letGo when there is no error.
+func (c *Cache) baseFor(ctx context.Context, src *source, tell func(Progress)) (*held, error) {
+	for {
+		c.mu.Lock()
+		b := c.bases[src.baseID]
+		switch {
+		case b == nil:
+			b = c.newHeld(src)
+			c.mu.Unlock()
+			return b, c.loadBase(ctx, b, src, tell)
+		case b.dying:
+			c.mu.Unlock()
+			if err := waitFor(ctx, b.gone); err != nil {
+				return nil, err
+			}
+		default:
+			b.refs++
+			c.mu.Unlock()
+			err := waitFor(ctx, b.ready)
+			if err == nil {
+				err = b.err
+			}
+			if err != nil {
+				c.letGo(b)
+				return nil, err
+			}
+			return b, nil
+		}
+	}
+}
+
+func waitFor(ctx context.Context, ready <-chan struct{}) error {
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// newHeld makes the place for a base. Its key is the model's name, with @version for a full model that is a version, and #n from its
+// second load on, so that two states of one base can be told apart.
+func (c *Cache) newHeld(src *source) *held {
+	key := src.model
+	if src.adapter == nil && src.version != BaseVersion {
+		key += "@" + src.version
+	}
+	c.generation[key]++
+	if n := c.generation[key]; n > 1 {
+		key = fmt.Sprintf("%s#%d", key, n)
+	}
+	b := &held{id: src.baseID, key: key, refs: 1, ready: make(chan struct{}), gone: make(chan struct{})}
+	c.bases[b.id] = b
+	return b
+}
+
+// loadBase loads what newHeld made a place for; on an error nobody holds it any more.
+func (c *Cache) loadBase(ctx context.Context, b *held, src *source, tell func(Progress)) error {
+	base, err := c.readBase(ctx, b, src, tell)
+	c.mu.Lock()
+	if err != nil {
+		b.err = err
+		delete(c.bases, b.id)
+		close(b.gone)
+	} else {
+		b.base, b.facts = base, base.Facts()
+	}
+	c.mu.Unlock()
+	close(b.ready)
+	return err
+}
+
+func (c *Cache) readBase(ctx context.Context, b *held, src *source, tell func(Progress)) (Base, error) {
+	path, err := c.files.ready(ctx, src.base, label(src.model, src.version), tell)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.roomInMemory(ctx, src, src.base.bytes); err != nil {
+		return nil, err
+	}
+	tell(Progress{Phase: "weights"})
+	base, err := c.opts.Backend.LoadBase(ctx, BaseSpec{
+		Name: src.model, Path: path, Context: c.opts.Context, Parallel: c.opts.Parallel, MMap: c.opts.MMap, Template: src.template,
+	}, tell)
+	if err != nil {
+		return nil, err
+	}
+	if err = src.base.unchanged(); err == nil {
+		err = c.opts.Attach(ctx, b.key, base)
+	}
+	if err != nil {
+		return nil, errors.Join(err, base.Close())
+	}
+	return base, nil
+}
+
+// letGo gives one use of a base back and frees it after the last one.
+func (c *Cache) letGo(b *held) {
+	c.mu.Lock()
+	b.refs--
+	last := b.refs == 0 && b.base != nil
+	b.dying = b.dying || last
+	c.mu.Unlock()
+	if !last {
+		return
+	}
+	if err := c.opts.Detach(context.WithoutCancel(c.ctx), b.key); err != nil {
+		c.opts.Log.Error("base couldn't be taken from the executor", "base", b.key, "err", err)
+	}
+	if err := b.base.Close(); err != nil {
+		c.opts.Log.Error("base couldn't be freed", "base", b.key, "err", err)
+	}
+	c.mu.Lock()
+	delete(c.bases, b.id)
+	c.mu.Unlock()
+	close(b.gone)
+}
+
+// unload frees an empty entry.
+func (c *Cache) unload(e *entry) {
+	if e.adapter != nil {
+		if err := e.adapter.Close(); err != nil {
+			c.opts.Log.Error("adapter couldn't be freed", "model", e.src.model, "version", e.src.version, "err", err)
+		}
+	}
+	c.letGo(e.base)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.events.add(Event{Kind: EventEvicted, Model: e.src.model, Version: e.src.version, Reason: e.why})
+	c.drop(e)
+	c.plan()
+}
+
+var errNoRoom = errors.New("it would pass the memory watermark and no idle model can make room")
+
+// roomInMemory evicts idle entries of other bases until the new weights fit.
+func (c *Cache) roomInMemory(ctx context.Context, src *source, bytes int64) error {
+	for !c.opts.Fits(bytes) {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		victim := c.idlest(src.baseID)
+		if victim == nil {
+			return &LoadError{Reason: ReasonOutOfMemory, What: label(src.model, src.version), Err: errNoRoom}
+		}
+		if err := waitFor(ctx, victim.gone); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// idlest starts the eviction of the least recently requested idle entry of another base, or gives one that is being evicted already.
+func (c *Cache) idlest(baseID string) *entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var victim *entry
+	for _, e := range c.entries {
+		switch {
+		case e.src.baseID == baseID:
+		case e.state == seatClosing:
+			return e
+		case e.state == seatResident && e.leases == 0 && (victim == nil || e.requested.Before(victim.requested)):
+			victim = e
+		}
+	}
+	if victim != nil {
+		c.evict(victim, evictedMemory)
+	}
+	return victim
+}
+
+// checksum computes the content's sha256 in the background, for revisions that outlast a copy to another machine.
+func (c *Cache) checksum(src *source) {
+	for _, a := range []*artefact{src.base, src.adapter} {
+		if a == nil {
+			continue
+		}
+		if _, err := c.files.content(c.ctx, a); err != nil && c.ctx.Err() == nil {
+			c.opts.Log.Warn("checksum of a loaded model", "file", a.name(), "err", err)
+		}
+	}
+}

@@ -1,0 +1,285 @@
+package models
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Bounds of what is looked at in MODELS_DIR.
+const (
+	maxModels   = 1000
+	maxVersions = 1000
+	maxEntries  = 20000 // of one directory
+)
+
+// settleTime is how long size and mtime of a file must stay the same before it counts.
+const settleTime = 2 * time.Second
+
+// scanner turns a directory tree into models. It belongs to one goroutine.
+type scanner struct {
+	dir    string // as configured; empty: none
+	root   string // its real path, anew in every scan
+	seen   map[string]sighting
+	first  bool                     // nothing was seen yet
+	checks map[identity]checkedFile // headers that were read
+	warn   func(msg string, args ...any)
+	warned map[string]bool
+}
+
+// sighting is since when a path has had this identity.
+type sighting struct {
+	id    identity
+	since time.Time
+}
+
+// checkedFile is what reading the header of a file once gave.
+type checkedFile struct {
+	header  header
+	bytes   int64 // unpacked
+	problem string
+}
+
+func newScanner(dir string, warn func(string, ...any)) *scanner {
+	return &scanner{dir: dir, first: true, seen: map[string]sighting{}, checks: map[identity]checkedFile{}, warn: warn, warned: map[string]bool{}}
+}
+
+// found is a model's directory as one scan saw it.
+type found struct {
+	name     string
+	file     modelFile
+	problem  string // of model.yaml
+	base     *artefact
+	adapters map[string]*artefact
+	full     map[string]*artefact
+	settled  bool // no file of it changed lately
+}
+
+// scan reads the whole tree once. A directory that doesn't exist holds no models.
+func (s *scanner) scan(now time.Time) ([]found, error) {
+	root, err := filepath.Abs(s.dir)
+	if err == nil {
+		root, err = filepath.EvalSymlinks(root)
+	}
+	if s.dir == "" || errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find models directory: %w", err)
+	}
+	s.root = root
+	entries, err := readDir(root)
+	if err != nil {
+		return nil, fmt.Errorf("read models directory: %w", err)
+	}
+	present := map[string]sighting{}
+	checks := map[identity]checkedFile{}
+	v := visit{scanner: s, now: now, present: present, checks: checks}
+	var list []found
+	for _, e := range entries {
+		if len(list) >= maxModels {
+			s.warnOnce("too many models", "only the first models are listed", "limit", maxModels)
+			break
+		}
+		list = append(list, v.top(e)...)
+	}
+	s.seen, s.checks, s.first = present, checks, false
+	return list, nil
+}
+
+func (s *scanner) warnOnce(key, msg string, args ...any) {
+	if !s.warned[key] && len(s.warned) < maxEntries {
+		s.warned[key] = true
+		s.warn(msg, args...)
+	}
+}
+
+// readDir lists a directory by name, at most maxEntries of it.
+func readDir(dir string) ([]fs.DirEntry, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	entries, err := d.ReadDir(maxEntries)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return entries, nil
+}
+
+// visit is one scan in hand.
+type visit struct {
+	*scanner
+	now     time.Time
+	present map[string]sighting
+	checks  map[identity]checkedFile
+}
+
+// top looks at an entry of the models directory: a model, or an organisation with models.
+func (v *visit) top(e fs.DirEntry) []found {
+	name := e.Name()
+	if strings.HasPrefix(name, ".") || name == "lost+found" {
+		return nil
+	}
+	dir, ok := v.directory(v.root, name)
+	if !ok {
+		return nil
+	}
+	if CheckName(name) != nil && !validPart(name) {
+		v.warnOnce("name "+name, "directory ignored: not a valid model name", "directory", fmt.Sprintf("%.100q", name))
+		return nil
+	}
+	if m, ok := v.model(name, dir); ok {
+		if err := CheckName(name); err != nil {
+			v.warnOnce("name "+name, "directory ignored", "err", err)
+			return nil
+		}
+		return []found{m}
+	}
+	entries, err := readDir(dir)
+	if err != nil {
+		v.warnOnce("dir "+dir, "directory can't be read", "err", err)
+		return nil
+	}
+	var list []found
+	for _, sub := range entries {
+		full := name + "/" + sub.Name()
+		subdir, ok := v.directory(dir, sub.Name())
+		if !ok || CheckName(full) != nil || len(list) >= maxModels {
+			continue
+		}
+		if m, ok := v.model(full, subdir); ok {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+// directory gives the real path of a directory that stays inside the root.
+func (v *visit) directory(parent, name string) (string, bool) {
+	real, err := resolveInside(v.root, parent, name)
+	if err != nil {
+		v.warnOnce("link "+parent+"/"+name, "ignored", "err", err)
+		return "", false
+	}
+	info, err := os.Stat(real)
+	return real, err == nil && info.IsDir()
+}
+
+// model reads a directory that may be a model; false when nothing in it says so.
+func (v *visit) model(name, dir string) (found, bool) {
+	m := found{name: name, settled: true, adapters: map[string]*artefact{}, full: map[string]*artefact{}}
+	hasFile := v.modelFile(&m, dir)
+	base, hasBase := v.artefact(&m, dir, "model")
+	m.base = base
+	hasVersions := v.adapters(&m, dir)
+	if !hasFile && !hasBase && !hasVersions {
+		return found{}, false
+	}
+	for version, f := range m.file.Versions {
+		s, _, _ := stem(f.File)
+		if n, _, _, ok := splitName(filepath.Base(s)); ok {
+			s = filepath.Join(filepath.Dir(s), n)
+		}
+		a, ok := v.artefact(&m, dir, s)
+		if !ok {
+			a = &artefact{problem: fmt.Sprintf("%s is missing", f.File)}
+		}
+		m.full[version] = a
+	}
+	if !hasBase {
+		m.base = &artefact{problem: "model.gguf is missing"}
+	}
+	return m, true
+}
+
+func (v *visit) modelFile(m *found, dir string) bool {
+	path, err := resolveInside(v.root, dir, "model.yaml")
+	if errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	if err != nil {
+		m.problem = fmt.Sprintf("model.yaml: %v", err)
+		return true
+	}
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > maxModelFile {
+		m.problem = fmt.Sprintf("model.yaml must be a file of at most %d bytes", maxModelFile)
+		return true
+	}
+	v.settled(m, path, info)
+	text, err := os.ReadFile(path)
+	if err == nil {
+		m.file, err = parseModelFile(text)
+	}
+	if err != nil {
+		m.problem = err.Error()
+	}
+	return true
+}
+
+// settled notes the file's state and clears the model's settled flag while it is too fresh.
+func (v *visit) settled(m *found, path string, info fs.FileInfo) {
+	id := identityOf(info)
+	s, known := v.seen[path]
+	if !known || s.id != id {
+		s = sighting{id: id, since: v.now}
+		if v.first { // a file that rests since long needn't rest again at every start
+			s.since = earlier(info.ModTime(), v.now)
+		}
+	}
+	v.present[path] = s
+	if v.now.Sub(s.since) < settleTime {
+		m.settled = false
+	}
+}
+
+// adapters reads versions/.
+func (v *visit) adapters(m *found, dir string) bool {
+	sub, ok := "", false
+	if _, err := os.Lstat(filepath.Join(dir, "versions")); err == nil {
+		sub, ok = v.directory(dir, "versions")
+	}
+	if !ok {
+		return false
+	}
+	entries, err := readDir(sub)
+	if err != nil {
+		v.warnOnce("dir "+sub, "directory can't be read", "err", err)
+		return false
+	}
+	any := false
+	for _, e := range entries {
+		version, _, ok := stem(e.Name())
+		if !ok || m.adapters[version] != nil {
+			continue
+		}
+		if err := checkVersion(version); err != nil || len(m.adapters) >= maxVersions {
+			v.warnOnce(sub+"/"+version, "version ignored", "model", m.name, "err", err)
+			continue
+		}
+		if a, ok := v.artefact(m, sub, version); ok {
+			any = true
+			if a.problem == "" && a.checked && a.header.Type != "adapter" {
+				a.problem = "not a LoRA adapter (a full model becomes a version by an entry in model.yaml)"
+			}
+			m.adapters[version] = a
+		}
+	}
+	return any
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
