@@ -44,6 +44,8 @@ type Piece struct {
 	Done   bool   // Result or Err is final
 	Result *Result
 	Err    *api.Error
+	// Accepted: an engine took the request, so the labels of its model apply. An error before that is a refusal.
+	Accepted bool
 }
 
 // Result of a complete answer.
@@ -68,6 +70,9 @@ const (
 // Server is the desk as the HTTP side uses it. *Desk implements it, and besides: New(Options) *Desk; Run(ctx), which ticks until ctx ends and
 // everything is settled; EngineMetrics(ctx), the engine's own metrics text for the joined scrape; and Board, for link.
 type Server interface {
+	// Admit takes a request in or refuses it, without waiting. A refusal is not counted here: the caller counts it like its own. Every
+	// Answer must be settled. ctx only carries values, its end is not a Cancel. While no engine was ever seen, Model and Version are
+	// empty until one lists its models; what isn't installed then ends with an error.
 	Admit(ctx context.Context, r Request) (Answer, *api.Error)
 	Status() Status
 	Drain()
