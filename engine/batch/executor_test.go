@@ -1,0 +1,85 @@
+package batch
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// start gives an executor with one base under the key b; the test ends by closing it.
+func start(t *testing.T, f *fakeRunner, o Options) *Executor {
+	t.Helper()
+	e := NewExecutor(o)
+	if err := e.Attach(context.Background(), "b", f); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+		f.check(t)
+	})
+	return e
+}
+
+func submit(t *testing.T, e *Executor, r *Request) {
+	t.Helper()
+	if err := e.Submit(r); err != nil {
+		t.Fatalf("submit %d: %v", r.ID, err)
+	}
+}
+
+var roomy = Limits{Cells: 4096, Sequences: 8, SequenceMax: 512, StepTokens: 256}
+
+func TestAnswersAreWhatTheModelSays(t *testing.T) {
+	f, c := newFake(roomy), newCollector(t)
+	e := start(t, f, Options{})
+	var requests []*Request
+	for id := range uint64(40) {
+		r := c.request(id, prompt(int(id), 1+int(id)*5), 1+int(id)*2)
+		if id%3 == 0 {
+			r.Stops = []string{"b", "cA", "\u00e9"}
+		}
+		requests = append(requests, r)
+		submit(t, e, r)
+	}
+	for _, r := range requests {
+		checkAnswer(t, r, c.wait(r.ID))
+	}
+}
+
+func TestSubmitRefuses(t *testing.T) {
+	f, c := newFake(roomy), newCollector(t)
+	e := start(t, f, Options{MaxRequests: 1})
+	good := func(change func(*Request)) *Request {
+		r := c.request(1, prompt(1, 3), 5)
+		change(r)
+		return r
+	}
+	for name, tc := range map[string]struct {
+		change func(*Request)
+		want   error
+	}{
+		"unknown base":  {func(r *Request) { r.Base = "x" }, ErrUnknownBase},
+		"no prompt":     {func(r *Request) { r.Prompt = nil }, ErrInvalid},
+		"no tokens":     {func(r *Request) { r.MaxNewTokens = 0 }, ErrInvalid},
+		"no sink":       {func(r *Request) { r.Sink = nil }, ErrInvalid},
+		"empty stop":    {func(r *Request) { r.Stops = []string{"a", ""} }, ErrInvalid},
+		"bad stop":      {func(r *Request) { r.Stops = []string{"\xff"} }, ErrInvalid},
+		"timeout":       {func(r *Request) { r.Timeout = -1 }, ErrInvalid},
+		"long prompt":   {func(r *Request) { r.Prompt = prompt(1, 513) }, ErrContextExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := e.Submit(good(tc.change)); !errors.Is(err, tc.want) {
+				t.Errorf("got %v, want %v", err, tc.want)
+			}
+		})
+	}
+	r := good(func(*Request) {})
+	submit(t, e, r)
+	checkAnswer(t, r, c.wait(1))
+}
