@@ -1,0 +1,90 @@
+package journal
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"tandem/proxy/api"
+)
+
+func TestOpenKeepsTheBudget(t *testing.T) {
+	j := New(100)
+	a := j.Open(60)
+	if a == nil {
+		t.Fatal("60 of 100 bytes were refused")
+	}
+	if j.Open(41) != nil {
+		t.Error("101 of 100 bytes were given")
+	}
+	b := j.Open(40)
+	if b == nil {
+		t.Fatal("the last 40 bytes were refused")
+	}
+	if j.Bytes() != 100 || j.Len() != 2 {
+		t.Errorf("%d bytes in %d records, want 100 in 2", j.Bytes(), j.Len())
+	}
+	a.Close()
+	a.Close()
+	if j.Bytes() != 40 || j.Len() != 1 {
+		t.Errorf("after closing one: %d bytes in %d records, want 40 in 1", j.Bytes(), j.Len())
+	}
+	b.Close()
+	if j.Bytes() != 0 || j.Len() != 0 {
+		t.Errorf("after closing all: %d bytes in %d records", j.Bytes(), j.Len())
+	}
+}
+
+func TestNeedCoversWhatComes(t *testing.T) {
+	r := &api.Request{Prompt: strings.Repeat("x", 1000), System: "be brief", JSONSchema: []byte(`{"type":"object"}`)}
+	need := Need(r, 256)
+	j := New(need)
+	rec := j.Open(need)
+	if rec == nil {
+		t.Fatal("a request that just fits was refused")
+	}
+	rec.Rendered(make([]int32, 1000), "root ::= x", nil, nil, []byte("rev"), 256)
+	for i := range 256 {
+		rec.Token(int32(i), 8)
+	}
+	held := 4*(len(rec.PromptTokens)+len(rec.Generated)) + len(r.Prompt) + rec.TextBytes
+	if j.Bytes() != need || int64(held) > need {
+		t.Errorf("reserved %d bytes, foreseen %d, held %d", j.Bytes(), need, held)
+	}
+}
+
+func TestRecordGrowsInsteadOfBeingCut(t *testing.T) {
+	j := New(10_000)
+	rec := j.Open(5_000)
+	rec.Rendered(make([]int32, 10_000), "", nil, nil, nil, 100)
+	if len(rec.PromptTokens) != 10_000 || j.Bytes() < 40_000 {
+		t.Errorf("%d tokens kept, %d bytes reserved", len(rec.PromptTokens), j.Bytes())
+	}
+	if j.Open(1) != nil {
+		t.Error("a new record was opened over the limit")
+	}
+	rec.Close()
+	if j.Bytes() != 0 {
+		t.Errorf("%d bytes left over", j.Bytes())
+	}
+}
+
+func TestTokensAreKeptInOrder(t *testing.T) {
+	rec := New(1 << 20).Open(100)
+	rec.Rendered([]int32{1, 2}, "g", []string{"stop"}, []byte("p"), []byte("r"), 10)
+	for i, text := range []string{"Pa", "", "ris."} {
+		rec.Token(int32(i+7), len(text))
+	}
+	if !slices.Equal(rec.Generated, []int32{7, 8, 9}) || rec.TextBytes != 6 {
+		t.Errorf("generated %v, %d bytes of text", rec.Generated, rec.TextBytes)
+	}
+	if rec.ReplayBytes() < 4*5 {
+		t.Errorf("ReplayBytes = %d", rec.ReplayBytes())
+	}
+	fresh := New(1 << 20).Open(100)
+	fresh.Rendered([]int32{1}, "g", nil, nil, []byte("r"), 10)
+	fresh.Forget()
+	if fresh.Accepted || fresh.PromptTokens != nil || fresh.Revision != nil {
+		t.Error("Forget left something of the old engine")
+	}
+}
