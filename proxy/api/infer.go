@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"reflect"
@@ -256,6 +257,9 @@ func firstToken(p jsontext.Pointer) string {
 // nestedDeeper tells whether arrays and objects are nested deeper than limit, without recursion and before anything is built. It
 // may be wrong about text that isn't JSON, which is refused anyway.
 func nestedDeeper(body []byte, limit int) bool {
+	if bytes.Count(body, []byte{'{'})+bytes.Count(body, []byte{'['}) <= limit {
+		return false // most bodies: counting is fast
+	}
 	depth, inString := 0, false
 	for i := 0; i < len(body); i++ {
 		c := body[i]
