@@ -9,9 +9,9 @@ import (
 // Lease keeps a version loaded until Release.
 type Lease struct {
 	Model    string
-	Version  string // resolved
+	Version  string   // resolved
 	Revision Revision // shared, must not be changed
-	BaseKey  string  // name of the base at the executor, as given to Attach
+	BaseKey  string   // name of the base at the executor, as given to Attach
 	Base     Base
 	Adapter  Adapter // nil for the base alone and for full models
 	Defaults Defaults
