@@ -87,29 +87,29 @@ func (c *Conn) readFrame() error {
 	}
 	if r.hurried {
 		r.hurried = false
-		err = errors.Join(err, c.setDeadline(time.Time{}))
+		c.setDeadline(time.Time{})
 	}
 	return err
 }
 
 // hurry starts the frame's deadline unless n bytes are there.
-func (c *Conn) hurry(n int) error {
+func (c *Conn) hurry(n int) {
 	r := &c.reader
-	if r.hurried || r.buffered.Buffered() >= n {
-		return nil
+	if !r.hurried && r.buffered.Buffered() < n {
+		r.hurried = true
+		c.setDeadline(time.Now().Add(c.options.FrameTimeout))
 	}
-	r.hurried = true
-	return c.setDeadline(time.Now().Add(c.options.FrameTimeout))
 }
 
-// setDeadline of the frame under way; zero goes back to what SetReadDeadline asked for.
-func (c *Conn) setDeadline(t time.Time) error {
+// setDeadline of the frame under way; zero goes back to what SetReadDeadline asked for. It fails only on a closed connection, which
+// the read itself reports.
+func (c *Conn) setDeadline(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if t.IsZero() {
 		t = c.readTill
 	}
-	return c.conn.SetReadDeadline(earlier(t, c.readEnd))
+	_ = c.conn.SetReadDeadline(earlier(t, c.readEnd))
 }
 
 // readHeader leaves the segment sizes in r.sizes and gives their sum in bytes, checked against the limits.
@@ -143,17 +143,13 @@ func (c *Conn) readHeader() (total int, err error) {
 }
 
 func (c *Conn) peek(n int) ([]byte, error) {
-	if err := c.hurry(n); err != nil {
-		return nil, err
-	}
+	c.hurry(n)
 	return c.reader.buffered.Peek(n)
 }
 
 func (c *Conn) readBody(total int) error {
 	r := &c.reader
-	if err := c.hurry(total); err != nil {
-		return err
-	}
+	c.hurry(total)
 	r.body = r.body[:0]
 	for len(r.body) < total {
 		part := min(total-len(r.body), growBytes)
