@@ -186,6 +186,9 @@ func (e *Executor) Attach(ctx context.Context, key string, r Runner) error {
 		}
 		p := pace{target: e.opts.TargetStep, most: e.opts.StepTokens}
 		b := &base{key: key, runner: r, limits: l, sched: newScheduler(l, p)}
+		for seq := range l.Sequences { // a runner that was attached before may hold cells
+			r.Truncate(seq, 0)
+		}
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if e.bases[key] != nil {

@@ -64,14 +64,14 @@ func TestSubmitRefuses(t *testing.T) {
 		change func(*Request)
 		want   error
 	}{
-		"unknown base":  {func(r *Request) { r.Base = "x" }, ErrUnknownBase},
-		"no prompt":     {func(r *Request) { r.Prompt = nil }, ErrInvalid},
-		"no tokens":     {func(r *Request) { r.MaxNewTokens = 0 }, ErrInvalid},
-		"no sink":       {func(r *Request) { r.Sink = nil }, ErrInvalid},
-		"empty stop":    {func(r *Request) { r.Stops = []string{"a", ""} }, ErrInvalid},
-		"bad stop":      {func(r *Request) { r.Stops = []string{"\xff"} }, ErrInvalid},
-		"timeout":       {func(r *Request) { r.Timeout = -1 }, ErrInvalid},
-		"long prompt":   {func(r *Request) { r.Prompt = prompt(1, 513) }, ErrContextExceeded},
+		"unknown base": {func(r *Request) { r.Base = "x" }, ErrUnknownBase},
+		"no prompt":    {func(r *Request) { r.Prompt = nil }, ErrInvalid},
+		"no tokens":    {func(r *Request) { r.MaxNewTokens = 0 }, ErrInvalid},
+		"no sink":      {func(r *Request) { r.Sink = nil }, ErrInvalid},
+		"empty stop":   {func(r *Request) { r.Stops = []string{"a", ""} }, ErrInvalid},
+		"bad stop":     {func(r *Request) { r.Stops = []string{"\xff"} }, ErrInvalid},
+		"timeout":      {func(r *Request) { r.Timeout = -1 }, ErrInvalid},
+		"long prompt":  {func(r *Request) { r.Prompt = prompt(1, 513) }, ErrContextExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := e.Submit(good(tc.change)); !errors.Is(err, tc.want) {
