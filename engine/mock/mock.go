@@ -1,0 +1,180 @@
+// Package mock is an engine without a model: it answers every prompt with the prompt itself, one token a step, and then ends. It takes the
+// place of llama.cpp where only what is around the model matters: tests of the two processes, of restarts and of monitoring, and `make mock`.
+//
+// Everything else a backend does is real: tokens of a small fixed vocabulary, KV cells that are filled, copied and cut, loads that take
+// time, report progress and fail, adapters. But no number here says anything about a model: temperature, seed, penalties, logit bias,
+// JSON schemas and grammars are accepted and ignored, every token has probability 1, adapters don't change the answer, and the system text
+// and all messages but the last of the user are dropped.
+package mock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"tandem/engine/models"
+)
+
+// Model is the name that the mock stands in for, so that the documented request works with it.
+const Model = "demo"
+
+// Versions of Model, besides the base itself.
+func Versions() []string { return []string{"v1.0", "v1.1", "v2.0"} }
+
+// Limits of a base where its spec leaves them open.
+const (
+	defaultContext   = 8192
+	defaultSequences = 32
+	stepTokens       = 2048
+	maxCells         = 1 << 20
+	loadSteps        = 10 // progress reports of a load
+)
+
+// Options set how slow and how fragile the mock is; the zero value is fast and sound.
+type Options struct {
+	TokenDelay   time.Duration // of a step that draws
+	PrefillDelay time.Duration // of a step, for each prompt token
+	LoadDelay    time.Duration // of a base or an adapter
+
+	// FailLoad makes loads fail: a key is a base's name, or NAME@VERSION for one adapter.
+	FailLoad map[string]models.Reason
+
+	// AbortMarker kills the process, by SIGABRT as a failed assertion in a native library does, when a prompt that contains it is to
+	// give its first token. Empty: never.
+	AbortMarker string
+}
+
+// Backend makes bases that echo.
+type Backend struct {
+	opts  Options
+	abort func()
+}
+
+var _ models.Backend = (*Backend)(nil)
+
+// New gives a backend.
+func New(o Options) *Backend {
+	return &Backend{opts: o, abort: abort}
+}
+
+func abort() {
+	debug.SetTraceback("crash") // ends in SIGABRT rather than exit code 2
+	panic("mock: the prompt contains the abort marker")
+}
+
+// LoadBase gives a base after LoadDelay. The file that the spec names isn't read.
+func (b *Backend) LoadBase(ctx context.Context, spec models.BaseSpec, progress func(models.Progress)) (models.Base, error) {
+	if progress == nil {
+		progress = func(models.Progress) {}
+	}
+	if err := b.load(ctx, spec.Name, "weights", progress); err != nil {
+		return nil, err
+	}
+	return newBase(b, spec), nil
+}
+
+// load takes the time of a load, or fails as Options.FailLoad says.
+func (b *Backend) load(ctx context.Context, what, phase string, progress func(models.Progress)) error {
+	for i := range loadSteps {
+		progress(models.Progress{Phase: phase, Ratio: float64(i) / loadSteps})
+		if err := sleep(ctx, b.opts.LoadDelay/loadSteps); err != nil {
+			return &models.LoadError{Reason: reasonOf(err), What: what, Err: err}
+		}
+	}
+	if r, ok := b.opts.FailLoad[what]; ok {
+		return &models.LoadError{Reason: r, What: what, Err: errors.New("the mock was told to fail")}
+	}
+	progress(models.Progress{Phase: phase, Ratio: 1})
+	return nil
+}
+
+func reasonOf(err error) models.Reason {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return models.ReasonTimeout
+	}
+	return models.ReasonOther
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return context.Cause(ctx)
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Base is a loaded mock model: a models.Base and the batch.Runner of it.
+type Base struct {
+	backend *Backend
+	spec    models.BaseSpec
+	facts   models.Facts
+	cells   cells
+}
+
+var _ models.Base = (*Base)(nil)
+
+func newBase(b *Backend, spec models.BaseSpec) *Base {
+	context, sequences := spec.Context, spec.Parallel
+	if context <= 0 {
+		context = defaultContext
+	}
+	if sequences <= 0 {
+		sequences = defaultSequences
+	}
+	n := min(context*sequences, max(maxCells, context))
+	return &Base{backend: b, spec: spec, cells: newCells(sequences), facts: models.Facts{
+		Architecture: "mock", Quantization: "none", ContextTokens: context, TrainContext: context,
+		Cells: n, Sequences: sequences, WeightBytes: vocabularyBytes(), CacheBytes: int64(n) * 4,
+		Device: "mock", Backend: "mock",
+	}}
+}
+
+// Facts of the base. Its weights are the vocabulary.
+func (b *Base) Facts() models.Facts { return b.facts }
+
+// LoadAdapter gives a version that answers as the base does.
+func (b *Base) LoadAdapter(ctx context.Context, spec models.AdapterSpec) (models.Adapter, error) {
+	what := b.spec.Name + "@" + spec.Name
+	if err := b.backend.load(ctx, what, "adapter", func(models.Progress) {}); err != nil {
+		return nil, err
+	}
+	return &Adapter{name: spec.Name}, nil
+}
+
+// Render tokenises the prompt, or the last message of the user.
+func (b *Base) Render(ctx context.Context, in models.Input) (models.Prompt, error) {
+	if err := context.Cause(ctx); err != nil {
+		return models.Prompt{}, fmt.Errorf("render for %s: %w", b.spec.Name, err)
+	}
+	text := in.Prompt
+	for _, m := range slices.Backward(in.Messages) {
+		if m.Role == "user" {
+			text = m.Content
+			break
+		}
+	}
+	most := b.facts.ContextTokens
+	if in.MaxTokens > 0 {
+		most = min(most, in.MaxTokens)
+	}
+	tokens := tokenise(text)
+	if len(tokens) > most {
+		return models.Prompt{}, fmt.Errorf("render for %s: %d tokens: %w", b.spec.Name, len(tokens), models.ErrPromptTooLong)
+	}
+	return models.Prompt{Tokens: tokens}, nil
+}
+
+// Close makes every later Step fail.
+func (b *Base) Close() error {
+	b.cells.close()
+	return nil
+}
