@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	engineRounds  = 5
+	promptTokens  = 64
+	newTokens     = 64
+	engineMinimum = 8 // requests in a round, at least
+)
+
+// benchEngine compares tokens per second with llama-server on the same model, threads and prompts, in alternating rounds.
+func benchEngine() error {
+	dir := env("BENCH_DIR", filepath.Join(os.TempDir(), "tandem-bench"))
+	model := filepath.Join(dir, "models", "bench", "model.gguf")
+	if err := ensureModel(model); err != nil {
+		return err
+	}
+	threads := env("THREADS", "2")
+	s, err := startStack(env("PROXY", "bin/tandem-proxy"), env("ENGINE_PROGRAM", "bin/tandem-engine"),
+		"MODELS_DIR="+filepath.Join(dir, "models"), "DEFAULT_MODEL=bench", "THREADS="+threads, "PARALLEL=32", "CONTEXT=8192")
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	targets := func(extra, serverExtra string, url string) []target {
+		list := []target{tandem(s.url, "bench", newTokens, benchPrompt, extra)}
+		if url != "" {
+			list = append(list, llamaServer(url, newTokens, benchPrompt, serverExtra))
+		}
+		return list
+	}
+	serverURL := ""
+	if program := os.Getenv("LLAMA_SERVER"); program != "" {
+		server, url, err := startLlamaServer(program, model, threads)
+		if err != nil {
+			return err
+		}
+		defer server.stop()
+		serverURL = url
+	}
+	fmt.Printf("model: %s; %s threads; %d prompt and %d new tokens; median of %d alternated rounds\n", model, threads, promptTokens, newTokens, engineRounds)
+	for _, mode := range []struct{ name, ours, theirs string }{
+		{"greedy", `,"temperature":0`, `,"temperature":0,"ignore_eos":false`},
+		{"sampled", `,"temperature":0.8,"top_k":40,"top_p":0.95,"min_p":0`, `,"temperature":0.8,"top_k":40,"top_p":0.95,"min_p":0,"samplers":["top_k","top_p","temperature"]`},
+	} {
+		for _, clients := range []int{1, 4, 16, 32} {
+			if err := compare(mode.name, clients, targets(mode.ours, mode.theirs, serverURL)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func compare(mode string, clients int, targets []target) error {
+	rates := make([][]float64, len(targets))
+	requests := max(engineMinimum, clients*2)
+	for round := range engineRounds + 1 { // the first warms up
+		for i, t := range targets {
+			r, err := run(t, clients, requests)
+			if err != nil {
+				return err
+			}
+			if round > 0 {
+				rates[i] = append(rates[i], r.tokensPerSecond())
+			}
+		}
+	}
+	line := fmt.Sprintf("%-8s %2d streams:", mode, clients)
+	for i, t := range targets {
+		line += fmt.Sprintf("  %s %.0f tokens/s", t.name, median(rates[i]))
+	}
+	if len(targets) == 2 {
+		var ratios []float64
+		for i := range rates[0] {
+			ratios = append(ratios, rates[0][i]/rates[1][i])
+		}
+		line += fmt.Sprintf("  ratio %.2f", median(ratios))
+	}
+	fmt.Println(line)
+	return nil
+}
+
+// benchPrompt gives 63 single-byte tokens; the begin token makes them 64. Prompts differ, so that no prefix is shared.
+func benchPrompt(i int) string {
+	text := fmt.Sprintf("%08d", i*7919%100_000_000)
+	for len(text) < promptTokens-1 {
+		text += string(rune('a' + (len(text)*31+i)%26))
+	}
+	return text
+}
+
+func ensureModel(path string) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	fmt.Println("writing the bench model to", path)
+	return writeBenchModel(path)
+}
+
+func startLlamaServer(program, model, threads string) (*process, string, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, "", err
+	}
+	args := strings.Fields(fmt.Sprintf("--host 127.0.0.1 --port %d -m %s -t %s -c 8192 -np 32 --no-webui --log-disable", port, model, threads))
+	server, err := launch("llama-server", program, nil, args...)
+	if err != nil {
+		return nil, "", err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	url := fmt.Sprintf("http://127.0.0.1:%d", port)
+	if err := waitOK(ctx, url+"/health"); err != nil {
+		server.stop()
+		return nil, "", err
+	}
+	return server, url, nil
+}

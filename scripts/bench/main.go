@@ -1,0 +1,63 @@
+// Command bench measures proxy, engine and memory of the built programs and prints the figures with what they were measured on. It asserts
+// nothing: it is for people who compare a change with what was before, in one run and alternating.
+//
+//	bench proxy   CPU per unary request and per streamed event, against the mock engine
+//	bench engine  tokens per second at 1, 4, 16 and 32 streams, beside llama-server when LLAMA_SERVER names it
+//	bench memory  resident memory of the idle programs, and time from engine start to the first token
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+)
+
+func main() {
+	if err := bench(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func bench(args []string) error {
+	if len(args) == 0 {
+		args = []string{"proxy", "memory", "engine"}
+	}
+	fmt.Printf("machine: %s, %d CPUs, %s\n", cpuModel(), runtime.NumCPU(), runtime.Version())
+	parts := map[string]func() error{"proxy": benchProxy, "engine": benchEngine, "memory": benchMemory}
+	for _, name := range args {
+		part, ok := parts[name]
+		if !ok {
+			return fmt.Errorf("no part %q; there are proxy, engine and memory", name)
+		}
+		fmt.Printf("\n== %s\n", name)
+		if err := part(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func cpuModel() string {
+	raw, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "unknown CPU"
+	}
+	for line := range strings.Lines(string(raw)) {
+		if name, ok := strings.CutPrefix(line, "model name"); ok {
+			return strings.TrimSpace(strings.TrimLeft(name, "\t :"))
+		}
+	}
+	return "unknown CPU"
+}
+
+func env(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+var errNothing = errors.New("nothing was measured")
