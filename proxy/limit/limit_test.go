@@ -64,6 +64,19 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
+// Requests whose callers read the clock earlier than others did give nothing back.
+func TestSkewedClocks(t *testing.T) {
+	l, rate := New(10, start), Rate{100, time.Second}
+	at := start.Add(time.Minute)
+	allowed := allowedOf(l, "key", rate, at, 100)
+	for i := range 500 {
+		allowed += allowedOf(l, "key", rate, at.Add(-time.Duration(i)*time.Millisecond), 1) + allowedOf(l, "key", rate, at, 1)
+	}
+	if allowed != 100 {
+		t.Errorf("%d passed", allowed)
+	}
+}
+
 func TestOffNeverLimits(t *testing.T) {
 	l := New(10, start)
 	for range 1000 {

@@ -11,6 +11,7 @@ import (
 const (
 	shards     = 16
 	sweepPause = 100 * time.Millisecond // a full shard is searched for room at most this often
+	clockSkew  = time.Second            // callers that read the clock a little before others don't give time back
 )
 
 // Limiter counts requests by id. A bucket is one number: the time at which it will be full again (GCRA). Since ids outlive a reload
@@ -126,7 +127,7 @@ func (b *bucket) take(rate Rate, at int64) Decision {
 	for {
 		old := b.fullAt.Load()
 		from := max(old, at)
-		if from > at+burst { // counted by a slower rate: an empty bucket of this one is the most that it owes
+		if from > at+burst+int64(clockSkew) { // counted by a slower rate: an empty bucket of this one is the most that it owes
 			b.fullAt.CompareAndSwap(old, at+burst)
 			continue
 		}
