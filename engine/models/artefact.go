@@ -139,3 +139,6 @@ func SameRevision(a, b Revision) bool {
 	}
 	return len(a) == fullRevision && len(b) == fullRevision && string(a[n:]) == string(b[n:])
 }
+
+// badKey changes with the files and with the checksums that are asked for.
+func (a *artefact) badKey() string { return a.id() + fmt.Sprint(a.sums) }

@@ -61,7 +61,6 @@ func decide(places int, seats []seat, now time.Time, minResident time.Duration) 
 			waitsToEmpty = append(waitsToEmpty, i)
 		}
 	}
-	leaving += len(waitsToEmpty)
 
 	lru := func(a, b int) int { return cmp.Compare(seats[a].requested.UnixNano(), seats[b].requested.UnixNano()) }
 	slices.SortStableFunc(resident, lru)
@@ -72,6 +71,7 @@ func decide(places int, seats []seat, now time.Time, minResident time.Duration) 
 			missing--
 		}
 	}
+	missing -= len(waitsToEmpty) // only after the idle ones: those are free at once
 	for _, i := range resident {
 		if missing <= 0 {
 			break

@@ -36,11 +36,12 @@ type files struct {
 
 	mu     sync.Mutex
 	memory map[string]*os.File // guarded by mu; embedded files that had no disk, by sha256
+	bad    map[string]error    // guarded by mu; artefacts that turned out to be broken, by badKey
 }
 
 // openFiles prepares the cache directory. One that can't be written only means that nothing is kept there.
 func openFiles(dir string, log *slog.Logger) *files {
-	f := &files{log: log, memory: map[string]*os.File{}}
+	f := &files{log: log, memory: map[string]*os.File{}, bad: map[string]error{}}
 	if err := prepareDir(dir); err != nil {
 		log.Warn("cache directory can't be used; unpacked models and checksums aren't kept", "dir", dir, "err", err)
 		dir = ""
@@ -115,11 +116,37 @@ func (f *files) ready(ctx context.Context, a *artefact, what string, tell func(P
 	if a.problem != "" {
 		return "", &LoadError{Reason: ReasonBadFormat, What: what, Err: errors.New(a.problem)}
 	}
+	if err := f.known(a); err != nil {
+		return "", loadError(err, what)
+	}
 	path, err := f.open(ctx, a, tell)
 	if err != nil {
+		f.learn(a, err)
 		return "", loadError(err, what)
 	}
 	return path, nil
+}
+
+// known gives the error that the same state of the files had before, so that a broken file isn't unpacked for every request.
+func (f *files) known(a *artefact) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.bad) == 0 {
+		return nil
+	}
+	return f.bad[a.badKey()]
+}
+
+func (f *files) learn(a *artefact, err error) {
+	if _, broken := errors.AsType[formatError](err); !broken {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.bad) >= maxModels {
+		clear(f.bad)
+	}
+	f.bad[a.badKey()] = err
 }
 
 func (f *files) open(ctx context.Context, a *artefact, tell func(Progress)) (string, error) {
@@ -199,7 +226,10 @@ func (f *files) unpacked(ctx context.Context, a *artefact, tell func(Progress)) 
 	if want, asked := a.sums[""]; asked && want != sum {
 		return "", badFile(fmt.Errorf("%s: sha256 of the unpacked file is %s, model.yaml says %s", a.name(), sum, want))
 	}
-	return path, checkUnpacked(path, a.name())
+	if err := checkUnpacked(path, a.name()); err != nil {
+		return "", errors.Join(err, remove(path))
+	}
+	return path, nil
 }
 
 func checkUnpacked(path, name string) error {
@@ -382,8 +412,8 @@ func (f *files) contentOf(ctx context.Context, a *artefact, p part) (string, err
 	return "", fmt.Errorf("%s was never unpacked", a.name())
 }
 
-// known gives the content's sha256 when nothing has to be computed for it.
-func (f *files) known(a *artefact) []byte {
+// knownContent gives the content's sha256 when nothing has to be computed for it.
+func (f *files) knownContent(a *artefact) []byte {
 	for _, p := range a.parts {
 		what := sumOfFile
 		if a.packed {

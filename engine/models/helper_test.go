@@ -127,3 +127,13 @@ func mustRegistry(t testing.TB, o RegistryOptions) *Registry {
 	}
 	return r
 }
+
+// smallDemo is quicker to unpack.
+func smallDemo(t testing.TB) *Demo {
+	t.Helper()
+	file := func(version, kind string) Embedded {
+		raw := gguf(kind, 42)
+		return Embedded{Version: version, Packed: packed(t, raw), Bytes: int64(len(raw)), SHA256: sha(raw)}
+	}
+	return &Demo{Name: "demo", DefaultVersion: "v1.0", Files: []Embedded{file("", "model"), file("v1.0", "adapter")}}
+}

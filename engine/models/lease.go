@@ -119,7 +119,7 @@ func ModelOfKey(key string) string {
 // revision gives what is known of the content now.
 func (c *Cache) revision(s *source) Revision {
 	rev := append(Revision(nil), s.state[:]...)
-	if sum := s.content(c.files.known); sum != nil {
+	if sum := s.content(c.files.knownContent); sum != nil {
 		rev = append(rev, sum...)
 	}
 	return rev

@@ -103,7 +103,7 @@ func (c *Cache) failed(e *entry, err *LoadError) {
 // fetch loads base and adapter of an entry.
 func (c *Cache) fetch(ctx context.Context, e *entry) error {
 	tell := func(p Progress) { c.progress(e, p) }
-	b, err := c.baseFor(ctx, e.src, tell)
+	b, err := c.baseFor(ctx, e.src)
 	if err != nil {
 		return err
 	}
@@ -151,10 +151,26 @@ func (c *Cache) fetchAdapter(ctx context.Context, b *held, src *source, tell fun
 	return adapter, nil
 }
 
-// progress notes a sign of life of a load.
+// baseProgress notes a sign of life of a base's load for every entry that waits for it.
+func (c *Cache) baseProgress(baseID string, p Progress) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.entries {
+		if e.src.baseID == baseID {
+			c.moves(e, p)
+		}
+	}
+}
+
+// progress notes a sign of life of one entry's load.
 func (c *Cache) progress(e *entry, p Progress) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.moves(e, p)
+}
+
+// moves is called with mu held.
+func (c *Cache) moves(e *entry, p Progress) {
 	if e.progress == p || e.state != seatLoading {
 		return
 	}
@@ -163,7 +179,7 @@ func (c *Cache) progress(e *entry, p Progress) {
 }
 
 // baseFor joins or starts the load of the base that src needs. The caller owes a letGo when there is no error.
-func (c *Cache) baseFor(ctx context.Context, src *source, tell func(Progress)) (*held, error) {
+func (c *Cache) baseFor(ctx context.Context, src *source) (*held, error) {
 	for {
 		c.mu.Lock()
 		b := c.bases[src.baseID]
@@ -171,7 +187,7 @@ func (c *Cache) baseFor(ctx context.Context, src *source, tell func(Progress)) (
 		case b == nil:
 			b = c.newHeld(src)
 			c.mu.Unlock()
-			return b, c.loadBase(ctx, b, src, tell)
+			return b, c.loadBase(ctx, b, src)
 		case b.dying:
 			c.mu.Unlock()
 			if err := waitFor(ctx, b.gone); err != nil {
@@ -219,8 +235,8 @@ func (c *Cache) newHeld(src *source) *held {
 }
 
 // loadBase loads what newHeld made a place for; on an error nobody holds it any more.
-func (c *Cache) loadBase(ctx context.Context, b *held, src *source, tell func(Progress)) error {
-	base, err := c.readBase(ctx, b, src, tell)
+func (c *Cache) loadBase(ctx context.Context, b *held, src *source) error {
+	base, err := c.readBase(ctx, b, src)
 	c.mu.Lock()
 	if err != nil {
 		b.err = err
@@ -234,7 +250,8 @@ func (c *Cache) loadBase(ctx context.Context, b *held, src *source, tell func(Pr
 	return err
 }
 
-func (c *Cache) readBase(ctx context.Context, b *held, src *source, tell func(Progress)) (Base, error) {
+func (c *Cache) readBase(ctx context.Context, b *held, src *source) (Base, error) {
+	tell := func(p Progress) { c.baseProgress(b.id, p) }
 	path, err := c.files.ready(ctx, src.base, label(src.model, src.version), tell)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,503 @@
+package models
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// inBubble runs a test with its own clock; the rig is closed at the end.
+func inBubble(t *testing.T, change func(*CacheOptions), f func(r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, change)
+		f(r)
+		r.close()
+	})
+}
+
+func TestHitsAndMisses(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		l := r.acquire("a", "base")
+		if l.Hit || !l.Counted || l.Adapter != nil || l.BaseKey != "a" {
+			r.Errorf("first: %+v", l)
+		}
+		again := r.acquire("a", "base")
+		if !again.Hit {
+			r.Error("a loaded version isn't a hit")
+		}
+		replay, err := r.cache.AcquireReplay(r.Context(), "a", "base")
+		if err != nil || replay.Counted || replay.Hit {
+			r.Errorf("replay: %+v, %v", replay, err)
+		}
+		l.Release()
+		l.Release() // idempotent
+		if n := r.cache.Entries()[0].Leases; n != 2 {
+			r.Errorf("%d leases, want 2", n)
+		}
+		again.Release()
+		replay.Release()
+		r.wantLog("load a/model.gguf")
+	})
+}
+
+func TestVersionsShareTheirBase(t *testing.T) {
+	inBubble(t, func(o *CacheOptions) { o.Size = 3 }, func(r *rig) {
+		one, two := r.acquire("a", "v1"), r.acquire("a", "v2")
+		if one.Base != two.Base || one.BaseKey != two.BaseKey || one.Adapter.Name() != "v1" || two.Adapter.Name() != "v2" {
+			r.Error("versions of one model don't share its weights")
+		}
+		one.Release()
+		two.Release()
+		r.wantLog("load a/model.gguf, load versions/v1.gguf, load versions/v2.gguf")
+		r.use("b", "base")
+		r.use("c", "base") // v1 goes, its base stays for v2
+		synctest.Wait()
+		r.wantLog("load b/model.gguf, close v1, load c/model.gguf")
+		r.use("d", "base") // v2 goes, and its base with it
+		synctest.Wait()
+		r.wantLog("close v2, close a/model.gguf, load d/model.gguf")
+	})
+}
+
+func TestJoinersOfALoadAreMisses(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		open := r.fake.gate("a/model.gguf")
+		var list []*pending
+		for range 10 {
+			list = append(list, r.start("a", "base"), r.start("a", "v1"))
+		}
+		synctest.Wait()
+		if loads := r.cache.Loads(); len(loads) != 2 || loads[0].Counter == 0 || loads[0].Phase != "weights" {
+			r.Errorf("loads %+v", loads)
+		}
+		open()
+		for _, p := range list {
+			<-p.done
+			if p.err != nil || p.lease.Hit || !p.lease.Counted {
+				r.Fatalf("%+v, %v", p.lease, p.err)
+			}
+			p.lease.Release()
+		}
+		r.wantLog("load a/model.gguf, load versions/v1.gguf")
+	})
+}
+
+func TestLoadOutlivesItsCaller(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		open := r.fake.gate("a/model.gguf")
+		p := r.start("a", "base")
+		synctest.Wait()
+		p.leave()
+		<-p.done
+		if !errors.Is(p.err, context.Canceled) {
+			r.Errorf("error %v", p.err)
+		}
+		open()
+		synctest.Wait()
+		l := r.acquire("a", "base")
+		if !l.Hit {
+			r.Error("the load ended with its caller")
+		}
+		l.Release()
+	})
+}
+
+func TestLoadsDontWaitForEachOther(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		open := r.fake.gate("a/model.gguf")
+		slow := r.start("a", "base")
+		synctest.Wait()
+		r.use("b", "v1")
+		open()
+		<-slow.done
+		slow.lease.Release()
+	})
+}
+
+func TestEntriesInUseStay(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		a, b := r.acquire("a", "base"), r.acquire("b", "base")
+		p := r.start("c", "base")
+		synctest.Wait()
+		r.wantLog("load a/model.gguf, load b/model.gguf")
+
+		// a was asked for first, so it takes no new sequences once it was there for two seconds.
+		time.Sleep(minResident)
+		synctest.Wait()
+		if hit := r.acquire("b", "base"); !hit.Hit {
+			r.Error("the other entry took no new sequence")
+		} else {
+			hit.Release()
+		}
+		again := r.start("a", "base")
+		synctest.Wait()
+		select {
+		case <-again.done:
+			r.Error("an entry that has to go took a new sequence")
+		default:
+		}
+		a.Release()
+		<-p.done
+		if p.err != nil {
+			r.Fatal(p.err)
+		}
+		r.wantLog("close a/model.gguf, load c/model.gguf")
+		p.lease.Release() // c is idle now and makes room for a
+		<-again.done
+		if again.err != nil || again.lease.Hit {
+			r.Errorf("%+v, %v", again.lease, again.err)
+		}
+		r.wantLog("close c/model.gguf, load a/model.gguf")
+		again.lease.Release()
+		b.Release()
+	})
+}
+
+func TestWaitingForAPlaceIsBounded(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		a, b := r.acquire("a", "base"), r.acquire("b", "base")
+		start := time.Now()
+		_, err := r.cache.Acquire(r.Context(), "c", "base")
+		if !errors.Is(err, ErrModelBusy) {
+			r.Errorf("error %v", err)
+		}
+		if waited := time.Since(start); waited != 10*time.Second {
+			r.Errorf("waited %v", waited)
+		}
+		// Nobody waits any more: the entry that had to go may stay.
+		l := r.acquire("a", "base")
+		if !l.Hit {
+			r.Error("it went although nobody needed the place")
+		}
+		l.Release()
+		a.Release()
+		b.Release()
+		r.wantLog("load a/model.gguf, load b/model.gguf")
+	})
+}
+
+func TestAWaiterThatLeavesFreesItsTurn(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		a, b := r.acquire("a", "base"), r.acquire("b", "base")
+		p := r.start("c", "base")
+		synctest.Wait()
+		p.leave()
+		<-p.done
+		time.Sleep(5 * time.Second)
+		r.use("a", "base")
+		a.Release()
+		b.Release()
+		synctest.Wait()
+		r.wantLog("load a/model.gguf, load b/model.gguf")
+	})
+}
+
+func TestTooManyWaitingLoads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(o *CacheOptions) { o.Size = 1 })
+		for i := range maxQueued + 1 {
+			place(t, r.dir, fmt.Sprintf("x%d/model.gguf", i), gguf("model", byte(i)))
+		}
+		now := time.Now()
+		refresh(t, r.reg, now)
+		refresh(t, r.reg, now.Add(3*time.Second))
+		a := r.acquire("a", "base")
+		var list []*pending
+		for i := range maxQueued {
+			list = append(list, r.start(fmt.Sprintf("x%d", i), "base"))
+		}
+		synctest.Wait()
+		if _, err := r.cache.Acquire(r.Context(), fmt.Sprintf("x%d", maxQueued), "base"); !errors.Is(err, ErrModelBusy) {
+			t.Errorf("error %v", err)
+		}
+		for _, p := range list {
+			p.leave()
+			<-p.done
+		}
+		a.Release()
+		r.close()
+	})
+}
+
+func TestLoadFailures(t *testing.T) {
+	mismatch := &LoadError{Reason: ReasonAdapterMismatch, What: "v1", Err: errors.New("other base")}
+	tests := []struct {
+		name, model, version string
+		prepare              func(r *rig)
+		want                 Reason
+	}{
+		{"unknown model", "x", "base", nil, ReasonNotFound},
+		{"unknown version", "a", "v9", nil, ReasonNotFound},
+		{"hostile name", "../../etc/passwd", "base", nil, ReasonNotFound},
+		{"backend", "a", "base", func(r *rig) { r.fake.fail["a/model.gguf"] = errors.New("no idea") }, ReasonOther},
+		{"adapter", "a", "v1", func(r *rig) { r.fake.fail["versions/v1.gguf"] = mismatch }, ReasonAdapterMismatch},
+		{"attach", "a", "base", func(r *rig) {
+			r.cache.opts.Attach = func(context.Context, string, Base) error { return errors.New("no") }
+			r.cache.opts.Detach = func(context.Context, string) error { return errors.New("was never attached") }
+		}, ReasonOther},
+		{"never ends", "a", "base", func(r *rig) { r.fake.gate("a/model.gguf") }, ReasonTimeout},
+		{"memory", "a", "base", func(r *rig) { r.cache.opts.Fits = func(int64) bool { return false } }, ReasonOutOfMemory},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, nil, func(r *rig) {
+				if tt.prepare != nil {
+					tt.prepare(r)
+				}
+				_, err := r.cache.Acquire(r.Context(), tt.model, tt.version)
+				if reasonOf(err) != tt.want {
+					r.Errorf("error %v, want reason %s", err, tt.want)
+				}
+				synctest.Wait()
+				if n := len(r.cache.Entries()); n != 0 {
+					r.Errorf("%d entries are left", n)
+				}
+			})
+		})
+	}
+}
+
+func TestFailedAdapterDoesntHarmItsSister(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.fake.fail["versions/v1.gguf"] = errors.New("bad")
+		open := r.fake.gate("a/model.gguf")
+		bad, good := r.start("a", "v1"), r.start("a", "v2")
+		synctest.Wait()
+		open()
+		<-bad.done
+		<-good.done
+		if bad.err == nil || good.err != nil {
+			r.Errorf("bad: %v, good: %v", bad.err, good.err)
+		}
+		good.lease.Release()
+	})
+}
+
+func TestABackendThatHangsKeepsItsPlaceOnly(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.fake.deaf = true
+		open := r.fake.gate("a/model.gguf")
+		if _, err := r.cache.Acquire(r.Context(), "a", "base"); reasonOf(err) != ReasonTimeout {
+			r.Errorf("error %v", err)
+		}
+		r.use("b", "base")
+		open() // it comes back after all
+		synctest.Wait()
+		if e := r.cache.Entries(); len(e) != 1 || e[0].Model != "b" {
+			r.Errorf("entries %+v", e)
+		}
+	})
+}
+
+func TestMemoryWatermarkEvictsIdleModels(t *testing.T) {
+	inBubble(t, func(o *CacheOptions) { o.Size = 5 }, func(r *rig) {
+		r.use("a", "base")
+		r.use("b", "base")
+		c := r.acquire("c", "base")
+		r.fake.take()
+		r.cache.opts.Fits = func(int64) bool {
+			r.fake.mu.Lock()
+			defer r.fake.mu.Unlock()
+			loaded := 0
+			for _, n := range r.fake.open {
+				loaded += n
+			}
+			return loaded < 3
+		}
+		r.use("d", "base")
+		r.wantLog("close a/model.gguf, load d/model.gguf")
+		c.Release()
+		synctest.Wait()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if !slices.ContainsFunc(r.events, func(e Event) bool { return e.Kind == EventEvicted && e.Model == "a" && e.Reason == "memory" }) {
+			r.Errorf("events %+v", r.events)
+		}
+	})
+}
+
+func TestChangedFileIsServedAnew(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		old := r.acquire("a", "v1")
+		replace := func() {
+			place(r.T, r.dir, "a/model.gguf", gguf("model", 99))
+			now := time.Now()
+			refresh(r.T, r.reg, now)
+			refresh(r.T, r.reg, now.Add(settleTime))
+			synctest.Wait()
+		}
+		replace()
+		r.fake.take()
+		r.fake.open = map[string]int{} // the old state has the same path
+		fresh := r.acquire("a", "v1")
+		if fresh.Hit || fresh.BaseKey == old.BaseKey || fresh.Base == old.Base || SameRevision(fresh.Revision, old.Revision) {
+			r.Errorf("a request after the change got the old files: %+v", fresh)
+		}
+		if ModelOfKey(fresh.BaseKey) != "a" {
+			r.Errorf("key %q", fresh.BaseKey)
+		}
+		r.wantLog("load a/model.gguf, load versions/v1.gguf")
+		old.Release()
+		synctest.Wait()
+		r.wantLog("close v1, close a/model.gguf")
+		fresh.Release()
+		r.fake.open = map[string]int{}
+		r.fake.open[filepath.Join(r.dir, "a/model.gguf")] = 1
+
+		if err := os.RemoveAll(filepath.Join(r.dir, "a")); err != nil {
+			r.Fatal(err)
+		}
+		refresh(r.T, r.reg, time.Now())
+		synctest.Wait()
+		r.wantLog("close v1, close a/model.gguf")
+		if _, err := r.cache.Acquire(r.Context(), "a", "v1"); reasonOf(err) != ReasonNotFound {
+			r.Errorf("error %v", err)
+		}
+	})
+}
+
+func TestFileThatChangesDuringTheLoad(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		open := r.fake.gate("a/model.gguf")
+		p := r.start("a", "base")
+		synctest.Wait()
+		place(r.T, r.dir, "a/model.gguf", gguf("model", 99))
+		open()
+		<-p.done
+		if !errors.Is(p.err, errChanged) {
+			r.Errorf("error %v", p.err)
+		}
+	})
+}
+
+func TestEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.fake.fail["b/model.gguf"] = errors.New("no idea")
+		r.use("a", "v1")
+		if _, err := r.cache.Acquire(r.Context(), "b", "base"); err == nil {
+			t.Error("no error")
+		}
+		r.close()
+		var got []string
+		for _, e := range r.events {
+			if e.Kind == EventProgress {
+				continue
+			}
+			got = append(got, fmt.Sprintf("%d %s@%s %s %d %d", e.Kind, e.Model, e.Version, e.Reason, e.Bytes, e.Facts.WeightBytes))
+		}
+		want := []string{"1 a@v1  0 0", "3 a@v1  10 1000", "1 b@base  0 0", "4 b@base other 0 0", "5 a@v1 admin 0 0"}
+		if !slices.Equal(got, want) {
+			t.Errorf("events\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	})
+}
+
+func TestASlowReceiverOfEventsHoldsNothingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		var seen []Event
+		r := newRig(t, func(o *CacheOptions) { o.OnEvent = func(e Event) { <-gate; seen = append(seen, e) } })
+		for range 20 {
+			r.use("a", "v1")
+			r.use("b", "v1")
+			r.use("c", "v1")
+		}
+		close(gate)
+		r.close()
+		loading, loaded := 0, 0
+		for _, e := range seen {
+			switch e.Kind {
+			case EventLoading:
+				loading++
+			case EventLoaded:
+				loaded++
+			}
+		}
+		if loading != loaded || loaded < 3 {
+			t.Errorf("%d loads began, %d ended", loading, loaded)
+		}
+	})
+}
+
+func TestCloseWaitsForLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		l := r.acquire("a", "v1")
+		r.fake.gate("b/model.gguf")
+		p := r.start("b", "base")
+		synctest.Wait()
+		ctx, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		if err := r.cache.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("close with a lease out: %v", err)
+		}
+		<-p.done
+		if !errors.Is(p.err, ErrClosed) {
+			t.Errorf("a load while closing: %v", p.err)
+		}
+		if _, err := r.cache.Acquire(t.Context(), "a", "v1"); !errors.Is(err, ErrClosed) {
+			t.Errorf("acquire after close: %v", err)
+		}
+		l.Release()
+		r.close()
+	})
+}
+
+func TestDemoThroughTheCache(t *testing.T) {
+	fake := newFake(t)
+	reg := mustRegistry(t, RegistryOptions{Demo: smallDemo(t)})
+	c := NewCache(CacheOptions{Registry: reg, Backend: fake, Dir: t.TempDir(), Attach: fake.attach, Detach: fake.detach})
+	l, err := c.Acquire(t.Context(), "demo", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Version != "v1.0" || len(l.Revision) != fullRevision {
+		t.Errorf("lease %+v", l)
+	}
+	l.Release()
+	if err := c.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestManyAtOnce lets callers come and go at random; the fake checks that nothing is used after it was freed or loaded twice.
+func TestManyAtOnce(t *testing.T) {
+	inBubble(t, func(o *CacheOptions) { o.Size = 3 }, func(r *rig) {
+		var wg sync.WaitGroup
+		for i := range 16 {
+			wg.Go(func() {
+				rng := rand.New(rand.NewPCG(1, uint64(i)))
+				for range 60 {
+					ctx, stop := context.WithTimeout(r.Context(), time.Duration(rng.IntN(8000))*time.Millisecond)
+					l, err := r.cache.Acquire(ctx, string(rune('a'+rng.IntN(4))), []string{"base", "v1", "v2"}[rng.IntN(3)])
+					if err == nil {
+						if n := len(r.cache.Entries()); n > 3 {
+							r.Errorf("%d entries in 3 places", n)
+						}
+						time.Sleep(time.Duration(rng.IntN(500)) * time.Millisecond)
+						l.Release()
+					} else if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrModelBusy) {
+						r.Errorf("acquire: %v", err)
+					}
+					stop()
+				}
+			})
+		}
+		wg.Wait()
+	})
+}

@@ -1,0 +1,267 @@
+package models
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func noProgress(Progress) {}
+
+func sha(b []byte) string {
+	s := sha256.Sum256(b)
+	return hex.EncodeToString(s[:])
+}
+
+// installed registers the files of one model and gives the artefact of its weights.
+func installed(t *testing.T, dir string) *artefact {
+	t.Helper()
+	return mustRegistry(t, RegistryOptions{Dir: dir}).source("m", BaseVersion).base
+}
+
+func reasonOf(err error) Reason {
+	if le, ok := errors.AsType[*LoadError](err); ok {
+		return le.Reason
+	}
+	return ""
+}
+
+// leftovers lists what lies in a cache directory besides the checksums.
+func leftovers(t *testing.T, dir string) []string {
+	t.Helper()
+	list, err := filepath.Glob(filepath.Join(dir, unpackedDir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hidden, err := filepath.Glob(filepath.Join(dir, unpackedDir, ".*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(list, hidden...)
+}
+
+func TestPackedFileIsUnpackedOnce(t *testing.T) {
+	dir, cache := t.TempDir(), t.TempDir()
+	content := gguf("model", 5)
+	place(t, dir, "m/model.gguf.xz", packed(t, content))
+	a := installed(t, dir)
+	var phases []string
+	tell := func(p Progress) {
+		if p.Ratio < 0 || p.Ratio > 1 {
+			t.Errorf("ratio %v", p.Ratio)
+		}
+		phases = append(phases, p.Phase)
+	}
+	f := openFiles(cache, quiet())
+	path, err := f.ready(t.Context(), a, "m", tell)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, content) {
+		t.Fatalf("unpacked content differs (%v)", err)
+	}
+	if len(phases) == 0 || phases[0] != "unpack" {
+		t.Errorf("phases %v", phases)
+	}
+	if sum, err := f.content(t.Context(), a); err != nil || hex.EncodeToString(sum) != sha(content) {
+		t.Errorf("content %x, %v", sum, err)
+	}
+
+	phases = nil
+	again := openFiles(cache, quiet()) // as after a restart
+	if second, err := again.ready(t.Context(), a, "m", tell); err != nil || second != path || len(phases) != 0 {
+		t.Errorf("second time: %s, %v, phases %v", second, err, phases)
+	}
+	if l := leftovers(t, cache); len(l) != 1 {
+		t.Errorf("cache holds %v", l)
+	}
+}
+
+func TestDamagedPackedFileLeavesNothing(t *testing.T) {
+	good := packed(t, gguf("model", 5))
+	damaged := bytes.Clone(good)
+	damaged[60] ^= 0xff // inside the first block; the index stays right
+	tests := []struct {
+		name string
+		file []byte
+	}{
+		{"damaged block", damaged},
+		{"content isn't GGUF", packed(t, []byte(strings.Repeat("no model ", 100)))},
+		{"content is cut off", packed(t, gguf("model", 5)[:180])},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, cache := t.TempDir(), t.TempDir()
+			place(t, dir, "m/model.gguf.xz", tt.file)
+			f, a := openFiles(cache, quiet()), installed(t, dir)
+			_, err := f.ready(t.Context(), a, "m", noProgress)
+			if reasonOf(err) != ReasonBadFormat {
+				t.Errorf("error %v, want bad_format", err)
+			}
+			_, again := f.ready(t.Context(), a, "m", func(Progress) { t.Error("it is unpacked again") })
+			if reasonOf(again) != ReasonBadFormat {
+				t.Errorf("second time: error %v", again)
+			}
+			if l := leftovers(t, cache); len(l) > 0 {
+				t.Errorf("left behind: %v", l)
+			}
+		})
+	}
+}
+
+func TestUnpackingHoldsTheFileToItsSize(t *testing.T) {
+	file := packed(t, gguf("model", 5))
+	for _, size := range []int64{1, 10_000} {
+		var b bytes.Buffer
+		if _, err := unpack(t.Context(), &b, bytes.NewReader(file), size, noProgress); err == nil {
+			t.Errorf("a file that promised %d bytes passes", size)
+		}
+		if int64(b.Len()) > size+1 {
+			t.Errorf("%d bytes were written where %d were promised", b.Len(), size)
+		}
+	}
+}
+
+func TestUnpackingStopsWithItsContext(t *testing.T) {
+	ctx, stop := context.WithCancelCause(t.Context())
+	stop(errLoadTimeout)
+	dir, cache := t.TempDir(), t.TempDir()
+	place(t, dir, "m/model.gguf.xz", packed(t, gguf("model", 5)))
+	_, err := openFiles(cache, quiet()).ready(ctx, installed(t, dir), "m", noProgress)
+	if reasonOf(err) != ReasonTimeout {
+		t.Errorf("error %v, want timeout", err)
+	}
+	if l := leftovers(t, cache); len(l) > 0 {
+		t.Errorf("left behind: %v", l)
+	}
+}
+
+func TestNoRoomOnDisk(t *testing.T) {
+	if err := roomFor(t.TempDir(), 1<<20); err != nil {
+		t.Skipf("the disk is full: %v", err)
+	}
+	if err := roomFor(t.TempDir(), maxUnpacked+1); err == nil {
+		t.Error("an absurd size passes")
+	}
+	if err := roomFor(t.TempDir(), maxUnpacked); err == nil {
+		t.Skip("a disk with more than 512 GiB free")
+	}
+}
+
+func TestChecksumsOfModelFile(t *testing.T) {
+	content := gguf("model", 5)
+	xz := packed(t, content)
+	wrong := sha([]byte("something else"))
+	tests := []struct {
+		name, file, key, sum string
+		content              []byte
+		ok                   bool
+	}{
+		{"right", "model.gguf", "model.gguf", sha(content), content, true},
+		{"wrong", "model.gguf", "model.gguf", wrong, content, false},
+		{"packed, right", "model.gguf.xz", "model.gguf.xz", sha(xz), xz, true},
+		{"packed, wrong", "model.gguf.xz", "model.gguf.xz", wrong, xz, false},
+		{"unpacked, right", "model.gguf.xz", "model.gguf", sha(content), xz, true},
+		{"unpacked, wrong", "model.gguf.xz", "model.gguf", wrong, xz, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, cache := t.TempDir(), t.TempDir()
+			place(t, dir, "m/"+tt.file, tt.content)
+			place(t, dir, "m/model.yaml", []byte("checksums: {"+tt.key+": "+tt.sum+"}\n"))
+			f := openFiles(cache, quiet())
+			for range 2 { // computed, then remembered
+				_, err := f.ready(t.Context(), installed(t, dir), "m", noProgress)
+				if tt.ok && err != nil || !tt.ok && reasonOf(err) != ReasonBadFormat {
+					t.Errorf("error %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestFileThatChangedIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	place(t, dir, "m/model.gguf", gguf("model", 5))
+	a := installed(t, dir)
+	placeAt(t, dir, "m/model.gguf", gguf("model", 6), time.Now())
+	_, err := openFiles(t.TempDir(), quiet()).ready(t.Context(), a, "m", noProgress)
+	if !errors.Is(err, errChanged) || reasonOf(err) != ReasonOther {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestDemoOnDiskAndInMemory(t *testing.T) {
+	demo := smallDemo(t)
+	a := &artefact{embedded: &demo.Files[0], packed: true}
+	cache := t.TempDir()
+	inFile := filepath.Join(place(t, t.TempDir(), "file", nil), "cache") // can't be made below a file, root or not
+	for name, dir := range map[string]string{"disk": cache, "memory": inFile, "none": ""} {
+		t.Run(name, func(t *testing.T) {
+			f := openFiles(dir, quiet())
+			defer f.close()
+			first, err := f.ready(t.Context(), a, "demo", noProgress)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := os.ReadFile(first); err != nil || sha(got) != demo.Files[0].SHA256 {
+				t.Fatalf("content differs (%v)", err)
+			}
+			if inMemory := strings.HasPrefix(first, "/proc/self/fd/"); inMemory != (dir != cache) {
+				t.Errorf("path %s", first)
+			}
+			if second, err := f.ready(t.Context(), a, "demo", noProgress); err != nil || second != first {
+				t.Errorf("second time %s, %v", second, err)
+			}
+		})
+	}
+	// A file that was changed in the cache directory is replaced.
+	f := openFiles(cache, quiet())
+	path := filepath.Join(cache, unpackedDir, a.unpackedName())
+	if err := os.WriteFile(path, []byte("changed"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.ready(t.Context(), a, "demo", noProgress); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(path); err != nil || sha(got) != demo.Files[0].SHA256 {
+		t.Errorf("the changed file is still there (%v)", err)
+	}
+}
+
+func TestPrune(t *testing.T) {
+	cache := t.TempDir()
+	f := openFiles(cache, quiet())
+	old := place(t, cache, unpackedDir+"/old.gguf", []byte("x"))
+	kept := place(t, cache, unpackedDir+"/kept.gguf", []byte("x"))
+	fresh := placeAt(t, cache, unpackedDir+"/fresh.gguf", []byte("x"), time.Now())
+	temp := place(t, cache, unpackedDir+"/"+tempPrefix+"123", []byte("x"))
+	f.prune(map[string]bool{"kept.gguf": true})
+	openFiles(cache, quiet())
+	for path, want := range map[string]bool{old: false, kept: true, fresh: true, temp: false} {
+		if _, err := os.Stat(path); (err == nil) != want {
+			t.Errorf("%s: there %v, want %v", filepath.Base(path), err == nil, want)
+		}
+	}
+}
+
+func TestChecksumsSurviveABrokenFile(t *testing.T) {
+	path := place(t, t.TempDir(), "checksums.json", []byte(`{"a":`))
+	c := openChecksums(path)
+	if err := c.put("k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	if sum, ok := openChecksums(path).get("k"); !ok || sum != "v" {
+		t.Errorf("%q, %v", sum, ok)
+	}
+}
