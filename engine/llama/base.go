@@ -1,0 +1,261 @@
+//go:build llama
+
+package llama
+
+/*
+#include <stdlib.h>
+#include "shim.h"
+*/
+import "C"
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"tandem/engine/batch"
+	"tandem/engine/models"
+)
+
+// Base is a loaded model with its context: what package models keeps and what package batch steps.
+type Base struct {
+	spec     models.BaseSpec
+	opts     Options
+	model    *C.struct_llama_model
+	vocab    *vocab
+	template *C.tdm_template // nil: none, or switched off
+	limits   batch.Limits
+	facts    models.Facts
+	layout   plan
+
+	// Of the goroutine that steps.
+	context *C.struct_llama_context
+	memory  C.llama_memory_t
+	using   *Adapter
+	step    stepArrays
+
+	mu       sync.Mutex // guards adapters and closed
+	adapters map[*Adapter]struct{}
+	closed   bool
+}
+
+// open does everything after the weights are there. The caller releases the base when it fails.
+func (b *Base) open(ctx context.Context, progress func(models.Progress)) error {
+	if err := checkModel(b.model); err != nil {
+		return err
+	}
+	var err error
+	if b.vocab, err = readVocab(b.model); err != nil {
+		return err
+	}
+	if err := b.openTemplate(); err != nil {
+		return err
+	}
+	if progress != nil {
+		progress(models.Progress{Phase: "context", Ratio: 0})
+	}
+	b.adapters = make(map[*Adapter]struct{})
+	if err := b.opts.OnDevice(ctx, b.openContext); err != nil {
+		return err
+	}
+	b.describe()
+	if progress != nil {
+		progress(models.Progress{Phase: "context", Ratio: 1})
+	}
+	return nil
+}
+
+func (b *Base) openTemplate() error {
+	if b.spec.Template == models.TemplateOff {
+		return nil
+	}
+	why := newComplaint()
+	defer why.free()
+	b.template = C.tdm_template_new(b.model, why.text, why.size)
+	if b.template == nil && b.spec.Template == models.TemplateOn {
+		return fmt.Errorf("chat template: %w", why.err())
+	}
+	if b.template == nil {
+		b.opts.Logger.Info("model has no usable chat template; prompts are sent as they are", "model", b.spec.Name, "reason", why.err())
+	}
+	return nil
+}
+
+// openContext makes the context and runs it once at its worst, so that pools grow now. Runs on the device's goroutine.
+func (b *Base) openContext() error {
+	var device C.tdm_device
+	C.tdm_model_device(b.model, &device)
+	trained := int(C.llama_model_n_ctx_train(b.model))
+	b.layout = planContext(b.spec, b.opts, trained, cellBytes(b.model), int64(device.free))
+	if wanted := b.layout.context * b.layout.sequences; b.layout.cells < wanted {
+		b.opts.Logger.Info("KV cache is smaller than all sequences at full length", "model", b.spec.Name, "cells", b.layout.cells, "wanted", wanted)
+	}
+	how := C.tdm_context{
+		cells:       C.uint32_t(b.layout.cells),
+		step_tokens: C.uint32_t(b.opts.StepTokens),
+		ubatch:      microBatch,
+		sequences:   C.uint32_t(b.layout.sequences),
+		threads:     C.int32_t(threadsFor(b.opts.Threads, int64(C.llama_model_size(b.model)))),
+		unified:     C.bool(!b.opts.SplitCache),
+	}
+	why := newComplaint()
+	defer why.free()
+	if b.context = C.tdm_context_new(b.model, &how, why.text, why.size); b.context == nil {
+		return fmt.Errorf("make a context of %d cells: %w", b.layout.cells, why.err())
+	}
+	if b.memory = C.llama_get_memory(b.context); b.memory == nil {
+		return errors.New("the model keeps no KV cache, so it can't generate text")
+	}
+	b.setLimits()
+	b.step = newStepArrays(b.limits.StepTokens)
+	return b.dryRun()
+}
+
+// setLimits asks the library what it made of the wishes: it clamps n_batch and rounds the cells.
+func (b *Base) setLimits() {
+	cells := int(C.llama_n_ctx(b.context))
+	longest := min(b.layout.context, cells, int(C.llama_n_ctx_seq(b.context)))
+	recurrent := bool(C.llama_model_is_recurrent(b.model)) || bool(C.llama_model_is_hybrid(b.model))
+	b.limits = batch.Limits{
+		Cells:       cells,
+		Sequences:   int(C.llama_n_seq_max(b.context)),
+		SequenceMax: longest,
+		StepTokens:  int(C.llama_n_batch(b.context)),
+		Prefix:      !recurrent && !b.opts.SplitCache,
+	}
+}
+
+// dryRun decodes a full pass of prompt tokens and one token of every sequence with output.
+func (b *Base) dryRun() error {
+	first := batch.Token(max(0, int(b.vocab.bos)))
+	prompt := make([]batch.Token, min(microBatch, b.limits.StepTokens, b.limits.SequenceMax-1))
+	for i := range prompt {
+		prompt[i] = first
+	}
+	slices := []batch.Slice{{Seq: 0, Tokens: prompt}}
+	if err := b.decode(slices); err != nil {
+		return fmt.Errorf("dry run with %d prompt tokens: %w", len(prompt), err)
+	}
+	C.llama_memory_clear(b.memory, false)
+	slices = slices[:0]
+	for seq := range min(b.limits.Sequences, b.limits.StepTokens) {
+		slices = append(slices, batch.Slice{Seq: seq, Tokens: prompt[:1], Sampler: dryRun{}})
+	}
+	if err := b.decode(slices); err != nil {
+		return fmt.Errorf("dry run with %d sequences: %w", len(slices), err)
+	}
+	C.llama_memory_clear(b.memory, false)
+	return nil
+}
+
+// dryRun asks decode for an output and draws nothing.
+type dryRun struct{ batch.Sampler }
+
+func (b *Base) describe() {
+	var device C.tdm_device
+	C.tdm_model_device(b.model, &device)
+	var weights, cache, compute C.uint64_t
+	C.tdm_context_memory(b.context, &weights, &cache, &compute)
+	d := deviceOf(&device)
+	b.facts = models.Facts{
+		Architecture:  meta(b.model, "general.architecture"),
+		Quantization:  quantization(b.model),
+		Parameters:    int64(C.llama_model_n_params(b.model)),
+		ContextTokens: b.limits.SequenceMax,
+		TrainContext:  int(C.llama_model_n_ctx_train(b.model)),
+		Cells:         b.limits.Cells,
+		Sequences:     b.limits.Sequences,
+		WeightBytes:   max(int64(weights), int64(C.llama_model_size(b.model))),
+		CacheBytes:    int64(cache + compute),
+		Device:        d.Description,
+		Backend:       d.Backend,
+		ChatTemplate:  b.template != nil,
+	}
+}
+
+// Facts of the loaded base.
+func (b *Base) Facts() models.Facts { return b.facts }
+
+// Limits of the context.
+func (b *Base) Limits() batch.Limits { return b.limits }
+
+// Piece is the text of a token, empty for a control token and for an id outside the vocabulary.
+func (b *Base) Piece(t batch.Token) []byte { return b.vocab.piece(t) }
+
+// IsEnd tells whether the token ends the answer.
+func (b *Base) IsEnd(t batch.Token) bool { return b.vocab.isEnd(t) }
+
+// Close frees context, adapters and weights between two steps. No other method may be called afterwards.
+func (b *Base) Close() error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	b.closed = true
+	b.mu.Unlock()
+	err := b.opts.OnDevice(context.Background(), func() error {
+		b.release()
+		return nil
+	})
+	if err != nil { // nobody steps any more, so this goroutine may do it
+		b.release()
+	}
+	return nil
+}
+
+// release frees what there is, in the order that the library needs.
+func (b *Base) release() {
+	if b.context != nil {
+		C.tdm_adapter_use(b.context, nil)
+	}
+	b.mu.Lock()
+	for a := range b.adapters {
+		C.llama_adapter_lora_free(a.handle)
+		a.handle = nil
+	}
+	b.adapters = nil
+	b.mu.Unlock()
+	if b.context != nil {
+		C.llama_free(b.context)
+		b.context = nil
+	}
+	if b.template != nil {
+		C.tdm_template_free(b.template)
+		b.template = nil
+	}
+	if b.model != nil {
+		C.llama_model_free(b.model)
+		b.model = nil
+	}
+	b.step.free()
+}
+
+// stepArrays are the columns of a batch, in C memory so that no Go pointer is kept there.
+type stepArrays struct {
+	token, pos, seq []int32
+	output          []int8
+}
+
+func newStepArrays(n int) stepArrays {
+	column := func(size C.size_t) unsafe.Pointer { return C.calloc(C.size_t(n), size) }
+	return stepArrays{
+		token:  unsafe.Slice((*int32)(column(4)), n),
+		pos:    unsafe.Slice((*int32)(column(4)), n),
+		seq:    unsafe.Slice((*int32)(column(4)), n),
+		output: unsafe.Slice((*int8)(column(1)), n),
+	}
+}
+
+func (s *stepArrays) free() {
+	if s.token == nil {
+		return
+	}
+	for _, column := range [][]int32{s.token, s.pos, s.seq} {
+		C.free(unsafe.Pointer(unsafe.SliceData(column)))
+	}
+	C.free(unsafe.Pointer(unsafe.SliceData(s.output)))
+	*s = stepArrays{}
+}

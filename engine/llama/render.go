@@ -1,0 +1,159 @@
+//go:build llama
+
+package llama
+
+/*
+#include <stdlib.h>
+#include "shim.h"
+*/
+import "C"
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"unsafe"
+
+	"tandem/engine/models"
+)
+
+// Roles that a message may have; anything else could smuggle template text.
+var roles = map[string]bool{"system": true, "user": true, "assistant": true}
+
+// ErrMessage is wrapped by errors about messages that the template can't take.
+var ErrMessage = errors.New("messages can't be rendered")
+
+// Render applies the chat template and tokenises. Safe from any goroutine. Errors: models.ErrPromptTooLong, and ones that wrap ErrMessage
+// or ErrGrammar.
+func (b *Base) Render(ctx context.Context, in models.Input) (models.Prompt, error) {
+	limit := b.limits.SequenceMax
+	if in.MaxTokens > 0 {
+		limit = min(limit, in.MaxTokens)
+	}
+	messages := messagesOf(in)
+	bytes := 0
+	for _, m := range messages {
+		bytes += len(m.Content)
+	}
+	if bytes > limit*b.vocab.longest {
+		return models.Prompt{}, models.ErrPromptTooLong
+	}
+	grammar, err := grammarOf(in)
+	if err != nil {
+		return models.Prompt{}, err
+	}
+	parts, err := b.renderParts(in, messages)
+	if err != nil {
+		return models.Prompt{}, err
+	}
+	tokens, err := b.vocab.encode(ctx, parts, limit)
+	if err != nil {
+		return models.Prompt{}, err
+	}
+	if len(tokens) == 0 {
+		return models.Prompt{}, fmt.Errorf("%w: nothing is left of the prompt", ErrMessage)
+	}
+	return models.Prompt{Tokens: tokens, Grammar: grammar}, nil
+}
+
+func messagesOf(in models.Input) []models.Message {
+	if len(in.Messages) > 0 {
+		return in.Messages
+	}
+	user := models.Message{Role: "user", Content: in.Prompt}
+	if in.System == "" {
+		return []models.Message{user}
+	}
+	return []models.Message{{Role: "system", Content: in.System}, user}
+}
+
+// grammarOf turns a JSON schema into a grammar and checks either.
+func grammarOf(in models.Input) (string, error) {
+	grammar := in.Grammar
+	if len(in.JSONSchema) > 0 {
+		var err error
+		if grammar, err = schemaGrammar(in.JSONSchema); err != nil {
+			return "", err
+		}
+	}
+	return grammar, checkGrammar(grammar)
+}
+
+func schemaGrammar(schema []byte) (string, error) {
+	if err := checkSchema(schema); err != nil {
+		return "", err
+	}
+	text := C.CString(string(schema))
+	defer C.free(unsafe.Pointer(text))
+	why := newComplaint()
+	defer why.free()
+	grammar := C.tdm_schema_grammar(text, why.text, why.size)
+	if grammar == nil {
+		return "", fmt.Errorf("%w: JSON schema: %w", ErrGrammar, why.err())
+	}
+	defer C.free(unsafe.Pointer(grammar))
+	return C.GoString(grammar), nil
+}
+
+func (b *Base) renderParts(in models.Input, messages []models.Message) ([]part, error) {
+	for _, m := range messages {
+		if !roles[m.Role] {
+			return nil, fmt.Errorf("%w: unknown role %q", ErrMessage, m.Role)
+		}
+	}
+	if b.template == nil || in.Raw {
+		return []part{{text: []byte(plainText(messages)), input: true}}, nil
+	}
+	return b.applyTemplate(messages)
+}
+
+// plainText is a prompt without a template: the texts, one a paragraph.
+func plainText(messages []models.Message) string {
+	texts := make([]string, len(messages))
+	for i, m := range messages {
+		texts[i] = m.Content
+	}
+	return strings.Join(texts, "\n\n")
+}
+
+func (b *Base) applyTemplate(messages []models.Message) ([]part, error) {
+	list := unsafe.Slice((*C.tdm_message)(C.calloc(C.size_t(len(messages)), C.sizeof_tdm_message)), len(messages))
+	defer C.free(unsafe.Pointer(&list[0]))
+	var pinned runtime.Pinner
+	defer pinned.Unpin()
+	for i, m := range messages {
+		list[i].role = C.CString(m.Role)
+		defer C.free(unsafe.Pointer(list[i].role))
+		if m.Content != "" {
+			content := unsafe.StringData(m.Content)
+			pinned.Pin(content)
+			list[i].content = (*C.char)(unsafe.Pointer(content))
+		} else {
+			list[i].content = list[i].role // never read
+		}
+		list[i].content_len = C.size_t(len(m.Content))
+	}
+	why := newComplaint()
+	defer why.free()
+	var out C.tdm_rendered
+	if !C.tdm_template_render(b.template, &list[0], C.size_t(len(messages)), &out, why.text, why.size) {
+		return nil, fmt.Errorf("%w: %w", ErrMessage, why.err())
+	}
+	defer C.tdm_rendered_free(&out)
+	return partsOf(&out), nil
+}
+
+func partsOf(r *C.tdm_rendered) []part {
+	n := int(r.parts)
+	ends, inputs := unsafe.Slice(r.ends, n), unsafe.Slice(r.input, n)
+	parts := make([]part, n)
+	from := 0
+	for i := range parts {
+		to := int(ends[i])
+		parts[i] = part{text: C.GoBytes(unsafe.Add(unsafe.Pointer(r.text), from), C.int(to-from)), input: inputs[i] != 0}
+		from = to
+	}
+	return parts
+}

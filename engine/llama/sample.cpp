@@ -1,0 +1,508 @@
+//go:build llama
+
+// One pass over the row finds the maximum of each block of 256 logits and the log-sum-exp. All that follows looks only into blocks
+// whose maximum says that they matter, so that the common draws never build an array of the whole vocabulary.
+
+#include "sample.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <vector>
+
+#if defined(__x86_64__) && defined(__gnu_linux__)
+#define TDM_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#else
+#define TDM_CLONES
+#endif
+
+static const int32_t BLOCK = 256;
+static const float   NONE  = -std::numeric_limits<float>::infinity();
+
+struct bias_entry {
+    int32_t token;
+    float   value;
+};
+
+struct saved_logit {
+    int32_t token;
+    float   value;
+};
+
+struct candidate {
+    int32_t token;
+    float   logit;
+};
+
+struct tdm_sampler {
+    tdm_sampling            how;
+    std::vector<bias_entry> bias;
+    std::vector<int32_t>    window; // ring of the last tokens
+    size_t                  next = 0;
+
+    // scratch, kept between draws
+    std::vector<float>       block_max;
+    std::vector<float>       weight;
+    std::vector<saved_logit> saved;
+    std::vector<candidate>   candidates;
+};
+
+// ---- the pass over the row -------------------------------------------------------------------------------------------------------
+
+// e^x for x <= 0 by a polynomial of degree 4 on the fraction; relative error below 5e-5. Written for the vectoriser.
+static inline __attribute__((always_inline)) float fast_exp(float x) {
+    const float y = std::max(x * 1.44269504f, -126.0f);
+    const float shifted = y + 12582912.0f; // 1.5 * 2^23: rounds to an integer in the low bits
+    const float f = y - (shifted - 12582912.0f);
+    float p = 0.0096181291f;
+    p = p * f + 0.0555041087f;
+    p = p * f + 0.2402265070f;
+    p = p * f + 0.6931471806f;
+    p = p * f + 1.0f;
+    int32_t bits, scale;
+    memcpy(&bits, &p, 4);
+    memcpy(&scale, &shifted, 4);
+    bits += (int32_t) ((uint32_t) scale << 23);
+    memcpy(&p, &bits, 4);
+    return p;
+}
+
+static inline __attribute__((always_inline)) float block_maximum(const float * row, int32_t n) {
+    float lane[32];
+    if (n == BLOCK) {
+        for (int j = 0; j < 32; j++) lane[j] = row[j];
+        for (int32_t i = 32; i < BLOCK; i += 32) {
+            for (int j = 0; j < 32; j++) lane[j] = row[i + j] > lane[j] ? row[i + j] : lane[j];
+        }
+        for (int width = 16; width > 0; width /= 2) {
+            for (int j = 0; j < width; j++) lane[j] = lane[j + width] > lane[j] ? lane[j + width] : lane[j];
+        }
+        return lane[0];
+    }
+    float m = NONE;
+    for (int32_t i = 0; i < n; i++) m = row[i] > m ? row[i] : m;
+    return m;
+}
+
+static inline __attribute__((always_inline)) float block_sum(const float * row, int32_t n, float max) {
+    float lane[32] = {0};
+    int32_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        for (int j = 0; j < 32; j++) lane[j] += fast_exp(row[i + j] - max);
+    }
+    float sum = 0;
+    for (; i < n; i++) sum += fast_exp(row[i] - max);
+    for (int j = 0; j < 32; j++) sum += lane[j];
+    return sum;
+}
+
+// Fills block_max and returns the log-sum-exp of the row; the sum follows the running maximum.
+TDM_CLONES static double scan(const float * row, int32_t n, float * block_max) {
+    float  max = NONE;
+    double sum = 0;
+    for (int32_t b = 0, at = 0; at < n; b++, at += BLOCK) {
+        const int32_t len = std::min(BLOCK, n - at);
+        const float   m   = block_maximum(row + at, len);
+        block_max[b] = m;
+        if (m > max) {
+            sum *= std::exp((double) max - (double) m);
+            max = m;
+        }
+        if (m > max - 30.0f) { // below that a block adds less than 256 * 1e-13
+            sum += block_sum(row + at, len, max);
+        }
+    }
+    return (double) max + std::log(sum);
+}
+
+TDM_CLONES static void weigh(const float * row, int32_t n, float max, float * weight) {
+    for (int32_t i = 0; i < n; i++) weight[i] = row[i] > NONE ? fast_exp(row[i] - max) : 0.0f;
+}
+
+TDM_CLONES static float heavier_sum(const float * weight, int32_t n, float least) {
+    double total = 0;
+    for (int32_t at = 0; at < n; at += BLOCK) {
+        const int32_t len = std::min(BLOCK, n - at);
+        float lane[32] = {0};
+        int32_t i = 0;
+        for (; i + 32 <= len; i += 32) {
+            for (int j = 0; j < 32; j++) {
+                const float w = weight[at + i + j];
+                lane[j] += w >= least ? w : 0.0f;
+            }
+        }
+        float sum = 0;
+        for (; i < len; i++) sum += weight[at + i] >= least ? weight[at + i] : 0.0f;
+        for (int j = 0; j < 32; j++) sum += lane[j];
+        total += sum;
+    }
+    return (float) total;
+}
+
+// ---- the noise -------------------------------------------------------------------------------------------------------------------
+
+static uint64_t mix64(uint64_t x) {
+    x += 0x9e3779b97f4a7c15ull;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
+
+static inline __attribute__((always_inline)) uint32_t mix32(uint32_t x) {
+    x ^= x >> 16;
+    x *= 0x21f0aaadu;
+    x ^= x >> 15;
+    x *= 0xd35a2d97u;
+    return x ^ (x >> 15);
+}
+
+struct noise_key {
+    uint32_t a, b;
+};
+
+static noise_key key_for(uint64_t key, uint32_t index) {
+    const uint64_t k = mix64(key ^ mix64(index));
+    return { (uint32_t) k, (uint32_t) (k >> 32) };
+}
+
+static inline __attribute__((always_inline)) uint32_t token_hash(noise_key k, uint32_t token) {
+    return mix32(mix32(token ^ k.a) + k.b);
+}
+
+static double gumbel(uint32_t hash) { return -std::log(-std::log(((double) hash + 0.5) * 0x1p-32)); }
+
+// The smallest hash whose noise reaches g.
+static uint32_t least_hash(double g) {
+    const double h = std::exp(-std::exp(-g)) * 0x1p32 - 2.0;
+    return h <= 0 ? 0 : h >= 4294967295.0 ? 4294967295u : (uint32_t) h;
+}
+
+struct winners {
+    double  best   = -std::numeric_limits<double>::infinity();
+    double  second = -std::numeric_limits<double>::infinity();
+    int32_t token  = -1;
+
+    void offer(int32_t t, double score) {
+        if (score > best || (score == best && t < token)) {
+            second = best;
+            best   = score;
+            token  = t;
+        } else if (score > second) {
+            second = score;
+        }
+    }
+};
+
+// Which of n logits from token id `first` on may beat a score: their hash must be large enough. Returns how many it wrote to out.
+TDM_CLONES static int32_t contenders(const float * row, int32_t first, int32_t n, float least_logit, uint32_t least, noise_key k, int32_t * out) {
+    uint8_t hit[BLOCK];
+    uint32_t any = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const uint8_t h = (row[i] >= least_logit) & (token_hash(k, (uint32_t) (first + i)) >= least);
+        hit[i] = h;
+        any |= h;
+    }
+    if (any == 0) return 0;
+    int32_t count = 0;
+    for (int32_t i = 0; i < n; i++) {
+        if (hit[i]) out[count++] = i;
+    }
+    return count;
+}
+
+// ---- candidates ------------------------------------------------------------------------------------------------------------------
+
+struct view {
+    float * row;
+    int32_t n;
+    int32_t blocks;
+    float   max;
+
+    int32_t length(int32_t b) const { return std::min(BLOCK, n - b * BLOCK); }
+};
+
+static bool better(const candidate & a, const candidate & b) { return a.logit > b.logit || (a.logit == b.logit && a.token < b.token); }
+
+static void collect(tdm_sampler * s, const view & v, float least) {
+    s->candidates.clear();
+    for (int32_t b = 0; b < v.blocks; b++) {
+        if (!(s->block_max[b] >= least)) continue;
+        const float * row = v.row + b * BLOCK;
+        for (int32_t i = 0, len = v.length(b); i < len; i++) {
+            if (row[i] >= least && row[i] > NONE) s->candidates.push_back({ b * BLOCK + i, row[i] });
+        }
+    }
+}
+
+// Leaves the k best in candidates, best first. The k-th largest block maximum bounds them from below.
+static void collect_best(tdm_sampler * s, const view & v, int32_t k) {
+    float least = std::numeric_limits<float>::lowest();
+    if (k <= v.blocks) {
+        s->weight.assign(s->block_max.begin(), s->block_max.begin() + v.blocks);
+        std::nth_element(s->weight.begin(), s->weight.begin() + (k - 1), s->weight.end(), std::greater<float>());
+        least = s->weight[k - 1];
+    }
+    collect(s, v, least);
+    if ((size_t) k < s->candidates.size()) {
+        std::nth_element(s->candidates.begin(), s->candidates.begin() + (k - 1), s->candidates.end(), better);
+        s->candidates.resize(k);
+    }
+    std::sort(s->candidates.begin(), s->candidates.end(), better);
+}
+
+// Cuts sorted candidates to the smallest head that holds top_p of their mass.
+static void cut_mass(std::vector<candidate> & c, float top_p, double total) {
+    double sum = 0;
+    for (size_t i = 0; i < c.size(); i++) {
+        sum += std::exp((double) c[i].logit - (double) c[0].logit);
+        if (sum >= (double) top_p * total) {
+            c.resize(i + 1);
+            return;
+        }
+    }
+}
+
+static double mass_of(const std::vector<candidate> & c) {
+    double sum = 0;
+    for (const auto & x : c) sum += std::exp((double) x.logit - (double) c[0].logit);
+    return sum;
+}
+
+// The least logit that nucleus sampling keeps, without sorting: tries the neighbourhood of the maximum, then halves on the bits of
+// the weights.
+static float nucleus(tdm_sampler * s, const view & v) {
+    const float top_p = s->how.top_p;
+    s->weight.resize(v.n);
+    weigh(v.row, v.n, v.max, s->weight.data());
+    const float goal = top_p * heavier_sum(s->weight.data(), v.n, 0.0f);
+    uint32_t low = 0, high = 0x3f800000u; // weights are 0 … 1; low holds enough mass, high + 1 doesn't
+    while (low < high) {
+        const uint32_t mid = low + (high - low + 1) / 2;
+        float least;
+        memcpy(&least, &mid, 4);
+        if (heavier_sum(s->weight.data(), v.n, least) >= goal) {
+            low = mid;
+        } else {
+            high = mid - 1;
+        }
+    }
+    float least;
+    memcpy(&least, &low, 4);
+    float logit = v.max;
+    for (int32_t i = 0; i < v.n; i++) {
+        if (s->weight[i] >= least && v.row[i] < logit && v.row[i] > NONE) logit = v.row[i];
+    }
+    return logit;
+}
+
+// ---- penalties -------------------------------------------------------------------------------------------------------------------
+
+static void save(tdm_sampler * s, const view & v, int32_t token) {
+    for (const auto & x : s->saved) {
+        if (x.token == token) return;
+    }
+    s->saved.push_back({ token, v.row[token] });
+}
+
+static bool penalises(const tdm_sampling & h) {
+    return h.window > 0 && ((h.repeat > 0 && h.repeat != 1.0f) || h.presence != 0.0f || h.frequency != 0.0f);
+}
+
+static void refresh(tdm_sampler * s, const view & v, int32_t token) {
+    const int32_t b = token / BLOCK;
+    s->block_max[b] = block_maximum(v.row + b * BLOCK, v.length(b));
+}
+
+// Changes the logits that penalties and bias touch; what was there goes into saved.
+static void adjust(tdm_sampler * s, view & v) {
+    s->saved.clear();
+    for (const auto & e : s->bias) {
+        if (e.token < 0 || e.token >= v.n) continue;
+        save(s, v, e.token);
+        v.row[e.token] += e.value;
+    }
+    if (penalises(s->how)) {
+        std::vector<int32_t> seen(s->window);
+        std::sort(seen.begin(), seen.end());
+        for (size_t i = 0, j; i < seen.size(); i = j) {
+            for (j = i; j < seen.size() && seen[j] == seen[i]; j++) {
+            }
+            if (seen[i] < 0 || seen[i] >= v.n) continue;
+            float & l = v.row[seen[i]];
+            if (s->bias.empty()) {
+                s->saved.push_back({ seen[i], l }); // sorted and unique
+            } else {
+                save(s, v, seen[i]);
+            }
+            if (s->how.repeat > 0) l = l > 0 ? l / s->how.repeat : l * s->how.repeat;
+            l -= (float) (j - i) * s->how.frequency + s->how.presence;
+        }
+    }
+    for (const auto & x : s->saved) refresh(s, v, x.token);
+    if (!s->saved.empty()) v.max = block_maximum(s->block_max.data(), v.blocks);
+}
+
+static void restore(tdm_sampler * s, const view & v) {
+    for (size_t i = s->saved.size(); i-- > 0;) v.row[s->saved[i].token] = s->saved[i].value;
+    for (const auto & x : s->saved) refresh(s, v, x.token);
+}
+
+// ---- draws -----------------------------------------------------------------------------------------------------------------------
+
+static winners draw_greedy(const tdm_sampler * s, const view & v) {
+    winners w;
+    int32_t block = -1;
+    for (int32_t b = 0; b < v.blocks; b++) {
+        if (block < 0 || s->block_max[b] > s->block_max[block]) block = b;
+    }
+    for (int32_t i = 0, len = v.length(block); i < len; i++) w.offer(block * BLOCK + i, v.row[block * BLOCK + i]);
+    for (int32_t b = 0; b < v.blocks; b++) {
+        if (b != block && s->block_max[b] > w.second) w.second = s->block_max[b];
+    }
+    return w;
+}
+
+static winners draw_listed(const tdm_sampler * s, noise_key k) {
+    winners w;
+    for (const auto & c : s->candidates) w.offer(c.token, (double) c.logit / s->how.temperature + gumbel(token_hash(k, (uint32_t) c.token)));
+    return w;
+}
+
+// Offers the tokens of one block. Only those are looked at closer whose noise can reach the runner-up so far.
+static void offer_block(const tdm_sampler * s, const view & v, int32_t b, float least, noise_key k, winners & w) {
+    const double t   = s->how.temperature;
+    const double gap = w.second - (double) s->block_max[b] / t;
+    if (gap > 22.2) return; // the largest noise that 32 bits can give is 22.18
+    int32_t        at[BLOCK];
+    const float *  row    = v.row + b * BLOCK;
+    const uint32_t needed = std::isfinite(gap) ? least_hash(gap) : 0;
+    const int32_t  count  = contenders(row, b * BLOCK, v.length(b), least, needed, k, at);
+    for (int32_t i = 0; i < count; i++) {
+        const int32_t token = b * BLOCK + at[i];
+        if (row[at[i]] > NONE) w.offer(token, (double) row[at[i]] / t + gumbel(token_hash(k, (uint32_t) token)));
+    }
+}
+
+// All tokens with at least the logit `least`, the block of the maximum first, since it gives a good bound.
+static winners draw_all(const tdm_sampler * s, const view & v, float least, noise_key k) {
+    winners w;
+    const auto *  first = s->block_max.data();
+    const int32_t best  = (int32_t) (std::max_element(first, first + v.blocks) - first);
+    offer_block(s, v, best, least, k, w);
+    for (int32_t b = 0; b < v.blocks; b++) {
+        if (b != best && s->block_max[b] >= least) offer_block(s, v, b, least, k, w);
+    }
+    return w;
+}
+
+static winners draw_sampled(tdm_sampler * s, const view & v, uint32_t index) {
+    const noise_key k      = key_for(s->how.key, index);
+    const float     min_p  = s->how.min_p;
+    const float     least  = min_p > 0 ? v.max + std::log(min_p) : std::numeric_limits<float>::lowest();
+    if (s->how.top_k > 0 && s->how.top_k < v.n) {
+        collect_best(s, v, s->how.top_k);
+        if (s->candidates.empty()) return winners();
+        if (s->how.top_p < 1.0f) cut_mass(s->candidates, s->how.top_p, mass_of(s->candidates));
+        while (s->candidates.size() > 1 && s->candidates.back().logit < least) s->candidates.pop_back();
+        return draw_listed(s, k);
+    }
+    if (s->how.top_p < 1.0f) {
+        return draw_all(s, v, std::max(least, nucleus(s, v)), k);
+    }
+    return draw_all(s, v, least, k);
+}
+
+static void report_top(tdm_sampler * s, const view & v, double lse, tdm_draw * out) {
+    collect_best(s, v, std::min(s->how.top, (int32_t) TDM_TOP_MAX));
+    out->n_top = (int32_t) s->candidates.size();
+    for (int32_t i = 0; i < out->n_top; i++) {
+        out->top_token[i]   = s->candidates[i].token;
+        out->top_logprob[i] = (float) ((double) s->candidates[i].logit - lse);
+    }
+}
+
+static view look(tdm_sampler * s, float * logits, int32_t n, double * lse) {
+    view v = { logits, n, (n + BLOCK - 1) / BLOCK, NONE };
+    s->block_max.resize(v.blocks);
+    *lse  = scan(logits, n, s->block_max.data());
+    v.max = block_maximum(s->block_max.data(), v.blocks);
+    return v;
+}
+
+static bool finish(const view & v, const winners & w, double lse, tdm_draw * out) {
+    if (w.token < 0 || !std::isfinite(w.best)) return false;
+    out->token   = w.token;
+    out->margin  = (float) (w.best - w.second);
+    out->logprob = (float) ((double) v.row[w.token] - lse);
+    return true;
+}
+
+bool tdm_sampler_draw(tdm_sampler * s, float * logits, int32_t n, uint32_t index, tdm_draw * out) {
+    if (n <= 0) return false;
+    out->n_top = 0;
+    double lse;
+    view   v = look(s, logits, n, &lse);
+    if (!std::isfinite(v.max) || !std::isfinite(lse)) return false;
+    if (s->how.top > 0) report_top(s, v, lse, out);
+    adjust(s, v);
+    winners w;
+    if (std::isfinite(v.max)) w = s->how.temperature > 0 ? draw_sampled(s, v, index) : draw_greedy(s, v);
+    restore(s, v);
+    return finish(v, w, lse, out);
+}
+
+bool tdm_sampler_draw_masked(tdm_sampler * s, float * logits, int32_t n, uint32_t index, const uint8_t * allowed, tdm_draw * out) {
+    if (n <= 0) return false;
+    std::vector<float> copy(logits, logits + n);
+    for (int32_t i = 0; i < n; i++) {
+        if (!allowed[i]) copy[i] = NONE;
+    }
+    out->n_top = 0;
+    double lse, masked_lse;
+    view   whole = look(s, logits, n, &lse);
+    if (!std::isfinite(whole.max) || !std::isfinite(lse)) return false;
+    if (s->how.top > 0) report_top(s, whole, lse, out);
+    view v = look(s, copy.data(), n, &masked_lse);
+    adjust(s, v);
+    winners w;
+    if (std::isfinite(v.max)) w = s->how.temperature > 0 ? draw_sampled(s, v, index) : draw_greedy(s, v);
+    return finish(whole, w, lse, out);
+}
+
+int32_t tdm_sampler_best(tdm_sampler * s, float * logits, int32_t n, int32_t count, int32_t * out) {
+    if (n <= 0) return 0;
+    double lse;
+    view   v = look(s, logits, n, &lse);
+    adjust(s, v);
+    collect_best(s, v, std::min(count, n));
+    restore(s, v);
+    for (size_t i = 0; i < s->candidates.size(); i++) out[i] = s->candidates[i].token;
+    return (int32_t) s->candidates.size();
+}
+
+// ---- life ------------------------------------------------------------------------------------------------------------------------
+
+tdm_sampler * tdm_sampler_new(const tdm_sampling * how, int32_t n_bias, const int32_t * bias_token, const float * bias) {
+    auto * s = new (std::nothrow) tdm_sampler();
+    if (s == nullptr) return nullptr;
+    s->how = *how;
+    for (int32_t i = 0; i < n_bias; i++) s->bias.push_back({ bias_token[i], bias[i] });
+    if (penalises(s->how)) s->window.reserve(s->how.window);
+    return s;
+}
+
+void tdm_sampler_free(tdm_sampler * s) { delete s; }
+
+uint64_t tdm_sampler_key(uint64_t seed, uint32_t choice) { return mix64(seed ^ mix64(0x7464ull << 32 | choice)); }
+
+void tdm_sampler_accept(tdm_sampler * s, int32_t token) {
+    if (!penalises(s->how)) return;
+    if (s->window.size() < (size_t) s->how.window) {
+        s->window.push_back(token);
+        return;
+    }
+    s->window[s->next] = token;
+    s->next = (s->next + 1) % s->window.size();
+}

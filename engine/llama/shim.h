@@ -1,0 +1,97 @@
+//go:build llama
+
+// What Go needs of llama.cpp beyond llama.h: the C++ parts (templates, grammars, schemas, memory figures) and calls that may throw,
+// with every exception caught. Nothing here decides; limits are checked in guard.go before.
+#pragma once
+
+#include "llama.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// ---- process
+void    tdm_log_start(int32_t min_level); // ggml levels: 1 debug, 2 info, 3 warn, 4 error
+int32_t tdm_backends_load(const char * dir); // devices found
+const char * tdm_build_info(void);
+
+// ---- devices
+typedef struct {
+    const char * name;
+    const char * description;
+    const char * backend; // name of the backend: CPU, CUDA …
+    int32_t      type;    // ggml_backend_dev_type
+    size_t       free, total;
+} tdm_device;
+int32_t tdm_device_count(void);
+bool    tdm_device_get(int32_t i, tdm_device * out);
+bool    tdm_model_device(const struct llama_model * model, tdm_device * out); // the first one that holds weights
+
+// ---- models; err receives the library's last complaints
+typedef struct {
+    bool            mmap;
+    int32_t         gpu_layers; // < 0: all
+    int32_t         main_gpu;
+    bool            one_gpu;
+    const float *   split; // NULL or llama_max_devices() numbers
+    uintptr_t       progress;
+} tdm_load;
+struct llama_model * tdm_model_load(const char * path, const tdm_load * how, char * err, size_t err_size);
+
+typedef struct {
+    uint32_t cells, step_tokens, ubatch, sequences;
+    int32_t  threads;
+    bool     unified;
+} tdm_context;
+struct llama_context * tdm_context_new(struct llama_model * model, const tdm_context * how, char * err, size_t err_size);
+void tdm_context_memory(const struct llama_context * ctx, uint64_t * model, uint64_t * cache, uint64_t * compute);
+
+struct llama_adapter_lora * tdm_adapter_load(struct llama_model * model, const char * path, char * err, size_t err_size);
+int32_t tdm_adapter_use(struct llama_context * ctx, struct llama_adapter_lora * adapter); // NULL: none
+
+#define TDM_EXCEPTION (-1000)
+int32_t tdm_decode(struct llama_context * ctx, int32_t n, int32_t * token, int32_t * pos, int32_t * seq, int8_t * output);
+
+// ---- vocabulary
+enum { TDM_END = 1, TDM_CONTROL = 2, TDM_USER = 4, TDM_UNKNOWN = 8, TDM_LSTRIP = 16, TDM_RSTRIP = 32 };
+// Fills flags and offsets (n + 1) and writes the pieces to buf as far as they fit; returns the bytes needed.
+size_t  tdm_vocab_pieces(const struct llama_vocab * vocab, uint8_t * flags, uint32_t * offsets, char * buf, size_t size);
+int32_t tdm_tokenize(const struct llama_vocab * vocab, const char * text, int32_t len, int32_t * out, int32_t max, bool special);
+
+// ---- chat template
+typedef struct tdm_template tdm_template;
+typedef struct {
+    const char * role;
+    const char * content;
+    size_t       content_len;
+} tdm_message;
+typedef struct {
+    size_t        parts;
+    size_t *      ends;  // where part i ends in text
+    uint8_t *     input; // 1: written by the client
+    char *        text;
+} tdm_rendered;
+tdm_template * tdm_template_new(const struct llama_model * model, char * err, size_t err_size);
+void           tdm_template_free(tdm_template * t);
+bool           tdm_template_render(const tdm_template * t, const tdm_message * messages, size_t n, tdm_rendered * out, char * err, size_t err_size);
+void           tdm_rendered_free(tdm_rendered * r);
+
+// ---- grammar
+char * tdm_schema_grammar(const char * json, char * err, size_t err_size); // to be freed
+
+typedef struct tdm_grammar tdm_grammar;
+enum { TDM_OK = 1, TDM_REFUSED = 0, TDM_TIMEOUT = -1, TDM_BROKEN = -2 };
+tdm_grammar * tdm_grammar_new(const struct llama_vocab * vocab, const char * gbnf, int64_t budget_us, int32_t * status);
+void          tdm_grammar_free(tdm_grammar * g);
+// The grammar is unusable after TDM_TIMEOUT and TDM_BROKEN. deadline_us counts from the call.
+int32_t       tdm_grammar_check(tdm_grammar * g, int32_t token, int64_t budget_us);
+int32_t       tdm_grammar_mask(tdm_grammar * g, const int32_t * tokens, int32_t n, uint8_t * allowed, int64_t budget_us); // allowed by token id
+int32_t       tdm_grammar_accept(tdm_grammar * g, int32_t token, int64_t budget_us);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,269 @@
+//go:build llama
+
+#include "shim.h"
+
+#include "ggml-backend.h"
+#include "llama-ext.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "build-info.h"
+
+extern "C" void tdmGoLog(int32_t level, char * text, int32_t len);
+extern "C" bool tdmGoProgress(float ratio, uintptr_t handle);
+
+// ---- log -------------------------------------------------------------------------------------------------------------------------
+
+static const size_t LINE_MAX_BYTES    = 8192;
+static const size_t CAPTURE_MAX_BYTES = 4096;
+
+static std::atomic<int32_t> log_min_level{3};
+
+// A line grows over several calls (level CONT), all on one thread.
+struct log_state {
+    std::string line;
+    int32_t     level     = 0;
+    bool        capturing = false;
+    std::string complaints;
+};
+static thread_local log_state log_here;
+
+static void log_flush() {
+    auto & s = log_here;
+    while (!s.line.empty() && (s.line.back() == '\n' || s.line.back() == ' ')) s.line.pop_back();
+    if (!s.line.empty() && s.line.find_first_not_of('.') != std::string::npos) {
+        if (s.capturing && s.level >= GGML_LOG_LEVEL_WARN && s.complaints.size() < CAPTURE_MAX_BYTES) {
+            if (!s.complaints.empty()) s.complaints += "; ";
+            s.complaints += s.line;
+        }
+        if (s.level >= log_min_level.load(std::memory_order_relaxed)) tdmGoLog(s.level, s.line.data(), (int32_t) s.line.size());
+    }
+    s.line.clear();
+}
+
+static void on_log(enum ggml_log_level level, const char * text, void *) {
+    auto & s = log_here;
+    if (level != GGML_LOG_LEVEL_CONT) {
+        if (!s.line.empty()) log_flush();
+        s.level = level;
+    }
+    const bool wanted = s.level >= log_min_level.load(std::memory_order_relaxed) || (s.capturing && s.level >= GGML_LOG_LEVEL_WARN);
+    if (!wanted || text == nullptr) return;
+    s.line.append(text, std::min(strlen(text), LINE_MAX_BYTES - std::min(s.line.size(), LINE_MAX_BYTES)));
+    if (!s.line.empty() && (s.line.back() == '\n' || s.line.size() >= LINE_MAX_BYTES)) log_flush();
+}
+
+void tdm_log_start(int32_t min_level) {
+    log_min_level.store(min_level);
+    llama_log_set(on_log, nullptr);
+}
+
+// Collects what the library complains about while it lives.
+struct capture {
+    capture() {
+        log_here.complaints.clear();
+        log_here.capturing = true;
+    }
+    ~capture() { log_here.capturing = false; }
+    void tell(char * err, size_t size, const char * otherwise) const {
+        if (!log_here.line.empty()) log_flush();
+        const std::string & s = log_here.complaints;
+        snprintf(err, size, "%s", s.empty() ? otherwise : s.c_str());
+    }
+};
+
+// ---- process and devices ---------------------------------------------------------------------------------------------------------
+
+int32_t tdm_backends_load(const char * dir) {
+    try {
+        ggml_backend_load_all_from_path(dir);
+        llama_backend_init();
+    } catch (...) {
+        return 0;
+    }
+    return (int32_t) ggml_backend_dev_count();
+}
+
+const char * tdm_build_info(void) {
+    static const std::string info = std::string("llama.cpp ") + llama_version() + " " + llama_commit() + "; " + llama_print_system_info();
+    return info.c_str();
+}
+
+int32_t tdm_device_count(void) { return (int32_t) ggml_backend_dev_count(); }
+
+static void describe(ggml_backend_dev_t dev, tdm_device * out) {
+    out->name        = ggml_backend_dev_name(dev);
+    out->description = ggml_backend_dev_description(dev);
+    out->backend     = ggml_backend_reg_name(ggml_backend_dev_backend_reg(dev));
+    out->type        = ggml_backend_dev_type(dev);
+    ggml_backend_dev_memory(dev, &out->free, &out->total);
+}
+
+bool tdm_device_get(int32_t i, tdm_device * out) {
+    if (i < 0 || i >= tdm_device_count()) return false;
+    describe(ggml_backend_dev_get((size_t) i), out);
+    return true;
+}
+
+bool tdm_model_device(const struct llama_model * model, tdm_device * out) {
+    try {
+        ggml_backend_dev_t dev = llama_model_n_devices(model) > 0 ? llama_model_get_device(model, 0) : nullptr;
+        if (dev == nullptr) dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+        if (dev == nullptr) return false;
+        describe(dev, out);
+        return true;
+    } catch (...) {
+        return false;
+    }
+}
+
+// ---- models ----------------------------------------------------------------------------------------------------------------------
+
+static bool on_progress(float ratio, void * data) { return tdmGoProgress(ratio, (uintptr_t) data); }
+
+struct llama_model * tdm_model_load(const char * path, const tdm_load * how, char * err, size_t err_size) {
+    capture heard;
+    try {
+        llama_model_params p = llama_model_default_params();
+        p.load_mode    = how->mmap ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
+        p.lazy_mode    = LLAMA_LAZY_MODE_OFF;
+        p.n_gpu_layers = how->gpu_layers;
+        p.main_gpu     = how->main_gpu;
+        p.split_mode   = how->one_gpu ? LLAMA_SPLIT_MODE_NONE : LLAMA_SPLIT_MODE_LAYER;
+        p.tensor_split = how->split;
+        if (how->progress != 0) {
+            p.progress_callback           = on_progress;
+            p.progress_callback_user_data = (void *) how->progress;
+        }
+        llama_model * model = llama_model_load_from_file(path, p);
+        if (model == nullptr) heard.tell(err, err_size, "llama.cpp gives no reason");
+        return model;
+    } catch (const std::exception & e) {
+        heard.tell(err, err_size, e.what());
+    } catch (...) {
+        heard.tell(err, err_size, "unknown exception");
+    }
+    return nullptr;
+}
+
+struct llama_context * tdm_context_new(struct llama_model * model, const tdm_context * how, char * err, size_t err_size) {
+    capture heard;
+    try {
+        llama_context_params p = llama_context_default_params();
+        p.n_ctx           = how->cells;
+        p.n_batch         = how->step_tokens;
+        p.n_ubatch        = how->ubatch;
+        p.n_seq_max       = how->sequences;
+        p.n_outputs_max   = how->sequences;
+        p.n_threads       = how->threads;
+        p.n_threads_batch = how->threads;
+        p.kv_unified      = how->unified;
+        p.no_perf         = true;
+        p.swa_full        = true; // a window that keeps its cells can be rolled back
+        llama_context * ctx = llama_init_from_model(model, p);
+        if (ctx == nullptr) heard.tell(err, err_size, "llama.cpp gives no reason");
+        return ctx;
+    } catch (const std::exception & e) {
+        heard.tell(err, err_size, e.what());
+    } catch (...) {
+        heard.tell(err, err_size, "unknown exception");
+    }
+    return nullptr;
+}
+
+void tdm_context_memory(const struct llama_context * ctx, uint64_t * model, uint64_t * cache, uint64_t * compute) {
+    *model = *cache = *compute = 0;
+    try {
+        for (const auto & [type, part] : llama_get_memory_breakdown(ctx)) {
+            *model += part.model;
+            *cache += part.context;
+            *compute += part.compute;
+        }
+    } catch (...) {
+    }
+}
+
+struct llama_adapter_lora * tdm_adapter_load(struct llama_model * model, const char * path, char * err, size_t err_size) {
+    capture heard;
+    try {
+        llama_adapter_lora * a = llama_adapter_lora_init(model, path);
+        if (a == nullptr) heard.tell(err, err_size, "llama.cpp gives no reason");
+        return a;
+    } catch (const std::exception & e) {
+        heard.tell(err, err_size, e.what());
+    } catch (...) {
+        heard.tell(err, err_size, "unknown exception");
+    }
+    return nullptr;
+}
+
+int32_t tdm_adapter_use(struct llama_context * ctx, struct llama_adapter_lora * adapter) {
+    try {
+        if (adapter == nullptr) return llama_set_adapters_lora(ctx, nullptr, 0, nullptr);
+        float scale = 1.0f;
+        return llama_set_adapters_lora(ctx, &adapter, 1, &scale);
+    } catch (...) {
+        return TDM_EXCEPTION;
+    }
+}
+
+int32_t tdm_decode(struct llama_context * ctx, int32_t n, int32_t * token, int32_t * pos, int32_t * seq, int8_t * output) {
+    static thread_local std::vector<int32_t>   counts;
+    static thread_local std::vector<int32_t *> seqs;
+    try {
+        if ((int32_t) counts.size() < n) counts.resize(n, 1);
+        if ((int32_t) seqs.size() < n) seqs.resize(n);
+        for (int32_t i = 0; i < n; i++) seqs[i] = seq + i;
+        llama_batch batch = { n, token, nullptr, pos, counts.data(), seqs.data(), output };
+        const int32_t rc = llama_decode(ctx, batch);
+        if (rc == 0) llama_synchronize(ctx);
+        return rc;
+    } catch (...) {
+        return TDM_EXCEPTION;
+    }
+}
+
+// ---- vocabulary ------------------------------------------------------------------------------------------------------------------
+
+static uint8_t flags_of(const struct llama_vocab * vocab, llama_token t) {
+    const int attr = llama_vocab_get_attr(vocab, t);
+    uint8_t   f    = 0;
+    if (llama_vocab_is_eog(vocab, t)) f |= TDM_END;
+    if (attr & LLAMA_TOKEN_ATTR_CONTROL) f |= TDM_CONTROL;
+    if (attr & LLAMA_TOKEN_ATTR_USER_DEFINED) f |= TDM_USER;
+    if (attr & LLAMA_TOKEN_ATTR_UNKNOWN) f |= TDM_UNKNOWN;
+    if (attr & LLAMA_TOKEN_ATTR_LSTRIP) f |= TDM_LSTRIP;
+    if (attr & LLAMA_TOKEN_ATTR_RSTRIP) f |= TDM_RSTRIP;
+    return f;
+}
+
+size_t tdm_vocab_pieces(const struct llama_vocab * vocab, uint8_t * flags, uint32_t * offsets, char * buf, size_t size) {
+    const int32_t n    = llama_vocab_n_tokens(vocab);
+    size_t        used = 0;
+    try {
+        for (llama_token t = 0; t < n; t++) {
+            offsets[t] = (uint32_t) used;
+            flags[t]   = flags_of(vocab, t);
+            const int32_t room = (int32_t) std::min<size_t>(size > used ? size - used : 0, 1 << 20);
+            const int32_t len  = llama_token_to_piece(vocab, t, buf + std::min(used, size), room, 0, false);
+            used += (size_t) (len < 0 ? -len : len);
+        }
+    } catch (...) {
+        return 0;
+    }
+    offsets[n] = (uint32_t) used;
+    return used;
+}
+
+int32_t tdm_tokenize(const struct llama_vocab * vocab, const char * text, int32_t len, int32_t * out, int32_t max, bool special) {
+    try {
+        return llama_tokenize(vocab, text, len, out, max, false, special);
+    } catch (...) {
+        return INT32_MIN;
+    }
+}

@@ -1,0 +1,183 @@
+//go:build llama
+
+package llama
+
+/*
+#include "shim.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"tandem/engine/batch"
+)
+
+// Step decodes the slices with one adapter and draws a token for each slice with a fast sampler. batch.ErrNoCells: the cache is full.
+func (b *Base) Step(adapter batch.Adapter, slices []batch.Slice) error {
+	if err := b.useAdapter(adapter); err != nil {
+		return err
+	}
+	if err := b.decode(slices); err != nil {
+		return err
+	}
+	at := 0
+	for i := range slices {
+		s := &slices[i]
+		if s.Err != nil {
+			continue
+		}
+		at += len(s.Tokens)
+		if s.Sampler != nil {
+			s.Err = b.draw(s, at-1)
+		}
+	}
+	return nil
+}
+
+// useAdapter switches only when the adapter is another one than in the last step: a switch costs a new reservation of the graph.
+func (b *Base) useAdapter(adapter batch.Adapter) error {
+	var want *Adapter
+	if adapter != nil {
+		a, ok := adapter.(*Adapter)
+		if !ok || a.base != b || a.handle == nil {
+			return fmt.Errorf("adapter %q isn't loaded on %s", adapter.Name(), b.spec.Name)
+		}
+		want = a
+	}
+	if want == b.using {
+		return nil
+	}
+	var handle *C.struct_llama_adapter_lora
+	if want != nil {
+		handle = want.handle
+	}
+	if rc := C.tdm_adapter_use(b.context, handle); rc != 0 {
+		return fmt.Errorf("switch adapter: llama.cpp gives %d", int(rc))
+	}
+	b.using = want
+	return nil
+}
+
+// decode fills the batch and runs it. Slices that the library would die of get an error of their own and are left out.
+func (b *Base) decode(slices []batch.Slice) error {
+	n := 0
+	for i := range slices {
+		s := &slices[i]
+		if s.Err = b.checkSlice(s); s.Err != nil {
+			continue
+		}
+		if n+len(s.Tokens) > len(b.step.token) {
+			return fmt.Errorf("a step of more than %d tokens", len(b.step.token))
+		}
+		for k, t := range s.Tokens {
+			b.step.token[n], b.step.pos[n], b.step.seq[n], b.step.output[n] = t, int32(s.Start+k), int32(s.Seq), 0
+			n++
+		}
+		if s.Sampler != nil {
+			b.step.output[n-1] = 1
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	rc := C.tdm_decode(b.context, C.int32_t(n), (*C.int32_t)(&b.step.token[0]), (*C.int32_t)(&b.step.pos[0]), (*C.int32_t)(&b.step.seq[0]), (*C.int8_t)(&b.step.output[0]))
+	switch {
+	case rc == 0:
+		return nil
+	case rc == 1:
+		return fmt.Errorf("decode %d tokens: %w", n, batch.ErrNoCells)
+	case rc != -1: // parts of the batch may have been kept
+		b.rollBack(slices)
+	}
+	return fmt.Errorf("decode %d tokens: llama.cpp gives %d", n, int(rc))
+}
+
+// checkSlice refuses what makes the library assert: unknown sequences, places beyond the trained context, unknown tokens.
+func (b *Base) checkSlice(s *batch.Slice) error {
+	switch {
+	case len(s.Tokens) == 0:
+		return errors.New("slice without tokens")
+	case s.Seq < 0 || s.Seq >= b.limits.Sequences:
+		return fmt.Errorf("sequence %d is outside 0 … %d", s.Seq, b.limits.Sequences-1)
+	case s.Start < 0 || s.Start+len(s.Tokens) > b.limits.SequenceMax:
+		return fmt.Errorf("positions %d … %d are outside the context of %d", s.Start, s.Start+len(s.Tokens)-1, b.limits.SequenceMax)
+	}
+	for _, t := range s.Tokens {
+		if !b.vocab.valid(t) {
+			return fmt.Errorf("token %d is outside the vocabulary of %d", t, b.vocab.size())
+		}
+	}
+	return nil
+}
+
+func (b *Base) rollBack(slices []batch.Slice) {
+	for i := range slices {
+		if slices[i].Err == nil {
+			b.Truncate(slices[i].Seq, slices[i].Start)
+		}
+	}
+}
+
+// draw lets a fast sampler choose from the logits of the output at a batch place; a slow one only keeps them.
+func (b *Base) draw(s *batch.Slice, at int) error {
+	sampler, ok := s.Sampler.(*Sampler)
+	if !ok || sampler.base != b || sampler.handle == nil {
+		return errors.New("the sampler is closed or of another base")
+	}
+	row := C.llama_get_logits_ith(b.context, C.int32_t(at))
+	if row == nil {
+		return fmt.Errorf("no logits at place %d of the step", at)
+	}
+	logits := unsafe.Slice((*float32)(row), b.vocab.size())
+	if sampler.Slow() {
+		sampler.keep(logits)
+		return nil
+	}
+	draw, err := sampler.drawFrom(logits, s.Index)
+	if err != nil {
+		return err
+	}
+	s.Draw = draw
+	return sampler.Accept(draw.Token)
+}
+
+// Truncate forgets the cells of a sequence from position from on; false: all of it is gone.
+func (b *Base) Truncate(seq, from int) bool {
+	if seq < 0 || seq >= b.limits.Sequences {
+		return false
+	}
+	if from <= 0 {
+		C.llama_memory_seq_rm(b.memory, C.llama_seq_id(seq), -1, -1)
+		return true
+	}
+	if int(C.llama_memory_seq_pos_max(b.memory, C.llama_seq_id(seq))) < from {
+		return true
+	}
+	if b.limits.Prefix || b.opts.SplitCache {
+		if bool(C.llama_memory_seq_rm(b.memory, C.llama_seq_id(seq), C.llama_pos(from), -1)) {
+			return true
+		}
+	}
+	C.llama_memory_seq_rm(b.memory, C.llama_seq_id(seq), -1, -1)
+	return false
+}
+
+// CopyPrefix shares the first cells of one sequence with an empty other one. False where the model or the cache can't, or where the
+// cells aren't all there.
+func (b *Base) CopyPrefix(from, to, tokens int) bool {
+	inside := func(seq int) bool { return seq >= 0 && seq < b.limits.Sequences }
+	if !b.limits.Prefix || !inside(from) || !inside(to) || from == to || tokens <= 0 {
+		return false
+	}
+	if C.llama_memory_seq_pos_min(b.memory, C.llama_seq_id(from)) != 0 || int(C.llama_memory_seq_pos_max(b.memory, C.llama_seq_id(from))) < tokens-1 {
+		return false
+	}
+	if C.llama_memory_seq_pos_max(b.memory, C.llama_seq_id(to)) >= 0 {
+		return false
+	}
+	C.llama_memory_seq_cp(b.memory, C.llama_seq_id(from), C.llama_seq_id(to), 0, C.llama_pos(tokens))
+	return true
+}
