@@ -115,3 +115,14 @@ func checkSocket(v string) error {
 	}
 	return nil
 }
+
+// checkShare accepts none or a share of a model for one GPU.
+func checkShare(v string) error {
+	if v == "none" {
+		return nil
+	}
+	if f, err := strconv.ParseFloat(v, 32); err != nil || !(f >= 0 && f <= 1e6) {
+		return errors.New("must be a share such as 1 or 0.5, or none")
+	}
+	return nil
+}

@@ -45,7 +45,8 @@ var table = []Setting{
 	{Env: "DEMO_MODEL", Path: "models.demo", Kind: Enum, Default: "auto", Choices: []string{"auto", "true", "false"}, Owner: Engine, Help: "Offer the built-in demo model; auto: only while no model is installed."},
 	{Env: "PRELOAD", Path: "models.preload", Kind: List, Default: "default", Owner: Both, check: checkPreload, Help: "Models to load at start, as model or model@version; default stands for DEFAULT_MODEL."},
 	{Env: "MEMORY_HIGH_WATERMARK", Path: "models.memory_high_watermark", Kind: Float, Default: "0.8", Min: "0.1", Max: "1", Owner: Engine, Help: "Share of a device's memory that models may fill; over it the least recently used one goes, or the load is refused."},
-	{Env: "MODEL_LOAD_WAIT", Path: "models.load_wait", Kind: Duration, Default: "10m", Min: "0", Max: "24h", Owner: Proxy, Help: "How long a request waits for its model while the engine reports progress of the load."},
+	{Env: "MODEL_LOAD_WAIT", Path: "models.load_wait", Kind: Duration, Default: "10m", Min: "1s", Max: "24h", Owner: Both, Help: "How long a load may take, and a request waits for its model while the engine reports progress of the load."},
+	{Env: "MODEL_BUSY_WAIT", Path: "models.busy_wait", Kind: Duration, Default: "30s", Min: "0", Max: "24h", Owner: Engine, Help: "How long a model waits for a place in the cache while all loaded ones are in use; then 503 model_busy."},
 	{Env: "MODEL_LOAD_STALL", Path: "models.load_stall", Kind: Duration, Default: "5m", Min: "1s", Max: "24h", Owner: Both, Help: "A load without progress for this long counts as hung."},
 
 	{Env: "API_KEY_HEADER", Path: "security.api_key_header", Kind: String, Default: "X-API-Key", Owner: Proxy, check: checkHeader, Help: "Header that carries the API key; Authorization: Bearer works as well."},
@@ -56,6 +57,7 @@ var table = []Setting{
 	{Env: "RATE_LIMIT_IETF_HEADERS", Path: "security.rate_limit_ietf_headers", Kind: Bool, Default: "false", Owner: Proxy, Help: "Also send RateLimit and RateLimit-Policy, as in the IETF draft."},
 
 	{Env: "QUEUE_CAPACITY", Path: "queue.capacity", Kind: Int, Default: "256", Min: "0", Max: "1000000", Owner: Proxy, Help: "Requests that may wait; further ones get 503 with Retry-After."},
+	{Env: "QUEUE_MAX_BYTES", Path: "queue.max_bytes", Kind: Bytes, Default: "64MiB", Min: "1MiB", Max: "64GiB", Owner: Proxy, Help: "Memory for the prompts of waiting requests; beyond it new ones get 503."},
 	{Env: "REQUEST_TIMEOUT", Path: "engine.request_timeout", Kind: Duration, Default: "300s", Min: "100ms", Max: "24h", Owner: Proxy, Help: "Time for a request from its arrival to its last token; then 504."},
 
 	{Env: "ENGINE_SOCKET", Path: "engine.socket", Kind: String, Default: "/run/tandem/engine.sock", Owner: Both, check: checkSocket, Help: "Unix socket between the programs; the proxy listens, engines dial."},
@@ -65,15 +67,17 @@ var table = []Setting{
 	{Env: "PARALLEL", Path: "engine.parallel", Kind: Int, Default: "32", Min: "1", Max: "256", Owner: Engine, Help: "Sequences decoded together, per base model."},
 	{Env: "CONTEXT", Path: "engine.context", Kind: Int, Default: "8192", Min: "64", Max: "16777216", Owner: Engine, Help: "Tokens that one request may hold; the model's own limit when that is lower."},
 	{Env: "BATCH_TOKENS", Path: "engine.batch_tokens", Kind: Int, Default: "512", Min: "1", Max: "65536", Owner: Engine, Help: "Prompt tokens that one decode step takes in beside the running answers: more makes prompts faster and tokens less even."},
+	{Env: "STEP_TARGET", Path: "engine.step_target", Kind: Duration, Default: "50ms", Min: "1ms", Max: "1m", Owner: Engine, Help: "How long a decode step should take while somebody waits for a next token; prompts are taken in smaller pieces to keep it."},
 	{Env: "THREADS", Path: "engine.threads", Kind: Int, Default: "0", Min: "0", Max: "1024", Owner: Engine, Help: "CPU threads for computing; 0: as many as the process may use."},
 	{Env: "GPU_LAYERS", Path: "engine.gpu_layers", Kind: Int, Default: "-1", Min: "-1", Max: "100000", Owner: Engine, Help: "Layers to put on the GPU; -1: all."},
-	{Env: "GPU_SPLIT", Path: "engine.gpu_split", Kind: Enum, Default: "layer", Choices: []string{"none", "layer", "row"}, Owner: Engine, Help: "How a model is spread over several GPUs."},
-	{Env: "MAIN_GPU", Path: "engine.main_gpu", Kind: Int, Default: "0", Min: "0", Max: "63", Owner: Engine, Help: "GPU that is used when a model is not spread, and for small tensors otherwise."},
+	{Env: "GPU_SPLIT", Path: "engine.gpu_split", Kind: List, Items: 16, Owner: Engine, check: checkShare, Help: "Shares of a model for each GPU, such as 3,1. Empty: by their free memory; none: MAIN_GPU alone."},
+	{Env: "MAIN_GPU", Path: "engine.main_gpu", Kind: Int, Default: "0", Min: "0", Max: "63", Owner: Engine, Help: "GPU that holds a model which is not spread."},
 	{Env: "MMAP", Path: "engine.mmap", Kind: Bool, Default: "false", Owner: Engine, Help: "Map model files instead of reading them. Only where files are never changed in place: a changed file kills the engine or alters its answers."},
 	{Env: "BACKEND_DIR", Path: "engine.backend_dir", Kind: String, Owner: Engine, Help: "Directory of the compute backends. Empty: lib beside the program."},
 	{Env: "GRAMMAR_TOKEN_BUDGET", Path: "engine.grammar_token_budget", Kind: Duration, Default: "250ms", Min: "1ms", Max: "1m", Owner: Engine, Help: "Time that following a grammar may take for one token; over it the request fails with grammar_too_complex."},
 	{Env: "ENGINE_MOCK", Path: "engine.mock", Kind: Bool, Default: "false", Owner: Engine, Help: "Serve made-up answers without any model, for tests; /status then says device mock."},
 	{Env: "MOCK_TOKEN_DELAY", Path: "engine.mock_token_delay", Kind: Duration, Default: "0s", Min: "0", Max: "1m", Owner: Engine, Help: "Time that the mock takes for one decode step."},
+	{Env: "STEP_DELAY", Path: "engine.step_delay", Kind: Duration, Default: "0s", Min: "0", Max: "1m", Owner: Engine, Help: "Makes each decode step of a real model longer, for tests and benchmarks."},
 
 	{Env: "REPLAY", Path: "restart.replay", Kind: Enum, Default: "prefill", Choices: []string{"prefill", "decode"}, Owner: Proxy, Help: "How an answer is rebuilt after an engine restart: in one go, or token by token as it was made."},
 	{Env: "REPLAY_WAIT", Path: "restart.wait", Kind: Duration, Default: "10m", Min: "0", Max: "24h", Owner: Proxy, Help: "How long an accepted request waits for an engine to continue it."},

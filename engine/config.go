@@ -1,0 +1,150 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"tandem/schema/settings"
+)
+
+// Config is everything that can be set about the engine. What each field means is said in schema/settings/table.go.
+type Config struct {
+	Values   *settings.Values // where each value came from
+	Warnings []string         // probable mistakes, for the log
+
+	LogLevel slog.Level
+	LogJSON  bool
+
+	Socket       string
+	DrainTimeout time.Duration
+	StallTimeout time.Duration
+	PromptBytes  int
+
+	ModelsDir       string
+	CacheDir        string // empty: none could be found
+	BackendDir      string
+	Demo            DemoMode
+	DefaultModel    string
+	DefaultModelSet bool // somebody set it; otherwise the demo model may take its place
+	DefaultVersion  string
+	CacheSize       int
+	Preload         []string // model, model@version or default
+	MemoryWatermark float64  // share of a device's memory
+	LoadTimeout     time.Duration
+	LoadStall       time.Duration
+	BusyWait        time.Duration
+
+	Context            int // tokens
+	Parallel           int // sequences
+	BatchTokens        int // prompt tokens of a step
+	StepTarget         time.Duration
+	Threads            int       // 0: as many as may be used
+	GPULayers          int       // negative: all
+	GPUSplit           []float32 // empty: by free memory
+	OneGPU             bool      // MainGPU alone
+	MainGPU            int
+	MMap               bool
+	GrammarTokenBudget time.Duration
+
+	Mock           bool
+	MockTokenDelay time.Duration
+	StepDelay      time.Duration
+}
+
+// DemoMode says when the built-in demo model is offered.
+type DemoMode string
+
+// Demo modes; auto offers it while no model is installed.
+const (
+	DemoAuto  DemoMode = "auto"
+	DemoTrue  DemoMode = "true"
+	DemoFalse DemoMode = "false"
+)
+
+// loadConfig reads the engine's settings. Errors are settings.ErrHelp, settings.ErrVersion or a list of everything that is wrong.
+func loadConfig(args, environ []string) (*Config, error) {
+	v, err := settings.Load(settings.Engine, args, environ, os.ReadFile)
+	if err != nil {
+		return nil, err
+	}
+	c := &Config{Values: v, Warnings: v.Warnings()}
+	c.readProcess(v)
+	c.readModels(v)
+	c.readCompute(v)
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Config) readProcess(v *settings.Values) {
+	c.LogJSON = v.String("LOG_FORMAT") == "json"
+	if err := c.LogLevel.UnmarshalText([]byte(v.String("LOG_LEVEL"))); err != nil {
+		c.LogLevel = slog.LevelInfo
+	}
+	c.Socket, c.DrainTimeout, c.StallTimeout = v.String("ENGINE_SOCKET"), v.Duration("DRAIN_TIMEOUT"), v.Duration("ENGINE_STALL_TIMEOUT")
+	c.PromptBytes = int(v.Bytes("PROMPT_MAX"))
+}
+
+func (c *Config) readModels(v *settings.Values) {
+	c.ModelsDir, c.CacheDir, c.BackendDir = v.String("MODELS_DIR"), v.String("CACHE_DIR"), v.String("BACKEND_DIR")
+	if c.CacheDir == "" {
+		c.CacheDir = userCache()
+	}
+	if c.BackendDir == "" {
+		c.BackendDir = besideProgram("lib")
+	}
+	c.Demo = DemoMode(v.String("DEMO_MODEL"))
+	c.DefaultModel, c.DefaultModelSet = v.String("DEFAULT_MODEL"), v.IsSet("DEFAULT_MODEL")
+	c.DefaultVersion, c.CacheSize, c.Preload = v.String("DEFAULT_VERSION"), v.Int("CACHE_SIZE"), v.List("PRELOAD")
+	c.MemoryWatermark = v.Float("MEMORY_HIGH_WATERMARK")
+	c.LoadTimeout, c.LoadStall, c.BusyWait = v.Duration("MODEL_LOAD_WAIT"), v.Duration("MODEL_LOAD_STALL"), v.Duration("MODEL_BUSY_WAIT")
+}
+
+func (c *Config) readCompute(v *settings.Values) {
+	c.Context, c.Parallel, c.BatchTokens = v.Int("CONTEXT"), v.Int("PARALLEL"), v.Int("BATCH_TOKENS")
+	c.StepTarget, c.Threads = v.Duration("STEP_TARGET"), v.Int("THREADS")
+	c.GPULayers, c.MainGPU, c.MMap = v.Int("GPU_LAYERS"), v.Int("MAIN_GPU"), v.Bool("MMAP")
+	c.GrammarTokenBudget = v.Duration("GRAMMAR_TOKEN_BUDGET")
+	for _, share := range v.List("GPU_SPLIT") {
+		if share == "none" {
+			c.OneGPU = true
+		} else if f, err := strconv.ParseFloat(share, 32); err == nil {
+			c.GPUSplit = append(c.GPUSplit, float32(f))
+		}
+	}
+	c.Mock, c.MockTokenDelay, c.StepDelay = v.Bool("ENGINE_MOCK"), v.Duration("MOCK_TOKEN_DELAY"), v.Duration("STEP_DELAY")
+}
+
+// check finds settings that are good by themselves and don't fit each other.
+func (c *Config) check() error {
+	if c.OneGPU && len(c.GPUSplit) > 0 {
+		_, where := c.Values.Source("GPU_SPLIT")
+		return &settings.Error{Problems: []settings.Problem{{Where: where, Name: "GPU_SPLIT", Text: "is either none or a list of shares"}}}
+	}
+	return nil
+}
+
+// userCache is the directory for files of ours that can be made again, or empty where there is no home.
+func userCache() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "tandem")
+}
+
+// besideProgram is a path in the directory of this program, never in the working directory.
+func besideProgram(name string) string {
+	program, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	if real, err := filepath.EvalSymlinks(program); err == nil {
+		program = real
+	}
+	return filepath.Join(filepath.Dir(program), name)
+}
