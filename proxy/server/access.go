@@ -1,0 +1,56 @@
+package server
+
+import (
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"tandem/proxy/api"
+	"tandem/proxy/auth"
+	"tandem/proxy/limit"
+)
+
+// caller is who asks: a key, or nobody in particular where keys are off.
+type caller struct {
+	key    *auth.Key // nil without keys
+	name   string
+	domain string
+	rate   limit.Rate
+}
+
+// authenticate finds the key. Whatever is wrong with it gets the same answer; the log at debug tells what it was.
+func (s *Server) authenticate(x *exchange) (caller, *api.Error) {
+	if s.o.Keys == nil {
+		return caller{}, nil
+	}
+	h := &x.ctx.Request.Header
+	secret, outcome := auth.Credentials(string(h.Peek(s.o.KeyHeader)), string(h.Peek(fasthttp.HeaderAuthorization)))
+	var key *auth.Key
+	if outcome == auth.OK {
+		key, outcome = s.o.Keys.Lookup(secret, time.Now())
+	}
+	if outcome != auth.OK {
+		s.log.Debug("API key refused", "request_id", x.id, "reason", outcome.String())
+		return caller{}, api.Unauthorized(s.o.KeyHeader)
+	}
+	x.key = key.Name
+	who := caller{key: key, name: key.Name, domain: key.Domain, rate: s.o.DefaultLimit}
+	if key.Rate != nil {
+		who.rate = limit.Rate(*key.Rate)
+	}
+	return who, nil
+}
+
+// inScope checks that the key may use the model. A request that names none is about the default.
+func (s *Server) inScope(who caller, asked string) *api.Error {
+	if who.key == nil || who.key.Models == nil {
+		return nil
+	}
+	if asked == "" {
+		asked = s.o.Desk.Status().DefaultModel
+	}
+	if !who.key.MayUse(asked) {
+		return api.Forbidden(asked)
+	}
+	return nil
+}

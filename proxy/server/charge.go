@@ -1,0 +1,52 @@
+package server
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"tandem/proxy/api"
+	"tandem/proxy/limit"
+)
+
+// charge counts the request against the limit of its key, or of its address where keys are off. The headers it sets stay on whatever
+// the reply will be.
+func (s *Server) charge(x *exchange, who caller) *api.Error {
+	id, rate, scope := s.limitOf(x, who)
+	if s.o.Limits == nil || rate.Off() {
+		return nil
+	}
+	d := s.o.Limits.Allow(id, rate, time.Now())
+	s.o.Metrics.RateLimited(scope, !d.Allowed)
+	for name, value := range d.Headers(s.o.RateLimitDraft) {
+		x.ctx.Response.Header.Set(name, value)
+	}
+	if !d.Allowed {
+		return api.RateLimited(rate.String(), d.RetryAfter)
+	}
+	return nil
+}
+
+// limitOf says whose count it is, at which rate, and what kind of id that is.
+func (s *Server) limitOf(x *exchange, who caller) (id string, rate limit.Rate, scope string) {
+	if who.key != nil {
+		return "key:" + who.name, who.rate, "key"
+	}
+	forwarded := ""
+	if len(s.o.TrustedProxies) > 0 {
+		forwarded = string(bytes.Join(x.ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor), []byte(",")))
+	}
+	client := limit.ClientAddress(peerAddress(x.ctx.RemoteAddr()), forwarded, s.o.TrustedProxies)
+	return limit.AddressID(client), s.o.DefaultLimit, "ip"
+}
+
+func peerAddress(peer net.Addr) netip.Addr {
+	tcp, ok := peer.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return tcp.AddrPort().Addr()
+}

@@ -1,0 +1,132 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"tandem/proxy/api"
+)
+
+// refusalsAtOnce bounds how many refused connections linger at a time; more are closed without a word.
+const refusalsAtOnce = 64
+
+// Listen opens a TCP listener whose connections notice a peer that vanished without a word.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	config := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}}
+	ln, err := config.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	return ln, nil
+}
+
+// listener accepts connections that are watched, up to a limit.
+type listener struct {
+	net.Listener
+	watch    *watcher
+	limit    int
+	log      *slog.Logger
+	refusals chan struct{} // places for refused connections that linger
+
+	mu       sync.Mutex
+	open     map[*conn]struct{}
+	refusing sync.WaitGroup
+}
+
+func newListener(ln net.Listener, watch *watcher, limit int, log *slog.Logger) *listener {
+	return &listener{Listener: ln, watch: watch, limit: limit, log: log, refusals: make(chan struct{}, refusalsAtOnce),
+		open: make(map[*conn]struct{})}
+}
+
+// Accept waits for a connection that there is room for and refuses the others.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		raw, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		tcp, ok := raw.(*net.TCPConn)
+		if !ok {
+			return raw, nil
+		}
+		c, ok := l.admit(tcp)
+		if !ok {
+			l.refuse(tcp)
+			continue
+		}
+		tune(tcp)
+		if err := l.watch.add(c); err != nil {
+			l.log.Warn("this connection is not watched: its client's leaving is noticed with the next write", "error", err)
+		}
+		return c, nil
+	}
+}
+
+func (l *listener) admit(tcp *net.TCPConn) (*conn, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.limit > 0 && len(l.open) >= l.limit {
+		return nil, false
+	}
+	c := &conn{TCPConn: tcp, owner: l}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	l.open[c] = struct{}{}
+	return c, true
+}
+
+func (l *listener) forget(c *conn) {
+	l.watch.remove(c)
+	l.mu.Lock()
+	delete(l.open, c)
+	l.mu.Unlock()
+}
+
+// refuse answers 503 and closes, beside the accepting goroutine.
+func (l *listener) refuse(tcp *net.TCPConn) {
+	select {
+	case l.refusals <- struct{}{}:
+	default:
+		_ = tcp.Close()
+		return
+	}
+	l.refusing.Go(func() {
+		defer func() { <-l.refusals }()
+		c := &conn{TCPConn: tcp, owner: l, cancel: func(error) {}}
+		c.linger.Store(true)
+		_ = tcp.SetWriteDeadline(time.Now().Add(lingerTimeout))
+		_, _ = tcp.Write(refusal(newID(), l.limit))
+		_ = c.Close()
+	})
+}
+
+// refusal is a whole reply, since no HTTP server has seen the connection yet.
+func refusal(id string, limit int) []byte {
+	err := api.NewError(api.TypeQueueFull, "all %d connections are in use; try again later", limit)
+	body := api.AppendError(nil, err, id)
+	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"+
+		"Connection: close\r\nX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s", id, len(body), body)
+}
+
+// abortAll closes every connection that is still open.
+func (l *listener) abortAll() int {
+	l.mu.Lock()
+	left := make([]*conn, 0, len(l.open))
+	for c := range l.open {
+		left = append(left, c)
+	}
+	l.mu.Unlock()
+	for _, c := range left {
+		c.abort()
+	}
+	return len(left)
+}
+
+func (l *listener) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.open)
+}
