@@ -1,0 +1,75 @@
+// Package devices tells what the machine grants this process: processors and host memory, as limited by its control group. It only reads;
+// what an accelerator has is the native library's to say.
+package devices
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+)
+
+// Facts of the machine as this process may use it.
+type Facts struct {
+	CPUs int // processors to compute on, at least 1
+	Host Memory
+}
+
+// Memory in bytes.
+type Memory struct {
+	Total   uint64 // the control group's limit, or what the machine has
+	Used    uint64 // without file cache that can be dropped
+	Limited bool   // Total is a control group's limit
+}
+
+// Read gives the facts now.
+func Read() (Facts, error) {
+	root := os.DirFS("/")
+	host, err := hostMemory(root)
+	if err != nil {
+		return Facts{}, err
+	}
+	return Facts{CPUs: cpus(root, runtime.NumCPU()), Host: host}, nil
+}
+
+// Host gives the memory now; cheap enough for once a second.
+func Host() (Memory, error) { return hostMemory(os.DirFS("/")) }
+
+// Free is what isn't used.
+func (m Memory) Free() uint64 { return m.Total - min(m.Used, m.Total) }
+
+// Fits tells whether bytes more stay under the share (0 to 1) of the whole.
+func (m Memory) Fits(bytes uint64, watermark float64) bool {
+	limit := uint64(float64(m.Total) * watermark)
+	return m.Used <= limit && bytes <= limit-m.Used
+}
+
+// hostMemory takes the tightest control group's limit, else the machine's memory.
+func hostMemory(root fs.FS) (Memory, error) {
+	text, err := fs.ReadFile(root, "proc/meminfo")
+	if err != nil {
+		return Memory{}, fmt.Errorf("read memory size: %w", err)
+	}
+	machine, err := parseMeminfo(text)
+	if err != nil {
+		return Memory{}, fmt.Errorf("read memory size: %w", err)
+	}
+	best := machine
+	for _, group := range groups(root) {
+		if m, ok := group.memory(root); ok && m.Total < best.Total {
+			best = m
+		}
+	}
+	return best, nil
+}
+
+// cpus is the smaller of the processors that the process may run on and the whole ones that its quota pays for.
+func cpus(root fs.FS, affinity int) int {
+	n := max(1, affinity)
+	for _, group := range groups(root) {
+		if q, ok := group.quota(root); ok {
+			n = min(n, max(1, int(q)))
+		}
+	}
+	return n
+}
