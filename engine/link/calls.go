@@ -1,0 +1,142 @@
+package link
+
+import (
+	"bytes"
+	"time"
+
+	"tandem/engine/models"
+	"tandem/schema"
+)
+
+// call is a Call copied out of its frame.
+type call struct {
+	id      uint64
+	which   schema.Call_Which
+	model   string
+	version string
+	text    string
+	raw     bool
+}
+
+func decodeCall(f schema.Frame) (call, error) {
+	c := call{id: f.Id()}
+	from, err := f.Call()
+	if err != nil {
+		return c, err
+	}
+	c.which = from.Which()
+	d := reading{}
+	switch c.which {
+	case schema.Call_Which_load:
+		ref, err := from.Load()
+		if err != nil {
+			return c, err
+		}
+		c.model, c.version = d.text(ref.Model()), d.text(ref.Version())
+	case schema.Call_Which_tokenize:
+		in, err := from.Tokenize()
+		if err != nil {
+			return c, err
+		}
+		c.model, c.version, c.text, c.raw = d.text(in.Model()), d.text(in.Version()), d.string(in.Text()), in.Raw()
+	}
+	return c, d.err
+}
+
+// answer does a call on a goroutine of its own and replies when it is done.
+func (s *session) answer(c call) {
+	s.mu.Lock()
+	full := s.calls >= maxCalls
+	if !full {
+		s.calls++
+	}
+	s.mu.Unlock()
+	if full {
+		s.replyFailure(c.id, failureOf(errFull))
+		return
+	}
+	s.work.Go(func() {
+		defer func() {
+			s.mu.Lock()
+			s.calls--
+			s.mu.Unlock()
+		}()
+		s.do(c)
+	})
+}
+
+func (s *session) do(c call) {
+	switch c.which {
+	case schema.Call_Which_metrics:
+		var text bytes.Buffer
+		if s.link.o.WriteMetrics != nil {
+			s.link.o.WriteMetrics(&text)
+		}
+		s.reply(c.id, func(r schema.Reply) error { return r.SetMetrics(text.Bytes()) })
+	case schema.Call_Which_load:
+		lease, err := s.link.o.Models.AcquireReplay(s.ctx, c.model, s.named(c))
+		if err != nil {
+			s.replyFailure(c.id, failureOf(err))
+			return
+		}
+		lease.Release()
+		s.reply(c.id, func(r schema.Reply) error { r.SetOk(); return nil })
+	case schema.Call_Which_tokenize:
+		s.tokenize(c)
+	default:
+		s.replyFailure(c.id, failure{code: "unimplemented", text: "this engine doesn't know the call"})
+	}
+}
+
+func (s *session) named(c call) string {
+	if c.version != "" {
+		return c.version
+	}
+	return s.versionOf(c.model)
+}
+
+func (s *session) tokenize(c call) {
+	lease, err := s.link.o.Models.AcquireReplay(s.ctx, c.model, s.named(c))
+	if err != nil {
+		s.replyFailure(c.id, failureOf(err))
+		return
+	}
+	defer lease.Release()
+	var took time.Duration
+	prompt, err := s.link.render(s.ctx, lease.Base, models.Input{Prompt: c.text, Raw: c.raw}, &took)
+	if err != nil {
+		s.replyFailure(c.id, failureOf(err))
+		return
+	}
+	s.reply(c.id, func(r schema.Reply) error {
+		list, err := r.NewTokens(int32(len(prompt.Tokens)))
+		if err != nil {
+			return err
+		}
+		for i, id := range prompt.Tokens {
+			list.Set(i, id)
+		}
+		return nil
+	})
+}
+
+func (s *session) reply(id uint64, fill func(schema.Reply) error) {
+	_ = s.conn.Send(func(f schema.Frame) error { // a lost connection is the reader's business
+		f.SetId(id)
+		r, err := f.NewReply()
+		if err != nil {
+			return err
+		}
+		return fill(r)
+	})
+}
+
+func (s *session) replyFailure(id uint64, why failure) {
+	s.reply(id, func(r schema.Reply) error {
+		to, err := r.NewFailure()
+		if err != nil {
+			return err
+		}
+		return why.write(to)
+	})
+}

@@ -1,0 +1,102 @@
+package link
+
+import (
+	"context"
+	"errors"
+
+	"tandem/engine/batch"
+	"tandem/engine/models"
+	"tandem/schema"
+)
+
+// failure is why a request or a call failed, in the words of the proxy's table.
+type failure struct {
+	code, text, param string
+	retryable         bool
+}
+
+// ending is how a request ended before the executor had it.
+type ending struct {
+	reason  schema.FinishReason
+	failure failure
+}
+
+var (
+	errModelChanged = errors.New("the model's files changed while the answer was under way")
+	errFull         = errors.New("too many requests in hand")
+)
+
+// errRender marks errors of the template or the tokeniser.
+type errRender struct {
+	error
+	constrained bool // the request brought a schema or a grammar, which is then to blame
+}
+
+func (e *errRender) Unwrap() error { return e.error }
+
+// endingOf gives an error of the preparation its place in the closed set.
+func endingOf(err error) ending {
+	switch {
+	case errors.Is(err, errCancelled), errors.Is(err, errLost):
+		return ending{reason: schema.FinishReason_cancelled}
+	case errors.Is(err, errDeadline), errors.Is(err, context.DeadlineExceeded):
+		return ending{reason: schema.FinishReason_deadline}
+	case errors.Is(err, errMoved), errors.Is(err, models.ErrClosed), errors.Is(err, batch.ErrClosed):
+		return ending{reason: schema.FinishReason_movedAway} // this engine ends; another one can do it
+	}
+	return ending{reason: schema.FinishReason_error, failure: failureOf(err)}
+}
+
+func failureOf(err error) failure {
+	if load, ok := errors.AsType[*models.LoadError](err); ok {
+		return loadFailure(load)
+	}
+	if field, ok := errors.AsType[*invalidField](err); ok {
+		return failure{code: "invalid_request", text: field.Error(), param: field.param}
+	}
+	if tight, ok := errors.AsType[*errContext](err); ok {
+		return failure{code: "context_length_exceeded", text: tight.Error(), param: tight.param}
+	}
+	switch {
+	case errors.Is(err, models.ErrModelBusy):
+		return failure{code: "model_busy", text: err.Error(), retryable: true}
+	case errors.Is(err, errFull), errors.Is(err, batch.ErrTooMany):
+		return failure{code: "queue_full", text: err.Error(), retryable: true}
+	case errors.Is(err, models.ErrPromptTooLong), errors.Is(err, batch.ErrContextExceeded):
+		return failure{code: "context_length_exceeded", text: err.Error(), param: "prompt"}
+	case errors.Is(err, errModelChanged):
+		return failure{code: "model_changed", text: err.Error()}
+	case errors.Is(err, batch.ErrGrammarTooComplex):
+		return failure{code: "grammar_too_complex", text: err.Error(), param: "json_schema"}
+	case errors.Is(err, batch.ErrInvalid):
+		return failure{code: "invalid_request", text: err.Error()}
+	}
+	if render, ok := errors.AsType[*errRender](err); ok && render.constrained {
+		return failure{code: "invalid_request", text: err.Error(), param: "json_schema"}
+	}
+	return failure{code: "internal", text: err.Error()}
+}
+
+func loadFailure(e *models.LoadError) failure {
+	switch e.Reason {
+	case models.ReasonNotFound:
+		return failure{code: "model_not_found", text: e.Error(), param: "base_model"}
+	case models.ReasonOutOfMemory:
+		return failure{code: "out_of_memory", text: e.Error(), retryable: true}
+	}
+	return failure{code: "model_load_failed", text: e.Error(), retryable: e.Reason == models.ReasonTimeout}
+}
+
+// stepFailure gives the executor's failures; its codes are those of the proxy's table already.
+func stepFailure(f batch.Failure) failure {
+	return failure{code: string(f.Code), text: f.Message, retryable: f.Code == batch.FailOutOfMemory}
+}
+
+func (f *failure) write(to schema.Failure) error {
+	to.SetRetryable(f.retryable)
+	w := writing{}
+	w.text(to.SetCode, f.code)
+	w.text(to.SetText, f.text)
+	w.text(to.SetParam, f.param)
+	return w.err
+}

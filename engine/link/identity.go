@@ -1,0 +1,150 @@
+package link
+
+import (
+	"time"
+
+	"tandem/schema"
+	"tandem/schema/wire"
+)
+
+// Identity is what the engine says of itself in its hello.
+type Identity struct {
+	Build          string // program version
+	Instance       uint64 // random, new with every process start
+	Numerics       string // equal ids give equal tokens
+	Device         string // backend in use: cuda, cpu, mock …
+	Devices        []Device
+	LibraryCommit  string // of llama.cpp
+	Features       []string
+	LastExit       LastExit
+	ProcessID      int
+	MaxPromptBytes int
+	MaxFrameBytes  int
+	BacklogBytes   int // that are kept for a slow proxy before the connection is closed
+}
+
+// Device of the machine; memory in bytes.
+type Device struct {
+	Name, Backend           string
+	MemoryTotal, MemoryFree uint64
+}
+
+// LastExit tells how the engine before this one ended.
+type LastExit struct {
+	Kind            ExitKind
+	Signal, Code    int
+	Uptime          time.Duration
+	Crashes         int // without progress
+	LoadingModel    string
+	LoadingVersion  string
+	LoadingRevision []byte
+}
+
+// ExitKind of a LastExit.
+type ExitKind uint8
+
+// Exit kinds, in the schema's order.
+const (
+	ExitNone ExitKind = iota
+	ExitCode
+	ExitSignal
+	ExitOOM
+	ExitStall
+	ExitUpgrade
+)
+
+// tokenBytes is what one token counts for in the backlog, its text not included: its fields in the frame.
+const tokenBytes = 96
+
+func (id *Identity) write(f schema.Frame) error {
+	h, err := f.NewHello()
+	if err != nil {
+		return err
+	}
+	h.SetProtocol(wire.Protocol)
+	h.SetMinProtocol(wire.MinProtocol)
+	h.SetInstanceId(id.Instance)
+	h.SetProcessId(int32(id.ProcessID))
+	w := writing{}
+	w.text(h.SetBuild, id.Build)
+	w.text(h.SetNumericsId, id.Numerics)
+	w.text(h.SetDevice, id.Device)
+	w.text(h.SetLibraryCommit, id.LibraryCommit)
+	if w.err != nil {
+		return w.err
+	}
+	features, err := h.NewFeatures(int32(len(id.Features)))
+	if err != nil {
+		return err
+	}
+	for i, name := range id.Features {
+		if err := features.Set(i, name); err != nil {
+			return err
+		}
+	}
+	limits, err := h.NewLimits()
+	if err != nil {
+		return err
+	}
+	limits.SetMaxFrameBytes(uint32(id.MaxFrameBytes))
+	limits.SetMaxPromptBytes(uint32(id.MaxPromptBytes))
+	limits.SetBacklogTokens(uint32(id.BacklogBytes / tokenBytes))
+	if err := id.writeDevices(h); err != nil {
+		return err
+	}
+	return id.LastExit.write(h)
+}
+
+func (id *Identity) writeDevices(h schema.Hello) error {
+	list, err := h.NewDevices(int32(len(id.Devices)))
+	if err != nil {
+		return err
+	}
+	for i, d := range id.Devices {
+		to := list.At(i)
+		to.SetMemoryTotal(d.MemoryTotal)
+		to.SetMemoryFree(d.MemoryFree)
+		w := writing{}
+		w.text(to.SetName, d.Name)
+		w.text(to.SetBackend, d.Backend)
+		if w.err != nil {
+			return w.err
+		}
+	}
+	return nil
+}
+
+func (e *LastExit) write(h schema.Hello) error {
+	to, err := h.NewLastExit()
+	if err != nil {
+		return err
+	}
+	to.SetKind(schema.ExitKind(e.Kind))
+	to.SetSignal(int32(e.Signal))
+	to.SetCode(int32(e.Code))
+	to.SetUptimeNs(nanos(e.Uptime))
+	to.SetCrashes(uint32(e.Crashes))
+	w := writing{}
+	w.text(to.SetLoadingModel, e.LoadingModel)
+	w.text(to.SetLoadingVersion, e.LoadingVersion)
+	w.data(to.SetLoadingRevision, e.LoadingRevision)
+	return w.err
+}
+
+// writing keeps the first error of several setters. Empty values are left out: they read the same.
+type writing struct{ err error }
+
+func (w *writing) text(set func(string) error, v string) {
+	if w.err == nil && v != "" {
+		w.err = set(v)
+	}
+}
+
+func (w *writing) data(set func([]byte) error, v []byte) {
+	if w.err == nil && len(v) > 0 {
+		w.err = set(v)
+	}
+}
+
+// nanos gives a duration as it travels; a negative one is 0.
+func nanos(d time.Duration) uint64 { return uint64(max(d, 0)) }

@@ -1,0 +1,358 @@
+package link
+
+import (
+	"slices"
+	"time"
+
+	"tandem/engine/batch"
+	"tandem/engine/models"
+	"tandem/schema"
+)
+
+// reportStats sends the executor's figures whenever they changed, not too often, and once a second in any case.
+func (s *session) reportStats() {
+	tick := time.NewTicker(statsInterval)
+	defer tick.Stop()
+	var last []batch.BaseStats
+	var sent time.Time
+	for {
+		stats := s.link.o.Executor.Stats()
+		if now := time.Now(); sent.IsZero() || now.Sub(sent) >= statsHeartbeat || !slices.Equal(stats, last) {
+			if s.conn.Send(func(f schema.Frame) error { return s.link.writeStats(f, stats) }) != nil {
+				return
+			}
+			last, sent = stats, now
+		}
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// reportCatalog sends what is installed and loaded, first and whenever it changes.
+func (s *session) reportCatalog() {
+	for {
+		changed := s.link.o.Catalog.Changes()
+		if s.conn.Send(s.link.writeCatalog) != nil {
+			return
+		}
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-changed:
+		case <-s.news:
+		}
+	}
+}
+
+func (s *session) pong() error {
+	beats := s.link.beats()
+	_ = s.conn.SendControl(func(f schema.Frame) error { // a lost connection is the reader's business
+		pong, err := f.NewPong()
+		if err != nil {
+			return err
+		}
+		list, err := pong.NewBeats(int32(len(beats)))
+		if err != nil {
+			return err
+		}
+		return writeBeats(list, beats)
+	})
+	return nil
+}
+
+// Beat is the heartbeat of an executor or of a load.
+type Beat struct {
+	Name    string
+	Phase   string
+	Counter uint64
+	Age     time.Duration // since Counter moved
+	Budget  time.Duration // an older age means hung
+}
+
+// Beats gives the heartbeats as the proxy gets them.
+func (l *Link) Beats() []Beat { return l.beats() }
+
+func (l *Link) beats() []Beat {
+	e := l.o.Executor.Beat()
+	list := []Beat{{Name: l.o.Identity.Device, Phase: phaseName(e.Phase), Counter: e.Counter, Age: e.Age, Budget: e.Budget}}
+	for _, load := range l.o.Models.Loads() {
+		list = append(list, Beat{
+			Name: "load " + load.Model + "@" + load.Version, Phase: load.Phase, Counter: load.Counter, Age: load.Age, Budget: l.o.LoadStall,
+		})
+	}
+	return list
+}
+
+func phaseName(p batch.Phase) string {
+	switch p {
+	case batch.PhaseIdle:
+		return "idle"
+	case batch.PhaseStep:
+		return "step"
+	case batch.PhaseCall:
+		return "call"
+	}
+	return "unknown"
+}
+
+func writeBeats(to schema.Beat_List, beats []Beat) error {
+	for i, b := range beats {
+		out := to.At(i)
+		out.SetCounter(b.Counter)
+		out.SetAgeNs(nanos(b.Age))
+		out.SetBudgetNs(nanos(b.Budget))
+		w := writing{}
+		w.text(out.SetExecutor, b.Name)
+		w.text(out.SetPhase, b.Phase)
+		if w.err != nil {
+			return w.err
+		}
+	}
+	return nil
+}
+
+func (l *Link) writeStats(f schema.Frame, stats []batch.BaseStats) error {
+	to, err := f.NewStats()
+	if err != nil {
+		return err
+	}
+	bases, err := to.NewBases(int32(len(stats)))
+	if err != nil {
+		return err
+	}
+	for i, b := range stats {
+		out := bases.At(i)
+		if err := out.SetModel(models.ModelOfKey(b.Base)); err != nil {
+			return err
+		}
+		out.SetFreeSequences(uint32(max(b.FreeSequences, 0)))
+		out.SetSequences(uint32(b.Sequences))
+		out.SetPrefilling(uint32(b.Prefilling))
+		out.SetDecoding(uint32(b.Decoding))
+		out.SetWaiting(uint32(b.Waiting))
+		out.SetFreeCells(uint32(max(b.FreeCells, 0)))
+		out.SetCells(uint32(b.Cells))
+	}
+	beats := l.beats()
+	list, err := to.NewExecutors(int32(len(beats)))
+	if err != nil {
+		return err
+	}
+	return writeBeats(list, beats)
+}
+
+func (l *Link) writeCatalog(f schema.Frame) error {
+	to, err := f.NewCatalog()
+	if err != nil {
+		return err
+	}
+	to.SetCacheSize(uint32(l.o.Models.Size()))
+	entries := l.o.Models.Entries()
+	loaded, err := to.NewLoaded(int32(len(entries)))
+	if err != nil {
+		return err
+	}
+	contexts := make(map[string]int) // of what is loaded
+	for i, e := range entries {
+		if err := writeLoaded(loaded.At(i), e); err != nil {
+			return err
+		}
+		if n := e.Facts.ContextTokens; n > 0 && (contexts[e.Model] == 0 || n < contexts[e.Model]) {
+			contexts[e.Model] = n
+		}
+	}
+	snapshot := l.o.Catalog.Snapshot()
+	list, err := to.NewModels(int32(len(snapshot)))
+	if err != nil {
+		return err
+	}
+	for i := range snapshot {
+		if err := writeModel(list.At(i), &snapshot[i], contexts[snapshot[i].Name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeLoaded(to schema.Loaded, e models.Entry) error {
+	to.SetBytes(uint64(max(e.Bytes, 0)))
+	to.SetLoading(e.Loading)
+	w := writing{}
+	w.text(to.SetModel, e.Model)
+	w.text(to.SetVersion, e.Version)
+	if w.err != nil || e.Loading {
+		return w.err
+	}
+	facts, err := to.NewFacts()
+	if err != nil {
+		return err
+	}
+	return writeFacts(facts, &e.Facts)
+}
+
+func writeModel(to schema.Model, m *models.Model, contextTokens int) error {
+	to.SetContextTokens(uint32(contextTokens))
+	w := writing{}
+	w.text(to.SetName, m.Name)
+	w.text(to.SetDescription, m.Description)
+	w.text(to.SetDomain, m.Domain)
+	w.text(to.SetDefaultVersion, m.DefaultVersion)
+	if w.err != nil {
+		return w.err
+	}
+	versions, err := to.NewVersions(int32(len(m.Versions)))
+	if err != nil {
+		return err
+	}
+	for i, v := range m.Versions {
+		w.text(versions.At(i).SetName, v.Name)
+		w.text(versions.At(i).SetProblem, v.Problem)
+	}
+	return w.err
+}
+
+func writeFacts(to schema.Facts, f *models.Facts) error {
+	to.SetContextTokens(uint32(f.ContextTokens))
+	to.SetCells(uint32(f.Cells))
+	to.SetSequences(uint32(f.Sequences))
+	to.SetWeightBytes(uint64(max(f.WeightBytes, 0)))
+	to.SetCacheBytes(uint64(max(f.CacheBytes, 0)))
+	to.SetChatTemplate(f.ChatTemplate)
+	w := writing{}
+	w.text(to.SetArchitecture, f.Architecture)
+	w.text(to.SetQuantization, f.Quantization)
+	w.text(to.SetBackend, f.Backend)
+	return w.err
+}
+
+// eventKinds gives the schema's kind; both list them in the same order.
+var eventKinds = map[models.EventKind]schema.EventKind{
+	models.EventLoading:    schema.EventKind_loading,
+	models.EventProgress:   schema.EventKind_progress,
+	models.EventLoaded:     schema.EventKind_loaded,
+	models.EventLoadFailed: schema.EventKind_loadFailed,
+	models.EventEvicted:    schema.EventKind_evicted,
+}
+
+func writeEvent(f schema.Frame, e *models.Event) error {
+	to, err := f.NewEvent()
+	if err != nil {
+		return err
+	}
+	to.SetKind(eventKinds[e.Kind])
+	to.SetRatio(float32(e.Progress.Ratio))
+	to.SetTookNs(nanos(e.Took))
+	to.SetBytes(uint64(max(e.Bytes, 0)))
+	w := writing{}
+	w.text(to.SetModel, e.Model)
+	w.text(to.SetVersion, e.Version)
+	w.text(to.SetPhase, e.Progress.Phase)
+	w.text(to.SetReason, e.Reason)
+	w.text(to.SetText, e.Message)
+	if w.err != nil || e.Kind != models.EventLoaded {
+		return w.err
+	}
+	facts, err := to.NewFacts()
+	if err != nil {
+		return err
+	}
+	return writeFacts(facts, &e.Facts)
+}
+
+func writeAccepted(f schema.Frame, r *request, todo *batch.Request, prompt models.Prompt) error {
+	f.SetId(r.id)
+	f.SetAttempt(r.attempt)
+	to, err := f.NewAccepted()
+	if err != nil {
+		return err
+	}
+	to.SetMaxNewTokens(uint32(todo.MaxNewTokens))
+	to.SetCacheHit(lookup(r.lease))
+	w := writing{}
+	w.text(to.SetModel, r.lease.Model)
+	w.text(to.SetVersion, r.lease.Version)
+	w.data(to.SetRevision, r.lease.Revision)
+	if w.err != nil {
+		return w.err
+	}
+	if err := writeRendered(to, todo, prompt.Grammar); err != nil {
+		return err
+	}
+	return writeSampling(to, &todo.Sampling)
+}
+
+func lookup(l *models.Lease) schema.CacheLookup {
+	switch {
+	case !l.Counted:
+		return schema.CacheLookup_uncounted
+	case l.Hit:
+		return schema.CacheLookup_hit
+	}
+	return schema.CacheLookup_miss
+}
+
+func writeRendered(to schema.Accepted, todo *batch.Request, grammar string) error {
+	rendered, err := to.NewRendered()
+	if err != nil {
+		return err
+	}
+	ids, err := rendered.NewPromptTokens(int32(len(todo.Prompt)))
+	if err != nil {
+		return err
+	}
+	for i, id := range todo.Prompt {
+		ids.Set(i, id)
+	}
+	stops, err := rendered.NewStops(int32(len(todo.Stops)))
+	if err != nil {
+		return err
+	}
+	for i, text := range todo.Stops {
+		if err := stops.Set(i, text); err != nil {
+			return err
+		}
+	}
+	w := writing{}
+	w.text(rendered.SetGrammar, grammar)
+	return w.err
+}
+
+// allPresent marks the first eight fields of Sampling as set.
+const allPresent = 1<<8 - 1
+
+func writeSampling(to schema.Accepted, s *batch.Sampling) error {
+	out, err := to.NewSampling()
+	if err != nil {
+		return err
+	}
+	out.SetPresent(allPresent)
+	out.SetTemperature(s.Temperature)
+	out.SetTopK(int32(s.TopK))
+	out.SetTopP(s.TopP)
+	out.SetMinP(s.MinP)
+	out.SetRepeatPenalty(s.RepeatPenalty)
+	out.SetPresencePenalty(s.PresencePenalty)
+	out.SetFrequencyPenalty(s.FrequencyPenalty)
+	out.SetPenaltyWindow(int32(s.PenaltyWindow))
+	out.SetChoice(s.Choice)
+	out.SetTopLogprobs(uint8(s.TopLogprobs))
+	seeds, err := out.NewSeeds(1)
+	if err != nil {
+		return err
+	}
+	seeds.Set(0, s.Seed)
+	bias, err := out.NewLogitBias(int32(len(s.LogitBias)))
+	if err != nil {
+		return err
+	}
+	i := 0
+	for token, b := range s.LogitBias {
+		bias.At(i).SetToken(token)
+		bias.At(i).SetBias(b)
+		i++
+	}
+	return nil
+}
