@@ -13,7 +13,7 @@ var engineMetrics = []Metric{
 	{"llm_engine_busy_seconds_total", Counter, Engine, Internals, labels(open("model"), closed("phase", stepPhases, "mixed")), nil, "Time inside decode calls", false},
 	{"llm_engine_preemptions_total", Counter, Engine, Internals, labels(open("model")), nil, "Sequences put back in the queue to free KV cells", false},
 	{"llm_engine_context_shifts_total", Counter, Engine, Internals, labels(open("model")), nil, "Context shifts", false},
-	{"llm_engine_decode_errors_total", Counter, Engine, Internals, labels(open("model"), closed("code", decodeErrorCodes, Other)), nil, "Decode calls that failed", false},
+	{"llm_engine_decode_errors_total", Counter, Engine, Internals, labels(open("model"), closed("code", decodeErrorCodes, Other)), nil, "Decode calls that failed, and sequences that failed in them", false},
 	{"llm_engine_model_load_progress_ratio", Gauge, Engine, Internals, labels(open("model")), nil, "Progress of a load in hand, 0 to 1", false},
 	{"llm_engine_sampling_seconds_total", Counter, Engine, Internals, labels(open("model")), nil, "Time inside the samplers", false},
 

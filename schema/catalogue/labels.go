@@ -40,7 +40,7 @@ var (
 	slotStates       = []string{"idle", "prefill", "decode"}
 	stepPhases       = []string{"prefill", "decode", "mixed"}
 	tokenKinds       = []string{"prompt", "cached", "generated", "drafted", "accepted"}
-	decodeErrorCodes = []string{"no_kv_slot", "aborted", "invalid_batch", "compute", Other}
+	decodeErrorCodes = []string{"decode_failed", "out_of_memory", "grammar_too_complex", "context_length_exceeded", "internal", Other}
 )
 
 func open(name string) Label { return Label{Name: name} }
