@@ -85,7 +85,7 @@ func (t Type) Known() bool {
 	return ok
 }
 
-// RejectedReasons is the closed set of llm_requests_rejected_total{reason}, FailedTypes that of failed_inferences_total{error_type}.
+// RejectedReasons is the closed set of llm_requests_rejected_total{reason}.
 func RejectedReasons() []string { return column(func(o Outcome) string { return o.Rejected }) }
 
 // FailedTypes is the closed set of failed_inferences_total{error_type}.
