@@ -5,10 +5,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"tandem/proxy/api"
+	"tandem/schema/catalogue"
 	"tandem/schema/settings"
 )
 
@@ -74,5 +77,23 @@ func TestConfigThatDoesNotFit(t *testing.T) {
 				t.Errorf("error %v, want one with %q", err, c.want)
 			}
 		})
+	}
+}
+
+// The table of errors and the catalogue of metrics can't import each other; here they meet.
+func TestErrorsAreCountedUnderLabelsOfTheCatalogue(t *testing.T) {
+	sets := map[string][]string{"llm_requests_rejected_total": api.RejectedReasons(), "failed_inferences_total": api.FailedTypes()}
+	for name, used := range sets {
+		labels := catalogue.Find(name).Labels
+		known := labels[len(labels)-1].Values
+		for _, value := range used {
+			if !slices.Contains(known, value) {
+				t.Errorf("%s: %q is not in the catalogue", name, value)
+			}
+		}
+	}
+	if api.MaxDomains != catalogue.MaxDomains || api.DomainGeneral != catalogue.General || api.DomainOther != catalogue.Other ||
+		api.NameNone != catalogue.None || api.NameUnknown != catalogue.Unknown {
+		t.Error("names of special label values differ")
 	}
 }

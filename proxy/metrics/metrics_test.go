@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -411,6 +412,41 @@ func TestEngineMetricsJoinThePage(t *testing.T) {
 	}
 	if got := sum(f["api_requests_total"]); got != 0 {
 		t.Errorf("the engine wrote into a family of the proxy: %v", got)
+	}
+}
+
+// realEngine gives what an engine wrote.
+func realEngine(t *testing.T) func(context.Context) ([]byte, error) {
+	t.Helper()
+	text, err := os.ReadFile("testdata/engine.prom")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(context.Context) ([]byte, error) { return text, nil }
+}
+
+func TestEveryEngineFamilyIsJoined(t *testing.T) {
+	f := page(t, newTest(t, func(o *Options) { o.EngineText = realEngine(t) }))
+	want := catalogue.ByOwner(catalogue.Engine)
+	for _, name := range catalogue.EngineRuntimeNames() {
+		renamed, _ := catalogue.EngineRuntime(name)
+		want = append(want, &renamed)
+	}
+	for _, c := range want {
+		got := f[c.Name]
+		if got == nil || strings.ToLower(got.GetType().String()) != c.Kind.String() || got.GetHelp() != c.Help {
+			t.Errorf("%s: %v", c.Name, got.GetType())
+		}
+	}
+	for name := range f {
+		if strings.HasPrefix(name, "llm_engine_go_") || strings.HasPrefix(name, "llm_engine_process_") {
+			if _, ok := catalogue.EngineRuntime(strings.TrimPrefix(name, "llm_engine_")); !ok {
+				t.Errorf("%s is not on the list", name)
+			}
+		}
+	}
+	if own, engine := f["go_goroutines"], f["llm_engine_go_goroutines"]; own == nil || engine == nil {
+		t.Error("both processes have goroutines")
 	}
 }
 
