@@ -1,0 +1,69 @@
+// Docs writes the pages that are made from the lists of settings and metrics: docs/settings.md, docs/metrics.md and
+// deploy/config.example.yaml. With -check it writes nothing and fails when one of them isn't current.
+//
+//	go run ./scripts/docs [-check]
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+func main() {
+	check := flag.Bool("check", false, "write nothing; fail when a page is stale")
+	root := flag.String("root", ".", "root of the repository")
+	flag.Parse()
+	if err := run(*root, *check); err != nil {
+		fmt.Fprintln(os.Stderr, "docs:", err)
+		os.Exit(1)
+	}
+}
+
+// page is one generated file.
+type page struct {
+	path string
+	text []byte
+}
+
+func pages() []page {
+	return []page{
+		{"docs/settings.md", settingsPage()},
+		{"docs/metrics.md", metricsPage()},
+		{"deploy/config.example.yaml", exampleConfig()},
+	}
+}
+
+func run(root string, check bool) error {
+	var problems []error
+	for _, p := range pages() {
+		name := filepath.Join(root, filepath.FromSlash(p.path))
+		current, err := os.ReadFile(name)
+		if err == nil && bytes.Equal(current, p.text) {
+			continue
+		}
+		if check {
+			problems = append(problems, fmt.Errorf("%s is stale; run: go run ./scripts/docs", p.path))
+			continue
+		}
+		if err := write(name, p.text); err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		fmt.Println("wrote", p.path)
+	}
+	return errors.Join(problems...)
+}
+
+func write(name string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return fmt.Errorf("make folder of %s: %w", name, err)
+	}
+	if err := os.WriteFile(name, text, 0o644); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}
