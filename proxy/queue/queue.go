@@ -91,6 +91,12 @@ func (q *Queue) Bytes() int64 { return q.bytes }
 // Has tells whether anything of a class waits.
 func (q *Queue) Has(c Class) bool { return len(q.lines[c]) > 0 }
 
+// HasBase tells whether anything of a class waits for base.
+func (q *Queue) HasBase(c Class, base string) bool {
+	_, ok := q.lines[c][base]
+	return ok
+}
+
 // HasOther tells whether anything of a class waits for another base than base.
 func (q *Queue) HasOther(c Class, base string) bool {
 	_, own := q.lines[c][base]

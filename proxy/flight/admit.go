@@ -1,0 +1,203 @@
+package flight
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"tandem/proxy/api"
+	"tandem/proxy/journal"
+	"tandem/proxy/metrics"
+	"tandem/proxy/queue"
+)
+
+// Desk owns every request from admission to its end. It implements Server for the HTTP side and Board for the engines' side. One mutex
+// guards everything; what is called under it never blocks.
+type Desk struct {
+	o   Options
+	m   *metrics.Metrics
+	log *slog.Logger
+
+	mu        sync.Mutex
+	entries   map[uint64]*entry // those that aren't done, by id
+	unsettled int               // entries whose Settle hasn't come, done or not
+	lastID    uint64
+	lastOrder uint64
+	queue     *queue.Queue
+	journal   *journal.Journal
+	draining  bool
+	closed    bool // Run is ending
+
+	engines   []*engine // attached, oldest first
+	names     catalog   // last one said by any engine
+	last      Hello     // of the engine that attached last
+	awaySince time.Time // no engine is attached since then; zero while one is
+	everReady bool
+	shown     map[pair]Loaded // what the metrics say is loaded
+	adapters  string          // what the metrics say of running and waiting versions
+
+	outage  outage
+	loop    crashLoop
+	graves  grave
+	refused refusals
+}
+
+// pair names a version of a model.
+type pair struct{ model, version string }
+
+func (p pair) String() string { return p.model + "@" + p.version }
+
+// outage is the time without any engine.
+type outage struct {
+	since time.Time // zero: none, or it ended
+	work  bool      // requests waited for its end
+}
+
+// New makes a desk. Nothing happens on its own before Run.
+func New(o Options) *Desk {
+	o = o.withDefaults()
+	d := &Desk{
+		o: o, m: o.Metrics, log: o.Log,
+		entries:   make(map[uint64]*entry),
+		lastID:    rand.Uint64() &^ (1<<32 - 1), // ids of another proxy process don't come back
+		queue:     queue.New(queue.Limits{Items: o.QueueCapacity, Bytes: o.QueueMaxBytes}),
+		journal:   journal.New(o.JournalMaxBytes),
+		awaySince: time.Now(),
+		shown:     make(map[pair]Loaded),
+		refused:   newRefusals(),
+	}
+	d.m.SetQueueCapacity(o.QueueCapacity)
+	return d
+}
+
+// Admit implements Server.
+func (d *Desk) Admit(_ context.Context, r Request) (Answer, *api.Error) {
+	now := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.draining {
+		return nil, api.Draining()
+	}
+	en := d.newEntry(r, now)
+	if d.names.known() {
+		if err := d.resolve(en, now); err != nil {
+			return nil, err
+		}
+	}
+	if len(d.engines) == 0 && d.loop.on(now) {
+		return nil, api.EngineUnavailable(loopWindow)
+	}
+	need := journal.Need(r.Infer, en.newTokens())
+	if need > d.journal.Max() {
+		return nil, api.NewError(api.TypeQueueFull, "the request may need %d bytes of memory, more than the %d that JOURNAL_MAX_BYTES allows; ask for fewer tokens", need, d.journal.Max())
+	}
+	if en.rec = d.journal.Open(need); en.rec == nil {
+		return nil, api.NewError(api.TypeQueueFull, "the memory for requests in flight is taken; try again later").After(retryFullAfter)
+	}
+	if d.queue.Push(en.item()) != queue.Taken {
+		en.rec.Close()
+		return nil, api.QueueFull(d.o.QueueCapacity, retryFullAfter)
+	}
+	d.entries[en.id] = en
+	d.unsettled++
+	d.pump(now)
+	d.gauges()
+	return en, nil
+}
+
+func (d *Desk) newEntry(r Request, now time.Time) *entry {
+	d.lastID++
+	d.lastOrder++
+	if r.Received.IsZero() {
+		r.Received = now
+	}
+	en := &entry{
+		desk: d, id: d.lastID, order: d.lastOrder, req: r, owner: ownerOf(r.Key), domain: r.Domain,
+		bytes: int64(len(r.Infer.Prompt) + len(r.Infer.System) + len(r.Infer.JSONSchema)),
+		ready: make(chan struct{}, 1), waitingSince: now, mm: d.m.Unknown(),
+	}
+	if r.Infer.Seed != nil {
+		en.seed = *r.Infer.Seed
+	} else {
+		en.seed = rand.Uint64N(api.MaxSeed + 1)
+	}
+	if r.Timeout > 0 {
+		en.deadline = r.Received.Add(r.Timeout)
+	}
+	return en
+}
+
+// newTokens is the most that the answer can have as far as is known before the engine said so.
+func (en *entry) newTokens() int {
+	if en.req.Infer.MaxNewTokens != nil {
+		return *en.req.Infer.MaxNewTokens
+	}
+	return api.DefaultNewTokens
+}
+
+// resolve gives the request its model, or says why it can't be had.
+func (d *Desk) resolve(en *entry, now time.Time) *api.Error {
+	r := en.req.Infer
+	model, version, err := d.names.resolve(d.o, r.Model, r.Version)
+	if err != nil {
+		return err
+	}
+	m := d.names.find(model)
+	if _, err := r.NewTokens(m.ContextTokens); err != nil {
+		return err
+	}
+	if d.refused.load(pair{model, version}, now) {
+		return api.ModelLoadFailed(model, version, "engine_crash").After(d.o.QuarantineTTL)
+	}
+	if d.refused.request(model, version, r, now) {
+		return api.Quarantined()
+	}
+	en.model, en.version, en.mm = model, version, d.m.Model(model, version)
+	if en.domain == "" {
+		en.domain = m.Domain
+	}
+	return nil
+}
+
+// Resolve finds the names of the model and version that a request would get, for permissions. Before any engine has listed its models
+// they are empty.
+func (d *Desk) Resolve(model, version string) (string, string, *api.Error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.names.known() {
+		return "", "", nil
+	}
+	return d.names.resolve(d.o, model, version)
+}
+
+// Drain implements Server: nothing new is admitted, what was admitted goes on.
+func (d *Desk) Drain() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.draining = true
+	d.m.SetDraining(true)
+	d.dismiss()
+}
+
+// errNoEngine is what EngineMetrics fails with while none is attached.
+var errNoEngine = errors.New("no engine is connected")
+
+// EngineMetrics fetches the newest engine's own metrics.
+func (d *Desk) EngineMetrics(ctx context.Context) ([]byte, error) {
+	d.mu.Lock()
+	e := d.newest()
+	d.mu.Unlock()
+	if e == nil {
+		return nil, errNoEngine
+	}
+	return e.link.Metrics(ctx)
+}
+
+// gauges says how much waits and is remembered.
+func (d *Desk) gauges() {
+	d.m.SetQueued(d.queue.Len())
+	d.m.SetJournalBytes(d.journal.Bytes())
+}

@@ -1,0 +1,204 @@
+package flight
+
+import (
+	"slices"
+	"time"
+
+	"tandem/proxy/api"
+	"tandem/proxy/metrics"
+)
+
+// Event implements Board.
+func (d *Desk) Event(link Engine, ev ModelEvent) {
+	now := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.live(link)
+	if e == nil {
+		return
+	}
+	p := pair{ev.Model, ev.Version}
+	if !e.names.pairs[p] {
+		return
+	}
+	mm := d.m.Model(p.model, p.version)
+	switch ev.Kind {
+	case EventLoading:
+		e.loading[p] = now
+	case EventProgress:
+		if _, ok := e.loading[p]; !ok {
+			e.loading[p] = now
+		}
+	case EventLoaded:
+		delete(e.loading, p)
+		e.loaded[p] = Loaded{Model: p.model, Version: p.version, Bytes: ev.Bytes, Facts: ev.Facts}
+		d.refused.loaded(p)
+		mm.LoadTime(ev.Took)
+		d.log.Info("model loaded", "model", p.model, "version", p.version, "took", ev.Took, "bytes", ev.Bytes)
+	case EventLoadFailed:
+		delete(e.loading, p)
+		mm.LoadFailed(ev.Reason)
+		d.log.Error("model load failed", "model", p.model, "version", p.version, "reason", ev.Reason, "text", ev.Text)
+	case EventEvicted:
+		delete(e.loaded, p)
+		mm.Evicted(ev.Reason)
+	}
+	d.showLoaded()
+	d.pump(now)
+}
+
+// Stats implements Board.
+func (d *Desk) Stats(link Engine, s *Stats) {
+	now := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.live(link)
+	if e == nil {
+		return
+	}
+	e.stats = append(e.stats[:0], s.Bases...)
+	e.setCredit()
+	d.m.Heartbeat(now)
+	d.showLoad()
+	d.pump(now)
+	d.gauges()
+}
+
+// setCredit takes the sequences of every base from the newest stats; a base that isn't in them isn't loaded.
+func (e *engine) setCredit() {
+	for name, b := range e.bases {
+		b.sequences = 0
+		if b == (base{}) {
+			delete(e.bases, name)
+			continue
+		}
+		e.bases[name] = b
+	}
+	for _, s := range e.stats {
+		b := e.bases[s.Model]
+		b.sequences += s.Sequences
+		e.bases[s.Model] = b
+	}
+}
+
+// Beats implements Board. An overdue heartbeat is the supervisor's to judge; here it is only said once.
+func (d *Desk) Beats(link Engine, beats []Beat) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.live(link)
+	if e == nil {
+		return
+	}
+	d.m.Heartbeat(time.Now())
+	late := slices.IndexFunc(beats, func(b Beat) bool { return b.Budget > 0 && b.Age > b.Budget })
+	if late >= 0 && !e.overdue {
+		b := beats[late]
+		d.log.Error("engine makes no progress", "executor", b.Executor, "phase", b.Phase, "age", b.Age, "budget", b.Budget, "pid", e.hello.PID)
+	}
+	e.overdue = late >= 0
+}
+
+// showLoad tells the metrics what all engines do.
+func (d *Desk) showLoad() {
+	var l metrics.EngineLoad
+	for _, e := range d.engines {
+		for _, b := range e.stats {
+			l.Waiting += b.Waiting
+			l.Running += b.Prefilling + b.Decoding
+			if b.Cells > 0 {
+				l.KVUsage = max(l.KVUsage, 1-float64(b.FreeCells)/float64(b.Cells))
+			}
+		}
+	}
+	d.m.SetEngineLoad(l)
+}
+
+// showLoaded tells the metrics what is loaded at any engine, and what isn't any more.
+func (d *Desk) showLoaded() {
+	now := d.loadedNow()
+	for p := range d.shown {
+		if _, ok := now[p]; !ok {
+			d.m.Model(p.model, p.version).SetUnloaded()
+		}
+	}
+	weights := make(map[string]uint64)
+	for p, l := range now {
+		weights[p.model] = max(weights[p.model], l.Facts.WeightBytes)
+		if old, ok := d.shown[p]; ok && old == l {
+			continue
+		}
+		d.m.Model(p.model, p.version).SetLoaded(int64(l.Bytes), metrics.Facts{
+			Quantization: l.Facts.Quantization, Architecture: l.Facts.Architecture, ContextTokens: l.Facts.ContextTokens})
+	}
+	d.showWeights(now, weights)
+	d.shown = now
+	if f, ok := now[d.defaultPair()]; ok && f.Facts.Cells > 0 {
+		d.m.SetCacheConfig(1, f.Facts.Cells)
+	}
+}
+
+// showWeights puts the weights that the versions of a model share under its base version, as long as any of them is loaded.
+func (d *Desk) showWeights(now map[pair]Loaded, weights map[string]uint64) {
+	for p := range d.shown {
+		if _, ok := weights[p.model]; !ok {
+			d.m.Model(p.model, api.BaseVersion).SetMemory(0)
+		}
+	}
+	for model, bytes := range weights {
+		if bytes > 0 {
+			d.m.Model(model, api.BaseVersion).SetMemory(int64(bytes))
+		}
+	}
+}
+
+// loadedNow is what is loaded at any engine; where two have it, as the newer one says.
+func (d *Desk) loadedNow() map[pair]Loaded {
+	all := make(map[pair]Loaded)
+	for _, e := range d.engines {
+		for p, l := range e.loaded {
+			all[p] = l
+		}
+	}
+	return all
+}
+
+func (d *Desk) defaultPair() pair {
+	if !d.names.known() {
+		return pair{}
+	}
+	model, version, err := d.names.resolve(d.o, "", "")
+	if err != nil {
+		return pair{}
+	}
+	return pair{model, version}
+}
+
+// showAdapters tells the metrics which versions run and wait.
+func (d *Desk) showAdapters(now time.Time) {
+	running, waiting := make(map[string]bool), make(map[string]bool)
+	for _, en := range d.entries {
+		if en.version == "" || en.version == api.BaseVersion {
+			continue
+		}
+		name := pair{en.model, en.version}.String()
+		if en.state == streaming {
+			running[name] = true
+		} else {
+			waiting[name] = true
+		}
+	}
+	r, w := keys(running), keys(waiting)
+	if said := join(r, w); said != d.adapters {
+		d.adapters = said
+		d.m.SetAdapters(d.names.cacheSize, r, w, now)
+	}
+}
+
+func keys(set map[string]bool) []string {
+	names := make([]string, 0, len(set))
+	for name := range set {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}

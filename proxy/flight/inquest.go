@@ -1,0 +1,104 @@
+package flight
+
+import (
+	"time"
+
+	"tandem/proxy/api"
+)
+
+// grave is what is known of the engine that was lost last, until the next one tells how it died.
+type grave struct {
+	instance    uint64
+	attachedFor time.Duration
+	progress    bool
+	near        []mourner
+}
+
+// mourner was at an engine when it died and had got no token there.
+type mourner struct {
+	en    *entry
+	alone bool
+}
+
+// inquest reads in a new engine's hello how the one before it died, and holds it against whom it may concern: a model that was being
+// loaded, or else the requests that got no token there.
+func (d *Desk) inquest(h Hello, now time.Time) {
+	g := d.graves
+	d.graves = grave{}
+	if g.instance == 0 || g.instance == h.Instance || !h.LastExit.fault() || !h.LastExit.about(g.attachedFor) {
+		return
+	}
+	if !g.progress {
+		d.loop.died(now)
+	}
+	if h.LastExit.LoadingModel != "" {
+		d.diedLoading(pair{h.LastExit.LoadingModel, h.LastExit.LoadingVersion}, now)
+	} else {
+		for _, m := range g.near {
+			d.strike(m, now)
+		}
+	}
+	if d.loop.on(now) {
+		d.log.Error("engines die without progress, ending what waits", "deaths", loopDeaths, "window", loopWindow)
+		d.endWaiting(now)
+	}
+}
+
+// strike holds a death against a request that may have caused it.
+func (d *Desk) strike(m mourner, now time.Time) {
+	en := m.en
+	if en.state != waiting && en.state != suspect {
+		return
+	}
+	en.strikes++
+	switch {
+	case en.strikes >= quarantineAt && m.alone:
+		d.log.Error("request killed the engine repeatedly and is refused from now on", "request_id", en.req.ID, "deaths", en.strikes, "for", d.o.QuarantineTTL)
+		d.refused.refuse(en.model, en.version, en.req.Infer, now.Add(d.o.QuarantineTTL))
+		d.m.Quarantined()
+		en.replayed = true
+		d.finish(en, nil, api.Quarantined(), now)
+	case en.strikes >= suspectAt:
+		d.queue.Remove(en.id)
+		en.move(struck)
+		d.queue.Push(en.item())
+	}
+}
+
+// diedLoading holds a death against a model.
+func (d *Desk) diedLoading(p pair, now time.Time) {
+	d.m.Model(p.model, p.version).LoadFailed("engine_crash")
+	if !d.refused.died(p, now, d.o.QuarantineTTL) {
+		return
+	}
+	d.log.Error("engines died loading a model, it is refused from now on", "model", p.model, "version", p.version, "for", d.o.QuarantineTTL)
+	for _, en := range d.sorted() {
+		if !en.state.atEngine() && en.model == p.model && en.version == p.version {
+			d.finish(en, nil, api.ModelLoadFailed(p.model, p.version, "engine_crash").After(d.o.QuarantineTTL), now)
+		}
+	}
+}
+
+// endWaiting answers everything that waits for an engine.
+func (d *Desk) endWaiting(now time.Time) {
+	for _, en := range d.sorted() {
+		switch {
+		case en.state.atEngine():
+		case en.firstSent.IsZero():
+			d.finish(en, nil, api.EngineUnavailable(loopWindow), now)
+		default:
+			d.finish(en, nil, api.EngineCrashed(loopWindow), now)
+		}
+	}
+}
+
+// replayFailure is the value of llm_requests_replayed_total{result} for an error.
+func replayFailure(err *api.Error) string {
+	switch err.Type {
+	case api.TypeModelChanged:
+		return "model_changed"
+	case api.TypeQuarantined:
+		return "quarantined"
+	}
+	return "failed"
+}

@@ -1,0 +1,146 @@
+package flight
+
+import (
+	"slices"
+	"time"
+
+	"tandem/proxy/queue"
+)
+
+// target is the engine that a request for a model goes to: the newest that lists it, one that is about to leave only when there is no
+// other. Nil: none can serve it now.
+func (d *Desk) target(p pair) *engine {
+	var leaving *engine
+	for _, e := range slices.Backward(d.engines) {
+		switch {
+		case !e.serves(p):
+		case !e.draining:
+			return e
+		case leaving == nil:
+			leaving = e
+		}
+	}
+	return leaving
+}
+
+// pump hands waiting requests to engines for as long as there is credit. The caller holds mu.
+func (d *Desk) pump(now time.Time) {
+	for d.queue.Len() > 0 && len(d.engines) > 0 {
+		it, ok := d.queue.Next(d.verdict)
+		if !ok {
+			return
+		}
+		en := d.entries[it.ID]
+		d.send(d.target(pair{en.model, en.version}), en, now)
+	}
+}
+
+// verdict of the first item of a line: what the pure credit says for the engine that it would go to.
+func (d *Desk) verdict(it queue.Item) queue.Verdict {
+	p := pair{it.Base, it.Version}
+	e := d.target(p)
+	if e == nil {
+		return queue.Skip
+	}
+	base := e.bases[it.Base]
+	c := credit{
+		sequences: base.sequences, outstanding: base.outstanding, replaysOut: base.replays,
+		tokenless: e.tokenless, suspectOut: e.suspect != nil, replayBytes: e.replayBytes,
+		replaysWait: d.queue.HasBase(queue.Replay, it.Base),
+	}
+	if it.Class == queue.Replay {
+		c.itemBytes = d.entries[it.ID].rec.ReplayBytes()
+	}
+	if d.refused.shy(p) {
+		c.shy = true
+		c.othersWait = e.tokenless > base.tokenless || d.queue.HasOther(queue.Replay, it.Base)
+	}
+	return c.verdict(it.Class)
+}
+
+// send hands a request to an engine.
+func (d *Desk) send(e *engine, en *entry, now time.Time) {
+	again := en.attempt > 0
+	if en.firstSent.IsZero() {
+		en.firstSent = now
+	}
+	en.alone = en.state == suspect
+	en.move(released)
+	en.at, en.sentAt, en.gainedHere = e, now, false
+	base := e.bases[en.model]
+	base.outstanding++
+	base.tokenless++
+	e.tokenless++
+	e.count++
+	if en.alone {
+		e.suspect = en
+	}
+	if again {
+		en.replayed = true
+		base.replays++
+		en.frameBytes = en.rec.ReplayBytes()
+		e.replayBytes += en.frameBytes
+	}
+	e.bases[en.model] = base
+	e.link.Infer(en.submission(now, d.o.ReplaySteps))
+}
+
+// gained notes the first token, or the end, of a request at its engine: it no longer counts as one that may be killing it.
+func (d *Desk) gained(en *entry) {
+	if en.gainedHere {
+		return
+	}
+	en.gainedHere = true
+	e := en.at
+	base := e.bases[en.model]
+	base.tokenless--
+	e.tokenless--
+	if en.attempt > 0 {
+		base.replays--
+	}
+	e.bases[en.model] = base
+	if e.suspect == en {
+		e.suspect = nil
+	}
+}
+
+// delivered takes the frame of a replay off the account: the engine has it.
+func (d *Desk) delivered(en *entry) {
+	en.at.replayBytes -= en.frameBytes
+	en.frameBytes = 0
+}
+
+// leave takes a request off its engine's accounts, if it is at one.
+func (d *Desk) leave(en *entry) {
+	if !en.state.atEngine() {
+		return
+	}
+	d.gained(en)
+	d.delivered(en)
+	e := en.at
+	base := e.bases[en.model]
+	base.outstanding--
+	e.bases[en.model] = base
+	e.count--
+	en.at = nil
+}
+
+// requeue takes a request back from an engine that is gone or gave it up. Its attempt rises, so that what still comes meets the fence.
+func (d *Desk) requeue(en *entry, now time.Time) {
+	d.leave(en)
+	en.move(lost)
+	en.attempt++
+	en.waitingSince = now
+	if en.pausedAt.IsZero() {
+		en.pausedAt = now
+	}
+	d.queue.Push(en.item())
+}
+
+// replayEnded counts how sending a request again went, once.
+func (d *Desk) replayEnded(en *entry, result string) {
+	if en.replayed {
+		en.replayed = false
+		d.m.Replayed(result)
+	}
+}

@@ -1,0 +1,34 @@
+package flight
+
+import (
+	"testing"
+
+	"tandem/proxy/api"
+)
+
+func TestEndingOf(t *testing.T) {
+	whole := &Result{FinishReason: "length"}
+	tests := []struct {
+		name    string
+		result  *Result
+		err     *api.Error
+		outcome Outcome
+		want    ending
+	}{
+		{"delivered", whole, nil, Delivered, ending{"length", ""}},
+		{"whole, but the client left", whole, nil, ClientGone, ending{"cancelled", "cancelled"}},
+		{"whole, but not deliverable", whole, nil, Failed, ending{"error", "internal"}},
+		{"client left half-way", nil, api.Cancelled(), ClientGone, ending{"cancelled", "cancelled"}},
+		{"cancelled by a stopping proxy", nil, api.Cancelled(), Failed, ending{"cancelled", "cancelled"}},
+		{"failed", nil, api.DeadlineExceeded(1), Failed, ending{"error", "deadline_exceeded"}},
+		{"failed, and the client left as well", nil, api.DeadlineExceeded(1), ClientGone, ending{"cancelled", "cancelled"}},
+		{"settled before anything came", nil, nil, Failed, ending{"error", "internal"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := endingOf(tt.result, tt.err, tt.outcome); got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,103 @@
+package flight
+
+import (
+	"context"
+	"time"
+
+	"tandem/proxy/api"
+)
+
+// Run looks after deadlines until ctx ends and every request is settled. When ctx ends, what isn't done is answered with an error.
+func (d *Desk) Run(ctx context.Context) {
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	stop := ctx.Done()
+	for {
+		select {
+		case <-stop:
+			stop = nil
+			d.close()
+		case <-ticker.C:
+			d.tick(time.Now())
+		}
+		if stop == nil && d.idle() {
+			return
+		}
+	}
+}
+
+// close answers everything that isn't done.
+func (d *Desk) close() {
+	now := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.draining = true
+	for _, en := range d.sorted() {
+		d.fail(en, api.Draining(), now)
+	}
+	d.dismiss()
+	d.gauges()
+}
+
+func (d *Desk) idle() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.unsettled == 0
+}
+
+// tick ends what waited too long.
+func (d *Desk) tick(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	w := waits{now: now, options: &d.o}
+	if len(d.engines) == 0 {
+		w.awaySince = d.awaySince
+	}
+	for _, en := range d.entries {
+		if err := w.over(en); err != nil {
+			d.fail(en, err, now)
+		}
+	}
+	d.refused.sweep(now)
+	d.dismiss()
+	d.pump(now)
+	d.gauges()
+	d.showAdapters(now)
+}
+
+// waits decides whether a request has waited too long.
+type waits struct {
+	now       time.Time
+	awaySince time.Time // zero while an engine is connected
+	options   *Options
+}
+
+// over gives the error that ends the request now, or nil.
+func (w waits) over(en *entry) *api.Error {
+	switch {
+	case !en.deadline.IsZero() && !w.now.Before(en.deadline):
+		return en.late(w.now)
+	case en.state == queued && !w.awaySince.IsZero() && w.since(later(en.waitingSince, w.awaySince)) >= w.options.EngineWait:
+		return api.EngineUnavailable(retryEngineAfter)
+	case (en.state == waiting || en.state == suspect) && w.since(en.waitingSince) >= w.options.ReplayWait:
+		return api.EngineCrashed(retryEngineAfter)
+	case en.state == sent && w.loadOver(en):
+		return api.ModelLoadFailed(en.model, en.version, "timeout").After(retryEngineAfter)
+	}
+	return nil
+}
+
+// loadOver tells whether a request has waited too long for its model's load.
+func (w waits) loadOver(en *entry) bool {
+	_, loading := en.at.loading[pair{en.model, en.version}]
+	return loading && w.since(en.sentAt) >= w.options.ModelLoadWait
+}
+
+func (w waits) since(t time.Time) time.Duration { return w.now.Sub(t) }
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
