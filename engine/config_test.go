@@ -7,7 +7,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tandem/engine/batch"
+	"tandem/engine/metrics"
 )
+
+// The executor and the metrics can't import each other; here they meet.
+var _ batch.Observer = (*metrics.Metrics)(nil)
 
 func TestConfigDefaults(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", "/caches")
