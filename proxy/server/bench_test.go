@@ -1,0 +1,187 @@
+package server
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"tandem/proxy/api"
+	"tandem/proxy/flight"
+)
+
+// The server of a benchmark is a process of its own, so that its CPU time is told apart from the load's. It is this test program again.
+const benchServerEnv = "TANDEM_BENCH_SERVER"
+
+// TestBenchServer is not a test: it serves for the benchmarks below until its standard input ends.
+func TestBenchServer(t *testing.T) {
+	kind := os.Getenv(benchServerEnv)
+	if kind == "" {
+		t.Skip("serves for benchmarks")
+	}
+	desk := instant()
+	if kind == "stream" {
+		desk.admit = func(r flight.Request) (flight.Answer, *api.Error) {
+			a := newAnswer(r)
+			go func() {
+				for range *r.Infer.MaxNewTokens {
+					a.say(" token")
+					time.Sleep(time.Millisecond)
+				}
+				a.end(*r.Infer.MaxNewTokens)
+			}()
+			return a, nil
+		}
+	}
+	d := openDoor(t, desk, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(io.Discard, nil)) })
+	fmt.Println("listening", d.address)
+	input := bufio.NewReader(os.Stdin)
+	for {
+		if _, err := input.ReadString('\n'); err != nil {
+			return
+		}
+		var used syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println("cpu", time.Duration(used.Utime.Nano()+used.Stime.Nano()))
+	}
+}
+
+// benchServer is the other process.
+type benchServer struct {
+	b       *testing.B
+	address string
+	in      io.WriteCloser
+	out     *bufio.Reader
+}
+
+func startBenchServer(b *testing.B, kind string) *benchServer {
+	b.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestBenchServer$")
+	cmd.Env = append(os.Environ(), benchServerEnv+"="+kind)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	s := &benchServer{b: b, in: in, out: bufio.NewReader(out)}
+	s.address = s.line("listening ")
+	b.Cleanup(func() {
+		in.Close()
+		_, _ = io.Copy(io.Discard, s.out)
+		_ = cmd.Wait()
+	})
+	return s
+}
+
+func (s *benchServer) line(prefix string) string {
+	s.b.Helper()
+	for {
+		line, err := s.out.ReadString('\n')
+		if err != nil {
+			s.b.Fatal(err)
+		}
+		if rest, ok := strings.CutPrefix(line, prefix); ok {
+			return strings.TrimSpace(rest)
+		}
+	}
+}
+
+func (s *benchServer) cpu() time.Duration {
+	s.b.Helper()
+	if _, err := io.WriteString(s.in, "\n"); err != nil {
+		s.b.Fatal(err)
+	}
+	used, err := time.ParseDuration(s.line("cpu "))
+	if err != nil {
+		s.b.Fatal(err)
+	}
+	return used
+}
+
+// load runs n requests over connections and returns the CPU time that the server took.
+func (s *benchServer) load(connections, n int, request string) time.Duration {
+	jobs := make(chan struct{}, n)
+	for range n {
+		jobs <- struct{}{}
+	}
+	close(jobs)
+	before := s.cpu()
+	var done sync.WaitGroup
+	for range connections {
+		done.Go(func() {
+			c, err := net.Dial("tcp", s.address)
+			if err != nil {
+				s.b.Error(err)
+				return
+			}
+			defer c.Close()
+			r := bufio.NewReader(c)
+			for range jobs {
+				if err := exchangeOnce(c, r, request); err != nil {
+					s.b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	done.Wait()
+	return s.cpu() - before
+}
+
+func exchangeOnce(c net.Conn, r *bufio.Reader, request string) error {
+	if _, err := io.WriteString(c, request); err != nil {
+		return err
+	}
+	response, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if _, err := io.Copy(io.Discard, response.Body); err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %d", response.StatusCode)
+	}
+	return nil
+}
+
+// BenchmarkUnary reports the CPU time of the proxy for a request at 64 connections, with a desk that answers at once.
+func BenchmarkUnary(b *testing.B) {
+	s := startBenchServer(b, "instant")
+	s.load(64, 2000, rawInfer(question, "HTTP/1.1"))
+	b.ResetTimer()
+	used := s.load(64, b.N, rawInfer(question, "HTTP/1.1"))
+	b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-µs/request")
+}
+
+// BenchmarkStream reports the CPU time of the proxy for an event, over 64 streams that get a token each millisecond; the timer of
+// the fake that makes the tokens is part of it.
+func BenchmarkStream(b *testing.B) {
+	const tokens, streams = 200, 64
+	s := startBenchServer(b, "stream")
+	request := rawInfer(strings.Replace(streamed(question), ":32", ":"+strconv.Itoa(tokens), 1), "HTTP/1.1")
+	n := max(1, b.N/tokens)
+	b.ResetTimer()
+	used := s.load(streams, n, request)
+	b.ReportMetric(float64(used.Microseconds())/float64(n*tokens), "cpu-µs/event")
+}
