@@ -346,6 +346,7 @@ func prompt(seed, n int) []Token {
 	p := make([]Token, n)
 	for i := range p {
 		p[i] = Token(1 + (seed*31+i*7+i*i)%63)
+		seed = seed/3 + seed%3*1000
 	}
 	return p
 }

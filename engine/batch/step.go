@@ -151,7 +151,8 @@ func (e *Executor) settle(b *base, q *sequence, s *Slice, now time.Duration) int
 
 // stepFailed deals with a sequence that couldn't be decoded.
 func (e *Executor) stepFailed(b *base, q *sequence, err error) {
-	if errors.Is(err, ErrNoCells) && q.preempted < noCellsTries && b.sched.others(q) {
+	shared := b.sched.others(q) || len(b.plan.preempted) > 0
+	if errors.Is(err, ErrNoCells) && q.preempted < noCellsTries && shared {
 		b.sched.preempt(q, &b.plan)
 		e.preempted(b, q)
 		return
