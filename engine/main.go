@@ -1,0 +1,185 @@
+// The engine of Tandem: it owns the hardware, loads models and decodes. It listens on nothing; it dials the proxy's socket, and may die at
+// any moment without a client noticing more than a pause.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"tandem/engine/supervise"
+	"tandem/schema/settings"
+)
+
+// Set by the linker.
+var (
+	version  = "1.0.0"
+	revision = "unknown"
+)
+
+func build() string { return version + "+" + revision }
+
+const usage = `Usage: tandem-engine COMMAND [SETTINGS]
+
+Commands:
+  serve        run the engine (the default)
+  supervise    run the engine as a child, start it again when it dies or hangs
+  healthcheck  --live or --started: ask the running engine by its heartbeat; exit code 0 when it is
+  licenses     print the licences of what this program contains
+  version      print versions
+
+`
+
+// Exit codes.
+const (
+	codeFailed = 1
+	codeUsage  = supervise.UsageCode
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) }
+
+// run does one command and gives the exit code.
+func run(args, environ []string, stdout, stderr io.Writer) int {
+	command := "serve"
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		command, args = args[0], args[1:]
+	}
+	if command == "version" {
+		args = []string{"--version"}
+	}
+	var ask supervise.Health
+	if command == "healthcheck" {
+		ask, args = healthFlag(args)
+	}
+	switch command {
+	case "serve", "supervise", "healthcheck", "version":
+	case "licenses":
+		fmt.Fprint(stdout, licences)
+		return 0
+	default:
+		fmt.Fprintf(stderr, "tandem-engine: unknown command %q; see tandem-engine --help\n", command)
+		return codeUsage
+	}
+	c, err := loadConfig(args, environ)
+	switch {
+	case errors.Is(err, settings.ErrHelp):
+		fmt.Fprint(stdout, usage)
+		if err := settings.WriteUsage(stdout, settings.Engine); err != nil {
+			return codeFailed
+		}
+		return 0
+	case errors.Is(err, settings.ErrVersion):
+		fmt.Fprintf(stdout, "tandem-engine %s\nllama.cpp %s\n", build(), libraryCommit())
+		return 0
+	case err != nil:
+		fmt.Fprintf(stderr, "tandem-engine: the settings can't be used:\n%v\n", err)
+		return codeUsage
+	}
+	log := newLog(c, stderr)
+	for _, w := range c.Warnings {
+		log.Warn(w)
+	}
+	switch command {
+	case "healthcheck":
+		return healthcheck(c, ask, stdout)
+	case "supervise":
+		return runSupervisor(c, args, environ, log)
+	}
+	return runEngine(c, log)
+}
+
+func newLog(c *Config, w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogJSON {
+		return slog.New(slog.NewJSONHandler(w, options)).With("program", "engine")
+	}
+	return slog.New(slog.NewTextHandler(w, options)).With("program", "engine")
+}
+
+// healthFlag takes the healthcheck's own flag out of the arguments.
+func healthFlag(args []string) (supervise.Health, []string) {
+	ask := supervise.Live
+	var rest []string
+	for _, a := range args {
+		switch strings.TrimLeft(a, "-") {
+		case "live":
+		case "started":
+			ask = supervise.Started
+		default:
+			rest = append(rest, a)
+		}
+	}
+	return ask, rest
+}
+
+func healthcheck(c *Config, ask supervise.Health, stdout io.Writer) int {
+	if err := supervise.Check(c.Socket, ask, c.StallTimeout); err != nil {
+		fmt.Fprintln(stdout, err)
+		return codeFailed
+	}
+	fmt.Fprintln(stdout, "ok")
+	return 0
+}
+
+func runSupervisor(c *Config, args, environ []string, log *slog.Logger) int {
+	program, err := os.Executable()
+	if err != nil {
+		log.Error("the supervisor can't find its own program", "err", err)
+		return codeFailed
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	err = supervise.Run(supervise.Options{
+		Program: program, Args: append([]string{"serve"}, args...), Env: environ, Socket: c.Socket,
+		StallTimeout: c.StallTimeout, DrainTimeout: c.DrainTimeout, Signals: signals, Log: log,
+	})
+	if errors.As(err, &supervise.UsageError{}) {
+		return codeUsage
+	}
+	if err != nil {
+		log.Error("supervisor ends", "err", err)
+		return codeFailed
+	}
+	return 0
+}
+
+// runEngine serves until a signal: the first one starts a drain, the second one ends it.
+func runEngine(c *Config, log *slog.Logger) int {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	e, err := start(c, log)
+	if err != nil {
+		log.Error("engine can't start", "err", err)
+		return codeFailed
+	}
+	got := <-signals
+	log.Info("asked to end", "signal", got.String())
+	ctx, cancel := context.WithTimeoutCause(context.Background(), c.DrainTimeout, errors.New("DRAIN_TIMEOUT passed"))
+	defer cancel()
+	ctx, hurry := context.WithCancelCause(ctx)
+	defer hurry(nil)
+	go func() {
+		select {
+		case <-signals:
+			hurry(errors.New("a second signal came"))
+		case <-ctx.Done():
+		}
+	}()
+	if err := e.drain(ctx); err != nil {
+		log.Warn("the drain was cut short", "err", err)
+	}
+	if err := e.close(); err != nil {
+		log.Error("engine ends untidily", "err", err)
+		return codeFailed
+	}
+	log.Info("engine ended")
+	return 0
+}

@@ -1,0 +1,79 @@
+//go:build llama
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"strings"
+
+	"tandem/engine/batch"
+	"tandem/engine/devices"
+	"tandem/engine/link"
+	"tandem/engine/llama"
+	"tandem/engine/metrics"
+)
+
+// samplerVersion goes into the numerics id: it moves with any change of how tokens are drawn.
+const samplerVersion = "gumbel-1"
+
+// newComputer loads llama.cpp's backends, or gives the mock when that was asked for.
+func newComputer(c *Config, executor *batch.Executor, log *slog.Logger) (computer, error) {
+	if c.Mock {
+		log.Warn("ENGINE_MOCK is set: answers are made up")
+		return mockComputer(c), nil
+	}
+	backend, err := llama.New(llama.Options{
+		BackendDir: c.BackendDir, Logger: log.With("library", "llama.cpp"),
+		OnDevice: func(ctx context.Context, call func()) error {
+			return executor.Do(ctx, func() error { call(); return nil })
+		},
+		Threads: c.Threads, GPULayers: c.GPULayers, MainGPU: c.MainGPU, OneGPU: c.OneGPU, GPUSplit: c.GPUSplit,
+	})
+	if err != nil {
+		return computer{}, err
+	}
+	out := computer{backend: backend, device: "cpu", sample: func(m *metrics.Metrics) { sampleDevices(m, backend) }}
+	for _, d := range backend.Devices() {
+		out.devices = append(out.devices, link.Device{Name: d.Name, Backend: d.Backend, MemoryTotal: uint64(d.TotalBytes), MemoryFree: uint64(d.FreeBytes)})
+		if d.GPU && c.GPULayers != 0 {
+			out.device = d.Backend
+		}
+		log.Info("device", "name", d.Name, "description", d.Description, "backend", d.Backend, "memory", d.TotalBytes)
+	}
+	out.numerics = numerics(out.device)
+	if out.device == "cpu" {
+		out.fits = func(bytes int64) bool {
+			m, err := devices.Host()
+			return err != nil || m.Fits(uint64(bytes), c.MemoryWatermark) // where nobody tells, loading is the test
+		}
+	}
+	return out, nil
+}
+
+// numerics names what decides which token follows: the library, its backends' instruction sets, the device and our sampler.
+func numerics(device string) string {
+	h := fnv.New64a()
+	fmt.Fprint(h, llama.BuildInfo(), device, samplerVersion)
+	return fmt.Sprintf("llama-%s-%016x", device, h.Sum64())
+}
+
+// sampleDevices brings the gauges of accelerators up to date; the CPU's memory is the host's.
+func sampleDevices(m *metrics.Metrics, backend *llama.Backend) {
+	for _, d := range backend.Devices() {
+		if d.GPU {
+			m.SetDevice(metrics.Device{
+				Name: d.Name, Description: d.Description, Backend: d.Backend,
+				UsedBytes: uint64(max(d.TotalBytes-d.FreeBytes, 0)), TotalBytes: uint64(d.TotalBytes),
+			})
+		}
+	}
+}
+
+// libraryCommit takes the release and commit out of the library's description.
+func libraryCommit() string {
+	info, _, _ := strings.Cut(llama.BuildInfo(), ";")
+	return strings.TrimPrefix(info, "llama.cpp ")
+}

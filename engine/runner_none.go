@@ -1,0 +1,21 @@
+//go:build !llama
+
+package main
+
+import (
+	"log/slog"
+
+	"tandem/engine/batch"
+)
+
+// newComputer gives the mock: this program was built without llama.cpp.
+func newComputer(c *Config, _ *batch.Executor, log *slog.Logger) (computer, error) {
+	if c.Mock {
+		log.Warn("ENGINE_MOCK is set: answers are made up")
+	} else {
+		log.Warn("this program was built without llama.cpp (build tag llama): answers are made up, as with ENGINE_MOCK")
+	}
+	return mockComputer(c), nil
+}
+
+func libraryCommit() string { return "none" }
