@@ -56,7 +56,6 @@ type Config struct {
 	DefaultModelSet bool // somebody set it; otherwise the demo model may take its place
 	DefaultVersion  string
 	CacheSize       int
-	Preload         []string // model, model@version or default
 
 	APIKeyHeader string
 	APIKeysFile  string
@@ -74,7 +73,6 @@ type Config struct {
 	EngineWait         time.Duration
 	EngineStallTimeout time.Duration
 	ModelLoadWait      time.Duration
-	ModelLoadStall     time.Duration
 	ReplayWait         time.Duration
 	ReplayDecode       bool // token by token instead of one prefill
 	QuarantineTTL      time.Duration
@@ -126,8 +124,7 @@ func (c *Config) readMonitoring(v *settings.Values) {
 func (c *Config) readModels(v *settings.Values) {
 	c.DefaultModel, c.DefaultModelSet = v.String("DEFAULT_MODEL"), v.IsSet("DEFAULT_MODEL")
 	c.DefaultVersion, c.CacheSize = v.String("DEFAULT_VERSION"), v.Int("CACHE_SIZE")
-	c.Preload = v.List("PRELOAD")
-	c.ModelLoadWait, c.ModelLoadStall = v.Duration("MODEL_LOAD_WAIT"), v.Duration("MODEL_LOAD_STALL")
+	c.ModelLoadWait = v.Duration("MODEL_LOAD_WAIT")
 }
 
 func (c *Config) readEngine(v *settings.Values) {

@@ -43,11 +43,11 @@ var table = []Setting{
 	{Env: "MODELS_DIR", Path: "models.dir", Kind: String, Default: "/models", Owner: Engine, Help: "Directory of installed models: <org>/<name>/model.gguf with versions/<version>.gguf."},
 	{Env: "CACHE_DIR", Path: "models.cache_dir", Kind: String, Owner: Engine, Help: "Directory for unpacked files and checksums. Empty: tandem in the user's cache directory."},
 	{Env: "DEMO_MODEL", Path: "models.demo", Kind: Enum, Default: "auto", Choices: []string{"auto", "true", "false"}, Owner: Engine, Help: "Offer the built-in demo model; auto: only while no model is installed."},
-	{Env: "PRELOAD", Path: "models.preload", Kind: List, Default: "default", Owner: Both, check: checkPreload, Help: "Models to load at start, as model or model@version; default stands for DEFAULT_MODEL."},
+	{Env: "PRELOAD", Path: "models.preload", Kind: List, Default: "default", Owner: Engine, check: checkPreload, Help: "Models to load at start, as model or model@version; default stands for DEFAULT_MODEL."},
 	{Env: "MEMORY_HIGH_WATERMARK", Path: "models.memory_high_watermark", Kind: Float, Default: "0.8", Min: "0.1", Max: "1", Owner: Engine, Help: "Share of a device's memory that models may fill; over it the least recently used one goes, or the load is refused."},
 	{Env: "MODEL_LOAD_WAIT", Path: "models.load_wait", Kind: Duration, Default: "10m", Min: "1s", Max: "24h", Owner: Both, Help: "How long a load may take, and a request waits for its model while the engine reports progress of the load."},
 	{Env: "MODEL_BUSY_WAIT", Path: "models.busy_wait", Kind: Duration, Default: "30s", Min: "0", Max: "24h", Owner: Engine, Help: "How long a model waits for a place in the cache while all loaded ones are in use; then 503 model_busy."},
-	{Env: "MODEL_LOAD_STALL", Path: "models.load_stall", Kind: Duration, Default: "5m", Min: "1s", Max: "24h", Owner: Both, Help: "A load without progress for this long counts as hung."},
+	{Env: "MODEL_LOAD_STALL", Path: "models.load_stall", Kind: Duration, Default: "5m", Min: "1s", Max: "24h", Owner: Engine, Help: "A load without progress for this long counts as hung."},
 
 	{Env: "API_KEY_HEADER", Path: "security.api_key_header", Kind: String, Default: "X-API-Key", Owner: Proxy, check: checkHeader, Help: "Header that carries the API key; Authorization: Bearer works as well."},
 	{Env: "API_KEYS_FILE", Path: "security.api_keys_file", Kind: String, Owner: Proxy, Help: "File of API keys (YAML, SHA-256 only), read again when it changes. Make entries with: tandem-proxy keys new NAME."},
