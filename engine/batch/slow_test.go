@@ -1,0 +1,116 @@
+package batch
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// grammar marks a request whose draws the fake makes slow.
+func grammar(r *Request) *Request {
+	r.Sampling.Grammar = "root ::= [a-z]+"
+	return r
+}
+
+func slowFake() *fakeRunner {
+	f := newFake(roomy)
+	f.slow = func(s Sampling) bool { return s.Grammar != "" }
+	return f
+}
+
+func TestSlowSamplersDoNotHoldUpOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c := slowFake(), newCollector(t)
+		f.cost = func(int) time.Duration { return time.Millisecond }
+		f.draw = func(int) error { time.Sleep(100 * time.Millisecond); return nil }
+		e := start(t, f, Options{Workers: 2})
+		fast := c.request(1, endless, 300)
+		var slow []*Request
+		for id := uint64(2); id < 6; id++ { // more of them than workers
+			slow = append(slow, grammar(c.request(id, prompt(int(id), 7), 5)))
+			submit(t, e, slow[len(slow)-1])
+		}
+		submit(t, e, fast)
+		checkAnswer(t, fast, c.wait(1))
+		for _, s := range c.answers[requestKey{1, 0}].steps[1:] {
+			if s.SinceLast > time.Millisecond {
+				t.Fatalf("token %d of the fast one took %s", s.Index, s.SinceLast)
+			}
+		}
+		for _, r := range slow {
+			a := c.wait(r.ID)
+			checkAnswer(t, r, a)
+			if a.took != a.summary.Prefill+a.summary.Decode || a.took < 500*time.Millisecond {
+				t.Errorf("tokens took %s, %+v", a.took, a.summary)
+			}
+		}
+	})
+}
+
+func TestEndsWhileDrawing(t *testing.T) {
+	for name, tc := range map[string]struct {
+		end  func(e *Executor)
+		want FinishReason
+	}{
+		"cancel":   {func(e *Executor) { e.Cancel(1, 0) }, FinishCancelled},
+		"deadline": {func(*Executor) { time.Sleep(time.Second) }, FinishDeadline},
+		"close":    {func(e *Executor) { go e.Close(context.Background()) }, FinishCancelled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, c := slowFake(), newCollector(t)
+				unblock := make(chan struct{})
+				f.draw = func(int) error { <-unblock; return nil }
+				e := start(t, f, Options{})
+				r := grammar(c.request(1, prompt(1, 5), 5))
+				r.Timeout = time.Second
+				submit(t, e, r)
+				synctest.Wait() // the worker draws
+				tc.end(e)
+				synctest.Wait()
+				a := c.of(1, 0)
+				select {
+				case <-a.done:
+				default:
+					t.Fatal("the summary waits for the draw")
+				}
+				select {
+				case <-a.released:
+					t.Fatal("released while a worker uses the sampler")
+				default:
+				}
+				close(unblock)
+				if c.wait(1).summary.Reason != tc.want {
+					t.Errorf("%+v", a.summary)
+				}
+			})
+		})
+	}
+}
+
+func TestSamplerErrors(t *testing.T) {
+	f, c := slowFake(), newCollector(t)
+	f.draw = func(index int) error {
+		if index == 2 {
+			return ErrGrammarTooComplex
+		}
+		return nil
+	}
+	e := start(t, f, Options{})
+	submit(t, e, grammar(c.request(1, endless, 5)))
+	if a := c.wait(1); a.summary.Failure.Code != FailGrammarTooHard || len(a.tokens) != 2 {
+		t.Errorf("draw: %d tokens, %+v", len(a.tokens), a.summary)
+	}
+	if err := e.Do(context.Background(), func() error { f.build = errBroken; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	submit(t, e, grammar(c.request(2, endless, 5)))
+	if a := c.wait(2); a.summary.Failure.Code != FailInternal {
+		t.Errorf("build of a grammar: %+v", a.summary)
+	}
+	if err := e.Submit(c.request(3, endless, 5)); !errors.Is(err, errBroken) {
+		t.Errorf("build of a plain sampler: %v", err)
+	}
+}
