@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/valyala/fasthttp"
+
 	"tandem/proxy/api"
 	"tandem/proxy/flight"
 )
@@ -29,22 +32,33 @@ func TestBenchServer(t *testing.T) {
 	if kind == "" {
 		t.Skip("serves for benchmarks")
 	}
+	if kind == "bare" {
+		serveBare(t)
+		return
+	}
 	desk := instant()
 	if kind == "stream" {
-		desk.admit = func(r flight.Request) (flight.Answer, *api.Error) {
-			a := newAnswer(r)
-			go func() {
-				for range *r.Infer.MaxNewTokens {
-					a.say(" token")
-					time.Sleep(time.Millisecond)
-				}
-				a.end(*r.Infer.MaxNewTokens)
-			}()
-			return a, nil
-		}
+		desk.admit = stepper(t.Context())
 	}
 	d := openDoor(t, desk, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(io.Discard, nil)) })
-	fmt.Println("listening", d.address)
+	reportCPU(t, d.address)
+}
+
+// serveBare is fasthttp with a constant answer: what sockets and HTTP cost on this machine at this moment.
+func serveBare(t *testing.T) {
+	ln, err := Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare := &fasthttp.Server{Handler: func(ctx *fasthttp.RequestCtx) { ctx.SetBodyString(question) }}
+	go func() { _ = bare.Serve(ln) }()
+	reportCPU(t, ln.Addr().String())
+	_ = bare.Shutdown()
+}
+
+// reportCPU says where the server is, and its CPU time for every line on standard input.
+func reportCPU(t *testing.T, address string) {
+	fmt.Println("listening", address)
 	input := bufio.NewReader(os.Stdin)
 	for {
 		if _, err := input.ReadString('\n'); err != nil {
@@ -55,6 +69,36 @@ func TestBenchServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Println("cpu", time.Duration(used.Utime.Nano()+used.Stime.Nano()))
+	}
+}
+
+// stepper gives every answer in hand a token each millisecond, from one goroutine, as an engine's steps arrive.
+func stepper(ctx context.Context) func(flight.Request) (flight.Answer, *api.Error) {
+	var mu sync.Mutex
+	left := make(map[*fakeAnswer]int)
+	go func() {
+		ticker := time.NewTicker(time.Millisecond)
+		defer ticker.Stop()
+		for ctx.Err() == nil {
+			<-ticker.C
+			mu.Lock()
+			for a, n := range left {
+				if left[a] = n - 1; n == 0 {
+					a.end(*a.request.Infer.MaxNewTokens)
+					delete(left, a)
+					continue
+				}
+				a.say(" token")
+			}
+			mu.Unlock()
+		}
+	}()
+	return func(r flight.Request) (flight.Answer, *api.Error) {
+		a := newAnswer(r)
+		mu.Lock()
+		left[a] = *r.Infer.MaxNewTokens
+		mu.Unlock()
+		return a, nil
 	}
 }
 
@@ -166,16 +210,20 @@ func exchangeOnce(c net.Conn, r *bufio.Reader, request string) error {
 }
 
 // BenchmarkUnary reports the CPU time of the proxy for a request at 64 connections, with a desk that answers at once.
-func BenchmarkUnary(b *testing.B) {
-	s := startBenchServer(b, "instant")
+func BenchmarkUnary(b *testing.B) { benchUnary(b, "instant") }
+
+// BenchmarkBare is the same with an HTTP server that does nothing.
+func BenchmarkBare(b *testing.B) { benchUnary(b, "bare") }
+
+func benchUnary(b *testing.B, kind string) {
+	s := startBenchServer(b, kind)
 	s.load(64, 2000, rawInfer(question, "HTTP/1.1"))
 	b.ResetTimer()
 	used := s.load(64, b.N, rawInfer(question, "HTTP/1.1"))
 	b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-µs/request")
 }
 
-// BenchmarkStream reports the CPU time of the proxy for an event, over 64 streams that get a token each millisecond; the timer of
-// the fake that makes the tokens is part of it.
+// BenchmarkStream reports the CPU time of the proxy for an event, over 64 streams that get a token each millisecond.
 func BenchmarkStream(b *testing.B) {
 	const tokens, streams = 200, 64
 	s := startBenchServer(b, "stream")
