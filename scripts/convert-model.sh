@@ -15,7 +15,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/native/source.sh"
 
 # As the release's requirements ask for; gguf comes from the release itself.
-packages=(torch==2.11.0 'numpy~=2.2.6' transformers==4.57.6 sentencepiece==0.2.1 'protobuf>=4.21,<5' pyyaml==6.0.3)
+packages=(torch==2.11.0 'numpy~=2.2.6' transformers==4.57.6 sentencepiece==0.2.3 'protobuf>=4.21,<5' pyyaml==6.0.3)
 
 say() { printf 'convert: %s\n' "$*" >&2; }
 die() {
