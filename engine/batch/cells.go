@@ -1,5 +1,7 @@
 package batch
 
+import "slices"
+
 // The part of the scheduler that knows where KV cells and slots go: admission, kept prefixes, preemption.
 
 // admission gives a waiting sequence a slot.
@@ -21,7 +23,7 @@ func (s *scheduler) admit() (admission, bool) {
 	if !ok {
 		return admission{}, false
 	}
-	s.waiting = append(s.waiting[:0], s.waiting[1:]...)
+	s.waiting = slices.Delete(s.waiting, 0, 1)
 	s.slots[a.slot] = slot{seq: q}
 	q.stage, q.slot = stageReady, a.slot
 	q.filled = a.keep + a.copy
@@ -89,8 +91,8 @@ func (s *scheduler) takeSlot(empty, oldest int) int {
 	return oldest
 }
 
-// longestPrefix finds the slot that shares most cells with the sequence: same adapter, live or kept. The last token is never taken from
-// the cache, since its logits are needed.
+// longestPrefix finds the slot that shares most cells with the sequence: same adapter, live or kept; a version that was loaded again is
+// another adapter. The last token is never taken from the cache, since its logits are needed.
 func (s *scheduler) longestPrefix(q *sequence) (at, common int) {
 	at = -1
 	if !s.limits.Prefix {

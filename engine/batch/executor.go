@@ -37,8 +37,8 @@ type Observer interface {
 	DecodeError(base, code string)
 }
 
-// Executor decodes for all bases of one device. Its methods may be called from any goroutine, but not from Sink.Emit, Request.Release or
-// a function given to Do.
+// Executor decodes for all bases of one device. Its methods may be called from any goroutine; those that wait (Do, Attach, Detach, Close)
+// not from Sink.Emit, Request.Release or a function given to Do.
 type Executor struct {
 	opts  Options
 	epoch time.Time // readings of the clock are durations since then
@@ -239,7 +239,8 @@ func (e *Executor) Detach(ctx context.Context, key string) error {
 	return fmt.Errorf("detach %s: %w", key, context.Cause(ctx))
 }
 
-// Submit hands a request over; it never waits for a step. After an error the request is still the caller's and Release isn't called.
+// Submit hands a request over; it never waits for a step. Its Sink must be comparable, a pointer say. After an error the request is still
+// the caller's and Release isn't called.
 func (e *Executor) Submit(r *Request) error {
 	b, err := e.reserve(r)
 	if err != nil {

@@ -6,6 +6,7 @@ const (
 	paceSmoothing   = 0.3 // weight of the newest step
 	minPromptTokens = 16  // a prompt gets on even where decoding alone takes longer than the target
 	firstPrompt     = 128 // prompt tokens of a step while their price is unknown
+	tellingPrompt   = 64  // prompt tokens of a step whose price counts in full
 	quietFactor     = 8   // a step may take this many targets while nobody waits for a next token
 )
 
@@ -34,14 +35,18 @@ func (p *pace) budget(decodes int, waited bool) int {
 // measured takes in one step of so many decoding sequences and prompt tokens.
 func (p *pace) measured(decodes, prompts int, took time.Duration) {
 	ns := float64(took)
-	switch {
-	case prompts == 0 && decodes > 0:
-		smooth(&p.decode, ns)
-	case prompts > 0 && decodes == 0:
-		smooth(&p.perPrompt, ns/float64(prompts))
-	case prompts > 0:
-		smooth(&p.perPrompt, max(ns-p.decode, 1)/float64(prompts))
+	if prompts == 0 {
+		if decodes > 0 {
+			smooth(&p.decode, ns, paceSmoothing)
+		}
+		return
 	}
+	if decodes > 0 {
+		ns = max(ns-p.decode, 1)
+	}
+	// A few tokens cost mostly the fixed part of a step and say little about the price of many.
+	weight := paceSmoothing * min(1, float64(prompts)/tellingPrompt)
+	smooth(&p.perPrompt, ns/float64(prompts), weight)
 }
 
 // predict is how long such a step would take; 0 while unknown.
@@ -53,10 +58,10 @@ func (p *pace) predict(decodes, prompts int) time.Duration {
 	return time.Duration(ns)
 }
 
-func smooth(mean *float64, sample float64) {
+func smooth(mean *float64, sample, weight float64) {
 	if *mean == 0 {
 		*mean = sample
 		return
 	}
-	*mean += paceSmoothing * (sample - *mean)
+	*mean += weight * (sample - *mean)
 }

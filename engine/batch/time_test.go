@@ -1,0 +1,168 @@
+package batch
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c := newFake(Limits{Cells: 4096, Sequences: 1, SequenceMax: 512, StepTokens: 64}), newCollector(t)
+		f.cost = func(int) time.Duration { return 10 * time.Millisecond }
+		e := start(t, f, Options{})
+		began := time.Now()
+		decoding, waiting := c.request(1, endless, 300), c.request(2, endless, 300)
+		decoding.Timeout, waiting.Timeout = 205*time.Millisecond, 105*time.Millisecond
+		submit(t, e, decoding)
+		submit(t, e, waiting)
+		a := c.wait(2)
+		if took := time.Since(began); a.summary.Reason != FinishDeadline || took > 120*time.Millisecond || len(a.tokens) != 0 {
+			t.Errorf("waiting: after %s, %d tokens, %+v", took, len(a.tokens), a.summary)
+		}
+		if a.summary.Queue < 105*time.Millisecond || a.summary.Prefill+a.summary.Decode != 0 {
+			t.Errorf("durations of the waiting one: %+v", a.summary)
+		}
+		a = c.wait(1)
+		if took := time.Since(began); a.summary.Reason != FinishDeadline || took > 220*time.Millisecond || len(a.tokens) == 0 {
+			t.Errorf("decoding: after %s, %d tokens, %+v", took, len(a.tokens), a.summary)
+		}
+	})
+}
+
+func TestDurationsAddUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c := newFake(roomy), newCollector(t)
+		f.cost = func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+		e := start(t, f, Options{StepTokens: 16})
+		first, second := c.request(1, endless, 20), c.request(2, prompt(3, 100), 10)
+		submit(t, e, first)
+		c.onToken = func(s StepToken) {
+			if s.ID == 1 && s.Index == 4 {
+				if err := e.Submit(second); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		began := time.Now()
+		a := c.wait(1)
+		total := time.Since(began)
+		if sum := a.summary; a.took != sum.Prefill+sum.Decode || sum.Queue+a.took != total {
+			t.Errorf("tokens took %s, request %s, summary %+v", a.took, total, sum)
+		}
+		if a.summary.Prefill != 10*time.Millisecond {
+			t.Errorf("prefill of 10 tokens at 1 ms took %s", a.summary.Prefill)
+		}
+		for i, s := range a.steps[1:5] {
+			if s.SinceLast != time.Millisecond {
+				t.Errorf("token %d took %s", i+1, s.SinceLast)
+			}
+		}
+		if b := c.wait(2); b.took != b.summary.Prefill+b.summary.Decode {
+			t.Errorf("tokens took %s, summary %+v", b.took, b.summary)
+		}
+	})
+}
+
+func TestLongPromptDoesNotHoldUpOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c := newFake(Limits{Cells: 100_000, Sequences: 8, SequenceMax: 60_000, StepTokens: 2048}), newCollector(t)
+		f.cost = func(n int) time.Duration { return 5*time.Millisecond + time.Duration(n)*100*time.Microsecond }
+		e := start(t, f, Options{TargetStep: 20 * time.Millisecond})
+		var longest atomic.Int64
+		began := make(chan struct{})
+		c.onToken = func(s StepToken) {
+			if s.ID == 1 && s.Index == 20 {
+				close(began)
+			}
+			if s.ID == 1 && s.Index > 20 {
+				longest.Store(max(longest.Load(), int64(s.SinceLast)))
+			}
+		}
+		submit(t, e, c.request(1, endless, 300))
+		<-began
+		submit(t, e, c.request(2, prompt(1, 50_000), 1))
+		short := c.request(3, prompt(2, 8), 1)
+		submit(t, e, short)
+		checkAnswer(t, short, c.wait(3))
+		if q := c.answers[requestKey{3, 0}].summary; q.Prefill > 100*time.Millisecond {
+			t.Errorf("the short prompt behind the long one took %s", q.Prefill)
+		}
+		c.wait(1)
+		if got := time.Duration(longest.Load()); got > 40*time.Millisecond {
+			t.Errorf("longest gap between two tokens is %s, the target was 20ms", got)
+		}
+		e.Cancel(2, 0)
+		c.wait(2)
+	})
+}
+
+func TestTwoBasesShareTheDeviceByTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cheap, dear, c := newFake(roomy), newFake(roomy), newCollector(t)
+		cheap.cost = func(int) time.Duration { return 10 * time.Millisecond }
+		dear.cost = func(int) time.Duration { return 40 * time.Millisecond }
+		e := start(t, cheap, Options{})
+		if err := e.Attach(context.Background(), "dear", dear); err != nil {
+			t.Fatal(err)
+		}
+		var at [3]int
+		c.onToken = func(s StepToken) { at[s.ID]++ }
+		a, b := c.request(1, endless, 300), c.request(2, endless, 300)
+		b.Base = "dear"
+		submit(t, e, a)
+		submit(t, e, b)
+		time.Sleep(4 * time.Second)
+		c.mu.Lock()
+		n, m := at[1], at[2]
+		c.mu.Unlock()
+		if n < 170 || n > 230 || m < 40 || m > 60 {
+			t.Errorf("in 4 s the cheap base made %d tokens (want 200), the dear one %d (want 50)", n, m)
+		}
+		e.Cancel(1, 0)
+		e.Cancel(2, 0)
+		c.wait(1)
+		c.wait(2)
+	})
+}
+
+func TestHeartbeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c := newFake(roomy), newCollector(t)
+		hang := make(chan struct{})
+		f.fail = func(Adapter, []Slice) error { <-hang; return nil }
+		e := start(t, f, Options{StallFloor: 5 * time.Second})
+		was := e.Beat()
+		time.Sleep(time.Second)
+		is := e.Beat()
+		if is.Counter == was.Counter || is.Phase != PhaseIdle || is.Age > time.Second || is.Budget != 5*time.Second {
+			t.Errorf("idle: %+v, then %+v", was, is)
+		}
+		submit(t, e, c.request(1, prompt(1, 5), 1))
+		synctest.Wait()
+		was = e.Beat()
+		time.Sleep(6 * time.Second)
+		is = e.Beat()
+		if is.Counter != was.Counter || is.Phase != PhaseStep || is.Age < 6*time.Second || is.Age <= is.Budget {
+			t.Errorf("a step that hangs: %+v, then %+v", was, is)
+		}
+		close(hang)
+		c.wait(1)
+	})
+}
+
+func TestBudgetFollowsPredictedStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c := newFake(roomy), newCollector(t)
+		f.cost = func(int) time.Duration { return 3 * time.Second }
+		e := start(t, f, Options{StallFloor: 5 * time.Second})
+		submit(t, e, c.request(1, endless, 10))
+		time.Sleep(20 * time.Second)
+		if b := e.Beat(); b.Budget != stallFactor*3*time.Second {
+			t.Errorf("steps of 3 s, budget %s", b.Budget)
+		}
+		c.wait(1)
+	})
+}
