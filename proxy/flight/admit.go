@@ -58,7 +58,9 @@ type outage struct {
 
 // New makes a desk. Nothing happens on its own before Run.
 func New(o Options) *Desk {
-	o = o.withDefaults()
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
 	d := &Desk{
 		o: o, m: o.Metrics, log: o.Log,
 		entries:   make(map[uint64]*entry),
@@ -97,15 +99,22 @@ func (d *Desk) Admit(_ context.Context, r Request) (Answer, *api.Error) {
 	if en.rec = d.journal.Open(need); en.rec == nil {
 		return nil, api.NewError(api.TypeQueueFull, "the memory for requests in flight is taken; try again later").After(retryFullAfter)
 	}
-	if d.queue.Push(en.item()) != queue.Taken {
+	d.entries[en.id] = en
+	if d.canGo(en) {
+		d.send(d.target(pair{en.model, en.version}), en, now)
+	} else if d.queue.Push(en.item()) != queue.Taken {
+		delete(d.entries, en.id)
 		en.rec.Close()
 		return nil, api.QueueFull(d.o.QueueCapacity, retryFullAfter)
 	}
-	d.entries[en.id] = en
 	d.unsettled++
-	d.pump(now)
 	d.gauges()
 	return en, nil
+}
+
+// canGo tells whether a new request needs no place in the queue: there is credit, and nobody waits who goes first.
+func (d *Desk) canGo(en *entry) bool {
+	return !d.queue.Has(queue.Suspect) && !d.queue.HasBase(queue.Fresh, en.model) && d.verdict(en.item()) == queue.Go
 }
 
 func (d *Desk) newEntry(r Request, now time.Time) *entry {

@@ -86,7 +86,21 @@ func newBench(t *testing.T, o Options) *bench {
 	if o.DefaultModel == "" {
 		o.DefaultModel = "demo"
 	}
+	orElse(&o.QueueCapacity, 256)
+	orElse(&o.QueueMaxBytes, 64<<20)
+	orElse(&o.JournalMaxBytes, 256<<20)
+	orElse(&o.EngineWait, 10*time.Second)
+	orElse(&o.ModelLoadWait, 10*time.Minute)
+	orElse(&o.ReplayWait, 10*time.Minute)
+	orElse(&o.QuarantineTTL, 10*time.Minute)
 	return &bench{Desk: New(o), t: t}
+}
+
+func orElse[T comparable](value *T, otherwise T) {
+	var zero T
+	if *value == zero {
+		*value = otherwise
+	}
 }
 
 func demoCatalog() *Catalog {

@@ -169,7 +169,7 @@ func (d *Desk) Catalog(link Engine, c *Catalog) {
 		d.names = e.names
 		d.m.SetCacheSize(c.CacheSize)
 	}
-	d.everReady = true
+	d.readyNow()
 	if !d.outage.since.IsZero() && !d.outage.work {
 		d.recovered(now)
 	}
@@ -179,6 +179,15 @@ func (d *Desk) Catalog(link Engine, c *Catalog) {
 	d.dismiss()
 	d.pump(now)
 	d.gauges()
+}
+
+// readyNow notes that an engine could serve: it has said what it has, and isn't just loading the default model.
+func (d *Desk) readyNow() {
+	def := d.defaultPair()
+	if d.everReady || !d.names.known() || slices.ContainsFunc(d.engines, func(e *engine) bool { _, loading := e.loading[def]; return loading }) {
+		return
+	}
+	d.everReady = true
 }
 
 // setLoaded takes over what an engine says is in its cache.

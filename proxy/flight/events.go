@@ -43,6 +43,7 @@ func (d *Desk) Event(link Engine, ev ModelEvent) {
 		delete(e.loaded, p)
 		mm.Evicted(ev.Reason)
 	}
+	d.readyNow()
 	d.showLoaded()
 	d.pump(now)
 }

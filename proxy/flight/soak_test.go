@@ -136,7 +136,7 @@ func (s *soak) serveClient(c *client) {
 func BenchmarkStep(b *testing.B) {
 	const streams = 256
 	quiet := slog.New(slog.DiscardHandler)
-	d := New(Options{DefaultModel: "demo", Log: quiet, Metrics: metrics.New(metrics.Options{Log: quiet}), QueueCapacity: streams, JournalMaxBytes: 1 << 40})
+	d := New(Options{DefaultModel: "demo", Log: quiet, Metrics: metrics.New(metrics.Options{Log: quiet}), QueueCapacity: streams, QueueMaxBytes: 1 << 20, JournalMaxBytes: 1 << 40})
 	f := &fakeEngine{}
 	d.Attached(f, Hello{Instance: 1})
 	d.Catalog(f, &Catalog{Models: []Model{{Name: "demo"}}})
@@ -168,6 +168,9 @@ func BenchmarkStep(b *testing.B) {
 			a.Take(buf)
 		}
 		b.StartTimer()
+	}
+	if f.hangup != "" {
+		b.Fatal(f.hangup)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/streams, "ns/token")
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tandem/proxy/api"
+	"tandem/proxy/queue"
 )
 
 // endsAfter waits for the answer and says when it came, in fake time.
@@ -225,5 +226,37 @@ func TestStoppingAnswersWhatIsLeft(t *testing.T) {
 	a.Settle(Failed)
 	if !b.idle() {
 		t.Error("not idle after the last one was settled")
+	}
+}
+
+func TestQueueOfNoLength(t *testing.T) {
+	b := newBench(t, Options{QueueMaxBytes: 1})
+	b.o.QueueCapacity = 0
+	b.queue = queue.New(queue.Limits{})
+	if _, err := b.Admit(t.Context(), infer(nil)); err == nil || err.Type != api.TypeQueueFull {
+		t.Errorf("without an engine: %v", err)
+	}
+	f := b.attach(LastExit{})
+	for range unloadedAhead {
+		b.admit(nil)
+	}
+	if _, err := b.Admit(t.Context(), infer(nil)); err == nil || err.Type != api.TypeQueueFull || len(f.infers) != unloadedAhead {
+		t.Errorf("without credit: %v, %d went", err, len(f.infers))
+	}
+}
+
+func TestReadyOnceTheDefaultModelIsNotLoading(t *testing.T) {
+	b := newBench(t, Options{})
+	f := &fakeEngine{}
+	b.Attached(f, Hello{Instance: 1})
+	c := demoCatalog()
+	c.Loaded = []Loaded{{Model: "demo", Version: "v1.0", Loading: true}}
+	b.Catalog(f, c)
+	if s := b.Status(); s.EverReady || len(s.Loading) != 1 || s.DefaultLoaded {
+		t.Errorf("ready while the default model loads: %+v", s)
+	}
+	b.Event(f, ModelEvent{Kind: EventLoaded, Model: "demo", Version: "v1.0"})
+	if s := b.Status(); !s.EverReady || len(s.Loading) != 0 || !s.DefaultLoaded {
+		t.Errorf("not ready after the load: %+v", s)
 	}
 }
