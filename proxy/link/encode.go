@@ -1,0 +1,160 @@
+package link
+
+import (
+	"tandem/proxy/flight"
+	"tandem/schema"
+)
+
+// inferFrame is a submission that is written when its turn has come.
+type inferFrame flight.Submission
+
+// frameBytes is about what a request costs in a frame besides its texts and token ids.
+const frameBytes = 512
+
+// Size implements wire.Later.
+func (s *inferFrame) Size() int {
+	n := frameBytes + len(s.Prompt) + len(s.System) + len(s.JSONSchema) + 4*len(s.Generated)
+	if s.Rendered != nil {
+		n += 4*len(s.Rendered.PromptTokens) + len(s.Rendered.Grammar) + len(s.Rendered.ParserState)
+	}
+	return n
+}
+
+// Release implements wire.Later.
+func (s *inferFrame) Release() {}
+
+// Build implements wire.Later. A replay carries the text as well: an engine whose model changed meanwhile renders it anew when no token
+// was generated.
+func (s *inferFrame) Build(f schema.Frame) error {
+	f.SetId(s.ID)
+	f.SetAttempt(s.Attempt)
+	to, err := f.NewInfer()
+	if err != nil {
+		return err
+	}
+	to.SetRaw(s.Raw)
+	to.SetMaxNewTokens(uint32(s.MaxNewTokens))
+	to.SetTimeoutNs(uint64(max(s.Timeout, 0)))
+	to.SetOwner(s.Owner)
+	w := writing{}
+	w.text(to.SetModel, s.Model)
+	w.text(to.SetVersion, s.Version)
+	w.text(to.SetTraceparent, s.Traceparent)
+	w.text(to.SetRequestKey, s.RequestID)
+	w.data(to.SetPrompt, []byte(s.Prompt))
+	w.data(to.SetSystem, []byte(s.System))
+	w.data(to.SetJsonSchema, s.JSONSchema)
+	if w.err != nil {
+		return w.err
+	}
+	if err := writeTexts(to.NewStops, s.Stops); err != nil {
+		return err
+	}
+	if err := writeSampling(to, &s.Sampling); err != nil {
+		return err
+	}
+	return s.writeReplay(to)
+}
+
+func (s *inferFrame) writeReplay(to schema.InferRequest) error {
+	if s.Rendered == nil {
+		return nil
+	}
+	to.SetCountCache(false)
+	to.SetReplay(schema.ReplayMode_prefill)
+	if s.ReplaySteps {
+		to.SetReplay(schema.ReplayMode_decode)
+	}
+	if err := writeIDs(to.NewGenerated, s.Generated); err != nil {
+		return err
+	}
+	rendered, err := to.NewRendered()
+	if err != nil {
+		return err
+	}
+	if err := writeIDs(rendered.NewPromptTokens, s.Rendered.PromptTokens); err != nil {
+		return err
+	}
+	if err := writeTexts(rendered.NewStops, s.Rendered.Stops); err != nil {
+		return err
+	}
+	w := writing{}
+	w.text(rendered.SetGrammar, s.Rendered.Grammar)
+	w.data(rendered.SetParserState, s.Rendered.ParserState)
+	w.data(to.SetExpectRevision, s.ExpectRevision)
+	return w.err
+}
+
+// writeSampling sets what was given and marks it as present.
+func writeSampling(to schema.InferRequest, s *flight.Sampling) error {
+	out, err := to.NewSampling()
+	if err != nil {
+		return err
+	}
+	present := uint32(0)
+	put(&present, 0, s.Temperature, out.SetTemperature)
+	put(&present, 1, s.TopK, out.SetTopK)
+	put(&present, 2, s.TopP, out.SetTopP)
+	put(&present, 3, s.MinP, out.SetMinP)
+	put(&present, 4, s.RepeatPenalty, out.SetRepeatPenalty)
+	out.SetPresent(present)
+	out.SetChoice(s.Choice)
+	seeds, err := out.NewSeeds(1)
+	if err != nil {
+		return err
+	}
+	seeds.Set(0, s.Seed)
+	return nil
+}
+
+func put[T any](present *uint32, ordinal int, v *T, set func(T)) {
+	if v != nil {
+		*present |= 1 << ordinal
+		set(*v)
+	}
+}
+
+func writeIDs[L interface{ Set(int, int32) }](alloc func(int32) (L, error), ids []int32) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	list, err := alloc(int32(len(ids)))
+	if err != nil {
+		return err
+	}
+	for i, id := range ids {
+		list.Set(i, id)
+	}
+	return nil
+}
+
+func writeTexts[L interface{ Set(int, string) error }](alloc func(int32) (L, error), texts []string) error {
+	if len(texts) == 0 {
+		return nil
+	}
+	list, err := alloc(int32(len(texts)))
+	if err != nil {
+		return err
+	}
+	for i, text := range texts {
+		if err := list.Set(i, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writing keeps the first error of several setters. Empty values are left out: they read the same.
+type writing struct{ err error }
+
+func (w *writing) text(set func(string) error, v string) {
+	if w.err == nil && v != "" {
+		w.err = set(v)
+	}
+}
+
+func (w *writing) data(set func([]byte) error, v []byte) {
+	if w.err == nil && len(v) > 0 {
+		w.err = set(v)
+	}
+}

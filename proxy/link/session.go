@@ -1,0 +1,285 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tandem/proxy/flight"
+	"tandem/schema"
+	"tandem/schema/wire"
+)
+
+// session is one connection with an engine. It implements flight.Engine. Its reader alone calls the board, so that what the board hears
+// is in the order of the frames, and Lost comes last.
+type session struct {
+	link *Listener
+	conn *wire.Conn
+	dec  decoder // the reader's
+	work sync.WaitGroup
+	raw  net.Conn      // under conn
+	over chan struct{} // closed when the reader has ended
+	exit chan string   // a place for one: the reason to tell the engine before closing
+
+	heard  atomic.Bool  // a frame came since the last tick
+	pinged atomic.Int64 // when the ping under way was sent, in Unix ns; 0: none
+
+	mu     sync.Mutex
+	reason string // why we closed; empty: we didn't
+	calls  map[uint64]chan reply
+	lastID uint64
+}
+
+var _ flight.Engine = (*session)(nil)
+
+func newSession(l *Listener, raw net.Conn) *session {
+	return &session{link: l, raw: raw, conn: wire.New(raw, l.o.Wire), over: make(chan struct{}), exit: make(chan string, 1), calls: make(map[uint64]chan reply)}
+}
+
+// errGoAway ends a session because the engine said so.
+var errGoAway = errors.New("the engine ends the connection")
+
+// run greets, serves and ends the session. It is the reader.
+func (s *session) run() {
+	l := s.link
+	hello, err := s.greet()
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			l.o.Log.Warn("greeting an engine failed", "error", err)
+		}
+		flushAndClose(s.conn, clip(err.Error()))
+		s.count(0, 0)
+		return
+	}
+	l.o.Board.Attached(s, hello)
+	s.work.Go(s.tick)
+	err = s.read()
+	close(s.over)
+	s.failCalls()
+	if errors.Is(err, wire.ErrProtocol) {
+		flushAndClose(s.conn, clip(err.Error()))
+	} else {
+		_ = s.conn.Close() // only wakes what still waits to write
+	}
+	s.work.Wait()
+	l.o.Board.Lost(s, flight.Loss{Reason: s.lossReason(err), Err: err})
+}
+
+// greet reads the engine's hello, takes a place and answers with ours.
+func (s *session) greet() (flight.Hello, error) {
+	l := s.link
+	var h flight.Hello
+	if err := s.conn.SetReadDeadline(time.Now().Add(l.o.HelloTimeout)); err != nil {
+		return h, fmt.Errorf("limit wait for hello: %w", err)
+	}
+	frame, release, err := s.conn.Read()
+	if err != nil {
+		return h, err
+	}
+	err = wire.Guard(func() (err error) {
+		h, err = decodeHello(frame)
+		return err
+	})
+	release()
+	if err != nil {
+		return h, err
+	}
+	if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
+		return h, fmt.Errorf("end wait for hello: %w", err)
+	}
+	if err := l.seat(s); err != nil {
+		return h, err
+	}
+	return h, s.conn.SendControl(l.hello)
+}
+
+func (s *session) read() error {
+	for {
+		frame, release, err := s.conn.Read()
+		if err != nil {
+			return err
+		}
+		s.heard.Store(true)
+		err = wire.Guard(func() error { return s.dec.decode(frame) })
+		if err != nil {
+			release()
+			return fmt.Errorf("%w: read frame: %w", wire.ErrProtocol, err)
+		}
+		err = s.report(&s.dec)
+		release()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// report passes a decoded frame on. Members that this build doesn't know are for newer proxies.
+func (s *session) report(d *decoder) error {
+	b := s.link.o.Board
+	switch d.kind {
+	case schema.Frame_Which_step:
+		b.Step(s, &d.step)
+	case schema.Frame_Which_accepted:
+		b.Accepted(s, d.id, d.attempt, &d.accepted)
+	case schema.Frame_Which_stats:
+		b.Stats(s, &d.stats)
+	case schema.Frame_Which_event:
+		b.Event(s, d.event)
+	case schema.Frame_Which_catalog:
+		b.Catalog(s, &d.catalog)
+	case schema.Frame_Which_pong:
+		s.ponged()
+		b.Beats(s, d.beats)
+	case schema.Frame_Which_draining:
+		b.Draining(s, d.grace, d.replacement)
+	case schema.Frame_Which_moved:
+		b.Moved(s)
+	case schema.Frame_Which_reply:
+		s.replied(d.id, d.reply)
+	case schema.Frame_Which_goAway:
+		return fmt.Errorf("%w: %s", errGoAway, clip(d.reason))
+	}
+	return nil
+}
+
+// tick pings, counts bytes and judges silence by its own ticks: a proxy that was itself stopped for a while has not ticked, and the
+// reader has drained the socket long before enough ticks came.
+func (s *session) tick() {
+	t := time.NewTicker(pingEvery)
+	defer t.Stop()
+	silent := 0
+	allowed := max(1, int(s.link.o.StallTimeout/pingEvery))
+	var in, out uint64
+	for {
+		select {
+		case <-s.over:
+			s.count(in, out)
+			return
+		case text := <-s.exit:
+			flushAndClose(s.conn, text)
+			continue
+		case <-t.C:
+		}
+		in, out = s.count(in, out)
+		if s.heard.Swap(false) {
+			silent = 0
+		} else if silent++; silent >= allowed {
+			s.leave("stall", "no answer to pings")
+		}
+		s.ping()
+	}
+}
+
+// count tells the meter what was carried since the last time.
+func (s *session) count(in, out uint64) (nowIn, nowOut uint64) {
+	nowIn, nowOut = s.conn.BytesIn(), s.conn.BytesOut()
+	s.link.o.Meter.IPCReceived(int(nowIn - in))
+	s.link.o.Meter.IPCSent(int(nowOut - out))
+	return nowIn, nowOut
+}
+
+func (s *session) ping() {
+	if s.pinged.CompareAndSwap(0, time.Now().UnixNano()) {
+		s.control(func(f schema.Frame) error { f.SetPing(); return nil })
+	}
+}
+
+func (s *session) ponged() {
+	if sent := s.pinged.Swap(0); sent != 0 {
+		s.link.o.Meter.IPCCall("ping", time.Since(time.Unix(0, sent)), "")
+	}
+}
+
+// leave closes the connection for a reason of ours, once, without waiting for it: the reader then declares the loss.
+func (s *session) leave(reason, text string) {
+	s.mu.Lock()
+	first := s.reason == ""
+	if first {
+		s.reason = reason
+	}
+	s.mu.Unlock()
+	if first {
+		s.exit <- text
+	}
+}
+
+// lossReason is one word of a closed set for what ended the reader.
+func (s *session) lossReason(err error) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.reason != "":
+		return s.reason
+	case errors.Is(err, errGoAway):
+		return "goaway"
+	case errors.Is(err, wire.ErrProtocol):
+		return "protocol"
+	case errors.Is(err, io.EOF):
+		return "eof"
+	}
+	return "error"
+}
+
+// Infer implements flight.Engine. The frame is built when its turn to be written has come.
+func (s *session) Infer(sub *flight.Submission) {
+	_ = s.conn.SendLater((*inferFrame)(sub)) // a lost connection is the reader's business
+}
+
+// Cancel implements flight.Engine. It may overtake its request; engines remember such cancels.
+func (s *session) Cancel(id uint64, attempt uint32) {
+	s.control(func(f schema.Frame) error {
+		f.SetId(id)
+		f.SetAttempt(attempt)
+		f.SetCancel()
+		return nil
+	})
+}
+
+// Drained implements flight.Engine.
+func (s *session) Drained() {
+	_ = s.conn.Send(func(f schema.Frame) error { f.SetDrained(); return nil }) // a lost connection is the reader's business
+}
+
+// Move implements flight.Engine.
+func (s *session) Move() {
+	_ = s.conn.Send(func(f schema.Frame) error { f.SetMove(); return nil }) // a lost connection is the reader's business
+}
+
+// Hangup implements flight.Engine.
+func (s *session) Hangup(reason string) { s.leave("protocol", clip(reason)) }
+
+func (s *session) control(build func(schema.Frame) error) {
+	_ = s.conn.SendControl(build) // a lost connection is the reader's business
+}
+
+// Metrics implements flight.Engine.
+func (s *session) Metrics(ctx context.Context) ([]byte, error) {
+	r, err := s.call(ctx, "metrics", func(c schema.Call) error { c.SetMetrics(); return nil })
+	return r.metrics, err
+}
+
+// Load implements flight.Engine.
+func (s *session) Load(ctx context.Context, model, version string) error {
+	_, err := s.call(ctx, "load", func(c schema.Call) error {
+		ref, err := c.NewLoad()
+		if err != nil {
+			return err
+		}
+		if err := ref.SetModel(model); err != nil {
+			return err
+		}
+		return ref.SetVersion(version)
+	})
+	return err
+}
+
+// clip shortens text for frames and logs.
+func clip(s string) string {
+	const most = 200
+	return s[:min(len(s), most)]
+}
