@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"tandem/proxy/api"
+	"tandem/proxy/auth"
+	"tandem/proxy/flight"
+	"tandem/proxy/limit"
+	"tandem/proxy/link"
+	"tandem/proxy/metrics"
+	"tandem/proxy/server"
+)
+
+// trackedIDs bounds the keys and addresses whose requests are counted one by one.
+const trackedIDs = 100_000
+
+// serve runs the proxy until ctx ends, then drains.
+func serve(ctx context.Context, p program) error {
+	c, err := loadConfig(p.args, p.environ)
+	if err != nil {
+		return err
+	}
+	keys, err := openKeys(c)
+	if err != nil {
+		return err
+	}
+	log := newLogger(p.stderr, c)
+	slog.SetDefault(log)
+	welcome(log, c, keys)
+
+	s, err := assemble(ctx, c, keys, log)
+	if err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+func newLogger(w io.Writer, c *Config) *slog.Logger {
+	o := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogJSON {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// welcome says what an operator should know at once.
+func welcome(log *slog.Logger, c *Config, keys *auth.Keys) {
+	log.Info("tandem-proxy starts", "version", version, "revision", revision)
+	for _, w := range c.Warnings {
+		log.Warn(w)
+	}
+	if keys == nil {
+		log.Warn("AUTH_DISABLED=true: everybody who reaches this server may use it")
+	} else {
+		log.Info("API keys are loaded", "keys", keys.Len())
+	}
+	if !c.DefaultModelSet {
+		log.Info("DEFAULT_MODEL is not set: the documented default where it is installed, otherwise the demo model", "default", c.DefaultModel)
+	}
+}
+
+// service is everything that runs, in the order in which it is started.
+type service struct {
+	c       *Config
+	log     *slog.Logger
+	keys    *auth.Keys // nil: off
+	metrics *metrics.Metrics
+	desk    *flight.Desk
+	link    *link.Listener
+	http    *server.Server
+	public  net.Listener
+	scrapes net.Listener // nil without METRICS_ADDR
+	admin   *admin
+}
+
+// assemble makes and opens everything; nothing is served yet. After an error nothing stays open.
+func assemble(ctx context.Context, c *Config, keys *auth.Keys, log *slog.Logger) (_ *service, err error) {
+	s := &service{c: c, log: log, keys: keys}
+	defer func() {
+		if err != nil {
+			s.abandon()
+		}
+	}()
+	s.metrics = metrics.New(s.metricsOptions())
+	s.metrics.ConfigLoaded(time.Now())
+	s.desk = flight.New(s.flightOptions())
+	if s.link, err = link.Listen(s.linkOptions()); err != nil {
+		return nil, err
+	}
+	if s.http, err = server.New(s.serverOptions()); err != nil {
+		return nil, err
+	}
+	if s.public, err = server.Listen(ctx, net.JoinHostPort(c.Host, strconv.Itoa(c.Port))); err != nil {
+		return nil, err
+	}
+	if c.MetricsAddr != "" && c.PrometheusEnabled {
+		if s.scrapes, err = server.Listen(ctx, c.MetricsAddr); err != nil {
+			return nil, err
+		}
+	}
+	if s.admin, err = startAdmin(adminSocket(c), s.http.Drain, log); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// abandon closes what assemble opened before it met an error.
+func (s *service) abandon() {
+	for _, ln := range []net.Listener{s.public, s.scrapes} {
+		if ln != nil {
+			_ = ln.Close()
+		}
+	}
+	if s.link != nil {
+		s.link.Close()
+	}
+}
+
+// run serves until ctx ends or a listener is lost, then stops everything in the order that lets answers in hand finish.
+func (s *service) run(ctx context.Context) error {
+	background, stop := context.WithCancel(context.Background())
+	defer stop()
+	var running sync.WaitGroup
+	lost := make(chan error, 3)
+	serving := func(f func() error) { running.Go(func() { lost <- f() }) }
+
+	running.Go(func() { s.desk.Run(background) })
+	serving(s.link.Serve)
+	serving(func() error { return s.http.Serve(s.public) })
+	if s.scrapes != nil {
+		serving(func() error { return s.http.ServeMetrics(s.scrapes) })
+	}
+	if s.keys != nil {
+		running.Go(func() { s.keys.Watch(background, s.keysReloaded) })
+	}
+	s.log.Info("listening", "address", s.public.Addr().String(), "engine_socket", s.c.EngineSocket)
+
+	var err error
+	select {
+	case <-ctx.Done():
+		s.log.Info("stopping", "drain_delay", s.c.DrainDelay, "drain_timeout", s.c.DrainTimeout)
+	case err = <-lost:
+		err = fmt.Errorf("a listener is lost: %w", err)
+	}
+	err = errors.Join(err, s.http.Shutdown(context.Background()))
+	s.admin.close()
+	stop()
+	s.link.Close()
+	running.Wait()
+	if err == nil {
+		s.log.Info("stopped")
+	}
+	return err
+}
+
+func (s *service) keysReloaded(r auth.Reload) {
+	if r.Err != nil {
+		s.metrics.KeyReloadFailed()
+		s.log.Error("the key file can't be used; the keys before stay in force", "error", r.Err)
+		return
+	}
+	s.metrics.ConfigLoaded(time.Now())
+	s.log.Info("API keys reloaded", "keys", r.Keys)
+}
+
+func (s *service) metricsOptions() metrics.Options {
+	c := s.c
+	return metrics.Options{
+		DefaultModel: c.DefaultModel, DefaultVersion: c.DefaultVersion, Domains: c.Domains, QueueCapacity: c.QueueCapacity, CacheSize: c.CacheSize,
+		Build:            metrics.BuildInfo{Version: version, Revision: revision},
+		SLO:              metrics.SLO{FirstToken: c.SLOFirstToken, PerToken: c.SLOPerToken, Request: c.SLORequest},
+		NativeHistograms: c.NativeHistograms, HideCustom: !c.CustomMetrics, Log: s.log,
+		// The desk is made after the metrics, and before anybody scrapes.
+		EngineText: func(ctx context.Context) ([]byte, error) { return s.desk.EngineMetrics(ctx) },
+	}
+}
+
+func (s *service) flightOptions() flight.Options {
+	c := s.c
+	return flight.Options{
+		Metrics: s.metrics, Log: s.log,
+		DefaultModel: c.DefaultModel, DefaultModelSet: c.DefaultModelSet, DefaultVersion: c.DefaultVersion,
+		QueueCapacity: c.QueueCapacity, QueueMaxBytes: c.QueueMaxBytes, JournalMaxBytes: c.JournalMaxBytes,
+		EngineWait: c.EngineWait, ModelLoadWait: c.ModelLoadWait, ReplayWait: c.ReplayWait, QuarantineTTL: c.QuarantineTTL, ReplaySteps: c.ReplayDecode,
+	}
+}
+
+func (s *service) linkOptions() link.Options {
+	return link.Options{Socket: s.c.EngineSocket, PeerUIDs: s.c.EnginePeerUIDs, Board: s.desk, Meter: s.metrics, Build: version, Log: s.log}
+}
+
+func (s *service) serverOptions() server.Options {
+	c := s.c
+	var bound []string
+	if s.keys != nil {
+		bound = s.keys.Domains()
+		for _, domain := range bound {
+			s.metrics.AllowDomain(domain)
+		}
+	}
+	return server.Options{
+		Desk: s.desk, Metrics: s.metrics, Keys: s.keys, Log: s.log, Domains: api.NewDomains(c.Domains, bound...),
+		Limits: limit.New(trackedIDs, time.Now()), DefaultLimit: c.RateLimit, RateLimitDraft: c.IETFHeaders,
+		KeyHeader: c.APIKeyHeader, MetricsPath: c.MetricsPath, Prometheus: c.PrometheusEnabled, MetricsElsewhere: c.MetricsAddr != "",
+		Request:      api.Limits{PromptBytes: c.PromptBytes},
+		MaxBodyBytes: c.MaxBodyBytes, MaxHeaderBytes: c.MaxHeaderBytes, MaxConnections: c.MaxConnections,
+		ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout, IdleTimeout: c.IdleTimeout, RequestTimeout: c.RequestTimeout,
+		StreamHeartbeat: c.StreamHeartbeat, StreamHeaderWait: c.StreamHeaderWait, EngineWait: c.EngineWait,
+		DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
+		CORSOrigins: c.CORSOrigins, TrustedProxies: c.TrustedProxies, CertFile: c.TLSCert, KeyFile: c.TLSKey,
+	}
+}

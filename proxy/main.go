@@ -1,0 +1,102 @@
+// Tandem-proxy takes inference requests over HTTP and passes them to the engine over a Unix socket. It keeps clients, keys, limits, the
+// queue, what each answer has received, and every documented metric, so that the engine may be restarted at any moment.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"tandem/schema/settings"
+)
+
+// Set by the linker.
+var (
+	version  = "1.0.0"
+	revision = "unknown"
+)
+
+const usage = `tandem-proxy: HTTP front of the Tandem inference server
+
+  tandem-proxy [serve] [--setting=value …]   serve until SIGTERM (the default)
+  tandem-proxy check-config [--setting=value …]
+                                             check settings and keys, print where each value comes from
+  tandem-proxy keys new NAME                 make an API key: the entry on stdout, the secret once on stderr
+  tandem-proxy keys hash                     read a secret from stdin, print the sha256 for an entry
+  tandem-proxy drain [--setting=value …]     turn the readiness of the running proxy off (a pod's preStop hook)
+  tandem-proxy test-monitoring [--url=URL] [--key=KEY] [--model=NAME]
+                                             drive every monitoring endpoint of a running server and check shape and numbers
+  tandem-proxy --version, --help
+
+`
+
+// program is one run of the program: what it was given and where it writes.
+type program struct {
+	args           []string
+	environ        []string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// errUsage is returned for a command line that can't be understood.
+var errUsage = errors.New("see tandem-proxy --help")
+
+var commands = map[string]func(context.Context, program) error{
+	"serve":           serve,
+	"check-config":    checkConfig,
+	"keys":            keys,
+	"drain":           drain,
+	"test-monitoring": testMonitoring,
+	"selftest":        testMonitoring,
+	"help":            help,
+	"version":         printVersion,
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	err := run(ctx, program{args: os.Args[1:], environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr})
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "tandem-proxy:", err)
+		os.Exit(1)
+	}
+}
+
+// run picks the command; the first argument that isn't a flag names it.
+func run(ctx context.Context, p program) error {
+	name := "serve"
+	if len(p.args) > 0 && !strings.HasPrefix(p.args[0], "-") {
+		name, p.args = p.args[0], p.args[1:]
+	}
+	command, ok := commands[name]
+	if !ok {
+		return fmt.Errorf("unknown command %q: %w", name, errUsage)
+	}
+	err := command(ctx, p)
+	switch {
+	case errors.Is(err, settings.ErrHelp):
+		return help(ctx, p)
+	case errors.Is(err, settings.ErrVersion):
+		return printVersion(ctx, p)
+	}
+	return err
+}
+
+func help(_ context.Context, p program) error {
+	if _, err := io.WriteString(p.stdout, usage); err != nil {
+		return fmt.Errorf("write help: %w", err)
+	}
+	return settings.WriteUsage(p.stdout, settings.Proxy)
+}
+
+func printVersion(_ context.Context, p program) error {
+	_, err := fmt.Fprintf(p.stdout, "tandem-proxy %s (revision %s, %s %s/%s)\n", version, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}
