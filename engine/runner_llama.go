@@ -26,11 +26,9 @@ func newComputer(c *Config, executor *batch.Executor, log *slog.Logger) (compute
 		return mockComputer(c), nil
 	}
 	backend, err := llama.New(llama.Options{
-		BackendDir: c.BackendDir, Logger: log.With("library", "llama.cpp"),
-		OnDevice: func(ctx context.Context, call func()) error {
-			return executor.Do(ctx, func() error { call(); return nil })
-		},
-		Threads: c.Threads, GPULayers: c.GPULayers, MainGPU: c.MainGPU, OneGPU: c.OneGPU, GPUSplit: c.GPUSplit,
+		BackendDir: c.BackendDir, Logger: slog.New(chatty{log.Handler()}),
+		OnDevice: executor.Do,
+		Threads:  c.Threads, GPULayers: c.GPULayers, MainGPU: c.MainGPU, OneGPU: c.OneGPU, GPUSplit: c.GPUSplit,
 	})
 	if err != nil {
 		return computer{}, err
@@ -58,6 +56,25 @@ func numerics(device string) string {
 	h := fnv.New64a()
 	fmt.Fprint(h, llama.BuildInfo(), device, samplerVersion)
 	return fmt.Sprintf("llama-%s-%016x", device, h.Sum64())
+}
+
+// chatty makes the library's information, a hundred lines a load, debug output.
+type chatty struct{ slog.Handler }
+
+func (h chatty) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.Handler.Enabled(ctx, demoted(level))
+}
+
+func (h chatty) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = demoted(r.Level)
+	return h.Handler.Handle(ctx, r)
+}
+
+func demoted(level slog.Level) slog.Level {
+	if level == slog.LevelInfo {
+		return slog.LevelDebug
+	}
+	return level
 }
 
 // sampleDevices brings the gauges of accelerators up to date; the CPU's memory is the host's.

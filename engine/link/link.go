@@ -249,7 +249,7 @@ func (l *Link) drained() {
 
 // greet exchanges the first frames. The connection isn't used by anybody else yet.
 func greet(conn *wire.Conn, id *Identity) error {
-	if err := conn.Send(id.write); err != nil {
+	if err := conn.SendControl(id.write); err != nil {
 		return err
 	}
 	if err := conn.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
