@@ -3,7 +3,7 @@
 package llama
 
 /*
-#cgo CXXFLAGS: -std=c++17 -O3
+#cgo CXXFLAGS: -std=c++17 -O3 -Wno-psabi
 #cgo LDFLAGS: -lllama-common -lllama -lggml -lggml-base -lm -Wl,-rpath,$ORIGIN/lib
 #include <stdlib.h>
 #include "shim.h"

@@ -13,7 +13,7 @@
 #include <vector>
 
 #if defined(__x86_64__) && defined(__gnu_linux__)
-#define TDM_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#define TDM_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define TDM_CLONES
 #endif
@@ -45,100 +45,185 @@ struct tdm_sampler {
     // scratch, kept between draws
     std::vector<float>       block_max;
     std::vector<float>       weight;
+    std::vector<int32_t>     places;
     std::vector<saved_logit> saved;
     std::vector<candidate>   candidates;
 };
 
 // ---- the pass over the row -------------------------------------------------------------------------------------------------------
 
-// e^x for x <= 0 by a polynomial of degree 4 on the fraction; relative error below 5e-5. Written for the vectoriser.
-static inline __attribute__((always_inline)) float fast_exp(float x) {
-    const float y = std::max(x * 1.44269504f, -126.0f);
-    const float shifted = y + 12582912.0f; // 1.5 * 2^23: rounds to an integer in the low bits
-    const float f = y - (shifted - 12582912.0f);
-    float p = 0.0096181291f;
-    p = p * f + 0.0555041087f;
-    p = p * f + 0.2402265070f;
-    p = p * f + 0.6931471806f;
-    p = p * f + 1.0f;
-    int32_t bits, scale;
-    memcpy(&bits, &p, 4);
-    memcpy(&scale, &shifted, 4);
-    bits += (int32_t) ((uint32_t) scale << 23);
-    memcpy(&p, &bits, 4);
-    return p;
+// Eight lanes, which the compiler maps to what the clone's instruction set has.
+typedef float    lanes __attribute__((vector_size(32), aligned(4)));
+typedef int32_t  ints __attribute__((vector_size(32)));
+typedef uint32_t words __attribute__((vector_size(32)));
+
+#define TDM_INLINE static inline __attribute__((always_inline))
+#define TDM_INLINE_MEMBER inline __attribute__((always_inline))
+
+TDM_INLINE lanes load(const float * p) { return *(const lanes *) p; }
+
+TDM_INLINE lanes larger(lanes a, lanes b) { return a > b ? a : b; }
+
+static const float LOG2_E = 1.44269504f;
+
+// 2^y for y <= 0 by a polynomial on the fraction: of degree 4 with a relative error below 6e-5, or of degree 2 with one below 2.3e-3.
+template <bool PRECISE> TDM_INLINE lanes fast_exp2(lanes y) {
+    const lanes magic = (lanes){} + 12582912.0f; // 1.5 * 2^23: rounds to an integer in the low bits
+    y                 = larger(y, (lanes){} - 126.0f);
+    const lanes whole = y + magic;
+    const lanes f     = y - (whole - magic);
+    const lanes p     = PRECISE ? (((f * 0.0096181291f + 0.0555041087f) * f + 0.2402265070f) * f + 0.6931471806f) * f + 1.0f
+                                : (f * 0.2420353f + 0.7036012f) * f + 1.0f;
+    return (lanes) ((ints) p + ((ints) whole << 23));
 }
 
-static inline __attribute__((always_inline)) float block_maximum(const float * row, int32_t n) {
-    float lane[32];
-    if (n == BLOCK) {
-        for (int j = 0; j < 32; j++) lane[j] = row[j];
-        for (int32_t i = 32; i < BLOCK; i += 32) {
-            for (int j = 0; j < 32; j++) lane[j] = row[i + j] > lane[j] ? row[i + j] : lane[j];
-        }
-        for (int width = 16; width > 0; width /= 2) {
-            for (int j = 0; j < width; j++) lane[j] = lane[j + width] > lane[j] ? lane[j + width] : lane[j];
-        }
-        return lane[0];
-    }
-    float m = NONE;
-    for (int32_t i = 0; i < n; i++) m = row[i] > m ? row[i] : m;
-    return m;
+// 2^y, y given as y * 2^23 + 127 * 2^23, with a straight line on the fraction: up to 3 % off, but right in the mean after FAR_MEAN.
+TDM_INLINE lanes rough_exp2(lanes scaled) { return (lanes) __builtin_convertvector(larger(scaled, (lanes){} + 8388608.0f), ints); }
+
+static const float FAR_MEAN = 0.96179669f; // of 2^f / (1 + f), f in 0 … 1
+
+TDM_INLINE float largest(lanes a) {
+    a = larger(a, __builtin_shuffle(a, (ints){ 4, 5, 6, 7, 0, 1, 2, 3 }));
+    a = larger(a, __builtin_shuffle(a, (ints){ 2, 3, 0, 1, 6, 7, 4, 5 }));
+    a = larger(a, __builtin_shuffle(a, (ints){ 1, 0, 3, 2, 5, 4, 7, 6 }));
+    return a[0];
 }
 
-static inline __attribute__((always_inline)) float block_sum(const float * row, int32_t n, float max) {
-    float lane[32] = {0};
-    int32_t i = 0;
-    for (; i + 32 <= n; i += 32) {
-        for (int j = 0; j < 32; j++) lane[j] += fast_exp(row[i + j] - max);
-    }
-    float sum = 0;
-    for (; i < n; i++) sum += fast_exp(row[i] - max);
-    for (int j = 0; j < 32; j++) sum += lane[j];
+TDM_INLINE double total(lanes a) {
+    double sum = 0;
+    for (int j = 0; j < 8; j++) sum += a[j];
     return sum;
 }
 
-// Fills block_max and returns the log-sum-exp of the row; the sum follows the running maximum.
+TDM_INLINE float block_maximum(const float * row, int32_t n) {
+    int32_t i = 0;
+    float   m = NONE;
+    if (n >= 32) {
+        lanes a = load(row), b = load(row + 8), c = load(row + 16), d = load(row + 24);
+        for (i = 32; i + 32 <= n; i += 32) {
+            a = larger(load(row + i), a);
+            b = larger(load(row + i + 8), b);
+            c = larger(load(row + i + 16), c);
+            d = larger(load(row + i + 24), d);
+        }
+        m = largest(larger(larger(a, b), larger(c, d)));
+    }
+    for (; i < n; i++) m = row[i] > m ? row[i] : m;
+    return m;
+}
+
+// A running sum of e^(x - max) in lanes, scaled again when the maximum grows. The less a single token of a block can hold, the less
+// its own error counts and the more errors even out, so that far blocks take the cheapest form.
+struct exp_sum {
+    float  max   = NONE;
+    float  level = NONE; // max, or more: the log of the sum so far
+    double done  = 0;
+    lanes  a = {}, b = {}, c = {}, d = {}; // near
+    lanes  e = {}, f = {}, g = {}, h = {}; // far, before FAR_MEAN
+
+    TDM_INLINE_MEMBER void settle() {
+        done += total((a + b) + (c + d)) + FAR_MEAN * total((e + f) + (g + h));
+        a = b = c = d = e = f = g = h = (lanes){};
+        level = max + (done > 1.0 ? (float) std::log(done) : 0.0f);
+    }
+
+    TDM_INLINE_MEMBER void raise(float m) {
+        settle();
+        done *= std::exp((double) max - (double) m);
+        max = level = m;
+    }
+
+    template <bool PRECISE> TDM_INLINE_MEMBER void add(const float * row, int32_t n) {
+        const float top = max * LOG2_E;
+        int32_t     i   = 0;
+        for (; i + 32 <= n; i += 32) {
+            a += fast_exp2<PRECISE>(load(row + i) * LOG2_E - top);
+            b += fast_exp2<PRECISE>(load(row + i + 8) * LOG2_E - top);
+            c += fast_exp2<PRECISE>(load(row + i + 16) * LOG2_E - top);
+            d += fast_exp2<PRECISE>(load(row + i + 24) * LOG2_E - top);
+        }
+        for (; i < n; i++) done += fast_exp2<PRECISE>((lanes){} + (row[i] * LOG2_E - top))[0];
+    }
+
+    TDM_INLINE_MEMBER void add_far(const float * row) {
+        const float slope = LOG2_E * 8388608.0f, offset = (127.0f - max * LOG2_E) * 8388608.0f;
+        for (int32_t i = 0; i < BLOCK; i += 32) {
+            e += rough_exp2(load(row + i) * slope + offset);
+            f += rough_exp2(load(row + i + 8) * slope + offset);
+            g += rough_exp2(load(row + i + 16) * slope + offset);
+            h += rough_exp2(load(row + i + 24) * slope + offset);
+        }
+    }
+};
+
+// Fills block_max and returns the log-sum-exp of the row. A NaN counts for nothing.
 TDM_CLONES static double scan(const float * row, int32_t n, float * block_max) {
-    float  max = NONE;
-    double sum = 0;
+    exp_sum sum;
     for (int32_t b = 0, at = 0; at < n; b++, at += BLOCK) {
         const int32_t len = std::min(BLOCK, n - at);
         const float   m   = block_maximum(row + at, len);
         block_max[b] = m;
-        if (m > max) {
-            sum *= std::exp((double) max - (double) m);
-            max = m;
+        if (m > sum.max) sum.raise(m);
+        if (m > sum.level - 4.0f) {
+            sum.add<true>(row + at, len);
+        } else if (m > sum.level - 8.0f || len < BLOCK) {
+            sum.add<false>(row + at, len);
+        } else if (m > sum.level - 30.0f) { // below that a block adds less than 256 * 1e-13
+            sum.add_far(row + at);
         }
-        if (m > max - 30.0f) { // below that a block adds less than 256 * 1e-13
-            sum += block_sum(row + at, len, max);
-        }
+        if (b % 32 == 31) sum.settle(); // before single precision runs out
     }
-    return (double) max + std::log(sum);
+    sum.settle();
+    return (double) sum.max + std::log(sum.done);
 }
 
+TDM_INLINE bool none(ints hit) {
+    typedef int64_t pairs __attribute__((vector_size(32)));
+    const pairs any = (pairs) hit;
+    return (any[0] | any[1] | any[2] | any[3]) == 0;
+}
+
+// Weights relative to the maximum, rounded up to whole lanes; 0 for what is forbidden.
 TDM_CLONES static void weigh(const float * row, int32_t n, float max, float * weight) {
-    for (int32_t i = 0; i < n; i++) weight[i] = row[i] > NONE ? fast_exp(row[i] - max) : 0.0f;
+    int32_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const lanes x = load(row + i);
+        *(lanes *) (weight + i) = x > NONE ? fast_exp2<true>((x - max) * LOG2_E) : (lanes){};
+    }
+    for (; i < n; i++) weight[i] = row[i] > NONE ? fast_exp2<true>((lanes){} + (row[i] - max) * LOG2_E)[0] : 0.0f;
 }
 
-TDM_CLONES static float heavier_sum(const float * weight, int32_t n, float least) {
-    double total = 0;
+TDM_CLONES static double heavier_sum(const float * weight, int32_t n, float least) {
+    double sum = 0;
     for (int32_t at = 0; at < n; at += BLOCK) {
         const int32_t len = std::min(BLOCK, n - at);
-        float lane[32] = {0};
-        int32_t i = 0;
-        for (; i + 32 <= len; i += 32) {
-            for (int j = 0; j < 32; j++) {
-                const float w = weight[at + i + j];
-                lane[j] += w >= least ? w : 0.0f;
-            }
+        lanes   a = {}, b = {};
+        int32_t i = at;
+        for (; i + 16 <= at + len; i += 16) {
+            const lanes x = load(weight + i), y = load(weight + i + 8);
+            a += x >= least ? x : (lanes){};
+            b += y >= least ? y : (lanes){};
         }
-        float sum = 0;
-        for (; i < len; i++) sum += weight[at + i] >= least ? weight[at + i] : 0.0f;
-        for (int j = 0; j < 32; j++) sum += lane[j];
-        total += sum;
+        for (; i < at + len; i++) sum += weight[i] >= least ? weight[i] : 0.0f;
+        sum += total(a + b);
     }
-    return (float) total;
+    return sum;
+}
+
+// Writes the places of the numbers that are at least `least` and above NONE; returns how many.
+TDM_CLONES static int32_t at_least(const float * row, int32_t n, float least, int32_t * out) {
+    int32_t count = 0, i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const ints hit = load(row + i) >= least;
+        if (none(hit)) continue;
+        for (int j = 0; j < 8; j++) {
+            if (hit[j] && row[i + j] > NONE) out[count++] = i + j;
+        }
+    }
+    for (; i < n; i++) {
+        if (row[i] >= least && row[i] > NONE) out[count++] = i;
+    }
+    return count;
 }
 
 // ---- the noise -------------------------------------------------------------------------------------------------------------------
@@ -150,7 +235,7 @@ static uint64_t mix64(uint64_t x) {
     return x ^ (x >> 31);
 }
 
-static inline __attribute__((always_inline)) uint32_t mix32(uint32_t x) {
+template <typename T> TDM_INLINE T mix32(T x) {
     x ^= x >> 16;
     x *= 0x21f0aaadu;
     x ^= x >> 15;
@@ -167,9 +252,7 @@ static noise_key key_for(uint64_t key, uint32_t index) {
     return { (uint32_t) k, (uint32_t) (k >> 32) };
 }
 
-static inline __attribute__((always_inline)) uint32_t token_hash(noise_key k, uint32_t token) {
-    return mix32(mix32(token ^ k.a) + k.b);
-}
+template <typename T> TDM_INLINE T token_hash(noise_key k, T token) { return mix32(mix32(token ^ k.a) + k.b); }
 
 static double gumbel(uint32_t hash) { return -std::log(-std::log(((double) hash + 0.5) * 0x1p-32)); }
 
@@ -197,17 +280,18 @@ struct winners {
 
 // Which of n logits from token id `first` on may beat a score: their hash must be large enough. Returns how many it wrote to out.
 TDM_CLONES static int32_t contenders(const float * row, int32_t first, int32_t n, float least_logit, uint32_t least, noise_key k, int32_t * out) {
-    uint8_t hit[BLOCK];
-    uint32_t any = 0;
-    for (int32_t i = 0; i < n; i++) {
-        const uint8_t h = (row[i] >= least_logit) & (token_hash(k, (uint32_t) (first + i)) >= least);
-        hit[i] = h;
-        any |= h;
+    int32_t count = 0, i = 0;
+    words   token = { 0, 1, 2, 3, 4, 5, 6, 7 };
+    token += (uint32_t) first;
+    for (; i + 8 <= n; i += 8, token += 8u) {
+        const ints hit = (token_hash(k, token) >= least) & (load(row + i) >= least_logit);
+        if (none(hit)) continue;
+        for (int j = 0; j < 8; j++) {
+            if (hit[j]) out[count++] = i + j;
+        }
     }
-    if (any == 0) return 0;
-    int32_t count = 0;
-    for (int32_t i = 0; i < n; i++) {
-        if (hit[i]) out[count++] = i;
+    for (; i < n; i++) {
+        if (row[i] >= least_logit && token_hash(k, (uint32_t) (first + i)) >= least) out[count++] = i;
     }
     return count;
 }
@@ -227,12 +311,12 @@ static bool better(const candidate & a, const candidate & b) { return a.logit > 
 
 static void collect(tdm_sampler * s, const view & v, float least) {
     s->candidates.clear();
+    int32_t at[BLOCK];
     for (int32_t b = 0; b < v.blocks; b++) {
         if (!(s->block_max[b] >= least)) continue;
-        const float * row = v.row + b * BLOCK;
-        for (int32_t i = 0, len = v.length(b); i < len; i++) {
-            if (row[i] >= least && row[i] > NONE) s->candidates.push_back({ b * BLOCK + i, row[i] });
-        }
+        const float * row   = v.row + b * BLOCK;
+        const int32_t count = at_least(row, v.length(b), least, at);
+        for (int32_t i = 0; i < count; i++) s->candidates.push_back({ b * BLOCK + at[i], row[at[i]] });
     }
 }
 
@@ -270,29 +354,34 @@ static double mass_of(const std::vector<candidate> & c) {
     return sum;
 }
 
-// The least logit that nucleus sampling keeps, without sorting: tries the neighbourhood of the maximum, then halves on the bits of
-// the weights.
+// The least logit that nucleus sampling keeps, without sorting: tokens too light to matter are left out, then the bits of the least
+// weight are found by halving.
 static float nucleus(tdm_sampler * s, const view & v) {
-    const float top_p = s->how.top_p;
     s->weight.resize(v.n);
-    weigh(v.row, v.n, v.max, s->weight.data());
-    const float goal = top_p * heavier_sum(s->weight.data(), v.n, 0.0f);
-    uint32_t low = 0, high = 0x3f800000u; // weights are 0 … 1; low holds enough mass, high + 1 doesn't
+    s->places.resize(v.n);
+    float * weight = s->weight.data();
+    weigh(v.row, v.n, v.max, weight);
+    const double all  = heavier_sum(weight, v.n, 0.0f);
+    const double goal = (double) s->how.top_p * all;
+    // All tokens below this weight together hold less than what may be left out.
+    float         least = (float) ((all - goal) / v.n);
+    const int32_t n     = at_least(weight, v.n, least, s->places.data());
+    for (int32_t i = 0; i < n; i++) weight[i] = weight[s->places[i]];
+    uint32_t low, high = 0x3f800000u; // weights are 0 … 1; low holds enough mass, high + 1 doesn't
+    memcpy(&low, &least, 4);
     while (low < high) {
         const uint32_t mid = low + (high - low + 1) / 2;
-        float least;
         memcpy(&least, &mid, 4);
-        if (heavier_sum(s->weight.data(), v.n, least) >= goal) {
+        if (heavier_sum(weight, n, least) >= goal) {
             low = mid;
         } else {
             high = mid - 1;
         }
     }
-    float least;
     memcpy(&least, &low, 4);
     float logit = v.max;
-    for (int32_t i = 0; i < v.n; i++) {
-        if (s->weight[i] >= least && v.row[i] < logit && v.row[i] > NONE) logit = v.row[i];
+    for (int32_t i = 0; i < n; i++) {
+        if (weight[i] >= least) logit = std::min(logit, v.row[s->places[i]]);
     }
     return logit;
 }
@@ -310,9 +399,12 @@ static bool penalises(const tdm_sampling & h) {
     return h.window > 0 && ((h.repeat > 0 && h.repeat != 1.0f) || h.presence != 0.0f || h.frequency != 0.0f);
 }
 
-static void refresh(tdm_sampler * s, const view & v, int32_t token) {
-    const int32_t b = token / BLOCK;
-    s->block_max[b] = block_maximum(v.row + b * BLOCK, v.length(b));
+// Finds the maxima of the blocks of changed logits again.
+TDM_CLONES static void refresh(float * block_max, const float * row, int32_t n, const saved_logit * changed, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        const int32_t b = changed[i].token / BLOCK;
+        block_max[b] = block_maximum(row + b * BLOCK, std::min(BLOCK, n - b * BLOCK));
+    }
 }
 
 // Changes the logits that penalties and bias touch; what was there goes into saved.
@@ -340,13 +432,12 @@ static void adjust(tdm_sampler * s, view & v) {
             l -= (float) (j - i) * s->how.frequency + s->how.presence;
         }
     }
-    for (const auto & x : s->saved) refresh(s, v, x.token);
+    refresh(s->block_max.data(), v.row, v.n, s->saved.data(), s->saved.size());
     if (!s->saved.empty()) v.max = block_maximum(s->block_max.data(), v.blocks);
 }
 
-static void restore(tdm_sampler * s, const view & v) {
+static void restore(const tdm_sampler * s, const view & v) {
     for (size_t i = s->saved.size(); i-- > 0;) v.row[s->saved[i].token] = s->saved[i].value;
-    for (const auto & x : s->saved) refresh(s, v, x.token);
 }
 
 // ---- draws -----------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,201 @@
+//go:build llama
+
+package llama
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/ulikunitz/xz"
+
+	"tandem/engine/batch"
+	"tandem/engine/models"
+)
+
+// device stands in for the executor: one locked goroutine that runs what it is given.
+type device struct {
+	calls chan func()
+	done  chan struct{}
+}
+
+func newDevice(t testing.TB) *device {
+	d := &device{calls: make(chan func()), done: make(chan struct{})}
+	go func() {
+		runtime.LockOSThread()
+		defer close(d.done)
+		for call := range d.calls {
+			call()
+		}
+	}()
+	t.Cleanup(func() {
+		close(d.calls)
+		<-d.done
+	})
+	return d
+}
+
+func (d *device) do(ctx context.Context, call func() error) error {
+	var err error
+	ended := make(chan struct{})
+	select {
+	case d.calls <- func() { defer close(ended); err = call() }:
+		<-ended
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// run is do for tests, without a context.
+func (d *device) run(call func()) {
+	_ = d.do(context.Background(), func() error { call(); return nil })
+}
+
+func backendDir(t testing.TB) string {
+	dir := os.Getenv("BACKEND_DIR")
+	if dir == "" {
+		t.Fatal(`BACKEND_DIR isn't set; run: eval "$(scripts/build-llama.sh --env)"`)
+	}
+	return dir
+}
+
+func newBackend(t testing.TB, change func(*Options)) (*Backend, *device) {
+	t.Helper()
+	d := newDevice(t)
+	o := Options{BackendDir: backendDir(t), OnDevice: d.do, Logger: slog.New(slog.DiscardHandler), CacheBytes: 64 << 20}
+	if change != nil {
+		change(&o)
+	}
+	b, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, d
+}
+
+var unpacked struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// demoFile unpacks the embedded demo model's files once for the whole run.
+func demoFile(t testing.TB, name string) string {
+	t.Helper()
+	unpacked.once.Do(func() {
+		if unpacked.dir, unpacked.err = os.MkdirTemp("", "llama-test"); unpacked.err != nil {
+			return
+		}
+		for _, file := range []string{"demo-q8_0.gguf", "demo-lora-v1.0.gguf", "demo-lora-v1.1.gguf", "demo-lora-v2.0.gguf"} {
+			unpacked.err = errors.Join(unpacked.err, unpack(filepath.Join("..", "demo", file+".xz"), filepath.Join(unpacked.dir, file)))
+		}
+	})
+	if unpacked.err != nil {
+		t.Fatal(unpacked.err)
+	}
+	return filepath.Join(unpacked.dir, name)
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if unpacked.dir != "" {
+		os.RemoveAll(unpacked.dir)
+	}
+	os.Exit(code)
+}
+
+func unpack(from, to string) error {
+	packed, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	r, err := xz.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return err
+	}
+	raw, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, raw, 0o600)
+}
+
+func loadFile(t testing.TB, b *Backend, path string, change func(*models.BaseSpec)) *Base {
+	t.Helper()
+	spec := models.BaseSpec{Name: "demo", Path: path, Parallel: 8}
+	if change != nil {
+		change(&spec)
+	}
+	loaded, err := b.LoadBase(t.Context(), spec, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := loaded.(*Base)
+	t.Cleanup(func() { base.Close() })
+	return base
+}
+
+// loadDemo gives the demo model with eight sequences.
+func loadDemo(t testing.TB, change func(*models.BaseSpec)) (*Base, *device) {
+	t.Helper()
+	b, d := newBackend(t, nil)
+	return loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), change), d
+}
+
+func loadVersion(t testing.TB, base *Base, version string) *Adapter {
+	t.Helper()
+	a, err := base.LoadAdapter(t.Context(), models.AdapterSpec{Name: version, Path: demoFile(t, "demo-lora-"+version+".gguf")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.(*Adapter)
+}
+
+func render(t testing.TB, base *Base, prompt string) []batch.Token {
+	t.Helper()
+	p, err := base.Render(t.Context(), models.Input{Prompt: prompt})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Tokens
+}
+
+// generate is the thinnest scheduler: one sequence, prompt at once, then token by token.
+func generate(base *Base, d *device, adapter batch.Adapter, seq int, prompt []batch.Token, how batch.Sampling, most int) (text string, tokens []batch.Token, err error) {
+	sampler, err := base.NewSampler(how, prompt, nil)
+	if err != nil {
+		return "", nil, err
+	}
+	defer sampler.Close()
+	defer d.run(func() { base.Truncate(seq, 0) })
+	next, start := prompt, 0
+	for index := range most {
+		s := []batch.Slice{{Seq: seq, Start: start, Tokens: next, Sampler: sampler, Index: index}}
+		d.run(func() { err = base.Step(adapter, s) })
+		if err = errors.Join(err, s[0].Err); err != nil {
+			return text, tokens, err
+		}
+		draw := s[0].Draw
+		if sampler.Slow() {
+			if draw, err = sampler.Draw(index); err != nil {
+				return text, tokens, err
+			}
+		}
+		tokens = append(tokens, draw.Token)
+		if base.IsEnd(draw.Token) {
+			return text, tokens, nil
+		}
+		text += string(base.Piece(draw.Token))
+		start += len(next)
+		next = []batch.Token{draw.Token}
+	}
+	return text, tokens, nil
+}
