@@ -2,11 +2,13 @@
 # Turns a Hugging Face model directory or a PEFT LoRA adapter into a GGUF file of the models directory, with llama.cpp's own converters from
 # the pinned release. Nothing is fetched from a model hub: the directories must be on this machine.
 #
-#   scripts/convert-model.sh model   HF_DIR NAME [TYPE]             → MODELS_DIR/NAME/model.gguf; TYPE: q8_0 (default), f16, bf16, f32, auto
-#   scripts/convert-model.sh adapter PEFT_DIR HF_DIR NAME VERSION   → MODELS_DIR/NAME/versions/VERSION.gguf; HF_DIR is the adapter's base
+#   scripts/convert-model.sh base    HF_DIR   MODEL_DIR [TYPE]             → MODEL_DIR/model.gguf; TYPE: q8_0 (default), f16, bf16, f32, auto
+#   scripts/convert-model.sh adapter PEFT_DIR MODEL_DIR VERSION [HF_DIR]   → MODEL_DIR/versions/VERSION.gguf
 #
-# Environment: MODELS_DIR (default: models), LLAMA_CPP_DIR (a checkout instead of the pinned package), LLAMA_TARBALL, TANDEM_CACHE,
-# PYTHON (default: python3). The converters need PyTorch, about 6 GB with the CUDA libraries that its default package brings along; set
+# MODEL_DIR is MODELS_DIR/name or MODELS_DIR/org/name. HF_DIR is needed for an adapter only when its base wasn't converted by this script, which
+# keeps the base's config.json in MODEL_DIR/.source.
+#
+# Environment: LLAMA_CPP_DIR (a checkout instead of the pinned package), LLAMA_TARBALL, TANDEM_CACHE, PYTHON (default: python3). The converters need PyTorch, about 6 GB with the CUDA libraries that its default package brings along; set
 # PIP_INDEX_URL or PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds to get by with 1 GB. Installed once into the cache.
 set -euo pipefail
 
@@ -70,8 +72,7 @@ python_with_packages() {
 }
 
 check_name() {
-	local part='[A-Za-z0-9][A-Za-z0-9._-]*'
-	[[ $2 =~ ^$part(/$part)?$ ]] || die "$1 '$2' isn't a valid name: letters, digits, dots, underscores, hyphens"
+	[[ $2 =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] || die "$1 '$2' isn't a valid name: letters, digits, dots, underscores, hyphens"
 	case $2 in none | unknown | other | base) die "$1 '$2' is reserved" ;; esac
 }
 
@@ -93,22 +94,22 @@ convert() {
 	say "done: $target ($(stat -c %s "$target") bytes)"
 }
 
-models=${MODELS_DIR:-models}
 case ${1:-} in
-model)
+base)
 	[ $# -ge 3 ] && [ $# -le 4 ] || usage
 	[ -f "$2/config.json" ] || die "$2 has no config.json"
-	check_name name "$3"
-	convert "$models/$3/model.gguf" convert_hf_to_gguf.py "$2" --outtype "${4:-q8_0}"
+	check_name model "$(basename "$3")"
+	convert "$3/model.gguf" convert_hf_to_gguf.py "$2" --outtype "${4:-q8_0}"
+	mkdir -p "$3/.source"
+	cp "$2/config.json" "$3/.source/"
 	;;
 adapter)
-	[ $# -eq 5 ] || usage
+	[ $# -ge 4 ] && [ $# -le 5 ] || usage
 	[ -f "$2/adapter_config.json" ] || die "$2 has no adapter_config.json"
-	[ -f "$3/config.json" ] || die "$3 has no config.json"
-	check_name name "$4"
-	check_name version "$5"
-	case $5 in */*) die "version '$5' may have no slash" ;; esac
-	convert "$models/$4/versions/$5.gguf" convert_lora_to_gguf.py "$2" --base "$3" --outtype f16
+	check_name version "$4"
+	base=${5:-$3/.source}
+	[ -f "$base/config.json" ] || die "$base has no config.json; name the directory of the base model as the last argument"
+	convert "$3/versions/$4.gguf" convert_lora_to_gguf.py "$2" --base "$base" --outtype f16
 	;;
 *) usage ;;
 esac
