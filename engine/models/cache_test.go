@@ -407,6 +407,21 @@ func TestEvents(t *testing.T) {
 	})
 }
 
+func TestTimeoutIsToldAsSuch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.fake.gate("a/model.gguf")
+		if _, err := r.cache.Acquire(t.Context(), "a", "base"); reasonOf(err) != ReasonTimeout {
+			t.Errorf("error %v", err)
+		}
+		r.close()
+		last := r.events[len(r.events)-1]
+		if last.Kind != EventLoadFailed || last.Reason != string(ReasonTimeout) {
+			t.Errorf("event %+v", last)
+		}
+	})
+}
+
 func TestASlowReceiverOfEventsHoldsNothingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})

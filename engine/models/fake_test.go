@@ -74,7 +74,7 @@ func (f *fakeBackend) pass(ctx context.Context, path string) error {
 		select {
 		case <-g:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return &LoadError{Reason: ReasonOther, What: short(path), Err: errors.New("aborted")} // as a native library says it
 		}
 	}
 	f.mu.Lock()

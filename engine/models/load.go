@@ -37,6 +37,9 @@ func (c *Cache) load(e *entry) {
 	giveUp := context.AfterFunc(ctx, func() { c.giveUp(e, context.Cause(ctx)) })
 	err := c.fetch(ctx, e)
 	giveUp()
+	if err != nil && ctx.Err() != nil { // whatever the backend calls it
+		err = abandoned(context.Cause(ctx), err, label(e.src.model, e.src.version))
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
@@ -55,6 +58,14 @@ func (c *Cache) load(e *entry) {
 		e.state, e.why = seatCondemned, cmp.Or(e.why, evictedLRU)
 	}
 	c.afterLoad(e)
+}
+
+// abandoned tells why a load whose context ended came to nothing.
+func abandoned(cause, err error, what string) error {
+	if errors.Is(err, cause) {
+		return &LoadError{Reason: loadError(cause, what).Reason, What: what, Err: cause}
+	}
+	return &LoadError{Reason: loadError(cause, what).Reason, What: what, Err: fmt.Errorf("%w: %w", cause, err)}
 }
 
 // afterLoad starts what follows a good load. Called with mu held.
