@@ -155,6 +155,7 @@ func (s *session) tick() {
 	silent := 0
 	allowed := max(1, int(s.link.o.StallTimeout/pingEvery))
 	var in, out uint64
+	s.ping()
 	for {
 		select {
 		case <-s.over:

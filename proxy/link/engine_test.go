@@ -1,0 +1,374 @@
+package link
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"tandem/proxy/flight"
+	"tandem/schema"
+	"tandem/schema/wire"
+)
+
+// socketPath is in a short directory, since a Unix address is.
+func socketPath(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "link")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "e.sock")
+}
+
+// peer is the engine's end of a connection.
+type peer struct {
+	t    testing.TB
+	conn *wire.Conn
+	raw  net.Conn
+}
+
+func connect(t testing.TB, path string) *peer {
+	t.Helper()
+	raw, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatalf("dial: %v", err)
+	}
+	p := &peer{t: t, raw: raw, conn: wire.New(raw, wire.Options{})}
+	t.Cleanup(func() { _ = p.conn.Close() })
+	return p
+}
+
+func (p *peer) send(build func(schema.Frame) error) {
+	p.t.Helper()
+	if err := p.conn.Send(build); err != nil {
+		p.t.Errorf("send: %v", err)
+	}
+}
+
+// hello says hello and reads the proxy's.
+func (p *peer) hello(instance uint64) {
+	p.t.Helper()
+	p.send(helloFrame(instance))
+	p.read(schema.Frame_Which_hello)
+}
+
+func helloFrame(instance uint64) func(schema.Frame) error {
+	return func(f schema.Frame) error {
+		h, err := f.NewHello()
+		if err != nil {
+			return err
+		}
+		h.SetProtocol(wire.Protocol)
+		h.SetMinProtocol(wire.MinProtocol)
+		h.SetInstanceId(instance)
+		h.SetProcessId(42)
+		exit, err := h.NewLastExit()
+		if err != nil {
+			return err
+		}
+		exit.SetKind(schema.ExitKind_signal)
+		exit.SetSignal(9)
+		devices, err := h.NewDevices(1)
+		if err != nil {
+			return err
+		}
+		if err := devices.At(0).SetName("cpu0"); err != nil {
+			return err
+		}
+		return h.SetDevice("cpu")
+	}
+}
+
+// read waits for a frame of a kind, over pings, and checks it with look.
+func (p *peer) read(kind schema.Frame_Which, look ...func(schema.Frame)) {
+	p.t.Helper()
+	for {
+		f, release, err := p.conn.Read()
+		if err != nil {
+			p.t.Fatalf("waiting for %v: %v", kind, err)
+		}
+		got := f.Which()
+		if got == kind {
+			for _, l := range look {
+				l(f)
+			}
+			release()
+			return
+		}
+		release()
+		if got != schema.Frame_Which_ping {
+			p.t.Fatalf("got %v, want %v", got, kind)
+		}
+	}
+}
+
+// ended waits until the proxy has closed, and gives its reason if it said one.
+func (p *peer) ended() string {
+	reason := ""
+	for {
+		f, release, err := p.conn.Read()
+		if err != nil {
+			return reason
+		}
+		if f.Which() == schema.Frame_Which_goAway {
+			reason, _ = f.GoAway() // empty says enough
+		}
+		release()
+	}
+}
+
+func (p *peer) catalog() {
+	p.send(func(f schema.Frame) error {
+		c, err := f.NewCatalog()
+		if err != nil {
+			return err
+		}
+		c.SetCacheSize(3)
+		models, err := c.NewModels(1)
+		if err != nil {
+			return err
+		}
+		if err := models.At(0).SetName("demo"); err != nil {
+			return err
+		}
+		versions, err := models.At(0).NewVersions(1)
+		if err != nil {
+			return err
+		}
+		return versions.At(0).SetName("base")
+	})
+}
+
+func (p *peer) stats(sequences uint32) {
+	p.send(func(f schema.Frame) error {
+		s, err := f.NewStats()
+		if err != nil {
+			return err
+		}
+		bases, err := s.NewBases(1)
+		if err != nil {
+			return err
+		}
+		bases.At(0).SetSequences(sequences)
+		return bases.At(0).SetModel("demo")
+	})
+}
+
+// report is a call of the board.
+type report struct {
+	what  string
+	e     flight.Engine
+	hello flight.Hello
+	loss  flight.Loss
+	value any
+}
+
+// board records what it is told, with copies of what it may not keep.
+type board struct{ said chan report }
+
+func newBoard() *board { return &board{make(chan report, 100)} }
+
+func (b *board) next(t testing.TB, what string) report {
+	t.Helper()
+	for {
+		select {
+		case r := <-b.said:
+			if r.what == "beats" && what != "beats" {
+				continue
+			}
+			if r.what != what {
+				t.Fatalf("board heard %s, want %s", r.what, what)
+			}
+			return r
+		case <-time.After(10 * time.Second):
+			t.Fatalf("board didn't hear %s", what)
+		}
+	}
+}
+
+func (b *board) Attached(e flight.Engine, h flight.Hello) {
+	b.said <- report{what: "attached", e: e, hello: h}
+}
+func (b *board) Lost(e flight.Engine, l flight.Loss) { b.said <- report{what: "lost", e: e, loss: l} }
+func (b *board) Accepted(e flight.Engine, id uint64, attempt uint32, a *flight.Accepted) {
+	b.said <- report{what: "accepted", e: e, value: *a}
+}
+func (b *board) Step(e flight.Engine, s *flight.Step) {
+	b.said <- report{what: "step", e: e, value: len(s.Tokens)}
+}
+func (b *board) Event(e flight.Engine, ev flight.ModelEvent) {
+	b.said <- report{what: "event", e: e, value: ev}
+}
+func (b *board) Catalog(e flight.Engine, c *flight.Catalog) {
+	b.said <- report{what: "catalog", e: e, value: *c}
+}
+func (b *board) Stats(e flight.Engine, s *flight.Stats) {
+	b.said <- report{what: "stats", e: e, value: len(s.Bases)}
+}
+func (b *board) Beats(e flight.Engine, beats []flight.Beat) {
+	b.said <- report{what: "beats", e: e, value: len(beats)}
+}
+func (b *board) Draining(e flight.Engine, grace time.Duration, replacement bool) {
+	b.said <- report{what: "draining", e: e, value: grace}
+}
+func (b *board) Moved(e flight.Engine) { b.said <- report{what: "moved", e: e} }
+
+// listen starts a listener that the test's end closes.
+func listen(t testing.TB, o Options) *Listener {
+	t.Helper()
+	if o.Socket == "" {
+		o.Socket = socketPath(t)
+	}
+	l, err := Listen(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served sync.WaitGroup
+	served.Go(func() {
+		if err := l.Serve(); err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	t.Cleanup(func() { l.Close(); served.Wait() })
+	return l
+}
+
+// attach brings up an engine over the socket.
+func attach(t testing.TB, l *Listener, b *board, instance uint64) (*peer, flight.Engine) {
+	t.Helper()
+	p := connect(t, l.o.Socket)
+	p.hello(instance)
+	return p, b.next(t, "attached").e
+}
+
+// serveAll answers everything that the proxy asks until the connection ends: every request gets so many tokens, one a step. Requests
+// are answered in turns, so that cancels find some in hand.
+func (p *peer) serveAll(tokens int) {
+	type job struct {
+		id      uint64
+		attempt uint32
+		next    int
+	}
+	incoming := make(chan job, 1024)
+	cancels := make(chan uint64, 1024)
+	end := make(chan struct{})
+	var steps sync.WaitGroup
+	steps.Go(func() {
+		jobs := map[uint64]*job{}
+		for {
+			select {
+			case <-end:
+				return
+			case j := <-incoming:
+				jobs[j.id] = &j
+				continue
+			case id := <-cancels:
+				delete(jobs, id)
+				continue
+			default:
+			}
+			if len(jobs) == 0 {
+				select {
+				case <-end:
+					return
+				case j := <-incoming:
+					jobs[j.id] = &j
+				case id := <-cancels:
+					delete(jobs, id)
+				}
+				continue
+			}
+			err := p.conn.Send(func(f schema.Frame) error {
+				s, err := f.NewStep()
+				if err != nil {
+					return err
+				}
+				list, err := s.NewTokens(int32(len(jobs)))
+				if err != nil {
+					return err
+				}
+				var ended []*job
+				i := 0
+				for _, j := range jobs {
+					t := list.At(i)
+					i++
+					t.SetRequestId(j.id)
+					t.SetAttempt(j.attempt)
+					t.SetIndex(uint32(j.next))
+					if err := t.SetText([]byte("ab")); err != nil {
+						return err
+					}
+					j.next++
+					t.SetTextEnd(uint32(2 * j.next))
+					if j.next == tokens {
+						ended = append(ended, j)
+					}
+				}
+				done, err := s.NewDone(int32(len(ended)))
+				if err != nil {
+					return err
+				}
+				for i, j := range ended {
+					done.At(i).SetRequestId(j.id)
+					done.At(i).SetAttempt(j.attempt)
+					done.At(i).SetReason(schema.FinishReason_stop)
+					done.At(i).SetOutputTokens(uint32(tokens))
+					delete(jobs, j.id)
+				}
+				return nil
+			})
+			if err != nil {
+				return
+			}
+		}
+	})
+	defer steps.Wait()
+	defer close(end)
+	for {
+		f, release, err := p.conn.Read()
+		if err != nil {
+			return
+		}
+		id, attempt := f.Id(), f.Attempt()
+		switch f.Which() {
+		case schema.Frame_Which_infer:
+			in, err := f.Infer()
+			if err != nil {
+				p.t.Error(err)
+			}
+			generated, err := in.Generated()
+			if err != nil {
+				p.t.Error(err)
+			}
+			n := generated.Len()
+			_ = p.conn.Send(func(f schema.Frame) error { // a lost connection ends the loop
+				f.SetId(id)
+				f.SetAttempt(attempt)
+				a, err := f.NewAccepted()
+				if err != nil {
+					return err
+				}
+				a.SetMaxNewTokens(uint32(tokens))
+				return nil
+			})
+			incoming <- job{id, attempt, n}
+		case schema.Frame_Which_cancel:
+			cancels <- id
+		case schema.Frame_Which_ping:
+			_ = p.conn.SendControl(func(f schema.Frame) error { _, err := f.NewPong(); return err }) // as above
+		}
+		release()
+	}
+}
+
+// within is a context that ends the test's waiting.
+func within(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
