@@ -8,8 +8,9 @@
 # MODEL_DIR is MODELS_DIR/name or MODELS_DIR/org/name. HF_DIR is needed for an adapter only when its base wasn't converted by this script, which
 # keeps the base's config.json in MODEL_DIR/.source.
 #
-# Environment: LLAMA_CPP_DIR (a checkout instead of the pinned package), LLAMA_TARBALL, TANDEM_CACHE, PYTHON (default: python3). The converters need PyTorch, about 6 GB with the CUDA libraries that its default package brings along; set
-# PIP_INDEX_URL or PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds to get by with 1 GB. Installed once into the cache.
+# Environment: LLAMA_CPP_DIR (a checkout instead of the pinned package), LLAMA_TARBALL, TANDEM_CACHE, PYTHON (default: python3). The converters
+# need PyTorch, which is installed once into the cache: about 5 GB with the CUDA libraries that its default package brings along, less with
+# PIP_EXTRA_INDEX_URL set to PyTorch's index of CPU builds.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -106,6 +107,7 @@ base)
 adapter)
 	[ $# -ge 4 ] && [ $# -le 5 ] || usage
 	[ -f "$2/adapter_config.json" ] || die "$2 has no adapter_config.json"
+	check_name model "$(basename "$3")"
 	check_name version "$4"
 	base=${5:-$3/.source}
 	[ -f "$base/config.json" ] || die "$base has no config.json; name the directory of the base model as the last argument"
