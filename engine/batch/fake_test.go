@@ -276,10 +276,10 @@ func (c *collector) of(id uint64, attempt uint32) *collected {
 func (c *collector) Emit(step *Step) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.emits++
 	if c.deaf {
 		return false
 	}
-	c.emits++
 	for _, tok := range step.Tokens {
 		a := c.of(tok.ID, tok.Attempt)
 		if a.first < 0 {

@@ -225,6 +225,9 @@ func TestSinkThatLeft(t *testing.T) {
 		}
 	}
 	checkAnswer(t, r, stays.wait(1))
+	if leaves.emits != 1 {
+		t.Errorf("the sink that left was called %d times", leaves.emits)
+	}
 }
 
 func TestCancelSink(t *testing.T) {
@@ -373,6 +376,59 @@ func TestDoRunsBetweenSteps(t *testing.T) {
 	if err := <-result; err != nil {
 		t.Errorf("begun call: %v", err)
 	}
+}
+
+// A request that came in just before Detach is waited for, although no step has seen it yet.
+func TestDetachWaitsForWhatWasJustSubmitted(t *testing.T) {
+	f, c := newFake(roomy), newCollector(t)
+	e := start(t, f, Options{})
+	r := c.request(1, endless, 50)
+	gone := make(chan error)
+	err := e.Do(context.Background(), func() error { // after the inbox was read, before bases are let go
+		if err := e.Submit(r); err != nil {
+			return err
+		}
+		go func() { gone <- e.Detach(context.Background(), "b") }()
+		for leaving := false; !leaving; {
+			runtime.Gosched()
+			e.mu.Lock()
+			leaving = e.bases["b"].leaving != nil
+			e.mu.Unlock()
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-gone; err != nil {
+		t.Fatal(err)
+	}
+	checkAnswer(t, r, c.wait(1))
+}
+
+func TestOneOfManyEqualRequestsIsTaken(t *testing.T) {
+	f, c := newFake(roomy), newCollector(t)
+	f.cost = func(int) time.Duration { return 100 * time.Microsecond }
+	e := start(t, f, Options{})
+	r := c.request(1, endless, 300)
+	var taken atomic.Int32
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			err := e.Submit(r)
+			if err == nil {
+				taken.Add(1)
+			} else if !errors.Is(err, ErrDuplicate) {
+				t.Errorf("submit: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if taken.Load() != 1 {
+		t.Errorf("%d were taken", taken.Load())
+	}
+	e.Cancel(1, 0)
+	c.wait(1)
 }
 
 // counts is an observer.

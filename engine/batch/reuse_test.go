@@ -91,3 +91,27 @@ func TestAdaptersDoNotMix(t *testing.T) {
 		t.Errorf("%d switches of the adapter in %d steps", switches, steps)
 	}
 }
+
+func TestCellsOfAFailedSequenceAreNotReused(t *testing.T) {
+	limits := roomy
+	limits.Prefix = true
+	f, c := newFake(limits), newCollector(t)
+	broken := false
+	f.failed = func(int, []Token) error {
+		if broken {
+			return errBroken
+		}
+		return nil
+	}
+	c.onToken = func(s StepToken) { broken = s.ID == 1 && s.Index == 20 }
+	e := start(t, f, Options{})
+	submit(t, e, c.request(1, endless, 50))
+	if a := c.wait(1); a.summary.Failure.Code != FailDecode {
+		t.Fatalf("%+v", a.summary)
+	}
+	broken = false
+	submit(t, e, c.request(2, endless, 5))
+	if a := c.wait(2); a.summary.CachedTokens != 0 {
+		t.Errorf("%d cached tokens", a.summary.CachedTokens)
+	}
+}

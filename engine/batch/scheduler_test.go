@@ -185,6 +185,37 @@ func TestVictim(t *testing.T) {
 	}
 }
 
+// When cells run out the greedy owner's newest gives way, and everybody else goes on in the same step.
+func TestGreedyOwnerGivesWay(t *testing.T) {
+	d := newDesk(t, Limits{Cells: 100, Sequences: 8, SequenceMax: 100, StepTokens: 64})
+	d.enter("greedy", nil, 20, 60)
+	second := d.enter("greedy", nil, 20, 60)
+	d.enter("modest", nil, 10, 60)
+	for len(d.p.preempted) == 0 {
+		d.step()
+	}
+	if d.p.preempted[0] != second || d.shape() != "0:1 2:1" {
+		t.Errorf("request %d gave way, the step is %s", d.p.preempted[0].req.ID, d.shape())
+	}
+}
+
+// A sequence with a worker isn't touched: its draw belongs to the cells that it has.
+func TestDrawingSequencesKeepTheirCells(t *testing.T) {
+	d := newDesk(t, Limits{Cells: 60, Sequences: 8, SequenceMax: 40, StepTokens: 64})
+	a, b := d.enter("", nil, 10, 30), d.enter("", nil, 10, 30)
+	a.preempted, b.preempted = 2, 2 // so only the last resort is left
+	for d.s.free() > 0 && d.step() {
+	}
+	b.stage = stageDrawing
+	if d.step() || b.stage != stageDrawing || b.filled == 0 {
+		t.Errorf("step %s, drawing sequence %+v", d.shape(), b)
+	}
+	b.stage = stageReady
+	if !d.step() || d.p.preempted[0] != b {
+		t.Error("nothing gives way although the draw is done")
+	}
+}
+
 func TestAdmissionCountsTokens(t *testing.T) {
 	d := newDesk(t, Limits{Cells: 100, Sequences: 8, SequenceMax: 100, StepTokens: 64})
 	d.enter("", nil, 60, 5)

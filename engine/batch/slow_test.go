@@ -55,7 +55,7 @@ func TestEndsWhileDrawing(t *testing.T) {
 		want FinishReason
 	}{
 		"cancel":   {func(e *Executor) { e.Cancel(1, 0) }, FinishCancelled},
-		"deadline": {func(*Executor) { time.Sleep(time.Second) }, FinishDeadline},
+		"deadline": {func(*Executor) { time.Sleep(700 * time.Millisecond) }, FinishDeadline},
 		"close":    {func(e *Executor) { go e.Close(context.Background()) }, FinishCancelled},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -65,7 +65,7 @@ func TestEndsWhileDrawing(t *testing.T) {
 				f.draw = func(int) error { <-unblock; return nil }
 				e := start(t, f, Options{})
 				r := grammar(c.request(1, prompt(1, 5), 5))
-				r.Timeout = time.Second
+				r.Timeout = 700 * time.Millisecond
 				submit(t, e, r)
 				synctest.Wait() // the worker draws
 				tc.end(e)
@@ -112,5 +112,39 @@ func TestSamplerErrors(t *testing.T) {
 	}
 	if err := e.Submit(c.request(3, endless, 5)); !errors.Is(err, errBroken) {
 		t.Errorf("build of a plain sampler: %v", err)
+	}
+}
+
+// One slot, and the sequence in it is with a worker most of the time.
+func TestSlowSamplersTakeTurnsInOneSlot(t *testing.T) {
+	f, c := slowFake(), newCollector(t)
+	f.limits.Sequences = 1
+	e := start(t, f, Options{})
+	var requests []*Request
+	for id := range uint64(5) {
+		requests = append(requests, grammar(c.request(id, prompt(int(id), 7), 5)))
+		submit(t, e, requests[id])
+	}
+	for _, r := range requests {
+		checkAnswer(t, r, c.wait(r.ID))
+	}
+}
+
+// A sequence that is with a worker keeps its cells, however few there are.
+func TestSlowSamplersInATinyCache(t *testing.T) {
+	f, c := slowFake(), newCollector(t)
+	f.limits = Limits{Cells: 60, Sequences: 8, SequenceMax: 50, StepTokens: 64}
+	e := start(t, f, Options{Workers: 3})
+	var requests []*Request
+	for id := range uint64(60) {
+		r := c.request(id, prompt(int(id), 5+int(id)%10), 5+int(id)%30)
+		if id%3 != 0 {
+			grammar(r)
+		}
+		requests = append(requests, r)
+		submit(t, e, r)
+	}
+	for _, r := range requests {
+		checkAnswer(t, r, c.wait(r.ID))
 	}
 }

@@ -213,7 +213,7 @@ func (e *Executor) fail(q *sequence, f Failure) {
 // finish ends a sequence; its Summary goes out with the next flush, then its Release is called.
 func (e *Executor) finish(q *sequence, reason FinishReason, f Failure) {
 	b := q.job.base
-	b.sched.end(q, reason == FinishStop || reason == FinishLength)
+	b.sched.end(q, reason != FinishError) // after an error nobody knows what its cells hold
 	b.stalled = false
 	step := e.out.to(q.req.Sink)
 	step.Done = append(step.Done, q.summary(reason, f, e.now()))
