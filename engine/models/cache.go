@@ -18,6 +18,7 @@ const (
 	defaultBusyWait    = 30 * time.Second
 	minResident        = 2 * time.Second // before a busy entry has to make room
 	maxQueued          = 64              // loads that wait for a place
+	brokenFor          = time.Minute     // before files that turned out to be broken are tried again
 )
 
 // CacheOptions for NewCache. Registry and Backend must be given; zero values of the others mean the defaults.
@@ -76,11 +77,12 @@ type Cache struct {
 	wg     sync.WaitGroup // loads, unloads, checksums and the goroutine that follows the registry
 
 	mu         sync.Mutex
-	entries    []*entry         // guarded by mu; queued ones in the order of arrival
-	bases      map[string]*held // guarded by mu; by source.baseID
-	generation map[string]int   // guarded by mu; how often a base of this name was loaded
-	closed     bool             // guarded by mu
-	timer      *time.Timer      // guarded by mu; calls plan
+	entries    []*entry              // guarded by mu; queued ones in the order of arrival
+	bases      map[string]*held      // guarded by mu; by source.baseID
+	generation map[string]int        // guarded by mu; how often a base of this name was loaded
+	broken     map[string]brokenLoad // guarded by mu; by source.identity
+	closed     bool                  // guarded by mu
+	timer      *time.Timer           // guarded by mu; calls plan
 }
 
 // entry is one (model, version) on its way into, in, or out of the cache. Its fields are guarded by Cache.mu.
@@ -119,7 +121,7 @@ func NewCache(o CacheOptions) *Cache {
 	ctx, stop := context.WithCancelCause(context.Background())
 	c := &Cache{
 		opts: o, files: openFiles(o.Dir, o.Log), events: newEventQueue(o.OnEvent), ctx: ctx, stop: stop,
-		bases: map[string]*held{}, generation: map[string]int{},
+		bases: map[string]*held{}, generation: map[string]int{}, broken: map[string]brokenLoad{},
 	}
 	c.files.prune(o.Registry.packed())
 	c.wg.Go(c.follow)
@@ -156,9 +158,9 @@ func (c *Cache) acquire(ctx context.Context, model, version string, counted bool
 		return l, nil
 	}
 	if e == nil {
-		if e = c.enqueue(src, now); e == nil {
+		if e, err = c.enqueue(src, now); err != nil {
 			c.mu.Unlock()
-			return nil, ErrModelBusy
+			return nil, err
 		}
 	}
 	e.requested = now
@@ -227,8 +229,11 @@ func (c *Cache) usable(src *source) *entry {
 	return nil
 }
 
-// enqueue adds an entry that waits for a place; nil when too many wait.
-func (c *Cache) enqueue(src *source, now time.Time) *entry {
+// enqueue adds an entry that waits for a place, unless too many wait or the files are known to be broken.
+func (c *Cache) enqueue(src *source, now time.Time) (*entry, error) {
+	if b, ok := c.broken[src.identity]; ok && now.Before(b.until) {
+		return nil, b.err
+	}
 	queued := 0
 	for _, e := range c.entries {
 		if e.state == seatQueued {
@@ -236,11 +241,27 @@ func (c *Cache) enqueue(src *source, now time.Time) *entry {
 		}
 	}
 	if queued >= maxQueued {
-		return nil
+		return nil, ErrModelBusy
 	}
 	e := &entry{src: src, deadline: now.Add(c.opts.BusyWait), gone: make(chan struct{})}
 	c.entries = append(c.entries, e)
-	return e
+	return e, nil
+}
+
+// brokenLoad remembers a failure that is the files' fault, so that requests for them don't push good models out again and again.
+type brokenLoad struct {
+	err   *LoadError
+	until time.Time
+}
+
+func (c *Cache) remember(src *source, err *LoadError) {
+	if err.Reason != ReasonBadFormat && err.Reason != ReasonAdapterMismatch {
+		return
+	}
+	if len(c.broken) >= maxModels {
+		clear(c.broken)
+	}
+	c.broken[src.identity] = brokenLoad{err: err, until: time.Now().Add(brokenFor)}
 }
 
 // drop removes an entry from the cache. Its place is free from here on.

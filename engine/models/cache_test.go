@@ -287,6 +287,23 @@ func TestFailedAdapterDoesntHarmItsSister(t *testing.T) {
 	})
 }
 
+func TestBrokenFilesDontPushOthersOut(t *testing.T) {
+	inBubble(t, func(o *CacheOptions) { o.Size = 1 }, func(r *rig) {
+		r.fake.fail["a/model.gguf"] = &LoadError{Reason: ReasonBadFormat, What: "a", Err: errors.New("bad")}
+		if _, err := r.cache.Acquire(r.Context(), "a", "base"); reasonOf(err) != ReasonBadFormat {
+			r.Errorf("error %v", err)
+		}
+		r.use("b", "base")
+		if _, err := r.cache.Acquire(r.Context(), "a", "base"); reasonOf(err) != ReasonBadFormat {
+			r.Errorf("error %v", err)
+		}
+		r.wantLog("load b/model.gguf")
+		time.Sleep(brokenFor)
+		delete(r.fake.fail, "a/model.gguf") // the library was at fault
+		r.use("a", "base")
+	})
+}
+
 func TestABackendThatHangsKeepsItsPlaceOnly(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.fake.deaf = true

@@ -104,6 +104,7 @@ func (c *Cache) failed(e *entry, err *LoadError) {
 		e.answer(ErrClosed)
 	} else {
 		e.answer(err)
+		c.remember(e.src, err)
 		c.opts.Log.Warn("model load failed", "model", e.src.model, "version", e.src.version, "reason", string(err.Reason), "err", err.Err)
 	}
 	c.events.add(Event{Kind: EventLoadFailed, Model: e.src.model, Version: e.src.version, Reason: string(err.Reason), Message: err.Err.Error()})
