@@ -120,7 +120,7 @@ func (d *Desk) Lost(link Engine, l Loss) {
 		d.awaySince = now
 		d.m.EngineLost()
 		clear(d.shown)
-		if d.outage.since.IsZero() && !e.drained {
+		if d.outage.since.IsZero() {
 			d.outage = outage{since: now}
 		}
 		d.outage.work = d.outage.work || len(d.entries) > 0

@@ -183,6 +183,7 @@ func (d *Desk) finished(e *engine, s *Summary, now time.Time) (problem string) {
 	}
 	switch s.Reason {
 	case FinishMoved:
+		e.moving = true // asked or not, it takes nothing more
 		d.requeue(en, now)
 		return ""
 	case FinishStop, FinishLength:

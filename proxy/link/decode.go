@@ -16,7 +16,8 @@ const (
 	maxTokens  = 1 << 16 // of a step; an engine sends at most 4096
 	maxIDs     = 1 << 21 // of a rendered prompt
 	maxModels  = 1 << 14 // also of loaded ones
-	maxEntries = 1 << 10 // stops, versions, devices, bases, beats
+	maxPairs   = 1 << 16 // versions of all models together
+	maxEntries = 1 << 10 // stops, devices, bases, beats
 )
 
 // decoder turns frames into flight's types. What it holds is overwritten by the next frame; byte slices point into the frame.
@@ -303,7 +304,10 @@ func decodeHello(f schema.Frame) (flight.Hello, error) {
 }
 
 // reading keeps the first error of several getters.
-type reading struct{ err error }
+type reading struct {
+	err   error
+	pairs int // versions so far
+}
 
 func (r *reading) note(err error) {
 	if r.err == nil {
@@ -341,8 +345,9 @@ func (r *reading) model(from schema.Model) flight.Model {
 		DefaultVersion: r.text(from.DefaultVersion()), ContextTokens: int(from.ContextTokens()),
 	}
 	versions, err := from.Versions()
-	if err != nil || versions.Len() > maxEntries {
-		r.note(tooMany("versions", versions.Len(), err))
+	r.pairs += versions.Len()
+	if err != nil || r.pairs > maxPairs {
+		r.note(tooMany("versions", r.pairs, err))
 		return m
 	}
 	for i := range versions.Len() {
