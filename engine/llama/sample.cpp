@@ -166,7 +166,7 @@ TDM_CLONES static double scan(const float * row, int32_t n, float * block_max) {
         if (m > sum.max) sum.raise(m);
         if (m > sum.level - 4.0f) {
             sum.add<true>(row + at, len);
-        } else if (m > sum.level - 8.0f || len < BLOCK) {
+        } else if (m > sum.max - 8.0f || len < BLOCK) { // alike logits make alike errors, which don't even out
             sum.add<false>(row + at, len);
         } else if (m > sum.level - 30.0f) { // below that a block adds less than 256 * 1e-13
             sum.add_far(row + at);

@@ -25,7 +25,7 @@ typedef struct {
 
 typedef struct {
     int32_t token;
-    float   logprob; // natural logarithm, temperature 1, whole vocabulary, before penalties
+    float   logprob; // natural logarithm, temperature 1, whole vocabulary, before penalties; within 0.0025
     float   margin;  // INFINITY with a single candidate
     int32_t n_top;
     int32_t top_token[TDM_TOP_MAX];
