@@ -217,5 +217,6 @@ func (s *service) serverOptions() server.Options {
 		StreamHeartbeat: c.StreamHeartbeat, StreamHeaderWait: c.StreamHeaderWait, EngineWait: c.EngineWait,
 		DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
 		CORSOrigins: c.CORSOrigins, TrustedProxies: c.TrustedProxies, CertFile: c.TLSCert, KeyFile: c.TLSKey,
+		LogPrompts: c.LogPrompts,
 	}
 }

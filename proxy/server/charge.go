@@ -12,6 +12,12 @@ import (
 	"tandem/proxy/limit"
 )
 
+// charge is what a request was counted under.
+type charge struct {
+	id   string
+	rate limit.Rate
+}
+
 // charge counts the request against the limit of its key, or of its address where keys are off. The headers it sets stay on whatever
 // the reply will be.
 func (s *Server) charge(x *exchange, who caller) *api.Error {
@@ -21,13 +27,27 @@ func (s *Server) charge(x *exchange, who caller) *api.Error {
 	}
 	d := s.o.Limits.Allow(id, rate, time.Now())
 	s.o.Metrics.RateLimited(scope, !d.Allowed)
-	for name, value := range d.Headers(s.o.RateLimitDraft) {
-		x.ctx.Response.Header.Set(name, value)
-	}
+	x.limitHeaders(d)
 	if !d.Allowed {
 		return api.RateLimited(rate.String(), d.RetryAfter)
 	}
+	x.charged = charge{id, rate}
 	return nil
+}
+
+// refund takes the charge back from a request that is refused for want of room or engine, which is no fault of the client.
+func (x *exchange) refund() {
+	if x.charged.id == "" {
+		return
+	}
+	x.limitHeaders(x.s.o.Limits.Refund(x.charged.id, x.charged.rate, time.Now()))
+	x.charged = charge{}
+}
+
+func (x *exchange) limitHeaders(d limit.Decision) {
+	for name, value := range d.Headers(x.s.o.RateLimitDraft) {
+		x.ctx.Response.Header.Set(name, value)
+	}
 }
 
 // limitOf says whose count it is, at which rate, and what kind of id that is.

@@ -27,6 +27,7 @@ type exchange struct {
 	received time.Time
 
 	key       string // name of the API key
+	charged   charge // zero: nothing was counted
 	status    int
 	label     api.Label
 	model     *metrics.ModelMetrics // nil: none
@@ -74,6 +75,9 @@ func (x *exchange) replyStatus(status int, body []byte) {
 // fail answers with an error.
 func (x *exchange) fail(err *api.Error) {
 	x.note(err)
+	if x.status == fasthttp.StatusServiceUnavailable {
+		x.refund()
+	}
 	h := &x.ctx.Response.Header
 	if seconds := err.RetryAfterSeconds(); seconds > 0 {
 		h.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(seconds))

@@ -59,6 +59,9 @@ func (s *Server) decode(x *exchange, who caller) (*flight.Request, *api.Error) {
 		return nil, err
 	}
 	x.trace = traceparent(h.Peek(traceHeader))
+	if s.o.LogPrompts {
+		s.log.Debug("prompt", "request_id", x.id, "prompt", body.Prompt, "system", body.System)
+	}
 	return &flight.Request{
 		ID: x.id, Key: who.name, Domain: s.domain(who, body.Domain, string(h.Peek(domainHeader))), Traceparent: x.trace,
 		Received: x.received, Timeout: limit, Infer: body,
@@ -148,6 +151,9 @@ const replyRoom = 320
 // final is the documented reply. response_time ends where it is written.
 func (x *exchange) final(text []byte) api.Result {
 	r := x.result
+	if x.s.o.LogPrompts {
+		x.s.log.Debug("answer", "request_id", x.id, "answer", string(text))
+	}
 	return api.Result{Text: string(text), Metadata: api.Metadata{
 		Model: x.answer.Model(), Version: x.answer.Version(),
 		TokensGenerated: r.OutputTokens, PromptTokens: r.PromptTokens, Seed: r.Seed, FinishReason: api.FinishReason(r.FinishReason),

@@ -196,6 +196,36 @@ func TestRateLimit(t *testing.T) {
 	d.expectCount(2, "llm_rate_limit_decisions_total", "scope", "key", "decision", "denied")
 }
 
+// A refusal for want of room costs a client nothing of its limit.
+func TestOverloadIsNotCharged(t *testing.T) {
+	full := true
+	desk := instant()
+	admit := desk.admit
+	desk.admit = func(r flight.Request) (flight.Answer, *api.Error) {
+		if full {
+			return nil, api.QueueFull(1, time.Second)
+		}
+		return admit(r)
+	}
+	d := openDoor(t, desk, func(o *Options) {
+		o.Limits, o.DefaultLimit = limit.New(100, time.Now()), limit.Rate{Requests: 2, Unit: time.Hour}
+	})
+	for range 5 {
+		if r := d.ask(question); r.StatusCode != 503 || r.Header.Get("X-Ratelimit-Remaining-Requests") != "2" || r.Header.Get("Retry-After") != "1" {
+			t.Fatalf("status %d, headers %v", r.StatusCode, r.Header)
+		}
+	}
+	full = false
+	for i, want := range []int{200, 200, 429} {
+		if r := d.ask(question); r.StatusCode != want {
+			t.Errorf("request %d: status %d, want %d", i, r.StatusCode, want)
+		}
+	}
+	if page := d.get("/prometheus").body; !strings.Contains(page, "\nllm_rate_limit_tracked_keys 1\n") {
+		t.Error("the page doesn't say how many keys are tracked")
+	}
+}
+
 func TestWithoutKeysAddressesAreLimited(t *testing.T) {
 	d := openDoor(t, instant(), func(o *Options) {
 		o.Keys = nil

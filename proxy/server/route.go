@@ -61,10 +61,7 @@ func (s *Server) addMetricsRoutes() error {
 	}
 	scrape := fasthttpadaptor.NewFastHTTPHandler(s.o.Metrics.Handler())
 	for _, r := range []*route{
-		{path: s.o.MetricsPath, about: "metrics for Prometheus", serve: func(x *exchange) {
-			scrape(x.ctx)
-			x.status = x.ctx.Response.StatusCode()
-		}},
+		{path: s.o.MetricsPath, about: "metrics for Prometheus", serve: func(x *exchange) { s.scrape(x, scrape) }},
 		{path: "/metrics/router", about: "a short page of metrics for routers", serve: s.routerPage},
 	} {
 		if s.routes[r.path] != nil {
@@ -73,6 +70,17 @@ func (s *Server) addMetricsRoutes() error {
 		s.addRoute(r)
 	}
 	return nil
+}
+
+// scrape renders the metrics page. What only changes by the clock is measured now.
+func (s *Server) scrape(x *exchange, page fasthttp.RequestHandler) {
+	if s.o.Limits != nil {
+		s.o.Metrics.SetRateLimitKeys(s.o.Limits.Len())
+	}
+	page(x.ctx)
+	if x.status = x.ctx.Response.StatusCode(); x.status >= fasthttp.StatusInternalServerError {
+		x.label = api.LabelError
+	}
 }
 
 func (s *Server) addRoute(r *route) {

@@ -58,6 +58,8 @@ type Options struct {
 	CertFile       string         // with KeyFile: TLS, reloaded when the files change
 	KeyFile        string
 
+	// LogPrompts writes prompts and answers to the log at level debug.
+	LogPrompts bool
 	// RateLimitDraft adds the header fields of the IETF draft to those that clients know.
 	RateLimitDraft bool
 }
