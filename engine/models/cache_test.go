@@ -313,4 +313,3 @@ func TestABackendThatHangsKeepsItsPlaceOnly(t *testing.T) {
 		}
 	})
 }
-
