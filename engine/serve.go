@@ -21,7 +21,6 @@ import (
 	"tandem/engine/metrics"
 	"tandem/engine/models"
 	"tandem/engine/supervise"
-	"tandem/schema/wire"
 )
 
 const (
@@ -177,11 +176,10 @@ func (e *engine) connect(last supervise.LastExit) {
 		Identity: link.Identity{
 			Build: build(), Instance: instance(), Numerics: e.computer.numerics, Device: e.computer.device, Devices: e.computer.devices,
 			LibraryCommit: libraryCommit(), LastExit: exitOf(last), ProcessID: os.Getpid(),
-			MaxPromptBytes: e.c.PromptBytes, MaxFrameBytes: maxFrameBytes, BacklogBytes: backlogBytes,
+			MaxPromptBytes: e.c.PromptBytes,
 		},
 		DefaultVersion: e.c.DefaultVersion, WriteMetrics: func(w io.Writer) { e.metrics.WritePrometheus(w) },
 		GrammarBudget: e.c.GrammarTokenBudget, LoadStall: e.c.LoadStall, Log: e.log,
-		Wire:      wire.Options{MaxFrameBytes: maxFrameBytes, BacklogBytes: backlogBytes},
 		Connected: e.heartbeat.connected.Store,
 	})
 	e.events.Store(e.link)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"testing"
 
 	capnp "capnproto.org/go/capnp/v3"
@@ -12,19 +11,10 @@ import (
 	"tandem/engine/batch"
 	"tandem/engine/models"
 	"tandem/schema"
-	"tandem/schema/wire"
 )
 
 // setUnknown makes a call of a later schema.
 func setUnknown(c schema.Call) { capnp.Struct(c).SetUint16(0, 77) }
-
-// newSilentProxy says hello and never reads.
-func newSilentProxy(t *testing.T, c net.Conn) *proxy {
-	p := &proxy{t: t, conn: wire.New(c, wire.Options{})}
-	t.Cleanup(func() { p.conn.Close() })
-	p.hello()
-	return p
-}
 
 func TestSamplingDefaults(t *testing.T) {
 	f := func(v float32) *float32 { return &v }

@@ -19,8 +19,6 @@ type Identity struct {
 	LastExit       LastExit
 	ProcessID      int
 	MaxPromptBytes int
-	MaxFrameBytes  int
-	BacklogBytes   int // that are kept for a slow proxy before the connection is closed
 }
 
 // Device of the machine; memory in bytes.
@@ -56,7 +54,7 @@ const (
 // tokenBytes is what one token counts for in the backlog, its text not included: its fields in the frame.
 const tokenBytes = 96
 
-func (id *Identity) write(f schema.Frame) error {
+func (id *Identity) write(f schema.Frame, limit wire.Options) error {
 	h, err := f.NewHello()
 	if err != nil {
 		return err
@@ -86,9 +84,9 @@ func (id *Identity) write(f schema.Frame) error {
 	if err != nil {
 		return err
 	}
-	limits.SetMaxFrameBytes(uint32(id.MaxFrameBytes))
+	limits.SetMaxFrameBytes(uint32(limit.MaxFrameBytes))
 	limits.SetMaxPromptBytes(uint32(id.MaxPromptBytes))
-	limits.SetBacklogTokens(uint32(id.BacklogBytes / tokenBytes))
+	limits.SetBacklogTokens(uint32(limit.BacklogBytes / tokenBytes))
 	if err := id.writeDevices(h); err != nil {
 		return err
 	}

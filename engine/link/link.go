@@ -4,6 +4,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ type Options struct {
 	Workers        int                      // prompts rendered at a time; half of GOMAXPROCS
 	MaxRequests    int                      // of one connection in hand; 4096
 	Log            *slog.Logger             // nil: nothing is logged
-	Wire           wire.Options             // limits of the connection
+	Wire           wire.Options             // limits of the connection; frames of 16 MiB, a backlog of 64 MiB
 	Connected      func(connected bool)     // called when the proxy was reached or lost; may be nil
 	dial           func() (net.Conn, error) // of tests; nil: Socket
 }
@@ -74,6 +75,8 @@ const (
 	goodbyeTimeout   = time.Second
 	defaultRequests  = 4096
 	defaultLoadStall = 5 * time.Minute
+	defaultFrame     = 16 << 20
+	defaultBacklog   = 64 << 20
 )
 
 // Link keeps one connection to the proxy.
@@ -107,6 +110,8 @@ func New(o Options) *Link {
 	if o.LoadStall <= 0 {
 		o.LoadStall = defaultLoadStall
 	}
+	o.Wire.MaxFrameBytes = cmp.Or(o.Wire.MaxFrameBytes, defaultFrame)
+	o.Wire.BacklogBytes = cmp.Or(o.Wire.BacklogBytes, defaultBacklog)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -163,7 +168,7 @@ func (l *Link) connect(ctx context.Context) error {
 			<-said
 		}
 	}()
-	if err := greet(conn, &l.o.Identity); err != nil {
+	if err := l.greet(conn); err != nil {
 		return fmt.Errorf("greet proxy: %w", err)
 	}
 	s := newSession(l, conn)
@@ -248,8 +253,8 @@ func (l *Link) drained() {
 }
 
 // greet exchanges the first frames. The connection isn't used by anybody else yet.
-func greet(conn *wire.Conn, id *Identity) error {
-	if err := conn.SendControl(id.write); err != nil {
+func (l *Link) greet(conn *wire.Conn) error {
+	if err := conn.SendControl(func(f schema.Frame) error { return l.o.Identity.write(f, l.o.Wire) }); err != nil {
 		return err
 	}
 	if err := conn.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {

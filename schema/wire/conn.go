@@ -154,6 +154,13 @@ func (c *Conn) BytesIn() uint64 { return c.bytesIn.Load() }
 // BytesOut is how many bytes were written.
 func (c *Conn) BytesOut() uint64 { return c.bytesOut.Load() }
 
+// Backlog is how many bytes of data frames wait to be written.
+func (c *Conn) Backlog() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.backlog
+}
+
 func (c *Conn) failure() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
