@@ -106,7 +106,7 @@ func TestDocumentedRequestIsAnswered(t *testing.T) {
 }
 
 func TestStreamGivesTheSameAnswerAndMetadata(t *testing.T) {
-	s := newStack(t)
+	s := newStack(t, "STEP_DELAY=5ms") // slower than a write, so that tokens don't share events
 	whole := s.mustInfer(question("What is the capital of France?", "v1.0"))
 	var text strings.Builder
 	var last event

@@ -85,13 +85,13 @@ func TestBrokenModelsAreRefusedAndDisturbNobody(t *testing.T) {
 	s.install("truncated/model.gguf", whole[:len(whole)/2])
 	s.install("broken-off/model.gguf.xz", packed[:len(packed)/2])
 	s.install("swapped/model.gguf", unpack(t, "demo-lora-v1.0.gguf.xz"))
-	s.install("other/model.gguf", whole)
-	s.install("other/versions/alien.gguf", otherLoRA(t))
+	s.install("mismatch/model.gguf", whole)
+	s.install("mismatch/versions/alien.gguf", otherLoRA(t))
 	cases := map[string]string{
 		"truncated":  `{"prompt":"Hi","base_model":"truncated"}`,
 		"broken-off": `{"prompt":"Hi","base_model":"broken-off"}`,
 		"swapped":    `{"prompt":"Hi","base_model":"swapped"}`,
-		"other":      `{"prompt":"Hi","base_model":"other","adapter_version":"alien"}`,
+		"mismatch":   `{"prompt":"Hi","base_model":"mismatch","adapter_version":"alien"}`,
 	}
 	for model := range cases {
 		s.waitListed(model)

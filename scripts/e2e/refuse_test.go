@@ -29,7 +29,7 @@ func TestBadRequestsAreRefusedWithAReason(t *testing.T) {
 		{"body over the limit", `{"prompt":"` + strings.Repeat("a", 9<<20) + `"}`, nil, 413, "body_too_large", ""},
 		{"prompt over the limit", `{"prompt":"` + strings.Repeat("a", 1<<20+1) + `"}`, nil, 400, "invalid_request", "prompt"},
 		{"unknown model", `{"prompt":"Hi","base_model":"nothing/here"}`, nil, 404, "model_not_found", "base_model"},
-		{"unknown version", question("Hi", "v9"), nil, 404, "model_not_found", "adapter_version"},
+		{"unknown version", question("Hi", "v9"), nil, 404, "version_not_found", "adapter_version"},
 		{"empty prompt", question("", "v1.0"), nil, 400, "invalid_request", "prompt"},
 		{"no prompt", `{}`, nil, 400, "invalid_request", "prompt"},
 		{"null prompt", `{"prompt":null}`, nil, 400, "invalid_request", "prompt"},
@@ -56,7 +56,7 @@ func TestBadRequestsAreRefusedWithAReason(t *testing.T) {
 			param   string
 		}{
 			{"prompt longer than the context", question(long, "v1.0"), nil, 400, "context_length_exceeded", "prompt"},
-			{"max_new_tokens larger than the context", `{"prompt":"Hi","max_new_tokens":100000}`, nil, 400, "context_length_exceeded", "max_new_tokens"},
+			{"max_new_tokens larger than the context", `{"prompt":"Hi","max_new_tokens":100000}`, nil, 400, "invalid_request", "max_new_tokens"},
 		}...)
 	}
 	for _, c := range cases {
