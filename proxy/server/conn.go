@@ -29,8 +29,18 @@ type conn struct {
 	cancel context.CancelCauseFunc
 	id     uint64 // of the watcher; never reused
 	owner  *listener
+	used   atomic.Bool // something was read
 	linger atomic.Bool // read on for a moment before closing
 	closed atomic.Bool
+}
+
+// Read remembers that the client has begun to talk.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	if n > 0 && !c.used.Load() {
+		c.used.Store(true)
+	}
+	return n, err
 }
 
 // Close closes once; fasthttp and abort may both call it.

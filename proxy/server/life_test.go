@@ -221,7 +221,8 @@ func TestDrainBreaksOffWhatTakesTooLong(t *testing.T) {
 		go func() { got <- d.ask(body) }()
 		await(t, "request", asked, waitLimit).say("x")
 	}
-	silent, _ := d.raw() // a connection on which nothing happens doesn't hold the drain up
+	d.raw()
+	silent, _ := d.raw() // nor does a client that says nothing, or too little, hold the drain up
 	d.send(silent, "GET /hea")
 	d.shutdown()
 	for range 2 {
@@ -237,6 +238,21 @@ func TestDrainBreaksOffWhatTakesTooLong(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestSilentConnectionDoesntHoldTheDrainUp(t *testing.T) {
+	d := openDoor(t, instant(), func(o *Options) { o.DrainTimeout = time.Hour })
+	c, r := d.raw()
+	d.get("/livez") // behind it, so that it was accepted
+	began := time.Now()
+	d.shutdown()
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("the drain took %s", took)
+	}
+	if _, err := r.ReadByte(); err == nil {
+		t.Error("something came over a silent connection")
+	}
+	c.Close()
 }
 
 func TestTLS(t *testing.T) {

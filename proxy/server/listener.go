@@ -111,19 +111,25 @@ func refusal(id string, limit int) []byte {
 		"Connection: close\r\nX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s", id, len(body), body)
 }
 
-// abortAll closes every connection that is still open.
-func (l *listener) abortAll() int {
+// abort closes the open connections that which picks and tells how many they were.
+func (l *listener) abort(which func(*conn) bool) int {
 	l.mu.Lock()
-	left := make([]*conn, 0, len(l.open))
+	var picked []*conn
 	for c := range l.open {
-		left = append(left, c)
+		if which(c) {
+			picked = append(picked, c)
+		}
 	}
 	l.mu.Unlock()
-	for _, c := range left {
+	for _, c := range picked {
 		c.abort()
 	}
-	return len(left)
+	return len(picked)
 }
+
+func anyConn(*conn) bool { return true }
+
+func silentConn(c *conn) bool { return !c.used.Load() }
 
 func (l *listener) count() int {
 	l.mu.Lock()

@@ -79,10 +79,8 @@ func (s *Server) live(x *exchange) {
 }
 
 func (s *Server) connections() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	n := 0
-	for _, l := range s.listeners {
+	for _, l := range s.allListeners() {
 		n += l.count()
 	}
 	return n

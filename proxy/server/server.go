@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -198,6 +199,9 @@ func (s *Server) Drain() {
 	}
 }
 
+// silentTime is how long a drain waits for connections on which the client hasn't said anything yet.
+const silentTime = 500 * time.Millisecond
+
 // closingTime is what Shutdown keeps of its time for answers that it has to break off, so that they can say so.
 const closingTime = time.Second
 
@@ -214,6 +218,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	left := time.Until(deadline)
 	early := time.AfterFunc(left-min(closingTime, left/4), s.breakOff)
 	defer early.Stop()
+	silent := time.AfterFunc(silentTime, func() { s.abort(silentConn) })
+	defer silent.Stop()
 
 	var err error
 	for _, h := range []*fasthttp.Server{s.http, s.scrapes} {
@@ -237,16 +243,27 @@ func (s *Server) breakOff() {
 
 // close ends what is left of every connection.
 func (s *Server) close() {
-	s.mu.Lock()
-	listeners := s.listeners
-	s.mu.Unlock()
-	for _, l := range listeners {
-		if n := l.abortAll(); n > 0 {
-			s.log.Warn("connections were cut", "address", l.Addr().String(), "connections", n)
-		}
+	if n := s.abort(anyConn); n > 0 {
+		s.log.Warn("connections were cut", "connections", n)
+	}
+	for _, l := range s.allListeners() {
 		l.refusing.Wait()
 	}
 	s.watch.close()
+}
+
+func (s *Server) abort(which func(*conn) bool) int {
+	n := 0
+	for _, l := range s.allListeners() {
+		n += l.abort(which)
+	}
+	return n
+}
+
+func (s *Server) allListeners() []*listener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.listeners)
 }
 
 func sleep(ctx context.Context, d time.Duration) {
