@@ -206,10 +206,15 @@ func (c *Cache) find(model, version string) (*source, error) {
 	if src == nil {
 		return nil, &LoadError{Reason: ReasonNotFound, What: what, Err: errors.New("not installed")}
 	}
-	if src.problem != "" {
-		return nil, &LoadError{Reason: ReasonBadFormat, What: what, Err: errors.New(src.problem)}
-	}
 	return src, nil
+}
+
+// refuse answers a request for files that the registry found broken. It counts as a failed load, once in brokenFor. Called with mu held.
+func (c *Cache) refuse(src *source) *LoadError {
+	err := &LoadError{Reason: ReasonBadFormat, What: label(src.model, src.version), Err: errors.New(src.problem)}
+	c.remember(src, err)
+	c.tellFailed(src, err)
+	return err
 }
 
 // label names an entry for people. The names may come from a request.
@@ -233,6 +238,9 @@ func (c *Cache) usable(src *source) *entry {
 func (c *Cache) enqueue(src *source, now time.Time) (*entry, error) {
 	if b, ok := c.broken[src.identity]; ok && now.Before(b.until) {
 		return nil, b.err
+	}
+	if src.problem != "" {
+		return nil, c.refuse(src)
 	}
 	queued := 0
 	for _, e := range c.entries {

@@ -105,11 +105,18 @@ func (c *Cache) failed(e *entry, err *LoadError) {
 	} else {
 		e.answer(err)
 		c.remember(e.src, err)
-		c.opts.Log.Warn("model load failed", "model", e.src.model, "version", e.src.version, "reason", string(err.Reason), "err", err.Err)
 	}
-	c.events.add(Event{Kind: EventLoadFailed, Model: e.src.model, Version: e.src.version, Reason: string(err.Reason), Message: err.Err.Error()})
+	c.tellFailed(e.src, err)
 	c.drop(e)
 	c.plan()
+}
+
+// tellFailed reports a failed load to the log and to the proxy.
+func (c *Cache) tellFailed(src *source, err *LoadError) {
+	if !errors.Is(err, ErrClosed) {
+		c.opts.Log.Warn("model load failed", "model", src.model, "version", src.version, "reason", string(err.Reason), "err", err.Err)
+	}
+	c.events.add(Event{Kind: EventLoadFailed, Model: src.model, Version: src.version, Reason: string(err.Reason), Message: err.Err.Error()})
 }
 
 // fetch loads base and adapter of an entry.
