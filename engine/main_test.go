@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -16,6 +17,21 @@ import (
 	"tandem/engine/supervise"
 )
 
+// unpacked is a CACHE_DIR for all tests: unpacking the demo model takes seconds under the race detector.
+var unpacked string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "tandem-engine-test")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	unpacked = dir
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
 // environment of an engine that needs nothing of this machine.
 func environment(t *testing.T, more ...string) []string {
 	t.Helper()
@@ -27,7 +43,7 @@ func environment(t *testing.T, more ...string) []string {
 	t.Setenv("TMPDIR", dir)
 	return append([]string{
 		"ENGINE_MOCK=true", "ENGINE_SOCKET=" + filepath.Join(dir, "e.sock"), "MODELS_DIR=" + filepath.Join(dir, "models"),
-		"CACHE_DIR=" + filepath.Join(dir, "cache"),
+		"CACHE_DIR=" + unpacked,
 	}, more...)
 }
 
