@@ -74,7 +74,7 @@ func (o objective) burnAlert(b burn) alert {
 		holds:    b.holds,
 		severity: severity,
 		labels:   []label{{"slo", o.name}, {"window", long}, {"burnrate", factor}},
-		summary:  fmt.Sprintf("The error budget of %s burns %s times too fast", o.name, factor),
+		summary:  fmt.Sprintf("The error budget of %s burns at %s times the sustainable rate", o.name, factor),
 		description: fmt.Sprintf("Over %s {{ $value | humanizePercentage }} %s; the objective allows %g %%, and over the last %s it was no better.",
 			long, o.bad, o.budget*100, short),
 	}
