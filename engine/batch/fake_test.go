@@ -265,6 +265,7 @@ func newCollector(t *testing.T) *collector {
 	return &collector{t: t, answers: make(map[requestKey]*collected)}
 }
 
+// of needs the lock.
 func (c *collector) of(id uint64, attempt uint32) *collected {
 	k := requestKey{id, attempt}
 	if c.answers[k] == nil {
@@ -316,11 +317,17 @@ func (c *collector) request(id uint64, prompt []Token, most int) *Request {
 	}
 }
 
+// get gives what came for a request so far.
+func (c *collector) get(id uint64) *collected {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.of(id, 0)
+}
+
+// wait gives it when the request was released.
 func (c *collector) wait(id uint64) *collected {
 	c.t.Helper()
-	c.mu.Lock()
-	a := c.of(id, 0)
-	c.mu.Unlock()
+	a := c.get(id)
 	select {
 	case <-a.released:
 	case <-time.After(20 * time.Second):

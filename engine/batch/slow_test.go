@@ -34,7 +34,7 @@ func TestSlowSamplersDoNotHoldUpOthers(t *testing.T) {
 		}
 		submit(t, e, fast)
 		checkAnswer(t, fast, c.wait(1))
-		for _, s := range c.answers[requestKey{1, 0}].steps[1:] {
+		for _, s := range c.get(1).steps[1:] {
 			if s.SinceLast > time.Millisecond {
 				t.Fatalf("token %d of the fast one took %s", s.Index, s.SinceLast)
 			}
@@ -70,7 +70,7 @@ func TestEndsWhileDrawing(t *testing.T) {
 				synctest.Wait() // the worker draws
 				tc.end(e)
 				synctest.Wait()
-				a := c.of(1, 0)
+				a := c.get(1)
 				select {
 				case <-a.done:
 				default:

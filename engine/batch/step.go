@@ -161,13 +161,18 @@ func (e *Executor) stepFailed(b *base, q *sequence, err error) {
 	e.fail(q, Failure{failureOf(err), err.Error()})
 }
 
+// failureOf names the error of a step, or of a fast sampler in it.
 func failureOf(err error) FailureCode {
-	if errors.Is(err, ErrNoCells) {
+	switch {
+	case errors.Is(err, ErrNoCells):
 		return FailOutOfMemory
+	case errors.Is(err, ErrGrammarTooComplex):
+		return FailGrammarTooHard
 	}
 	return FailDecode
 }
 
+// samplerFailure names what a worker ran into.
 func samplerFailure(err error) Failure {
 	if errors.Is(err, ErrGrammarTooComplex) {
 		return Failure{FailGrammarTooHard, err.Error()}

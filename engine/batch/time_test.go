@@ -87,7 +87,7 @@ func TestLongPromptDoesNotHoldUpOthers(t *testing.T) {
 		short := c.request(3, prompt(2, 8), 1)
 		submit(t, e, short)
 		checkAnswer(t, short, c.wait(3))
-		if q := c.answers[requestKey{3, 0}].summary; q.Prefill > 100*time.Millisecond {
+		if q := c.get(3).summary; q.Prefill > 100*time.Millisecond {
 			t.Errorf("the short prompt behind the long one took %s", q.Prefill)
 		}
 		c.wait(1)
