@@ -23,12 +23,7 @@ func (s *Server) authenticate(x *exchange) (caller, *api.Error) {
 	if s.o.Keys == nil {
 		return caller{}, nil
 	}
-	h := &x.ctx.Request.Header
-	secret, outcome := auth.Credentials(string(h.Peek(s.o.KeyHeader)), string(h.Peek(fasthttp.HeaderAuthorization)))
-	var key *auth.Key
-	if outcome == auth.OK {
-		key, outcome = s.o.Keys.Lookup(secret, time.Now())
-	}
+	key, outcome := s.lookup(&x.ctx.Request.Header)
 	if outcome != auth.OK {
 		s.log.Debug("API key refused", "request_id", x.id, "reason", outcome.String())
 		return caller{}, api.Unauthorized(s.o.KeyHeader)
@@ -39,6 +34,18 @@ func (s *Server) authenticate(x *exchange) (caller, *api.Error) {
 		who.rate = limit.Rate(*key.Rate)
 	}
 	return who, nil
+}
+
+// lookup finds the key that a request presents. Without keys everybody is known, as nobody.
+func (s *Server) lookup(h *fasthttp.RequestHeader) (*auth.Key, auth.Outcome) {
+	if s.o.Keys == nil {
+		return nil, auth.OK
+	}
+	secret, outcome := auth.Credentials(string(h.Peek(s.o.KeyHeader)), string(h.Peek(fasthttp.HeaderAuthorization)))
+	if outcome != auth.OK {
+		return nil, outcome
+	}
+	return s.o.Keys.Lookup(secret, time.Now())
 }
 
 // inScope checks that the key may use the model. A request that names none is about the default.

@@ -7,7 +7,25 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"tandem/proxy/api"
+	"tandem/proxy/auth"
 )
+
+// strangerBodyBytes is the largest body that is read for somebody without a good key. Bodies are read before a handler can ask for the
+// key, so without it anybody could make us hold MAX_BODY_BYTES on every connection.
+const strangerBodyBytes = 64 << 10
+
+// bodyLimit is asked by fasthttp once the header is read. A zero value means MAX_BODY_BYTES.
+func (s *Server) bodyLimit(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	if n := h.ContentLength(); n >= 0 && n <= strangerBodyBytes || s.isKnown(h) {
+		return fasthttp.RequestConfig{}
+	}
+	return fasthttp.RequestConfig{MaxRequestBodySize: min(strangerBodyBytes, s.o.MaxBodyBytes)}
+}
+
+func (s *Server) isKnown(h *fasthttp.RequestHeader) bool {
+	_, outcome := s.lookup(h)
+	return outcome == auth.OK
+}
 
 // handleBroken answers a request that could not be read: too large, too slow, not HTTP. fasthttp closes the connection afterwards.
 func (s *Server) handleBroken(ctx *fasthttp.RequestCtx, cause error) {
@@ -20,17 +38,17 @@ func (s *Server) handleBroken(ctx *fasthttp.RequestCtx, cause error) {
 	}
 	x := s.begin(ctx, r)
 	defer x.recovered()
-	x.refuse(s.unreadable(cause))
+	x.refuse(s.unreadable(&ctx.Request.Header, cause))
 	x.finish()
 }
 
 // unreadable finds the words for what fasthttp found.
-func (s *Server) unreadable(cause error) *api.Error {
+func (s *Server) unreadable(h *fasthttp.RequestHeader, cause error) *api.Error {
 	var small *fasthttp.ErrSmallBuffer
 	var network net.Error
 	switch {
 	case errors.Is(cause, fasthttp.ErrBodyTooLarge):
-		return api.BodyTooLarge(s.o.MaxBodyBytes)
+		return s.tooLarge(h)
 	case errors.As(cause, &small):
 		return api.HeaderTooLarge(s.o.MaxHeaderBytes)
 	case errors.As(cause, &network) && network.Timeout():
@@ -40,11 +58,28 @@ func (s *Server) unreadable(cause error) *api.Error {
 	return api.Invalid("", "this is not a valid HTTP/1.1 request")
 }
 
+// tooLarge tells a body over the limit from one that is only too large for a stranger. fasthttp has forgotten the header when the body
+// came in chunks.
+func (s *Server) tooLarge(h *fasthttp.RequestHeader) *api.Error {
+	switch {
+	case s.isKnown(h):
+		return api.BodyTooLarge(s.o.MaxBodyBytes)
+	case len(h.Host()) > 0:
+		return api.Unauthorized(s.o.KeyHeader)
+	}
+	return api.NewError(api.TypeBodyTooLarge, "the body is larger than %d bytes, or than %d without a good API key", s.o.MaxBodyBytes, strangerBodyBytes)
+}
+
 // handleExpect refuses a body that is too large before the client sends it (Expect: 100-continue).
 func (s *Server) handleExpect(ctx *fasthttp.RequestCtx) int {
-	if ctx.Request.Header.ContentLength() <= s.o.MaxBodyBytes {
+	h := &ctx.Request.Header
+	limit := s.o.MaxBodyBytes
+	if c := s.bodyLimit(h); c.MaxRequestBodySize > 0 {
+		limit = c.MaxRequestBodySize
+	}
+	if h.ContentLength() <= limit {
 		return fasthttp.StatusContinue
 	}
 	s.handleBroken(ctx, fasthttp.ErrBodyTooLarge)
-	return fasthttp.StatusRequestEntityTooLarge
+	return ctx.Response.StatusCode()
 }

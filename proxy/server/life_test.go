@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -260,7 +261,7 @@ func TestTLS(t *testing.T) {
 	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	writeCertificate(t, certFile, keyFile, 1)
 	desk, asked := answers()
-	d := openDoor(t, desk, func(o *Options) { o.CertFile, o.KeyFile = certFile, keyFile })
+	d := openDoor(t, desk, func(o *Options) { o.CertFile, o.KeyFile, o.ReadTimeout = certFile, keyFile, 200*time.Millisecond })
 	dial := func() *tls.Conn {
 		c, err := tls.Dial("tcp", d.address, &tls.Config{InsecureSkipVerify: true})
 		if err != nil {
@@ -289,6 +290,11 @@ func TestTLS(t *testing.T) {
 	c.Close()
 	a.expectCancel(t)
 
+	_, silent := d.raw()
+	if _, err := silent.ReadByte(); err == nil || isTimeout(err) {
+		t.Errorf("a client that never shakes hands: %v", err)
+	}
+
 	writeCertificate(t, certFile, keyFile, 2)
 	s := d.Server
 	s.certs.mu.Lock()
@@ -297,6 +303,11 @@ func TestTLS(t *testing.T) {
 	eventually(t, "the new certificate is in use", func() bool {
 		return dial().ConnectionState().PeerCertificates[0].SerialNumber.Int64() == 2
 	})
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 func writeCertificate(t *testing.T, certFile, keyFile string, serial int64) {

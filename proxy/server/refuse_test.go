@@ -127,6 +127,10 @@ func TestUnreadableRequests(t *testing.T) {
 		{"two lengths", head + "Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}", 400, "invalid_request"},
 		{"declared too large", head + "Content-Length: 2000000\r\n\r\n", 413, "body_too_large"},
 		{"announced too large", head + "Expect: 100-continue\r\nContent-Length: 2000000\r\n\r\n", 413, "body_too_large"},
+		{"large without a key", "POST /infer HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n", 401, "unauthorized"},
+		{"large without a key, in chunks", "POST /infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n11170\r\n" + strings.Repeat("x", 70000), 413, "body_too_large"},
+		{"too large in chunks", head + "Transfer-Encoding: chunked\r\n\r\n1e8480\r\n" + strings.Repeat("x", 2000000), 413, "body_too_large"},
+		{"announced without a key", "POST /infer HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 70000\r\n\r\n", 401, "unauthorized"},
 		{"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "invalid_request"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -136,7 +140,7 @@ func TestUnreadableRequests(t *testing.T) {
 			if typ, _, _ := failure(t, got); got.StatusCode != c.status || typ != c.typ {
 				t.Errorf("status %d, type %s; want %d, %s", got.StatusCode, typ, c.status, c.typ)
 			}
-			if c.status == 413 && got.Header.Get("X-Request-Id") != "mine" {
+			if strings.Contains(c.name, "declared") && got.Header.Get("X-Request-Id") != "mine" {
 				t.Errorf("X-Request-Id %q", got.Header.Get("X-Request-Id"))
 			}
 			if _, err := r.ReadByte(); err == nil {
@@ -144,8 +148,8 @@ func TestUnreadableRequests(t *testing.T) {
 			}
 		})
 	}
-	d.expectCount(2, "api_requests_total", "status", "client_error", "endpoint", "/infer") // those whose path could be read
-	d.expectCount(6, "api_requests_total", "status", "client_error", "endpoint", "other")
+	d.expectCount(4, "api_requests_total", "status", "client_error", "endpoint", "/infer") // those whose header is still known
+	d.expectCount(8, "api_requests_total", "status", "client_error", "endpoint", "other")
 	d.expectCount(0, "llm_requests_in_flight")
 }
 

@@ -141,10 +141,11 @@ func defaultTo[T comparable](field *T, value T) {
 // newHTTP makes a fasthttp server with every limit set.
 func (s *Server) newHTTP(handler fasthttp.RequestHandler) *fasthttp.Server {
 	return &fasthttp.Server{
-		Handler:       handler,
-		ErrorHandler:  s.handleBroken,
-		ExpectHandler: s.handleExpect,
-		Logger:        debugLog{s.log},
+		Handler:        handler,
+		HeaderReceived: s.bodyLimit,
+		ErrorHandler:   s.handleBroken,
+		ExpectHandler:  s.handleExpect,
+		Logger:         debugLog{s.log},
 
 		Concurrency:        s.o.MaxConnections + refusalsAtOnce, // ours refuses first, and in JSON
 		ReadBufferSize:     s.o.MaxHeaderBytes,
