@@ -460,3 +460,29 @@ func TestClientLeavesInMidAnswer(t *testing.T) {
 		b.wantValue(1, "llm_request_output_tokens")
 	})
 }
+
+func TestRepeatedBreachEndsTheRequestOnly(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, b *bench) {
+		bad, good := b.admit(prompt("bad")), b.admit(prompt("good"))
+		var f *fakeEngine
+		for i := range maxBreaches {
+			f = b.attach(LastExit{})
+			b.accept(f, f.byPrompt("bad"))
+			b.accept(f, f.byPrompt("good"))
+			b.token(f, f.byPrompt("bad"), 7)
+			if hung := f.hangup != ""; hung != (i < maxBreaches-1) {
+				t.Fatalf("breach %d: hung up %v", i, hung)
+			}
+			if f.hangup != "" {
+				b.lose(f)
+			}
+		}
+		b.want(bad, "", api.TypeInternal, true)
+		b.token(f, f.byPrompt("good"), 0)
+		b.stop(f, f.byPrompt("good"), 1)
+		b.want(good, "a", "", true)
+		bad.Settle(Failed)
+		good.Settle(Delivered)
+		b.wantValue(1, "failed_inferences_total", "error_type=internal")
+	})
+}

@@ -1,6 +1,8 @@
 package flight
 
 import (
+	"context"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -108,7 +110,11 @@ func (d *Desk) Lost(link Engine, l Loss) {
 	}
 	d.engines = slices.DeleteFunc(d.engines, func(x *engine) bool { return x == e })
 	there := d.thereAt(e)
-	d.log.Warn("engine lost", "reason", l.Reason, "error", l.Err, "pid", e.hello.PID, "requests", len(there), "wanted", e.drained)
+	level := slog.LevelWarn
+	if e.drained || d.draining {
+		level = slog.LevelInfo // it was to go
+	}
+	d.log.Log(context.Background(), level, "engine lost", "reason", l.Reason, "error", l.Err, "pid", e.hello.PID, "requests", len(there))
 	d.graves = grave{instance: e.hello.Instance, attachedFor: now.Sub(e.attachedAt), progress: e.progress}
 	for _, en := range there {
 		if !en.gainedHere {

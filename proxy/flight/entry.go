@@ -45,6 +45,7 @@ type entry struct {
 	replayed   bool // sent again and not yet known how that went
 	frameBytes int64
 	strikes    int // deaths that it may have caused
+	breaches   int // of the protocol in frames about it
 
 	waitingSince time.Time // in the queue or for an engine
 	sentAt       time.Time

@@ -1,6 +1,8 @@
 package flight
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -38,7 +40,7 @@ func (d *Desk) Accepted(link Engine, id uint64, attempt uint32, a *Accepted) {
 		return
 	}
 	if en.state != sent {
-		d.hangup(e, fmt.Sprintf("request %d was accepted twice", id))
+		d.breach(e, id, fmt.Sprintf("request %d was accepted twice", id), now)
 		return
 	}
 	en.move(accepted)
@@ -93,15 +95,13 @@ func (d *Desk) Step(link Engine, s *Step) {
 	room := false
 	for i := range s.Tokens {
 		first, problem := d.token(e, &s.Tokens[i], now)
-		if problem != "" {
-			d.hangup(e, problem)
+		if problem != "" && d.breach(e, s.Tokens[i].ID, problem, now) {
 			return
 		}
 		room = room || first
 	}
 	for i := range s.Done {
-		if problem := d.finished(e, &s.Done[i], now); problem != "" {
-			d.hangup(e, problem)
+		if problem := d.finished(e, &s.Done[i], now); problem != "" && d.breach(e, s.Done[i].ID, problem, now) {
 			return
 		}
 	}
@@ -157,6 +157,20 @@ func (d *Desk) comeback(en *entry, tokensBefore int, now time.Time) {
 	}
 }
 
+// breach deals with a frame that can't be: the connection ends, since nothing on it can be trusted. A request at which this happens
+// again and again is ended instead, so that it doesn't cost the others one connection after the other. True: the connection ended.
+func (d *Desk) breach(e *engine, id uint64, problem string, now time.Time) bool {
+	if en := d.entries[id]; en != nil {
+		if en.breaches++; en.breaches >= maxBreaches {
+			d.log.Error("engine broke the protocol at the same request again, ending it", "reason", problem, "request_id", en.req.ID)
+			d.fail(en, api.Internal(errors.New(problem)), now)
+			return false
+		}
+	}
+	d.hangup(e, problem)
+	return true
+}
+
 // accept checks that a token is the next one and gives the part of its text that isn't known yet.
 func (en *entry) accept(t *Token) (text []byte, problem string) {
 	switch have := en.rec.TextBytes; {
@@ -164,7 +178,7 @@ func (en *entry) accept(t *Token) (text []byte, problem string) {
 		return nil, fmt.Sprintf("token of request %d before it was accepted", t.ID)
 	case t.Index != len(en.rec.Generated):
 		return nil, fmt.Sprintf("token %d of request %d came, %d was next", t.Index, t.ID, len(en.rec.Generated))
-	case en.rec.MaxNewTokens > 0 && t.Index >= en.rec.MaxNewTokens:
+	case t.Index >= cmp.Or(en.rec.MaxNewTokens, api.MaxNewTokens):
 		return nil, fmt.Sprintf("request %d got more than its %d tokens", t.ID, en.rec.MaxNewTokens)
 	case len(t.Text) > maxTokenText:
 		return nil, fmt.Sprintf("token of request %d has %d bytes of text", t.ID, len(t.Text))

@@ -36,6 +36,8 @@ const (
 	demoModel = "demo"
 	// maxRefused bounds the requests and models that are refused for a while.
 	maxRefused = 1024
+	// maxBreaches of the protocol at one request; the last one ends it.
+	maxBreaches = 3
 	// maxTokenText bounds the text of one token, in bytes.
 	maxTokenText = 64 << 10
 )

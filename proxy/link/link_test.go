@@ -513,3 +513,20 @@ func ask(t *testing.T, desk *flight.Desk, stays bool, leaveAfter, tokens int) bo
 	a.Settle(flight.ClientGone)
 	return false
 }
+
+func TestLargePromptsPass(t *testing.T) {
+	b := newBoard()
+	l := listen(t, Options{Board: b})
+	p, e := attach(t, l, b, 1)
+	text := strings.Repeat("é", 512<<10) // 1 MiB
+	e.Infer(&flight.Submission{ID: 1, Prompt: text, Rendered: &flight.Rendered{PromptTokens: make([]int32, 1<<20)}, Generated: make([]int32, 1<<20)})
+	p.read(schema.Frame_Which_infer, func(f schema.Frame) {
+		in, err := f.Infer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := in.Prompt(); err != nil || string(got) != text {
+			t.Errorf("%d bytes came, %v", len(got), err)
+		}
+	})
+}

@@ -67,7 +67,7 @@ func (s *session) run() {
 		_ = s.conn.Close() // only wakes what still waits to write
 	}
 	s.work.Wait()
-	l.o.Board.Lost(s, flight.Loss{Reason: s.lossReason(err), Err: err})
+	l.o.Board.Lost(s, s.loss(err))
 }
 
 // greet reads the engine's hello, takes a place and answers with ours.
@@ -209,21 +209,21 @@ func (s *session) leave(reason, text string) {
 	}
 }
 
-// lossReason is one word of a closed set for what ended the reader.
-func (s *session) lossReason(err error) string {
+// loss says in one word of a closed set what ended the reader. The error of a connection that we closed says nothing.
+func (s *session) loss(err error) flight.Loss {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.reason != "":
-		return s.reason
+		return flight.Loss{Reason: s.reason}
 	case errors.Is(err, errGoAway):
-		return "goaway"
+		return flight.Loss{Reason: "goaway", Err: err}
 	case errors.Is(err, wire.ErrProtocol):
-		return "protocol"
+		return flight.Loss{Reason: "protocol", Err: err}
 	case errors.Is(err, io.EOF):
-		return "eof"
+		return flight.Loss{Reason: "eof"}
 	}
-	return "error"
+	return flight.Loss{Reason: "error", Err: err}
 }
 
 // Infer implements flight.Engine. The frame is built when its turn to be written has come.
