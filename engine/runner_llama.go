@@ -35,7 +35,7 @@ func newComputer(c *Config, executor *batch.Executor, log *slog.Logger) (compute
 	}
 	out := computer{backend: backend, device: "cpu", sample: func(m *metrics.Metrics) { sampleDevices(m, backend) }}
 	for _, d := range backend.Devices() {
-		out.devices = append(out.devices, link.Device{Name: d.Name, Backend: d.Backend, MemoryTotal: uint64(d.TotalBytes), MemoryFree: uint64(d.FreeBytes)})
+		out.devices = append(out.devices, describe(d))
 		if d.GPU && c.GPULayers != 0 {
 			out.device = d.Backend
 		}
@@ -49,6 +49,15 @@ func newComputer(c *Config, executor *batch.Executor, log *slog.Logger) (compute
 		}
 	}
 	return out, nil
+}
+
+// describe tells the proxy of a device. The library says that all memory of a CPU is free; the host knows better.
+func describe(d llama.Device) link.Device {
+	out := link.Device{Name: d.Name, Backend: d.Backend, MemoryTotal: uint64(d.TotalBytes), MemoryFree: uint64(d.FreeBytes)}
+	if host, err := devices.Host(); err == nil && !d.GPU {
+		out.MemoryTotal, out.MemoryFree = host.Total, host.Total-min(host.Used, host.Total)
+	}
+	return out
 }
 
 // numerics names what decides which token follows: the library, its backends' instruction sets, the device and our sampler.
