@@ -29,7 +29,6 @@ type Desk struct {
 	queue     *queue.Queue
 	journal   *journal.Journal
 	draining  bool
-	closed    bool // Run is ending
 
 	engines   []*engine // attached, oldest first
 	names     catalog   // last one said by any engine

@@ -15,9 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"tandem/proxy/api"
 	"tandem/proxy/flight"
-	"tandem/proxy/metrics"
 	"tandem/schema"
 )
 
@@ -421,97 +419,6 @@ func TestSocketFile(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "*")); len(left) != 1 {
 		t.Errorf("files left: %v", left)
 	}
-}
-
-// TestManyRequestsOverTheSocket is the desk, this package and an engine together: of 10,000 requests half are cancelled, engines come
-// and go, and nothing is left over.
-func TestManyRequestsOverTheSocket(t *testing.T) {
-	const requests, clients, tokens = 10_000, 64, 5
-	quiet := slog.New(slog.DiscardHandler)
-	m := metrics.New(metrics.Options{Log: quiet})
-	desk := flight.New(flight.Options{
-		Metrics: m, Log: quiet, DefaultModel: "demo", QueueCapacity: clients, QueueMaxBytes: 1 << 20, JournalMaxBytes: 64 << 20,
-		EngineWait: time.Minute, ReplayWait: time.Minute, ModelLoadWait: time.Minute,
-	})
-	ctx, stop := context.WithCancel(context.Background())
-	var running, engines sync.WaitGroup
-	running.Go(func() { desk.Run(ctx) })
-	l := listen(t, Options{Board: desk, Meter: m, Log: quiet})
-	engine := func(instance uint64) *peer {
-		p := connect(t, l.o.Socket)
-		p.hello(instance)
-		p.catalog()
-		p.stats(32)
-		engines.Go(func() { p.serveAll(tokens) })
-		return p
-	}
-	live := engine(1)
-	todo := make(chan int)
-	var working sync.WaitGroup
-	var mu sync.Mutex
-	whole, left := 0, 0
-	for range clients {
-		working.Go(func() {
-			for i := range todo {
-				ok := ask(t, desk, i%2 == 0, i%tokens, tokens)
-				mu.Lock()
-				if ok {
-					whole++
-				} else {
-					left++
-				}
-				mu.Unlock()
-			}
-		})
-	}
-	for i := range requests {
-		todo <- i
-		if i%1000 == 999 {
-			_ = live.raw.Close() // as if killed
-			live = engine(uint64(i))
-		}
-	}
-	close(todo)
-	working.Wait()
-	if whole != requests/2 || left != requests/2 {
-		t.Errorf("%d whole answers, %d given up", whole, left)
-	}
-	if s := desk.Status(); s.Waiting != 0 || s.Running != 0 {
-		t.Errorf("left over: %d waiting, %d running", s.Waiting, s.Running)
-	}
-	stop()
-	running.Wait()
-	l.Close()
-	engines.Wait()
-}
-
-// ask sends one request and reads its answer, or gives it up after so many tokens.
-func ask(t *testing.T, desk *flight.Desk, stays bool, leaveAfter, tokens int) bool {
-	a, err := desk.Admit(context.Background(), flight.Request{Infer: &api.Request{Prompt: "x", Stream: true}})
-	if err != nil {
-		t.Errorf("Admit: %v", err)
-		return false
-	}
-	var text []byte
-	for seen := 0; stays || seen < leaveAfter; {
-		<-a.Ready()
-		p := a.Take(text)
-		text = p.Text
-		seen += p.Tokens
-		if !p.Done {
-			continue
-		}
-		if p.Err != nil || string(text) != strings.Repeat("ab", tokens) {
-			t.Errorf("answer %q, %v", text, p.Err)
-		}
-		if stays {
-			a.Settle(flight.Delivered)
-			return true
-		}
-		break
-	}
-	a.Settle(flight.ClientGone)
-	return false
 }
 
 func TestLargePromptsPass(t *testing.T) {
