@@ -219,6 +219,19 @@ func TestTestMonitoring(t *testing.T) {
 	}
 }
 
+func TestTestMonitoringFollowsTheMetrics(t *testing.T) {
+	r := startProxy(t, "AUTH_DISABLED=true", "PROMETHEUS_ENABLED=false")
+	out, _, err := command(t, "", nil, "test-monitoring", "--url="+r.url)
+	if err != nil || !strings.Contains(out, "/prometheus is off, as /status says") {
+		t.Errorf("with the metrics off: %v\n%s", err, out)
+	}
+	for address, want := range map[string]string{"": "", "127.0.0.1:9100": "http://127.0.0.1:9100", ":9100": "http://127.0.0.1:9100", "[::]:9100": "http://127.0.0.1:9100"} {
+		if got := metricsURL(address); got != want {
+			t.Errorf("METRICS_ADDR=%s: %s, want %s", address, got, want)
+		}
+	}
+}
+
 // What the checks are for: a server that answers, but not what is documented.
 func TestTestMonitoringFindsMistakes(t *testing.T) {
 	pages := map[string]string{

@@ -20,12 +20,16 @@ import (
 // probe drives a running server from outside and reports each check as a line.
 type probe struct {
 	url, key, model string
+	metricsURL      string // where METRICS_ADDR put the metrics; otherwise url
 	metricsPath     string
 	client          *http.Client
 	out             io.Writer
+	metricsOff      bool // PROMETHEUS_ENABLED=false
 	failures        int
 	ctx             context.Context // of the whole run
 }
+
+const routerPath = "/metrics/router"
 
 // maxProbeBytes bounds what is read of one reply.
 const maxProbeBytes = 64 << 20
@@ -71,6 +75,7 @@ func newProbe(ctx context.Context, p program) (*probe, error) {
 	flags.StringVar(&t.url, "url", "http://"+net.JoinHostPort(host, env("PORT", "8000")), "where the server listens")
 	flags.StringVar(&t.key, "key", key, "API key for one inference; empty: none is made")
 	flags.StringVar(&t.model, "model", "", "model for the inference; empty: the server's default")
+	flags.StringVar(&t.metricsURL, "metrics-url", metricsURL(env("METRICS_ADDR", "")), "where the metrics are served; empty: there as well")
 	flags.StringVar(&t.metricsPath, "metrics-path", env("METRICS_PATH", "/prometheus"), "path of the metrics page")
 	if err := flags.Parse(p.args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -81,8 +86,22 @@ func newProbe(ctx context.Context, p program) (*probe, error) {
 	if flags.NArg() > 0 {
 		return nil, fmt.Errorf("%q is not expected: %w", flags.Arg(0), errUsage)
 	}
-	t.url = strings.TrimSuffix(t.url, "/")
+	t.url, t.metricsURL = strings.TrimSuffix(t.url, "/"), strings.TrimSuffix(t.metricsURL, "/")
+	if t.metricsURL == "" {
+		t.metricsURL = t.url
+	}
 	return t, nil
+}
+
+func metricsURL(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return ""
+	}
+	if host == "" || host == "0.0.0.0" || host == "::" {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
 }
 
 func environment(environ []string) func(name, otherwise string) string {
@@ -115,7 +134,11 @@ type page struct {
 func (t *probe) get(path string) (page, error) { return t.send("GET", path, "") }
 
 func (t *probe) send(method, path, body string, headers ...string) (page, error) {
-	request, err := http.NewRequestWithContext(t.ctx, method, t.url+path, strings.NewReader(body))
+	base := t.url
+	if path == t.metricsPath || path == routerPath {
+		base = t.metricsURL
+	}
+	request, err := http.NewRequestWithContext(t.ctx, method, base+path, strings.NewReader(body))
 	if err != nil {
 		return page{}, fmt.Errorf("make request: %w", err)
 	}

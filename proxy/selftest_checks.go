@@ -72,6 +72,7 @@ func (t *probe) status() error {
 	case *status.CachedModels != len(status.Cached):
 		return fmt.Errorf("cached_models is %d, but the list has %d", *status.CachedModels, len(status.Cached))
 	}
+	t.metricsOff = !*status.Prometheus
 	for _, c := range status.Cached {
 		if c.Model == "" || c.Version == "" || c.Loaded == nil {
 			return fmt.Errorf("an entry of cached_model_info lacks something: %+v", c)
@@ -152,13 +153,23 @@ func (t *probe) errors() error {
 
 // checkMetrics looks at the page before and after one request of each kind.
 func (t *probe) checkMetrics() {
+	if t.metricsOff {
+		t.check(t.metricsPath+" is off, as /status says", func() error {
+			got, err := t.get(t.metricsPath)
+			if err == nil && got.status != http.StatusNotFound {
+				err = fmt.Errorf("status %d", got.status)
+			}
+			return err
+		})
+		return
+	}
 	var before, after series
 	t.check(t.metricsPath+" can be read", func() (err error) { before, err = t.scrape(); return err })
 	if before == nil {
 		return
 	}
 	t.check("every documented metric is there with its type and labels", before.documented)
-	t.check("/metrics/router has what routers need", t.router)
+	t.check(routerPath+" has what routers need", t.router)
 
 	tokens, inferred := 0, false
 	t.check("one inference is answered", func() (err error) { tokens, inferred, err = t.infer(); return err })
@@ -179,7 +190,7 @@ func (t *probe) checkMetrics() {
 }
 
 func (t *probe) router() error {
-	got, err := t.get("/metrics/router")
+	got, err := t.get(routerPath)
 	if err != nil {
 		return err
 	}
@@ -191,7 +202,7 @@ func (t *probe) router() error {
 	return nil
 }
 
-// infer makes one inference. Without a good key it is left out, which is no failure.
+// infer makes one inference. Without a good key, or at its limit, it is left out, which is no failure.
 func (t *probe) infer() (tokens int, done bool, err error) {
 	body := map[string]any{"prompt": "What is the capital of France?", "max_new_tokens": 32}
 	if t.model != "" {
@@ -205,8 +216,12 @@ func (t *probe) infer() (tokens int, done bool, err error) {
 	if err != nil {
 		return 0, false, err
 	}
-	if got.status == http.StatusUnauthorized {
+	switch got.status {
+	case http.StatusUnauthorized:
 		fmt.Fprintln(t.out, "      (no inference: give a good key with --key)")
+		return 0, false, nil
+	case http.StatusTooManyRequests:
+		fmt.Fprintln(t.out, "      (no inference: the key is at its rate limit)")
 		return 0, false, nil
 	}
 	if got.status != http.StatusOK {
