@@ -151,6 +151,9 @@ func TestDrawsEqualASortInDoublePrecision(t *testing.T) {
 	for name, how := range chains {
 		for _, n := range []int{7, 1000, 128256} {
 			for _, spread := range []float64{0.1, 2, 6} {
+				if n > 10000 && spread == 6 {
+					continue // the reference sorts all, and the two others go through each branch
+				}
 				t.Run(fmt.Sprintf("%s, %d tokens, spread %g", name, n, spread), func(t *testing.T) {
 					compareDraws(t, how, n, spread)
 				})
@@ -172,7 +175,11 @@ func compareDraws(t *testing.T, how batch.Sampling, n int, spread float64) {
 		window[i] = batch.Token(r.IntN(min(n, 100)))
 	}
 	s := chain(t, how, window)
-	for index := range 3 {
+	places := 3
+	if n > 10000 {
+		places = 1
+	}
+	for index := range places {
 		row := randomRow(r, n, spread)
 		before := slices.Clone(row)
 		got, err := s.drawFrom(row, index)
@@ -187,7 +194,9 @@ func compareDraws(t *testing.T, how batch.Sampling, n int, spread float64) {
 			topP = 1
 		}
 		want := reference(row, how, window, index, topP)
-		if fewer, more := reference(row, how, window, index, topP-1e-4), reference(row, how, window, index, min(topP+1e-4, 1)); fewer.Token != more.Token {
+		if topP == 1 {
+			// nothing to cut
+		} else if fewer, more := reference(row, how, window, index, topP-1e-4), reference(row, how, window, index, min(topP+1e-4, 1)); fewer.Token != more.Token {
 			continue // rounding may decide which
 		}
 		if got.Token != want.Token || math.Abs(float64(got.Logprob-want.Logprob)) > logprobTolerance {

@@ -1,0 +1,190 @@
+//go:build llama
+
+package llama
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"tandem/engine/models"
+)
+
+func damaged(t *testing.T, from string, change func([]byte) []byte) string {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "damaged.gguf")
+	if err := os.WriteFile(path, change(data), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func wantReason(t *testing.T, name string, err error, want models.Reason) {
+	t.Helper()
+	var failure *models.LoadError
+	if !errors.As(err, &failure) || failure.Reason != want {
+		t.Errorf("%s: %v, want reason %s", name, err, want)
+	}
+}
+
+func TestFilesThatAreNoModel(t *testing.T) {
+	b, _ := newBackend(t, nil)
+	demo, lora := demoFile(t, "demo-q8_0.gguf"), demoFile(t, "demo-lora-v1.0.gguf")
+	cut := func(n int) func([]byte) []byte { return func(d []byte) []byte { return d[:n] } }
+	for name, c := range map[string]struct {
+		path string
+		want models.Reason
+	}{
+		"missing":           {filepath.Join(t.TempDir(), "none.gguf"), models.ReasonNotFound},
+		"empty":             {damaged(t, demo, cut(0)), models.ReasonBadFormat},
+		"text":              {damaged(t, demo, func([]byte) []byte { return []byte("hello") }), models.ReasonBadFormat},
+		"only the magic":    {damaged(t, demo, cut(4)), models.ReasonBadFormat},
+		"cut in the header": {damaged(t, demo, cut(400)), models.ReasonBadFormat},
+		"cut in the data":   {damaged(t, demo, cut(800_000)), models.ReasonBadFormat},
+		"without last byte": {damaged(t, demo, func(d []byte) []byte { return d[:len(d)-1] }), models.ReasonBadFormat},
+		"a LoRA":            {lora, models.ReasonBadFormat},
+		"garbage inside": {damaged(t, demo, func(d []byte) []byte {
+			copy(d[16:], bytes.Repeat([]byte{0xff}, 64))
+			return d
+		}), models.ReasonBadFormat},
+	} {
+		for _, mmap := range []bool{false, true} {
+			_, err := b.LoadBase(t.Context(), models.BaseSpec{Name: name, Path: c.path, MMap: mmap, Parallel: 1}, nil)
+			wantReason(t, name, err, c.want)
+		}
+	}
+}
+
+func TestFilesThatAreNoAdapterOfThisBase(t *testing.T) {
+	base, d := loadDemo(t, nil)
+	demo, lora := demoFile(t, "demo-q8_0.gguf"), demoFile(t, "demo-lora-v1.0.gguf")
+	for name, c := range map[string]struct {
+		path string
+		want models.Reason
+	}{
+		"missing":           {filepath.Join(t.TempDir(), "none.gguf"), models.ReasonNotFound},
+		"text":              {damaged(t, lora, func([]byte) []byte { return []byte("hello, world") }), models.ReasonBadFormat},
+		"cut":               {damaged(t, lora, func(d []byte) []byte { return d[:len(d)/2] }), models.ReasonBadFormat},
+		"a model":           {demo, models.ReasonBadFormat},
+		"other tensor name": {damaged(t, lora, func(d []byte) []byte { return bytes.ReplaceAll(d, []byte("blk.0.attn_q"), []byte("blk.0.attn_z")) }), models.ReasonAdapterMismatch},
+	} {
+		_, err := base.LoadAdapter(t.Context(), models.AdapterSpec{Name: name, Path: c.path})
+		wantReason(t, name, err, c.want)
+	}
+	if text, _, err := generate(base, d, nil, 0, render(t, base, france), greedy, 32); err != nil || text != "I think it is Paris." {
+		t.Errorf("after the failures: %q, %v", text, err)
+	}
+}
+
+func TestLoadReportsProgressAndCanBeAborted(t *testing.T) {
+	b, _ := newBackend(t, nil)
+	spec := models.BaseSpec{Name: "demo", Path: demoFile(t, "demo-q8_0.gguf"), Parallel: 1}
+	last, calls := 0.0, 0
+	base, err := b.LoadBase(t.Context(), spec, func(p models.Progress) {
+		if p.Phase == "weights" {
+			if p.Ratio < last {
+				t.Errorf("progress went back from %g to %g", last, p.Ratio)
+			}
+			last = p.Ratio
+			calls++
+		}
+	})
+	if err != nil || calls < 2 || last != 1 {
+		t.Fatalf("%d calls up to %g, %v", calls, last, err)
+	}
+	if err := base.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err = b.LoadBase(ctx, spec, func(p models.Progress) { cancel() })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("aborted load ends with %v", err)
+	}
+}
+
+// lines is a slog handler that keeps what it gets.
+type lines struct {
+	mu   sync.Mutex // guards all
+	all  []string
+	from slog.Level
+}
+
+func (l *lines) Enabled(_ context.Context, level slog.Level) bool { return level >= l.from }
+func (l *lines) WithAttrs([]slog.Attr) slog.Handler               { return l }
+func (l *lines) WithGroup(string) slog.Handler                    { return l }
+func (l *lines) Handle(_ context.Context, r slog.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, r.Level.String()+" "+r.Message)
+	return nil
+}
+
+func TestTheLibrarysLogArrivesAtItsLevel(t *testing.T) {
+	for _, from := range []slog.Level{slog.LevelInfo, slog.LevelError} {
+		kept := &lines{from: from}
+		b, _ := newBackend(t, func(o *Options) { o.Logger = slog.New(kept) })
+		loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
+		_, err := b.LoadBase(t.Context(), models.BaseSpec{Name: "broken", Path: demoFile(t, "demo-lora-v1.0.gguf")}, nil)
+		if err == nil {
+			t.Fatal("a LoRA was loaded as a model")
+		}
+		text := strings.Join(kept.all, "\n")
+		if !strings.Contains(text, "ERROR ") || strings.Contains(text, "\n.") {
+			t.Errorf("from %s on: no error line, or lines of dots:\n%.2000s", from, text)
+		}
+		if informed := strings.Contains(text, "INFO "); informed != (from == slog.LevelInfo) {
+			t.Errorf("from %s on: information is there: %v", from, informed)
+		}
+		if strings.Contains(text, "DEBUG ") {
+			t.Errorf("from %s on: debug lines are there", from)
+		}
+	}
+	New(Options{BackendDir: backendDir(t), OnDevice: newDevice(t).do, Logger: slog.New(slog.DiscardHandler)})
+}
+
+func TestBackendFacts(t *testing.T) {
+	b, _ := newBackend(t, nil)
+	devices := b.Devices()
+	if len(devices) == 0 || devices[0].Backend == "" || devices[0].TotalBytes <= 0 {
+		t.Errorf("devices %+v", devices)
+	}
+	if info := BuildInfo(); !strings.Contains(info, "llama.cpp 0.5.0") {
+		t.Errorf("build info %q", info)
+	}
+	if _, err := New(Options{BackendDir: t.TempDir() + "/none", OnDevice: newDevice(t).do}); err == nil {
+		t.Error("a missing backend directory went through")
+	}
+}
+
+func TestCgroupQuota(t *testing.T) {
+	root := t.TempDir()
+	pod := filepath.Join(root, "pod", "container")
+	if err := os.MkdirAll(pod, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range map[string]string{
+		filepath.Join(root, "pod", "cpu.max"): "250000 100000\n",
+		filepath.Join(pod, "cpu.max"):         "max 100000\n",
+		filepath.Join(root, "self"):           "0::/pod/container\n",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := cgroupQuota(root, filepath.Join(root, "self")); got != 2 {
+		t.Errorf("quota %d, want 2", got)
+	}
+	if threadsFor(3, 1) != 3 || threadsFor(0, 1<<20) != 1 || threadsFor(0, 1<<30) < 1 {
+		t.Error("threads: the setting, or 1 for a small model, or what is allowed")
+	}
+}
