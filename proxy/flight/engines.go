@@ -114,7 +114,11 @@ func (d *Desk) Lost(link Engine, l Loss) {
 	if e.drained || d.draining {
 		level = slog.LevelInfo // it was to go
 	}
-	d.log.Log(context.Background(), level, "engine lost", "reason", l.Reason, "error", l.Err, "pid", e.hello.PID, "requests", len(there))
+	attrs := []slog.Attr{slog.String("reason", l.Reason), slog.Int("pid", e.hello.PID), slog.Int("requests", len(there))}
+	if l.Err != nil {
+		attrs = append(attrs, slog.Any("error", l.Err))
+	}
+	d.log.LogAttrs(context.Background(), level, "engine lost", attrs...)
 	d.graves = grave{instance: e.hello.Instance, attachedFor: now.Sub(e.attachedAt), progress: e.progress}
 	for _, en := range there {
 		if !en.gainedHere {
