@@ -243,3 +243,45 @@ func TestCopiedPrefixAnswersLikeItsOwn(t *testing.T) {
 		t.Errorf("copied prefix draws %d, own prompt %v, %v", s[0].Draw.Token, own, err)
 	}
 }
+
+// BenchmarkStep is the cost of a decode step of the demo model, draws included.
+func BenchmarkStep(b *testing.B) {
+	base, d := loadDemo(b, func(s *models.BaseSpec) { s.Parallel = 32 })
+	for _, n := range []int{1, 4, 16, 32} {
+		b.Run(fmt.Sprintf("sequences=%d", n), func(b *testing.B) {
+			s := make([]batch.Slice, n)
+			for i := range s {
+				sampler, err := base.NewSampler(greedy, nil, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer sampler.Close()
+				s[i] = batch.Slice{Seq: i, Tokens: []batch.Token{2}, Sampler: sampler}
+			}
+			for b.Loop() {
+				d.run(func() {
+					for i := range s {
+						if s[i].Start++; s[i].Start >= 400 {
+							base.Truncate(i, 0)
+							s[i].Start = 0
+						}
+					}
+					if s[0].Start == 1 {
+						for i := range s {
+							base.Truncate(i, 0)
+							s[i].Start = 0
+						}
+					}
+					if err := base.Step(nil, s); err != nil {
+						b.Error(err)
+					}
+				})
+			}
+			d.run(func() {
+				for i := range s {
+					base.Truncate(i, 0)
+				}
+			})
+		})
+	}
+}
