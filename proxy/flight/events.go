@@ -124,7 +124,7 @@ func (d *Desk) showLoaded() {
 	}
 	weights := make(map[string]uint64)
 	for p, l := range now {
-		weights[p.model] = max(weights[p.model], l.Facts.WeightBytes)
+		weights[p.model] = max(weights[p.model], l.Facts.WeightBytes+l.Facts.CacheBytes)
 		if old, ok := d.shown[p]; ok && old == l {
 			continue
 		}
@@ -138,7 +138,8 @@ func (d *Desk) showLoaded() {
 	}
 }
 
-// showWeights puts the weights that the versions of a model share under its base version, as long as any of them is loaded.
+// showWeights puts what the versions of a model share, weights, KV cache and compute buffers, under its base version, as long as any of
+// them is loaded.
 func (d *Desk) showWeights(now map[pair]Loaded, weights map[string]uint64) {
 	for p := range d.shown {
 		if _, ok := weights[p.model]; !ok {

@@ -341,7 +341,7 @@ func TestWhatIsLoadedIsShown(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, b *bench) {
 		f := b.attach(LastExit{})
 		b.Event(f, ModelEvent{Kind: EventLoading, Model: "demo", Version: "v1.0"})
-		b.Event(f, ModelEvent{Kind: EventLoaded, Model: "demo", Version: "v1.0", Took: time.Second, Bytes: 1000, Facts: Facts{WeightBytes: 50_000, Quantization: "Q8_0"}})
+		b.Event(f, ModelEvent{Kind: EventLoaded, Model: "demo", Version: "v1.0", Took: time.Second, Bytes: 1000, Facts: Facts{WeightBytes: 40_000, CacheBytes: 10_000, Quantization: "Q8_0"}})
 		b.wantValue(1, "llm_model_loaded", "model=demo", "version=v1.0")
 		b.wantValue(1000, "model_memory_usage_bytes", "version=v1.0")
 		b.wantValue(50_000, "model_memory_usage_bytes", "version=base")
