@@ -4,6 +4,7 @@
 package supervise
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -98,7 +99,11 @@ func Run(o Options) error {
 		v := s.policy.ended(end.Kind, progress, s.now())
 		end.Crashes = v.crashes
 		s.last = end
-		o.Log.Warn("engine ended", "how", end.String(), "uptime", end.Uptime.Round(time.Millisecond), "crashes", v.crashes, "restart_in", v.wait)
+		level := slog.LevelWarn
+		if end.Kind == Upgrade {
+			level = slog.LevelInfo
+		}
+		o.Log.Log(context.Background(), level, "engine process ended", "how", end.String(), "uptime", end.Uptime.Round(time.Millisecond), "crashes", v.crashes, "restart_in", v.wait)
 		if v.giveUp {
 			return fmt.Errorf("%w: %d times within %v, last with %s", ErrCrashLoop, v.crashes, crashWindow, end)
 		}
@@ -151,7 +156,7 @@ func (s *supervisor) start() (*exec.Cmd, error) {
 	if err := c.Start(); err != nil {
 		return nil, fmt.Errorf("start engine: %w", err)
 	}
-	s.o.Log.Info("engine started", "pid", c.Process.Pid)
+	s.o.Log.Info("engine process started", "pid", c.Process.Pid)
 	return c, nil
 }
 
