@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 	"unsafe"
 
 	"tandem/engine/batch"
@@ -31,10 +32,11 @@ type Base struct {
 	layout   plan
 
 	// Of the goroutine that steps.
-	context *C.struct_llama_context
-	memory  C.llama_memory_t
-	using   *Adapter
-	step    stepArrays
+	context  *C.struct_llama_context
+	memory   C.llama_memory_t
+	using    *Adapter
+	drawTook time.Duration // of the last step
+	step     stepArrays
 
 	mu       sync.Mutex // guards adapters and closed
 	adapters map[*Adapter]struct{}

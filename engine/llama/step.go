@@ -10,6 +10,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"time"
 	"unsafe"
 
 	"tandem/engine/batch"
@@ -17,12 +18,14 @@ import (
 
 // Step decodes the slices with one adapter and draws a token for each slice with a fast sampler. batch.ErrNoCells: the cache is full.
 func (b *Base) Step(adapter batch.Adapter, slices []batch.Slice) error {
+	b.drawTook = 0
 	if err := b.useAdapter(adapter); err != nil {
 		return err
 	}
 	if err := b.decode(slices); err != nil {
 		return err
 	}
+	began := time.Now()
 	at := 0
 	for i := range slices {
 		s := &slices[i]
@@ -34,8 +37,12 @@ func (b *Base) Step(adapter batch.Adapter, slices []batch.Slice) error {
 			s.Err = b.draw(s, at-1)
 		}
 	}
+	b.drawTook = time.Since(began)
 	return nil
 }
+
+// DrawTime is how long the draws of the last Step took.
+func (b *Base) DrawTime() time.Duration { return b.drawTook }
 
 // useAdapter switches only when the adapter is another one than in the last step: a switch costs a new reservation of the graph.
 func (b *Base) useAdapter(adapter batch.Adapter) error {
