@@ -26,6 +26,9 @@ type Runner interface {
 	IsEnd(t Token) bool
 }
 
+// DrawTimer is a Runner that tells how long the draws of its last Step took, for the metrics.
+type DrawTimer interface{ DrawTime() time.Duration }
+
 // Limits of a context.
 type Limits struct {
 	Cells       int  // tokens that the KV cache holds, all sequences together

@@ -97,6 +97,9 @@ func (e *Executor) attempt(b *base, part []Slice) bool {
 	start := time.Now()
 	err := b.runner.Step(b.plan.adapter, part)
 	e.opts.Observe.Decode(b.key, phase, time.Since(start).Seconds(), decodes+prompts, len(part))
+	if timer, ok := b.runner.(DrawTimer); ok {
+		e.opts.Observe.Sampling(b.key, timer.DrawTime().Seconds())
+	}
 	if err == nil {
 		return true
 	}
