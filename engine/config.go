@@ -49,9 +49,10 @@ type Config struct {
 	MMap               bool
 	GrammarTokenBudget time.Duration
 
-	Mock           bool
-	MockTokenDelay time.Duration
-	StepDelay      time.Duration
+	Mock            bool
+	MockTokenDelay  time.Duration
+	MockAbortMarker string
+	StepDelay       time.Duration
 }
 
 // DemoMode says when the built-in demo model is offered.
@@ -116,7 +117,8 @@ func (c *Config) readCompute(v *settings.Values) {
 			c.GPUSplit = append(c.GPUSplit, float32(f))
 		}
 	}
-	c.Mock, c.MockTokenDelay, c.StepDelay = v.Bool("ENGINE_MOCK"), v.Duration("MOCK_TOKEN_DELAY"), v.Duration("STEP_DELAY")
+	c.Mock, c.MockTokenDelay, c.MockAbortMarker = v.Bool("ENGINE_MOCK"), v.Duration("MOCK_TOKEN_DELAY"), v.String("MOCK_ABORT_MARKER")
+	c.StepDelay = v.Duration("STEP_DELAY")
 }
 
 // check finds settings that are good by themselves and don't fit each other.

@@ -8,7 +8,7 @@ import (
 // mockComputer answers without a model.
 func mockComputer(c *Config) computer {
 	return computer{
-		backend:  mock.New(mock.Options{TokenDelay: c.MockTokenDelay}),
+		backend:  mock.New(mock.Options{TokenDelay: c.MockTokenDelay, AbortMarker: c.MockAbortMarker}),
 		device:   "mock",
 		numerics: "mock-1",
 		devices:  []link.Device{{Name: "mock", Backend: "mock"}},

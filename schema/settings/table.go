@@ -76,6 +76,7 @@ var table = []Setting{
 	{Env: "BACKEND_DIR", Path: "engine.backend_dir", Kind: String, Owner: Engine, Help: "Directory of the compute backends. Empty: lib beside the program."},
 	{Env: "GRAMMAR_TOKEN_BUDGET", Path: "engine.grammar_token_budget", Kind: Duration, Default: "250ms", Min: "1ms", Max: "1m", Owner: Engine, Help: "Time that following a grammar may take for one token; over it the request fails with grammar_too_complex."},
 	{Env: "ENGINE_MOCK", Path: "engine.mock", Kind: Bool, Default: "false", Owner: Engine, Help: "Serve made-up answers without any model, for tests; /status then says device mock."},
+	{Env: "MOCK_ABORT_MARKER", Path: "engine.mock_abort_marker", Kind: String, Owner: Engine, Help: "The mock aborts its process, as a failed assertion in a native library does, when a prompt holds this text; for tests of the quarantine."},
 	{Env: "MOCK_TOKEN_DELAY", Path: "engine.mock_token_delay", Kind: Duration, Default: "0s", Min: "0", Max: "1m", Owner: Engine, Help: "Time that the mock takes for one decode step."},
 	{Env: "STEP_DELAY", Path: "engine.step_delay", Kind: Duration, Default: "0s", Min: "0", Max: "1m", Owner: Engine, Help: "Makes each decode step of a real model longer, for tests and benchmarks."},
 
