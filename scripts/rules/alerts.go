@@ -115,8 +115,8 @@ sum by (job) (rate(api_requests_total{endpoint="/infer"}[5m])) > 0.05`,
 	},
 }
 
-// engineAlerts are about the engine. increase() extrapolates to the whole window and so comes out slightly high: "more than two" is
-// written as at least three.
+// engineAlerts are about the engine. increase() extrapolates to the whole window and mostly comes out slightly high: "more than
+// two" is written as at least three.
 var engineAlerts = []alert{
 	{
 		name: "LLMEngineDown", holds: time.Minute, severity: critical, summary: "No engine",

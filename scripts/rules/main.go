@@ -1,11 +1,12 @@
-// Rules writes what Prometheus and Grafana load: the rule files in deploy/prometheus and the dashboards in deploy/grafana. All come from
-// the tables in this folder, so that windows, thresholds and names stay in step, and every metric, label, label value and bucket edge
-// in them is checked against schema/catalogue first. The tests of the rules are written by hand, beside the rules.
+// Rules writes what Prometheus and Grafana load: the rule files in deploy/prometheus and the dashboards in deploy/grafana, and the
+// part of each runbook that says when its alert fires. All come from the tables in this folder, so that windows, thresholds and names
+// stay in step, and every metric, label, label value and bucket edge in them is checked against schema/catalogue first. The tests of the
+// rules are written by hand, beside the rules, and so are the runbooks, whose queries and settings are checked all the same.
 //
 //	go run ./scripts/rules [-check]                write the files, or fail when one is stale
 //	go run ./scripts/rules -into DIR -divide 30    write a copy whose durations are 30 times shorter, for tests against a live server
 //	go run ./scripts/rules -queries                print every query of every dashboard as JSON lines, variables filled in
-//	go run ./scripts/rules -query-rules            print the same queries as a rule file, for promtool check rules
+//	go run ./scripts/rules -query-rules            print the same queries and those of the runbooks as a rule file
 package main
 
 import (
@@ -63,7 +64,7 @@ func run(o options) error {
 	case o.queries:
 		return printQueries(o.queryWriter, o.rateWindow)
 	case o.queryRules:
-		return printQueryRules(o.queryWriter)
+		return printQueryRules(o.queryWriter, o.root)
 	case o.into != "":
 		if o.divide < 1 {
 			return fmt.Errorf("-divide is %d, at least 1 makes sense", o.divide)
@@ -74,10 +75,12 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
+	pages, problems := runbooks(o.root)
+	files = append(files, pages...)
 	if o.check {
-		return stale(o.root, files)
+		return errors.Join(stale(o.root, files), problems)
 	}
-	return write(o.root, files)
+	return errors.Join(write(o.root, files), problems)
 }
 
 // repositoryFiles are the files that are kept in the repository.
@@ -173,11 +176,18 @@ func printQueries(w io.Writer, rateWindow time.Duration) error {
 }
 
 // printQueryRules makes a recording rule of each query, since promtool parses rules.
-func printQueryRules(w io.Writer) error {
-	var rules []recording
-	for i, q := range allQueries(5 * time.Minute) {
-		rules = append(rules, recording{fmt.Sprintf("query:%d", i), q.Query})
+func printQueryRules(w io.Writer, root string) error {
+	queries, err := runbookQueries(root)
+	if err != nil {
+		return err
 	}
-	_, err := w.Write(ruleFile("Queries of the dashboards, for a parser.", []group{{name: "queries", recordings: rules}}, style{divide: 1}))
+	for _, q := range allQueries(5 * time.Minute) {
+		queries = append(queries, q.Query)
+	}
+	var rules []recording
+	for i, q := range queries {
+		rules = append(rules, recording{fmt.Sprintf("query:%d", i), q})
+	}
+	_, err = w.Write(ruleFile("Queries of the dashboards and runbooks, for a parser.", []group{{name: "queries", recordings: rules}}, style{divide: 1}))
 	return err
 }

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"tandem/schema/catalogue"
+	"tandem/schema/settings"
+)
+
+// The runbooks are written by hand, apart from the part between these two lines, which says when the alert fires.
+const (
+	runbookFolder = "docs/runbooks"
+	beginAlert    = "<!-- alert, made by go run ./scripts/rules -->"
+	endAlert      = "<!-- end of alert -->"
+)
+
+// sections that somebody who was just woken up looks for, in this order.
+var sections = []string{"## Meaning", "## Impact", "## First look", "## Causes", "## Fix", "## Escalate"}
+
+// runbooks gives every page with its generated part renewed, and what is wrong with them: an alert without a page, a page without an
+// alert, a missing section, a name that neither the catalogue nor the settings know.
+func runbooks(root string) ([]artefact, error) {
+	var pages []artefact
+	var problems []error
+	variants := make(map[string][]alert)
+	var names []string
+	for _, g := range alertGroups() {
+		for _, a := range g.alerts {
+			if variants[a.name] == nil {
+				names = append(names, a.name)
+			}
+			variants[a.name] = append(variants[a.name], a)
+		}
+	}
+	for _, n := range names {
+		path := runbookFolder + "/" + n + ".md"
+		text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(path)))
+		if err != nil {
+			problems = append(problems, fmt.Errorf("alert %s has no runbook: %w", n, err))
+			continue
+		}
+		renewed, err := renewRunbook(string(text), n, variants[n])
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", path, err))
+			continue
+		}
+		pages = append(pages, artefact{path, []byte(renewed)})
+	}
+	found, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(runbookFolder), "*.md"))
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range found {
+		if n := strings.TrimSuffix(filepath.Base(f), ".md"); n != "README" && variants[n] == nil {
+			problems = append(problems, fmt.Errorf("%s/%s.md is for no alert", runbookFolder, n))
+		}
+	}
+	for _, p := range []string{runbookFolder + "/README.md", "docs/monitoring.md"} {
+		text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(p)))
+		if err == nil {
+			err = checkPage(string(text))
+		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", p, err))
+		}
+	}
+	return pages, errors.Join(problems...)
+}
+
+func renewRunbook(text, name string, variants []alert) (string, error) {
+	if !strings.HasPrefix(text, "# "+name+"\n") {
+		return "", fmt.Errorf("the title is not %s", name)
+	}
+	at := 0
+	for _, s := range sections {
+		i := strings.Index(text[at:], "\n"+s+"\n")
+		if i < 0 {
+			return "", fmt.Errorf("section %q is missing or out of order", s)
+		}
+		at += i
+	}
+	before, rest, ok := strings.Cut(text, beginAlert)
+	_, after, closed := strings.Cut(rest, endAlert)
+	if !ok || !closed {
+		return "", fmt.Errorf("the lines %q and %q are missing", beginAlert, endAlert)
+	}
+	return before + beginAlert + "\n" + describe(variants) + endAlert + after, checkPage(before + after)
+}
+
+// describe says when an alert fires.
+func describe(variants []alert) string {
+	var b strings.Builder
+	for _, a := range variants {
+		when := "at once when"
+		if a.holds > 0 {
+			when = "after " + duration(a.holds) + " of"
+		}
+		fmt.Fprintf(&b, "\n%s, %s\n\n```promql\n%s\n```\n", strings.ToUpper(a.severity[:1])+a.severity[1:], when, a.expr)
+	}
+	return b.String() + "\n"
+}
+
+var (
+	promqlBlock = regexp.MustCompile("(?s)```promql\n(.*?)```")
+	anyBlock    = regexp.MustCompile("(?s)```[a-z]*\n.*?```")
+	quoted      = regexp.MustCompile("`([^`\n]+)`")
+	metricName  = regexp.MustCompile(`^(llm|api|model_(load|cache|memory)|tokens|token|successful|failed)_[a-z_]+(\{.*\})?$`)
+	settingName = regexp.MustCompile(`^[A-Z][A-Z_]{3,}$`)
+)
+
+// environment are names in capitals that are no settings of ours.
+var environment = []string{"SIGTERM", "SIGKILL", "SIGSEGV", "SIGABRT", "SIGINT", "OMP_WAIT_POLICY", "GOMEMLIMIT", "PROMETHEUS_URL", "ALERTS"}
+
+// pageQueries are the queries of a page, one a line.
+func pageQueries(text string) []string {
+	var queries []string
+	for _, block := range promqlBlock.FindAllStringSubmatch(text, -1) {
+		for line := range strings.Lines(block[1]) {
+			if line = strings.TrimSpace(line); line != "" {
+				queries = append(queries, line)
+			}
+		}
+	}
+	return queries
+}
+
+// checkPage checks the queries, metrics and settings that a page names.
+func checkPage(text string) error {
+	var problems []error
+	for _, q := range pageQueries(text) {
+		if _, err := checkExpression(q, classic); err != nil {
+			problems = append(problems, fmt.Errorf("query %s: %w", q, err))
+		}
+	}
+	for _, m := range quoted.FindAllStringSubmatch(anyBlock.ReplaceAllString(text, ""), -1) {
+		word := m[1]
+		switch {
+		case labelValue(word):
+		case metricName.MatchString(word):
+			if _, err := checkExpression(word, native); err != nil {
+				problems = append(problems, fmt.Errorf("`%s`: %w", word, err))
+			}
+		case settingName.MatchString(strings.SplitN(word, "=", 2)[0]):
+			if variable, _, _ := strings.Cut(word, "="); settings.Find(variable) == nil && !slices.Contains(environment, variable) {
+				problems = append(problems, fmt.Errorf("there is no setting %s", variable))
+			}
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// labelValue tells whether a word is a value of some closed label set.
+func labelValue(word string) bool {
+	for _, m := range catalogue.All() {
+		for _, l := range m.Labels {
+			if slices.Contains(l.Values, word) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// runbookQueries are the queries of all hand-written pages, for a parser.
+func runbookQueries(root string) ([]string, error) {
+	var queries []string
+	names, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(runbookFolder), "*.md"))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range append(names, filepath.Join(root, "docs", "monitoring.md")) {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		before, rest, _ := strings.Cut(string(text), beginAlert)
+		_, after, _ := strings.Cut(rest, endAlert)
+		queries = append(queries, pageQueries(before+after)...)
+	}
+	return queries, nil
+}
