@@ -39,8 +39,9 @@ var (
 	ErrKilled = errors.New("the engine didn't end in time and was killed")
 )
 
-// UsageCode is the exit code of an engine that can't start with its settings: starting it again would change nothing.
-const UsageCode = 2
+// UsageCode is the exit code of an engine that can't start with its settings: starting it again would change nothing. It isn't 2, which is
+// what Go's runtime ends a program with that panicked or met a fault in a library.
+const UsageCode = 64
 
 // UsageError is returned when the engine ended with UsageCode; it has said why itself.
 type UsageError struct{}

@@ -62,6 +62,8 @@ func child(lives []string) int {
 		return 3
 	case "usage":
 		return UsageCode
+	case "panic":
+		panic("a fault in a library ends like this, too")
 	case "hang":
 		beat(Heartbeat{Sequence: 1, Beats: []Beat{{Name: "cpu", Age: time.Hour, Budget: time.Second}}})
 		time.Sleep(time.Hour)
@@ -154,6 +156,13 @@ func TestGivesUpACrashLoop(t *testing.T) {
 	lives, err := play(t, "abort", nil)
 	if !errors.Is(err, ErrCrashLoop) || len(lives) != crashLimit {
 		t.Errorf("%d lives, ended with %v", len(lives), err)
+	}
+}
+
+func TestAPanicIsACrash(t *testing.T) {
+	lives, err := play(t, "panic usage", nil)
+	if !errors.As(err, &UsageError{}) || len(lives) != 2 || lives[1].last != Exit {
+		t.Errorf("%+v, ended with %v", lives, err)
 	}
 }
 
