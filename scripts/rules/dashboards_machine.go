@@ -113,7 +113,7 @@ var engineRoom = dashboard{
 			{title: "Tokens/s by kind", kind: graph, unit: "none", queries: one(rate("llm_engine_tokens_total", ofEngineWork, "kind"), "{{kind}}")},
 			{title: "Places by state", kind: graph, unit: "none", stacked: true, queries: one("sum by (state) (llm_engine_slots{"+ofEngineWork+"})", "{{state}}")},
 			{title: "KV cells in use", kind: graph, unit: "percentunit", limits: below(0.95),
-				queries: one("llm_engine_kv_cells_used{"+ofEngineWork+"} / (llm_engine_kv_cells{"+ofEngineWork+"} > 0)", "{{instance}} {{model}}")},
+				queries: []query{{"llm_engine_kv_cells_used{" + ofEngineWork + "} / (llm_engine_kv_cells{" + ofEngineWork + "} > 0)", "{{instance}} {{model}}", needsModel}}},
 			{title: "Sequences put back, context shifts, failed steps (1 h)", kind: graph, unit: "none", queries: []query{
 				{expr: "sum by (model) (increase(llm_engine_preemptions_total{" + ofEngineWork + "}[1h]))", legend: "put back {{model}}"},
 				{expr: "sum by (model) (increase(llm_engine_context_shifts_total{" + ofEngineWork + "}[1h]))", legend: "shifts {{model}}"},

@@ -53,6 +53,7 @@ const (
 	needsGPU    = "a GPU with NVML"
 	needsRules  = "the recording rules"
 	needsMonth  = "traffic"
+	needsModel  = "a real model"
 )
 
 // limit colours a value from there on.
