@@ -80,6 +80,8 @@ func (d *Desk) send(e *engine, en *entry, now time.Time) {
 		base.replays++
 		en.frameBytes = en.rec.ReplayBytes()
 		e.replayBytes += en.frameBytes
+		d.log.Debug("request is sent again", "request_id", en.req.ID, "attempt", en.attempt, "pid", e.hello.PID, "tokens", len(en.rec.Generated),
+			"held", en.rec.Held, "constrained", en.rec.Grammar != "", "alone", en.alone)
 	}
 	e.bases[en.model] = base
 	e.link.Infer(en.submission(now, d.o.ReplaySteps))

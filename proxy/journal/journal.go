@@ -68,6 +68,7 @@ type Record struct {
 
 	Generated []int32 // ids of the tokens received, in order
 	TextBytes int     // of the answer, released by the engine so far
+	Held      int     // newest tokens in Generated whose text is held back: of a character or a stop string that isn't complete
 }
 
 // Reserved is the bytes that this record holds of the journal's budget.
@@ -86,6 +87,10 @@ func (r *Record) Rendered(promptTokens []int32, grammar string, stops []string, 
 func (r *Record) Token(id int32, textBytes int) {
 	r.Generated = append(r.Generated, id)
 	r.TextBytes += textBytes
+	r.Held++
+	if textBytes > 0 {
+		r.Held = 0
+	}
 }
 
 // Forget returns to the state before an engine accepted the request. Only for a request of which no token came.

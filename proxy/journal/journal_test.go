@@ -69,6 +69,15 @@ func TestRecordGrowsInsteadOfBeingCut(t *testing.T) {
 	}
 }
 
+func TestHeldCountsTheNewestTokensWithoutText(t *testing.T) {
+	rec := New(1 << 20).Open(100)
+	for i, step := range []struct{ text, held int }{{3, 0}, {0, 1}, {0, 2}, {4, 0}, {1, 0}, {0, 1}} {
+		if rec.Token(int32(i), step.text); rec.Held != step.held {
+			t.Errorf("after token %d: %d held back, want %d", i, rec.Held, step.held)
+		}
+	}
+}
+
 func TestTokensAreKeptInOrder(t *testing.T) {
 	rec := New(1 << 20).Open(100)
 	rec.Rendered([]int32{1, 2}, "g", []string{"stop"}, []byte("p"), []byte("r"), 10)
