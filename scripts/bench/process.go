@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -71,15 +72,17 @@ func residentBytes(pid int) (int64, error) {
 
 // childOf is the first child process, e.g. the engine below its supervisor.
 func childOf(pid int) (int, error) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // a child belongs to the thread that started it
 	if err != nil {
 		return 0, err
 	}
-	fields := strings.Fields(string(raw))
-	if len(fields) == 0 {
-		return 0, fmt.Errorf("process %d has no child", pid)
+	for _, list := range lists {
+		raw, err := os.ReadFile(list)
+		if fields := strings.Fields(string(raw)); err == nil && len(fields) > 0 {
+			return strconv.Atoi(fields[0])
+		}
 	}
-	return strconv.Atoi(fields[0])
+	return 0, fmt.Errorf("process %d has no child", pid)
 }
 
 func freePort() (int, error) {

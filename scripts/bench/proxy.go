@@ -10,24 +10,37 @@ const (
 	proxyClients  = 64
 	proxyRequests = 20_000
 	streamClients = 64
-	streamCount   = 600
+	streamCount   = 192
 	streamTokens  = 128
 )
 
 // benchProxy measures the proxy's CPU time per request and per event. The engine is the mock one, which costs the proxy the same.
 func benchProxy() error {
-	s, err := startStack(env("PROXY", "bin/tandem-proxy"), env("MOCK_ENGINE", "bin/tandem-engine-mock"), "ENGINE_MOCK=true", "PARALLEL=256")
+	if err := withMock("0s", benchUnary); err != nil {
+		return err
+	}
+	return withMock("10ms", benchStream) // paced: events that wait for each other would share writes
+}
+
+func withMock(tokenDelay string, measure func(*stack) error) error {
+	s, err := startStack(env("PROXY", "bin/tandem-proxy"), env("MOCK_ENGINE", "bin/tandem-engine-mock"), "ENGINE_MOCK=true", "PARALLEL=256",
+		"MOCK_TOKEN_DELAY="+tokenDelay)
 	if err != nil {
 		return err
 	}
 	defer s.stop()
+	return measure(s)
+}
+
+func benchUnary(s *stack) error {
 	unary := tandem(s.url, "demo", 1, func(i int) string { return fmt.Sprintf("hello %d", i) }, "")
-	if err := cpuPer(s, "unary request, 64 connections", func() (int, error) {
+	return cpuPer(s, "unary request, 64 connections", func() (int, error) {
 		r, err := run(unary, proxyClients, proxyRequests)
 		return r.requests, err
-	}); err != nil {
-		return err
-	}
+	})
+}
+
+func benchStream(s *stack) error {
 	words := func(i int) string { return fmt.Sprintf("%d %s", i, repeatWords(streamTokens)) }
 	stream := tandem(s.url, "demo", streamTokens, words, `,"stream":true`)
 	return cpuPer(s, "streamed event, 64 streams", func() (int, error) {
