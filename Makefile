@@ -43,6 +43,7 @@ test-monitoring: ## drive every monitoring endpoint of a running server and chec
 test: ## unit and end-to-end tests with the real demo model, race detector on
 	@$(NATIVE) && $(GO) test -race -shuffle=on ./... \
 	  && $(GO) build -o $(BIN)/promtool -modfile=scripts/tools/go.mod github.com/prometheus/prometheus/cmd/promtool \
+	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool scripts/check-rules.sh \
 	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool $(GO) test -race -shuffle=on -tags llama ./engine/... ./scripts/e2e/...
 
 .PHONY: test-go
@@ -65,6 +66,7 @@ lint: ## gofmt, go vet, staticcheck with and without llama.cpp, import rules, ge
 generate: ## schema code (needs capnp 0.9 or later) and the generated docs
 	$(GO) generate ./schema
 	$(GO) run ./scripts/docs
+	$(GO) run ./scripts/rules
 
 .PHONY: clean
 clean: ## remove what was built in this tree; the llama.cpp cache stays

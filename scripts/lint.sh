@@ -30,6 +30,9 @@ scripts/check-imports.sh
 step generated docs
 go run ./scripts/docs -check
 
+step generated rules and dashboards
+go run ./scripts/rules -check
+
 step generated schema code
 if command -v capnp >/dev/null; then
   before=$(sha256sum schema/engine.capnp.go)
