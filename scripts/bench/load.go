@@ -65,15 +65,9 @@ func llamaServer(url string, maxTokens int, prompt func(int) string, extra strin
 type result struct {
 	requests, tokens, events int
 	took                     time.Duration
-	latencies                []time.Duration
 }
 
 func (r result) tokensPerSecond() float64 { return float64(r.tokens) / r.took.Seconds() }
-
-func (r result) percentile(p float64) time.Duration {
-	slices.Sort(r.latencies)
-	return r.latencies[min(len(r.latencies)-1, int(p*float64(len(r.latencies))))]
-}
 
 // run sends requests from a number of clients, each one after another, and waits for all.
 func run(t target, clients, requests int) (result, error) {
@@ -93,10 +87,8 @@ func run(t target, clients, requests int) (result, error) {
 				if i >= requests {
 					return
 				}
-				start := time.Now()
 				n, e, err := ask(client, t, i)
 				mu.Lock()
-				r.latencies = append(r.latencies, time.Since(start))
 				failure = firstError(failure, err)
 				mu.Unlock()
 				tokens.Add(int64(n))
