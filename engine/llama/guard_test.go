@@ -4,7 +4,6 @@ package llama
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -270,6 +269,6 @@ func TestPieceOfUnknownTokens(t *testing.T) {
 		t.Errorf("control token 0 has the piece %q", p)
 	}
 	if !base.IsEnd(1) {
-		t.Error(fmt.Sprint("token 1 should end an answer"))
+		t.Error("token 1 should end an answer")
 	}
 }
