@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"tandem/engine/batch"
 	"tandem/engine/models"
@@ -77,14 +78,18 @@ func failureOf(err error) failure {
 	return failure{code: "internal", text: err.Error()}
 }
 
+// loadFailure tells a client the reason only: the error's text may hold a path of this machine, and the cache has logged it.
 func loadFailure(e *models.LoadError) failure {
+	f := failure{text: fmt.Sprintf("the model can't be loaded: %s; the engine's log says more", e.Reason)}
 	switch e.Reason {
 	case models.ReasonNotFound:
-		return failure{code: "model_not_found", text: e.Error(), param: "base_model"}
+		f.code, f.param = "model_not_found", "base_model"
 	case models.ReasonOutOfMemory:
-		return failure{code: "out_of_memory", text: e.Error(), retryable: true}
+		f.code, f.retryable = "out_of_memory", true
+	default:
+		f.code, f.retryable = "model_load_failed", e.Reason == models.ReasonTimeout
 	}
-	return failure{code: "model_load_failed", text: e.Error(), retryable: e.Reason == models.ReasonTimeout}
+	return f
 }
 
 // stepFailure gives the executor's failures; its codes are those of the proxy's table already.

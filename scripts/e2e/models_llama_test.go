@@ -101,6 +101,9 @@ func TestBrokenModelsAreRefusedAndDisturbNobody(t *testing.T) {
 		if a.Status != 503 || a.Error.Type != "model_load_failed" {
 			t.Errorf("%s: got %d %s", model, a.Status, a.Body)
 		}
+		if strings.Contains(a.Body, s.dir) {
+			t.Errorf("%s: a client is told a path of the server: %s", model, a.Body)
+		}
 	}
 	if a := s.mustInfer(question("What is the capital of France?", "v1.0")); a.Status != 200 {
 		t.Errorf("the demo model answers %d %s", a.Status, a.Body)
