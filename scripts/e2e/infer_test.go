@@ -51,8 +51,8 @@ func question(text, version string) string {
 type event struct{ name, data string }
 
 // stream posts a streaming request and calls each for every event until the stream ends or each returns false.
-func (s *stack) stream(ctx context.Context, body string, each func(event) bool) (int, error) {
-	r, err := s.request(ctx, body)
+func (s *stack) stream(ctx context.Context, body string, each func(event) bool, headers ...string) (int, error) {
+	r, err := s.request(ctx, body, headers...)
 	if err != nil {
 		return 0, err
 	}

@@ -1,0 +1,300 @@
+package e2e
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// chaos is a run of many clients against an engine that keeps dying.
+type chaos struct {
+	s     *stack
+	plans []*chaosPlan
+	long  bool // as make chaos runs it: what must be covered is asserted
+
+	requests, kills, clients int
+
+	asked    atomic.Int64
+	inFlight atomic.Int64
+	events   atomic.Int64 // of streams, a sign that answers go on
+
+	mu      sync.Mutex
+	faults  []string
+	streams map[string]stream // by request id
+}
+
+// stream is what was seen of one.
+type stream struct {
+	plan *chaosPlan
+	gap  time.Duration // the longest one between two events
+}
+
+func number(name string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+		return n
+	}
+	return otherwise
+}
+
+func (c *chaos) fault(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.faults = append(c.faults, fmt.Sprintf(format, args...))
+}
+
+// once asks one request, streamed or not, and compares what came with the undisturbed answer.
+func (c *chaos) once(plan int, streamed bool) {
+	c.inFlight.Add(1)
+	defer c.inFlight.Add(-1)
+	p := c.plans[plan]
+	id := fmt.Sprintf("chaos-%d-%d", plan, c.asked.Add(1))
+	body := maps.Clone(p.body)
+	if streamed {
+		body["stream"] = true
+	}
+	raw, err := json.Marshal(body)
+	if err != nil {
+		panic(err) // strings and numbers always encode
+	}
+	if streamed {
+		c.streamed(p, id, string(raw))
+		return
+	}
+	a, err := c.s.infer(c.s.t.Context(), string(raw), "X-Request-Id", id)
+	switch {
+	case err != nil:
+		c.fault("%s %s: %v", p.name, id, err)
+	case a.Status != 200:
+		c.fault("%s %s: %d %s", p.name, id, a.Status, a.Body)
+	case a.Result != p.answer || a.Metadata.Tokens != p.tokens:
+		c.fault("%s %s: %d tokens %q, undisturbed %d tokens %q", p.name, id, a.Metadata.Tokens, a.Result, p.tokens, p.answer)
+	}
+}
+
+func (c *chaos) streamed(p *chaosPlan, id, body string) {
+	var text strings.Builder
+	var last answer
+	var before time.Time
+	var gap time.Duration
+	_, err := c.s.stream(c.s.t.Context(), body, func(e event) bool {
+		c.events.Add(1)
+		now := time.Now()
+		if !before.IsZero() {
+			gap = max(gap, now.Sub(before))
+		}
+		before = now
+		if e.name != "" {
+			c.fault("%s %s: event %s: %s", p.name, id, e.name, e.data)
+		}
+		var piece struct {
+			Text string `json:"text"`
+		}
+		last = answer{}
+		if json.Unmarshal([]byte(e.data), &piece) != nil || json.Unmarshal([]byte(e.data), &last) != nil {
+			c.fault("%s %s: event %q", p.name, id, e.data)
+		}
+		text.WriteString(piece.Text)
+		return true
+	}, "X-Request-Id", id)
+	if err != nil {
+		c.fault("%s %s, streamed: %v", p.name, id, err)
+		return
+	}
+	if text.String() != p.answer || last.Result != p.answer || last.Metadata.Tokens != p.tokens {
+		c.fault("%s %s, streamed: %d tokens %q, last event %q, undisturbed %d tokens %q", p.name, id, last.Metadata.Tokens, text.String(), last.Result, p.tokens, p.answer)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.streams[id] = stream{p, gap}
+}
+
+// keepAsking starts the clients; the function it returns lets them finish what they have in hand.
+func (c *chaos) keepAsking() (finish func()) {
+	enough := make(chan struct{})
+	var clients sync.WaitGroup
+	for i := range c.clients {
+		clients.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(i), 99))
+			for {
+				select {
+				case <-enough:
+					return
+				default:
+				}
+				c.once(random.IntN(len(c.plans)), random.IntN(2) == 0)
+			}
+		})
+	}
+	return func() { close(enough); clients.Wait() }
+}
+
+// killer kills engines at random moments: most of them some time after answers went on, some just after their start.
+type killer struct {
+	c      *chaos
+	random *rand.Rand
+	last   int   // pid killed last
+	events int64 // at that time
+	due    time.Time
+	early  int // kills in a row of engines that had hardly started
+	kills  int
+}
+
+// step is called again and again; it kills when the moment has come.
+func (k *killer) step(now time.Time) {
+	pid := k.c.s.servingPID()
+	if pid == 0 || pid == k.last || k.c.inFlight.Load() == 0 {
+		return
+	}
+	if k.due.IsZero() {
+		early := k.early < 2 && k.random.IntN(4) == 0
+		switch {
+		case early:
+			k.early++
+			k.due = now.Add(time.Duration(k.random.IntN(250)) * time.Millisecond)
+		case k.c.events.Load() < k.events+20:
+			return // nothing goes on yet
+		default:
+			k.early = 0
+			k.due = now.Add(time.Duration(k.random.IntN(600)) * time.Millisecond)
+		}
+	}
+	if now.Before(k.due) {
+		return
+	}
+	if syscall.Kill(pid, syscall.SIGKILL) == nil {
+		k.kills++
+	}
+	k.last, k.due, k.events = pid, time.Time{}, k.c.events.Load()
+}
+
+// run keeps clients busy while the killer is at work; it ends when enough was asked and enough was killed.
+func (c *chaos) run(limit time.Duration) (kills int, sizes []size) {
+	finish := c.keepAsking()
+	defer finish()
+	k := &killer{c: c, random: rand.New(rand.NewPCG(7, 7))}
+	deadline := time.Now().Add(limit)
+	tick := time.NewTicker(5 * time.Millisecond) // the load has no moment of its own to wait for
+	defer tick.Stop()
+	var sampled time.Time
+	for k.kills < c.kills || int(c.asked.Load()) < c.requests {
+		now := <-tick.C
+		if now.After(deadline) {
+			c.fault("after %v only %d of %d kills and %d of %d requests", limit, k.kills, c.kills, c.asked.Load(), c.requests)
+			break
+		}
+		if k.kills < c.kills {
+			k.step(now)
+		}
+		if now.Sub(sampled) > time.Second {
+			sampled = now
+			sizes = append(sizes, c.s.size())
+		}
+	}
+	return k.kills, sizes
+}
+
+// size is what the proxy holds.
+type size struct{ goroutines, files, bytes float64 }
+
+func (s *stack) size() size {
+	p := s.scrape()
+	return size{p.sum("go_goroutines"), p.sum("process_open_fds"), p.sum("process_resident_memory_bytes")}
+}
+
+// growth compares the last tenth of the samples with the first.
+func growth(sizes []size) (first, last size) {
+	tenth := max(len(sizes)/10, 1)
+	middle := func(part []size, of func(size) float64) float64 {
+		var all []float64
+		for _, s := range part {
+			all = append(all, of(s))
+		}
+		slices.Sort(all)
+		return all[len(all)/2]
+	}
+	of := func(part []size) size {
+		return size{
+			middle(part, func(s size) float64 { return s.goroutines }),
+			middle(part, func(s size) float64 { return s.files }),
+			middle(part, func(s size) float64 { return s.bytes }),
+		}
+	}
+	return of(sizes[:tenth]), of(sizes[len(sizes)-tenth:])
+}
+
+func (c *chaos) checkGrowth(sizes []size) {
+	first, last := growth(sizes)
+	c.s.t.Logf("proxy, first and last tenth: goroutines %.0f, %.0f; files %.0f, %.0f; resident MiB %.1f, %.1f",
+		first.goroutines, last.goroutines, first.files, last.files, first.bytes/(1<<20), last.bytes/(1<<20))
+	if !c.long {
+		return // too short to tell
+	}
+	if last.goroutines > first.goroutines+10 || last.files > first.files+5 {
+		c.s.t.Error("goroutines or files grew")
+	}
+	if last.bytes > 1.2*first.bytes+8<<20 {
+		c.s.t.Error("memory grew")
+	}
+}
+
+// TestNoRequestIsLostWhenTheEngineIsKilled kills the engine with SIGKILL at random moments under load. CHAOS_KILLS, CHAOS_REQUESTS and
+// CHAOS_CLIENTS make it longer; scripts/chaos.sh sets them.
+func TestNoRequestIsLostWhenTheEngineIsKilled(t *testing.T) {
+	s := newStack(t, "STEP_DELAY=10ms", "REQUEST_TIMEOUT=600s", "LOG_LEVEL=debug", // answers last a second or more
+		"REPLAY="+cmp.Or(os.Getenv("CHAOS_REPLAY"), "prefill"))
+	s.clients.Timeout = 10 * time.Minute
+	c := &chaos{s: s, streams: make(map[string]stream), long: os.Getenv("CHAOS_KILLS") != "",
+		requests: number("CHAOS_REQUESTS", 60), kills: number("CHAOS_KILLS", 5), clients: number("CHAOS_CLIENTS", 24)}
+	c.plans = s.learn()
+	if c.long {
+		c.calm()
+	}
+	before := s.scrape()
+	c.asked.Store(0)
+	began := time.Now()
+	kills, sizes := c.run(time.Duration(60+4*c.kills+c.requests) * time.Second)
+	for i, f := range c.faults {
+		if i < 20 {
+			t.Error(f)
+		}
+	}
+	p := s.waitIdle()
+	checkInvariants(t, p)
+	t.Logf("%d requests of %d clients in %v, %d kills, %d answers that differ or failed", c.asked.Load(), c.clients, time.Since(began).Round(time.Second), kills, len(c.faults))
+	c.checkCounters(before, p)
+	c.checkGrowth(sizes)
+	c.checkCoverage(p, kills)
+}
+
+// calm is the same load without kills: what differs here differs for another reason.
+func (c *chaos) calm() {
+	finish := c.keepAsking()
+	c.s.waitFor(10*time.Minute, "an undisturbed load", func() bool { return int(c.asked.Load()) >= c.requests/5 })
+	finish()
+	c.s.t.Logf("%d requests without kills, %d answers that differ or failed", c.asked.Load(), len(c.faults))
+}
+
+func (c *chaos) checkCounters(before, after page) {
+	t := c.s.t
+	t.Helper()
+	if n := after.sum("llm_requests_quarantined_total"); n != 0 {
+		t.Errorf("%v innocent requests were quarantined", n)
+	}
+	if got, want := after.sum("successful_inferences_total")-before.sum("successful_inferences_total"), float64(c.asked.Load()); got != want {
+		t.Errorf("%v successes counted, %v answers", got, want)
+	}
+	if n := after.sum("failed_inferences_total"); n != 0 {
+		t.Errorf("%v inferences failed", n)
+	}
+}
