@@ -76,6 +76,11 @@ func (h chatty) Enabled(ctx context.Context, level slog.Level) bool {
 
 func (h chatty) Handle(ctx context.Context, r slog.Record) error {
 	r.Level = demoted(r.Level)
+	if strings.Contains(r.Message, "possible training context overflow") { // the cache is shared by many sequences, each within its context
+		if r.Level = slog.LevelDebug; !h.Handler.Enabled(ctx, r.Level) {
+			return nil
+		}
+	}
 	return h.Handler.Handle(ctx, r)
 }
 
