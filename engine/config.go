@@ -52,6 +52,8 @@ type Config struct {
 	Mock            bool
 	MockTokenDelay  time.Duration
 	MockAbortMarker string
+	MockFailLoad    []string // model or model@version
+	MockMemoryUsed  float64  // share; 0 says nothing
 	StepDelay       time.Duration
 }
 
@@ -118,6 +120,7 @@ func (c *Config) readCompute(v *settings.Values) {
 		}
 	}
 	c.Mock, c.MockTokenDelay, c.MockAbortMarker = v.Bool("ENGINE_MOCK"), v.Duration("MOCK_TOKEN_DELAY"), v.String("MOCK_ABORT_MARKER")
+	c.MockFailLoad, c.MockMemoryUsed = v.List("MOCK_FAIL_LOAD"), v.Float("MOCK_MEMORY_USED")
 	c.StepDelay = v.Duration("STEP_DELAY")
 }
 

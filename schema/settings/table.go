@@ -77,6 +77,8 @@ var table = []Setting{
 	{Env: "GRAMMAR_TOKEN_BUDGET", Path: "engine.grammar_token_budget", Kind: Duration, Default: "250ms", Min: "1ms", Max: "1m", Owner: Engine, Help: "Time that following a grammar may take for one token; over it the request fails with grammar_too_complex."},
 	{Env: "ENGINE_MOCK", Path: "engine.mock", Kind: Bool, Default: "false", Owner: Engine, Help: "Serve made-up answers without any model, for tests; /status then says device mock."},
 	{Env: "MOCK_ABORT_MARKER", Path: "engine.mock_abort_marker", Kind: String, Owner: Engine, Help: "The mock aborts its process, as a failed assertion in a native library does, when a prompt holds this text; for tests of the quarantine."},
+	{Env: "MOCK_FAIL_LOAD", Path: "engine.mock_fail_load", Kind: List, Owner: Engine, check: checkPreload, Help: "Models whose load fails in the mock, as if their files were broken: model, or model@version for one version; for tests of monitoring."},
+	{Env: "MOCK_MEMORY_USED", Path: "engine.mock_memory_used", Kind: Float, Default: "0", Min: "0", Max: "1", Owner: Engine, Help: "Share of its device's memory that the mock says is in use; 0 says nothing. For tests of monitoring."},
 	{Env: "MOCK_TOKEN_DELAY", Path: "engine.mock_token_delay", Kind: Duration, Default: "0s", Min: "0", Max: "1m", Owner: Engine, Help: "Time that the mock takes for one decode step."},
 	{Env: "STEP_DELAY", Path: "engine.step_delay", Kind: Duration, Default: "0s", Min: "0", Max: "1m", Owner: Engine, Help: "Makes each decode step of a real model longer, for tests and benchmarks."},
 
