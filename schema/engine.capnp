@@ -131,6 +131,7 @@ struct Sampling {
   choice           @10 :UInt32;        # which choice this request is
   topLogprobs      @11 :UInt8;
   logitBias        @12 :List(Bias);
+  wantLogprobs     @13 :Bool;          # Token.logprob is computed; without this and topLogprobs it is NaN
 }
 
 struct Bias { token @0 :Int32; bias @1 :Float32; }

@@ -56,7 +56,7 @@ type Slice struct {
 // Draw is one sampled token.
 type Draw struct {
 	Token   Token
-	Logprob float32 // natural logarithm, at temperature 1 over the whole vocabulary
+	Logprob float32 // natural logarithm, at temperature 1 over the whole vocabulary; NaN when Sampling doesn't ask for it
 	Margin  float32 // gap to the runner-up in the value that was maximised; +Inf when there was one candidate
 	Top     []TopLogprob
 }
@@ -92,7 +92,8 @@ type Sampling struct {
 	PenaltyWindow    int     // last tokens that the penalties look at, prompt included
 	Seed             uint64
 	Choice           uint32
-	TopLogprobs      int // 0 … 20, how many Draw.Top entries
+	Logprobs         bool // compute Draw.Logprob, which takes another pass over the vocabulary
+	TopLogprobs      int  // 0 … 20, how many Draw.Top entries; implies Logprobs
 	LogitBias        map[Token]float32
 	Grammar          string        // GBNF with rule root; empty: none
 	GrammarBudget    time.Duration // time for one draw, then ErrGrammarTooComplex

@@ -59,6 +59,7 @@ func (s *session) stepFrame(step *batch.Step, tokens []batch.StepToken, done []b
 		end := doneRequest{Summary: d}
 		if r := s.requests[key{d.ID, d.Attempt}]; r != nil {
 			end.prepared, end.moved = r.prepared, r.moved && d.Reason == batch.FinishCancelled
+			r.close(&d, end.reason().String())
 		}
 		f.done = append(f.done, end)
 	}
@@ -177,10 +178,7 @@ func (d *doneRequest) write(to schema.Summary) error {
 	to.SetDecodeNs(nanos(d.Decode))
 	to.SetRestartNs(nanos(d.Restart))
 	to.SetRendererNs(nanos(d.prepared))
-	to.SetReason(finish(d.Reason))
-	if d.moved {
-		to.SetReason(schema.FinishReason_movedAway)
-	}
+	to.SetReason(d.reason())
 	if d.Reason != batch.FinishError {
 		return nil
 	}
@@ -190,6 +188,13 @@ func (d *doneRequest) write(to schema.Summary) error {
 	}
 	f := stepFailure(d.Failure)
 	return f.write(failed)
+}
+
+func (d *doneRequest) reason() schema.FinishReason {
+	if d.moved {
+		return schema.FinishReason_movedAway
+	}
+	return finish(d.Reason)
 }
 
 func finish(r batch.FinishReason) schema.FinishReason {

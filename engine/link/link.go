@@ -62,6 +62,7 @@ type Options struct {
 	MaxRequests    int                      // of one connection in hand; 4096
 	Log            *slog.Logger             // nil: nothing is logged
 	Wire           wire.Options             // limits of the connection; frames of 16 MiB, a backlog of 64 MiB
+	Recorder       Recorder                 // hears of every attempt that is over; may be nil
 	Connected      func(connected bool)     // called when the proxy was reached or lost; may be nil
 	dial           func() (net.Conn, error) // of tests; nil: Socket
 }

@@ -45,7 +45,9 @@ func (s *session) submit(r *request) error {
 	if err := s.conn.Send(func(f schema.Frame) error { return writeAccepted(f, r, todo, prompt) }); err != nil {
 		return err
 	}
+	r.handedOver = time.Now()
 	if err := s.link.o.Executor.Submit(todo); err != nil {
+		r.handedOver = time.Time{}
 		return err
 	}
 	s.submitted(r)
@@ -148,6 +150,7 @@ func (s *session) submitted(r *request) {
 
 // sendEnding answers a request that the executor doesn't have.
 func (s *session) sendEnding(r *request, e ending) {
+	r.reason, r.failed = e.reason.String(), e.failure.code
 	_ = s.conn.Send(func(f schema.Frame) error { // a lost connection is the reader's business
 		step, err := f.NewStep()
 		if err != nil {

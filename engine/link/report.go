@@ -338,6 +338,7 @@ func writeSampling(to schema.Accepted, s *batch.Sampling) error {
 	out.SetFrequencyPenalty(s.FrequencyPenalty)
 	out.SetPenaltyWindow(int32(s.PenaltyWindow))
 	out.SetChoice(s.Choice)
+	out.SetWantLogprobs(s.Logprobs)
 	out.SetTopLogprobs(uint8(s.TopLogprobs))
 	seeds, err := out.NewSeeds(1)
 	if err != nil {

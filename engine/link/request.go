@@ -40,6 +40,7 @@ type inference struct {
 	timeout        time.Duration // 0: none
 	owner          uint64
 	requestKey     string
+	traceparent    string
 	rendered       *models.Prompt // replay; nil: render the input
 	generated      []int32
 	replaySteps    bool
@@ -61,8 +62,14 @@ type request struct {
 	expire  context.CancelFunc
 
 	// Written before Submit or before the summary is sent, read afterwards.
-	lease    *models.Lease
-	prepared time.Duration // template and tokenising
+	lease      *models.Lease
+	prepared   time.Duration // template and tokenising
+	handedOver time.Time     // to the executor; zero: never
+
+	// For the record: written before the summary is sent, guarded by session.mu from Submit on.
+	summary batch.Summary
+	reason  string // how it ended; empty: without a summary
+	failed  string // type of the error
 
 	// Guarded by session.mu.
 	submitted bool
@@ -95,6 +102,7 @@ func decode(f schema.Frame) (key, inference, error) {
 	in.maxNewTokens = int(r.MaxNewTokens())
 	in.timeout = time.Duration(min(r.TimeoutNs(), 1<<62))
 	in.owner, in.requestKey = r.Owner(), d.text(r.RequestKey())
+	in.traceparent = d.text(r.Traceparent())
 	in.generated = d.ids(r.Generated())
 	in.replaySteps = r.Replay() == schema.ReplayMode_decode
 	in.expectRevision = d.data(r.ExpectRevision())
@@ -145,7 +153,7 @@ func decodeSampling(r schema.InferRequest) (sampling, error) {
 	out.presencePenalty = maybe(given(5), from.PresencePenalty())
 	out.frequencyPenalty = maybe(given(6), from.FrequencyPenalty())
 	out.penaltyWindow = maybe(given(7), int(from.PenaltyWindow()))
-	out.choice, out.topLogprobs = from.Choice(), int(from.TopLogprobs())
+	out.choice, out.logprobs, out.topLogprobs = from.Choice(), from.WantLogprobs(), int(from.TopLogprobs())
 	seeds, err := from.Seeds()
 	if err != nil {
 		return out, err

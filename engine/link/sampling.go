@@ -26,6 +26,7 @@ type sampling struct {
 	topK, penaltyWindow                                                       *int
 	seed                                                                      uint64
 	choice                                                                    uint32
+	logprobs                                                                  bool
 	topLogprobs                                                               int
 	bias                                                                      map[batch.Token]float32
 }
@@ -43,6 +44,7 @@ func (s *sampling) resolve(d *models.Defaults, grammar string, budget time.Durat
 		PenaltyWindow:    first(s.penaltyWindow, d.PenaltyWindow, defaultPenaltyWindow),
 		Seed:             s.seed,
 		Choice:           s.choice,
+		Logprobs:         s.logprobs,
 		TopLogprobs:      s.topLogprobs,
 		LogitBias:        s.bias,
 		Grammar:          grammar,

@@ -155,6 +155,7 @@ func (s *session) admit(k key, in inference) error {
 	if refusal != nil {
 		r.free()
 		s.sendEnding(r, endingOf(refusal))
+		s.record(r)
 		return nil
 	}
 	s.work.Go(func() { s.prepare(r) })
@@ -220,6 +221,7 @@ func (s *session) forget(r *request) {
 	}
 	moving := s.moving
 	s.mu.Unlock()
+	s.record(r)
 	r.free()
 	if moving {
 		s.maybeMoved()

@@ -122,6 +122,11 @@ struct exp_sum {
     }
 };
 
+// Fills block_max.
+TDM_CLONES static void maxima(const float * row, int32_t n, float * block_max) {
+    for (int32_t b = 0, at = 0; at < n; b++, at += BLOCK) block_max[b] = block_maximum(row + at, std::min(BLOCK, n - at));
+}
+
 // Fills block_max and returns the log-sum-exp of the row. A NaN counts for nothing.
 TDM_CLONES static double scan(const float * row, int32_t n, float * block_max) {
     exp_sum sum;

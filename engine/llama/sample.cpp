@@ -330,10 +330,15 @@ static void report_top(tdm_sampler * s, const view & v, double lse, tdm_draw * o
     }
 }
 
+// Finds the maxima; lse, when it isn't null, becomes the log-sum-exp of the row.
 static view look(tdm_sampler * s, float * logits, int32_t n, double * lse) {
     view v = { logits, n, (n + BLOCK - 1) / BLOCK, NONE };
     s->block_max.resize(v.blocks);
-    *lse  = scan(logits, n, s->block_max.data());
+    if (lse) {
+        *lse = scan(logits, n, s->block_max.data());
+    } else {
+        maxima(logits, n, s->block_max.data());
+    }
     v.max = block_maximum(s->block_max.data(), v.blocks);
     return v;
 }
@@ -349,9 +354,9 @@ static bool finish(const view & v, const winners & w, double lse, tdm_draw * out
 bool tdm_sampler_draw(tdm_sampler * s, float * logits, int32_t n, uint32_t index, tdm_draw * out) {
     if (n <= 0) return false;
     out->n_top = 0;
-    double lse;
-    view   v = look(s, logits, n, &lse);
-    if (!std::isfinite(v.max) || !std::isfinite(lse)) return false;
+    double lse = NAN;
+    view   v   = look(s, logits, n, s->how.logprobs ? &lse : nullptr);
+    if (!std::isfinite(v.max)) return false;
     if (s->how.top > 0) report_top(s, v, lse, out);
     adjust(s, v);
     winners w;
@@ -367,11 +372,11 @@ bool tdm_sampler_draw_masked(tdm_sampler * s, float * logits, int32_t n, uint32_
         if (!allowed[i]) copy[i] = NONE;
     }
     out->n_top = 0;
-    double lse, masked_lse;
-    view   whole = look(s, logits, n, &lse);
-    if (!std::isfinite(whole.max) || !std::isfinite(lse)) return false;
+    double lse   = NAN;
+    view   whole = look(s, logits, n, s->how.logprobs ? &lse : nullptr);
+    if (!std::isfinite(whole.max)) return false;
     if (s->how.top > 0) report_top(s, whole, lse, out);
-    view v = look(s, copy.data(), n, &masked_lse);
+    view v = look(s, copy.data(), n, nullptr);
     adjust(s, v);
     winners w;
     if (std::isfinite(v.max)) w = s->how.temperature > 0 ? draw_sampled(s, v, index) : draw_greedy(s, v);
@@ -380,8 +385,7 @@ bool tdm_sampler_draw_masked(tdm_sampler * s, float * logits, int32_t n, uint32_
 
 int32_t tdm_sampler_best(tdm_sampler * s, float * logits, int32_t n, int32_t count, int32_t * out) {
     if (n <= 0) return 0;
-    double lse;
-    view   v = look(s, logits, n, &lse);
+    view v = look(s, logits, n, nullptr);
     adjust(s, v);
     collect_best(s, v, std::min(count, n));
     restore(s, v);

@@ -20,12 +20,13 @@ typedef struct {
     float    repeat, presence, frequency;
     int32_t  window;      // tokens that the penalties look at
     int32_t  top;         // how many top entries to report
+    bool     logprobs;    // compute log-probabilities, which takes another pass over the row; implied by top
     uint64_t key;         // seed and choice, mixed
 } tdm_sampling;
 
 typedef struct {
     int32_t token;
-    float   logprob; // natural logarithm, temperature 1, whole vocabulary, before penalties; within 0.0025
+    float   logprob; // natural logarithm, temperature 1, whole vocabulary, before penalties; within 0.0025; NAN when not wanted
     float   margin;  // INFINITY with a single candidate
     int32_t n_top;
     int32_t top_token[TDM_TOP_MAX];

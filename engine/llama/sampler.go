@@ -90,7 +90,9 @@ func newChain(how batch.Sampling) *C.tdm_sampler {
 		frequency:   C.float(how.FrequencyPenalty),
 		window:      C.int32_t(how.PenaltyWindow),
 		top:         C.int32_t(how.TopLogprobs),
-		key:         C.tdm_sampler_key(C.uint64_t(how.Seed), C.uint32_t(how.Choice)),
+		logprobs:    C.bool(how.Logprobs || how.TopLogprobs > 0),
+
+		key: C.tdm_sampler_key(C.uint64_t(how.Seed), C.uint32_t(how.Choice)),
 	}
 	if how.TopP <= 0 { // the zero value of Sampling, and nothing would be left
 		chain.top_p = 1

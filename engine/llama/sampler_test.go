@@ -174,6 +174,8 @@ func compareDraws(t *testing.T, how batch.Sampling, n int, spread float64) {
 	for i := range window {
 		window[i] = batch.Token(r.IntN(min(n, 100)))
 	}
+	unasked := chain(t, how, window)
+	how.Logprobs = true
 	s := chain(t, how, window)
 	places := 3
 	if n > 10000 {
@@ -188,6 +190,9 @@ func compareDraws(t *testing.T, how batch.Sampling, n int, spread float64) {
 		}
 		if !slices.Equal(row, before) {
 			t.Fatal("the row wasn't restored")
+		}
+		if plain, err := unasked.drawFrom(row, index); err != nil || plain.Token != got.Token || plain.Margin != got.Margin || !math.IsNaN(float64(plain.Logprob)) {
+			t.Errorf("place %d: drew %+v, %v without log-probabilities, %+v with them", index, plain, err, got)
 		}
 		topP := float64(how.TopP)
 		if topP == 0 {
@@ -310,6 +315,7 @@ func BenchmarkDraw128k(b *testing.B) {
 		how  batch.Sampling
 	}{
 		{"greedy", batch.Sampling{}},
+		{"greedy-logprobs", batch.Sampling{Logprobs: true}},
 		{"topk40-topp", batch.Sampling{Temperature: 0.8, TopK: 40, TopP: 0.95, Seed: 1}},
 		{"topk40-topp-minp-penalties", batch.Sampling{Temperature: 0.8, TopK: 40, TopP: 0.95, MinP: 0.05, RepeatPenalty: 1.1, PenaltyWindow: 64, Seed: 1}},
 		{"topp", batch.Sampling{Temperature: 0.8, TopP: 0.95, Seed: 1}},
