@@ -102,9 +102,10 @@ func (c *chaos) checkCoverage(p page, kills int) {
 	t.Logf("%d replays: %d before a token, %d in mid-answer, of those %d inside a character, %d in the hold-back of a stop, %d in a grammar, %d before the last token",
 		v.all, v.start, v.middle, v.character, v.stop, v.grammar, v.last)
 	t.Logf("engines killed before hello: %d, before their model was loaded: %d", v.neverAttached, v.whileLoading)
-	t.Logf("recovery: %d outages, mean %.0f ms; longest gap of streams with one cut in mid-answer: median %v of %d; without a cut: median %v of %d",
-		int(p.sum("llm_engine_recovery_seconds_count")), 1000*p.sum("llm_engine_recovery_seconds_sum")/p.sum("llm_engine_recovery_seconds_count"),
-		median(c.gapsOf(replays, 1)), len(c.gapsOf(replays, 1)), median(c.gapsOf(replays, 0)), len(c.gapsOf(replays, 0)))
+	outages := p.sum("llm_engine_recovery_seconds_count")
+	cut, whole := c.gaps(replays)
+	t.Logf("recovery: %.0f outages, mean %.0f ms; longest gap of a stream: median %v of %d that were cut, %v of %d that weren't",
+		outages, 1000*p.sum("llm_engine_recovery_seconds_sum")/outages, median(cut), len(cut), median(whole), len(whole))
 	if got := int(p.sum("llm_requests_replayed_total")); got > v.all || got == 0 {
 		t.Errorf("%d replays counted, %d logged", got, v.all)
 	}
@@ -126,20 +127,23 @@ func (c *chaos) checkCoverage(p page, kills int) {
 	}
 }
 
-// gapsOf gives the longest gap of each stream that was cut so many times, in mid-answer, and holds no text back.
-func (c *chaos) gapsOf(replays []replay, cuts int) []time.Duration {
-	count, early := make(map[string]int), make(map[string]bool)
+// gaps gives the longest gap of each stream that holds no text back, apart for those that were cut in mid-answer.
+func (c *chaos) gaps(replays []replay) (cut, whole []time.Duration) {
+	cuts, early := make(map[string]int), make(map[string]bool)
 	for _, r := range replays {
-		count[r.id]++
+		cuts[r.id]++
 		early[r.id] = early[r.id] || r.tokens == 0
 	}
-	var all []time.Duration
 	for id, s := range c.streams {
-		if count[id] == cuts && !early[id] && s.plan.holds == "" {
-			all = append(all, s.gap)
+		switch {
+		case s.plan.holds != "" || early[id]:
+		case cuts[id] == 0:
+			whole = append(whole, s.gap)
+		default:
+			cut = append(cut, s.gap)
 		}
 	}
-	return all
+	return cut, whole
 }
 
 func median(all []time.Duration) time.Duration {

@@ -27,7 +27,8 @@ type chaos struct {
 
 	asked    atomic.Int64
 	inFlight atomic.Int64
-	events   atomic.Int64 // of streams, a sign that answers go on
+	events   atomic.Int64  // of streams, a sign that answers go on
+	ripe     chan struct{} // a place for one: a stream only lacks its end
 
 	mu      sync.Mutex
 	faults  []string
@@ -97,14 +98,17 @@ func (c *chaos) streamed(p *chaosPlan, id, body string) {
 		if e.name != "" {
 			c.fault("%s %s: event %s: %s", p.name, id, e.name, e.data)
 		}
-		var piece struct {
-			Text string `json:"text"`
-		}
 		last = answer{}
-		if json.Unmarshal([]byte(e.data), &piece) != nil || json.Unmarshal([]byte(e.data), &last) != nil {
+		if json.Unmarshal([]byte(e.data), &last) != nil {
 			c.fault("%s %s: event %q", p.name, id, e.data)
 		}
-		text.WriteString(piece.Text)
+		piece := pieceOf(e)
+		if text.WriteString(piece); piece != "" && text.String() == p.answer {
+			select {
+			case c.ripe <- struct{}{}:
+			default:
+			}
+		}
 		return true
 	}, "X-Request-Id", id)
 	if err != nil {
@@ -139,43 +143,82 @@ func (c *chaos) keepAsking() (finish func()) {
 	return func() { close(enough); clients.Wait() }
 }
 
-// killer kills engines at random moments: most of them some time after answers went on, some just after their start.
+// killer kills engines at random moments: just after their start, some time after answers went on, or when the end of an answer is due.
 type killer struct {
 	c      *chaos
 	random *rand.Rand
 	last   int   // pid killed last
 	events int64 // at that time
+	mode   killMode
 	due    time.Time
 	early  int // kills in a row of engines that had hardly started
 	kills  int
 }
 
+type killMode uint8
+
+const (
+	undecided killMode = iota
+	atRandom
+	atStart
+	atTheEnd // of some answer
+)
+
+// victim is the engine that may be killed now: one that wasn't yet, while there is work.
+func (k *killer) victim() int {
+	if pid := k.c.s.servingPID(); pid != k.last && k.c.inFlight.Load() > 0 {
+		return pid
+	}
+	return 0
+}
+
 // step is called again and again; it kills when the moment has come.
 func (k *killer) step(now time.Time) {
-	pid := k.c.s.servingPID()
-	if pid == 0 || pid == k.last || k.c.inFlight.Load() == 0 {
+	pid := k.victim()
+	if pid == 0 {
 		return
 	}
-	if k.due.IsZero() {
-		early := k.early < 2 && k.random.IntN(4) == 0
-		switch {
-		case early:
-			k.early++
-			k.due = now.Add(time.Duration(k.random.IntN(250)) * time.Millisecond)
-		case k.c.events.Load() < k.events+20:
-			return // nothing goes on yet
-		default:
-			k.early = 0
-			k.due = now.Add(time.Duration(k.random.IntN(600)) * time.Millisecond)
-		}
+	if k.mode == undecided {
+		k.choose(now)
 	}
-	if now.Before(k.due) {
+	if k.mode == atRandom && k.due.IsZero() && k.c.events.Load() >= k.events+20 { // answers go on
+		k.due = now.Add(time.Duration(k.random.IntN(600)) * time.Millisecond)
+	}
+	if !k.due.IsZero() && now.After(k.due) {
+		k.kill(pid)
+	}
+}
+
+func (k *killer) choose(now time.Time) {
+	switch n := k.random.IntN(6); {
+	case n == 0 && k.early < 2:
+		k.mode = atStart
+		k.early++
+		k.due = now.Add(time.Duration(k.random.IntN(200)) * time.Millisecond)
+		return
+	case n < 4:
+		k.mode = atTheEnd
+	default:
+		k.mode = atRandom
+	}
+	k.early = 0
+}
+
+// ripe is called when all text of some answer has come and its end hasn't.
+func (k *killer) ripe() {
+	if k.mode != atTheEnd || k.c.events.Load() < k.events+20 {
 		return
 	}
+	if pid := k.victim(); pid != 0 {
+		k.kill(pid)
+	}
+}
+
+func (k *killer) kill(pid int) {
 	if syscall.Kill(pid, syscall.SIGKILL) == nil {
 		k.kills++
 	}
-	k.last, k.due, k.events = pid, time.Time{}, k.c.events.Load()
+	k.last, k.mode, k.due, k.events = pid, undecided, time.Time{}, k.c.events.Load()
 }
 
 // run keeps clients busy while the killer is at work; it ends when enough was asked and enough was killed.
@@ -188,7 +231,15 @@ func (c *chaos) run(limit time.Duration) (kills int, sizes []size) {
 	defer tick.Stop()
 	var sampled time.Time
 	for k.kills < c.kills || int(c.asked.Load()) < c.requests {
-		now := <-tick.C
+		var now time.Time
+		select {
+		case <-c.ripe:
+			if k.kills < c.kills {
+				k.ripe()
+			}
+			continue
+		case now = <-tick.C:
+		}
 		if now.After(deadline) {
 			c.fault("after %v only %d of %d kills and %d of %d requests", limit, k.kills, c.kills, c.asked.Load(), c.requests)
 			break
@@ -251,10 +302,14 @@ func (c *chaos) checkGrowth(sizes []size) {
 // TestNoRequestIsLostWhenTheEngineIsKilled kills the engine with SIGKILL at random moments under load. CHAOS_KILLS, CHAOS_REQUESTS and
 // CHAOS_CLIENTS make it longer; scripts/chaos.sh sets them.
 func TestNoRequestIsLostWhenTheEngineIsKilled(t *testing.T) {
-	s := newStack(t, "STEP_DELAY=10ms", "REQUEST_TIMEOUT=600s", "LOG_LEVEL=debug", // answers last a second or more
-		"REPLAY="+cmp.Or(os.Getenv("CHAOS_REPLAY"), "prefill"))
+	t.Parallel()
+	long, delay := os.Getenv("CHAOS_KILLS") != "", "STEP_DELAY=5ms"
+	if long {
+		delay = "STEP_DELAY=10ms" // answers last a second or more
+	}
+	s := newTalkative(t, delay, "REQUEST_TIMEOUT=600s", "REPLAY="+cmp.Or(os.Getenv("CHAOS_REPLAY"), "prefill"))
 	s.clients.Timeout = 10 * time.Minute
-	c := &chaos{s: s, streams: make(map[string]stream), long: os.Getenv("CHAOS_KILLS") != "",
+	c := &chaos{s: s, ripe: make(chan struct{}, 1), streams: make(map[string]stream), long: long,
 		requests: number("CHAOS_REQUESTS", 60), kills: number("CHAOS_KILLS", 5), clients: number("CHAOS_CLIENTS", 24)}
 	c.plans = s.learn()
 	if c.long {
@@ -272,9 +327,19 @@ func TestNoRequestIsLostWhenTheEngineIsKilled(t *testing.T) {
 	p := s.waitIdle()
 	checkInvariants(t, p)
 	t.Logf("%d requests of %d clients in %v, %d kills, %d answers that differ or failed", c.asked.Load(), c.clients, time.Since(began).Round(time.Second), kills, len(c.faults))
-	c.checkCounters(before, p)
+	c.checkCounters(p, before.sum("successful_inferences_total"))
 	c.checkGrowth(sizes)
 	c.checkCoverage(p, kills)
+}
+
+// newTalkative is newStack with a proxy that logs every replay.
+func newTalkative(t *testing.T, settings ...string) *stack {
+	t.Helper()
+	s := prepareStack(t, settings...)
+	s.proxy = start(t, "proxy", programs.proxy, append(slices.Clone(s.env), "LOG_LEVEL=debug"), "serve")
+	s.startEngine()
+	s.waitReady(60 * time.Second)
+	return s
 }
 
 // calm is the same load without kills: what differs here differs for another reason.
@@ -285,16 +350,17 @@ func (c *chaos) calm() {
 	c.s.t.Logf("%d requests without kills, %d answers that differ or failed", c.asked.Load(), len(c.faults))
 }
 
-func (c *chaos) checkCounters(before, after page) {
+// checkCounters compares the page with what clients saw; other answers were given besides.
+func (c *chaos) checkCounters(p page, others float64) {
 	t := c.s.t
 	t.Helper()
-	if n := after.sum("llm_requests_quarantined_total"); n != 0 {
+	if n := p.sum("llm_requests_quarantined_total"); n != 0 {
 		t.Errorf("%v innocent requests were quarantined", n)
 	}
-	if got, want := after.sum("successful_inferences_total")-before.sum("successful_inferences_total"), float64(c.asked.Load()); got != want {
+	if got, want := p.sum("successful_inferences_total")-others, float64(c.asked.Load()); got != want {
 		t.Errorf("%v successes counted, %v answers", got, want)
 	}
-	if n := after.sum("failed_inferences_total"); n != 0 {
+	if n := p.sum("failed_inferences_total"); n != 0 {
 		t.Errorf("%v inferences failed", n)
 	}
 }

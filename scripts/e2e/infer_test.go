@@ -84,6 +84,17 @@ func (s *stack) stream(ctx context.Context, body string, each func(event) bool, 
 	return resp.StatusCode, lines.Err()
 }
 
+// pieceOf is the text in an event.
+func pieceOf(e event) string {
+	var piece struct {
+		Text string `json:"text"`
+	}
+	if json.Unmarshal([]byte(e.data), &piece) != nil {
+		return ""
+	}
+	return piece.Text
+}
+
 func TestDocumentedRequestIsAnswered(t *testing.T) {
 	s := newStack(t)
 	a := s.mustInfer(`{"prompt": "What is the capital of France?", "max_new_tokens": 32, "adapter_version": "v1.0", "base_model": "demo"}`)
