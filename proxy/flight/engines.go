@@ -93,10 +93,18 @@ func (d *Desk) Attached(link Engine, h Hello) {
 	case h.Instance:
 		d.m.Reconnected()
 	default:
-		d.m.EngineRestarted(h.LastExit.restartReason())
+		d.m.EngineRestarted(d.restartReason(h))
 	}
 	d.inquest(h, now)
 	d.pump(now)
+}
+
+// restartReason of an engine that comes as a new process: beside another one it is there to take its place.
+func (d *Desk) restartReason(h Hello) string {
+	if len(d.engines) > 1 {
+		return "upgrade"
+	}
+	return h.LastExit.restartReason()
 }
 
 // Lost implements Board. Requests stay; they wait for the next engine under a new attempt.
@@ -119,7 +127,7 @@ func (d *Desk) Lost(link Engine, l Loss) {
 		attrs = append(attrs, slog.Any("error", l.Err))
 	}
 	d.log.LogAttrs(context.Background(), level, "engine lost", attrs...)
-	d.graves = grave{instance: e.hello.Instance, attachedFor: now.Sub(e.attachedAt), progress: e.progress}
+	d.graves = grave{instance: e.hello.Instance, attachedFor: now.Sub(e.attachedAt), progress: e.progress, loaded: e.loaded}
 	for _, en := range there {
 		if !en.gainedHere {
 			d.graves.near = append(d.graves.near, mourner{en, en.alone})
@@ -135,6 +143,7 @@ func (d *Desk) Lost(link Engine, l Loss) {
 		}
 		d.outage.work = d.outage.work || len(d.entries) > 0
 	}
+	d.presume(e, now)
 	d.showLoaded()
 	d.showLoad()
 	d.orphans(now)

@@ -77,6 +77,12 @@ func (c *crashLoop) died(now time.Time) {
 // progressed forgets the deaths: an engine did some work.
 func (c *crashLoop) progressed() { c.deaths = c.deaths[:0] }
 
+// near tells whether one more death makes it a loop.
+func (c *crashLoop) near(now time.Time) bool {
+	i := len(c.deaths) - (loopDeaths - 1)
+	return i >= 0 && now.Sub(c.deaths[i]) < loopWindow
+}
+
 // on tells whether engines die one after the other.
 func (c *crashLoop) on(now time.Time) bool {
 	return len(c.deaths) == loopDeaths && now.Sub(c.deaths[0]) < loopWindow

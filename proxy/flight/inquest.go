@@ -11,6 +11,8 @@ type grave struct {
 	instance    uint64
 	attachedFor time.Duration
 	progress    bool
+	loaded      map[pair]Loaded // as it had said
+	counted     bool            // in the crash loop
 	near        []mourner
 }
 
@@ -28,16 +30,34 @@ func (d *Desk) inquest(h Hello, now time.Time) {
 	if g.instance == 0 || g.instance == h.Instance || !h.LastExit.fault() || !h.LastExit.about(g.attachedFor) {
 		return
 	}
-	if !g.progress {
+	if !g.progress && !g.counted {
 		d.loop.died(now)
 	}
-	if h.LastExit.LoadingModel != "" {
-		d.diedLoading(pair{h.LastExit.LoadingModel, h.LastExit.LoadingVersion}, now)
+	// What its supervisor knows of a load may be a moment old.
+	load := pair{h.LastExit.LoadingModel, h.LastExit.LoadingVersion}
+	if _, loaded := g.loaded[load]; load.model != "" && !loaded {
+		d.diedLoading(load, now)
 	} else {
 		for _, m := range g.near {
 			d.strike(m, now)
 		}
 	}
+	d.endLoop(now)
+}
+
+// presume takes the loss of an engine without progress as a death, when the deaths before it were all but a crash loop: its supervisor
+// gives up now, so that no next engine tells.
+func (d *Desk) presume(e *engine, now time.Time) {
+	if e.progress || e.draining || !d.loop.near(now) {
+		return
+	}
+	d.loop.died(now)
+	d.graves.counted = true
+	d.endLoop(now)
+}
+
+// endLoop answers what waits when engines die one after the other.
+func (d *Desk) endLoop(now time.Time) {
 	if d.loop.on(now) {
 		d.log.Error("engines die without progress, ending what waits", "deaths", loopDeaths, "window", loopWindow)
 		d.endWaiting(now)

@@ -174,19 +174,50 @@ func TestModelThatKillsEnginesWhileItLoads(t *testing.T) {
 	})
 }
 
+func TestDeathJustAfterALoadIsTheRequests(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, b *bench) {
+		died := signalled(syscall.SIGABRT)
+		died.LoadingModel, died.LoadingVersion = "demo", "v1.0" // the supervisor's word is a moment old
+		a := b.admit(prompt("poison"))
+		exit := LastExit{}
+		for range quarantineAt {
+			f := b.attach(exit)
+			b.Event(f, ModelEvent{Kind: EventLoaded, Model: "demo", Version: "v1.0"})
+			b.accept(f, f.byPrompt("poison"))
+			b.lose(f)
+			exit = died
+		}
+		b.attach(exit)
+		b.want(a, "", api.TypeQuarantined, true)
+		a.Settle(Failed)
+		b.wantValue(1, "llm_requests_quarantined_total")
+		b.wantValue(0, "model_load_failures_total", "model=demo", "reason=engine_crash")
+	})
+}
+
+func TestEngineBesideAnotherIsAnUpgrade(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, b *bench) {
+		b.attach(LastExit{})
+		b.attach(LastExit{})
+		b.wantValue(1, "llm_engine_restarts_total", "reason=upgrade")
+	})
+}
+
 func TestCrashLoopAnswersInsteadOfHolding(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, b *bench) {
 		var answers []Answer
-		for range loopDeaths {
+		for i := range loopDeaths {
+			if b.Status().CrashLoop {
+				t.Fatalf("%d deaths are a crash loop", i)
+			}
+			answers = append(answers, b.admit(nil))
+			time.Sleep(time.Second)
 			f := &fakeEngine{} // dies before it can serve anything
 			b.instance++
 			b.Attached(f, Hello{Instance: b.instance, LastExit: LastExit{Kind: ExitCode, Code: 1}})
 			b.lose(f)
-			answers = append(answers, b.admit(nil))
-			time.Sleep(time.Second)
 		}
-		b.attach(LastExit{Kind: ExitCode, Code: 1})
-		if !b.Status().CrashLoop {
+		if !b.Status().CrashLoop { // its supervisor gives up, so no engine will tell of the fifth
 			t.Fatal("five deaths in five seconds aren't a crash loop")
 		}
 		for _, a := range answers {
