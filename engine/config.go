@@ -15,8 +15,13 @@ type Config struct {
 	Values   *settings.Values // where each value came from
 	Warnings []string         // probable mistakes, for the log
 
-	LogLevel slog.Level
-	LogJSON  bool
+	LogLevel  slog.Level
+	LogJSON   bool
+	LogSample int // one in so many
+
+	TraceCollector string // base URL; empty: no spans
+	TraceService   string
+	TraceRatio     float64
 
 	Socket       string
 	DrainTimeout time.Duration
@@ -84,7 +89,8 @@ func loadConfig(args, environ []string) (*Config, error) {
 }
 
 func (c *Config) readProcess(v *settings.Values) {
-	c.LogJSON = v.String("LOG_FORMAT") == "json"
+	c.LogJSON, c.LogSample = v.String("LOG_FORMAT") == "json", v.Int("LOG_SAMPLE")
+	c.TraceCollector, c.TraceService, c.TraceRatio = v.String("OTEL_EXPORTER_OTLP_ENDPOINT"), v.String("OTEL_SERVICE_NAME"), v.Float("OTEL_TRACES_SAMPLER_ARG")
 	if err := c.LogLevel.UnmarshalText([]byte(v.String("LOG_LEVEL"))); err != nil {
 		c.LogLevel = slog.LevelInfo
 	}

@@ -51,6 +51,7 @@ type engine struct {
 	registry *models.Registry
 	cache    *models.Cache
 	link     *link.Link
+	record   record
 
 	events    atomic.Pointer[link.Link] // where the cache's events go, once there is a link
 	heartbeat heartbeat
@@ -87,6 +88,9 @@ func start(c *Config, log *slog.Logger) (_ *engine, err error) {
 		return nil, err
 	}
 	if err := e.openModels(); err != nil {
+		return nil, err
+	}
+	if err := e.record.open(c, log); err != nil {
 		return nil, err
 	}
 	e.connect(last)
@@ -179,7 +183,7 @@ func (e *engine) connect(last supervise.LastExit) {
 			MaxPromptBytes: e.c.PromptBytes,
 		},
 		DefaultVersion: e.c.DefaultVersion, WriteMetrics: func(w io.Writer) { e.metrics.WritePrometheus(w) },
-		GrammarBudget: e.c.GrammarTokenBudget, LoadStall: e.c.LoadStall, Log: e.log,
+		GrammarBudget: e.c.GrammarTokenBudget, LoadStall: e.c.LoadStall, Log: e.log, Recorder: e.record.recorder,
 		Connected: e.heartbeat.connected.Store,
 	})
 	e.events.Store(e.link)
@@ -297,5 +301,6 @@ func (e *engine) close() error {
 		problems = append(problems, e.executor.Close(ctx))
 	}
 	e.work.Wait()
+	e.record.close(ctx, e.log)
 	return errors.Join(problems...)
 }

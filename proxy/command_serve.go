@@ -18,6 +18,8 @@ import (
 	"tandem/proxy/link"
 	"tandem/proxy/metrics"
 	"tandem/proxy/server"
+	"tandem/proxy/trace"
+	tracing "tandem/schema/trace"
 )
 
 // trackedIDs bounds the keys and addresses whose requests are counted one by one.
@@ -80,6 +82,7 @@ type service struct {
 	public  net.Listener
 	scrapes net.Listener // nil without METRICS_ADDR
 	admin   *admin
+	spans   *tracing.Exporter // nil without a collector
 }
 
 // assemble makes and opens everything; nothing is served yet. After an error nothing stays open.
@@ -93,6 +96,9 @@ func assemble(ctx context.Context, c *Config, keys *auth.Keys, log *slog.Logger)
 	s.metrics = metrics.New(s.metricsOptions())
 	s.metrics.ConfigLoaded(time.Now())
 	s.desk = flight.New(s.flightOptions())
+	if s.spans, err = openSpans(ctx, c, log); err != nil {
+		return nil, err
+	}
 	if s.link, err = link.Listen(s.linkOptions()); err != nil {
 		return nil, err
 	}
@@ -113,6 +119,31 @@ func assemble(ctx context.Context, c *Config, keys *auth.Keys, log *slog.Logger)
 	return s, nil
 }
 
+// flushTimeout is for the last spans, after everything else has ended.
+const flushTimeout = 2 * time.Second
+
+// openSpans prepares the way to the collector, where there is one.
+func openSpans(ctx context.Context, c *Config, log *slog.Logger) (*tracing.Exporter, error) {
+	if c.TraceCollector == "" {
+		return nil, nil
+	}
+	return tracing.Open(ctx, tracing.Options{
+		Endpoint: c.TraceCollector, Service: c.TraceService, Program: "proxy", Version: version, Ratio: c.TraceRatio, Log: log, IDs: trace.IDs{},
+	})
+}
+
+// closeSpans sends what is left. A collector that is away is not a reason to end with an error.
+func (s *service) closeSpans() {
+	if s.spans == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	if err := s.spans.Close(ctx); err != nil {
+		s.log.Warn("spans are lost", "error", err)
+	}
+}
+
 // abandon closes what assemble opened before it met an error.
 func (s *service) abandon() {
 	for _, ln := range []net.Listener{s.public, s.scrapes} {
@@ -123,6 +154,7 @@ func (s *service) abandon() {
 	if s.link != nil {
 		s.link.Close()
 	}
+	s.closeSpans()
 }
 
 // run serves until ctx ends or a listener is lost, then stops everything in the order that lets answers in hand finish.
@@ -156,6 +188,7 @@ func (s *service) run(ctx context.Context) error {
 	stop()
 	s.link.Close()
 	running.Wait()
+	s.closeSpans()
 	if err == nil {
 		s.log.Info("stopped")
 	}
@@ -207,6 +240,10 @@ func (s *service) serverOptions() server.Options {
 			s.metrics.AllowDomain(domain)
 		}
 	}
+	var tracer trace.Tracer
+	if s.spans != nil {
+		tracer = trace.New(s.spans.Tracer())
+	}
 	return server.Options{
 		Desk: s.desk, Metrics: s.metrics, Keys: s.keys, Log: s.log, Domains: api.NewDomains(c.Domains, bound...),
 		Limits: limit.New(trackedIDs, time.Now()), DefaultLimit: c.RateLimit, RateLimitDraft: c.IETFHeaders,
@@ -217,6 +254,6 @@ func (s *service) serverOptions() server.Options {
 		StreamHeartbeat: c.StreamHeartbeat, StreamHeaderWait: c.StreamHeaderWait, EngineWait: c.EngineWait,
 		DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
 		CORSOrigins: c.CORSOrigins, TrustedProxies: c.TrustedProxies, CertFile: c.TLSCert, KeyFile: c.TLSKey,
-		LogPrompts: c.LogPrompts,
+		LogPrompts: c.LogPrompts, LogSample: c.LogSample, Tracer: tracer,
 	}
 }

@@ -22,6 +22,7 @@ type Config struct {
 	LogLevel   slog.Level
 	LogJSON    bool
 	LogPrompts bool
+	LogSample  int    // one in so many
 	TLSCert    string // with TLSKey, or both empty
 	TLSKey     string
 
@@ -51,6 +52,10 @@ type Config struct {
 	SLOFirstToken     time.Duration
 	SLOPerToken       time.Duration
 	SLORequest        time.Duration
+
+	TraceCollector string // base URL; empty: no spans
+	TraceService   string
+	TraceRatio     float64
 
 	DefaultModel    string
 	DefaultModelSet bool // somebody set it; otherwise the demo model may take its place
@@ -98,6 +103,7 @@ func loadConfig(args, environ []string) (*Config, error) {
 func (c *Config) readServer(v *settings.Values) {
 	c.Host, c.Port = v.String("HOST"), v.Int("PORT")
 	c.LogLevel, c.LogJSON, c.LogPrompts = logLevel(v.String("LOG_LEVEL")), v.String("LOG_FORMAT") == "json", v.Bool("LOG_PROMPTS")
+	c.LogSample = v.Int("LOG_SAMPLE")
 	c.TLSCert, c.TLSKey = v.String("TLS_CERT_FILE"), v.String("TLS_KEY_FILE")
 	c.MaxConnections = v.Int("MAX_CONNECTIONS")
 	c.MaxBodyBytes, c.MaxHeaderBytes = int(v.Bytes("MAX_BODY_BYTES")), int(v.Bytes("MAX_HEADER_BYTES"))
@@ -118,6 +124,7 @@ func (c *Config) readMonitoring(v *settings.Values) {
 	c.PrometheusEnabled, c.MetricsPath, c.MetricsAddr = v.Bool("PROMETHEUS_ENABLED"), v.String("METRICS_PATH"), v.String("METRICS_ADDR")
 	c.CustomMetrics, c.NativeHistograms = v.Bool("CUSTOM_METRICS"), v.Bool("NATIVE_HISTOGRAMS")
 	c.Domains = v.List("DOMAINS")
+	c.TraceCollector, c.TraceService, c.TraceRatio = v.String("OTEL_EXPORTER_OTLP_ENDPOINT"), v.String("OTEL_SERVICE_NAME"), v.Float("OTEL_TRACES_SAMPLER_ARG")
 	c.SLOFirstToken, c.SLOPerToken, c.SLORequest = v.Duration("SLO_TTFT"), v.Duration("SLO_TPOT"), v.Duration("SLO_E2E")
 }
 

@@ -10,17 +10,19 @@ schema:
 schema/wire: schema
 schema/catalogue:
 schema/settings:
-proxy: proxy/server proxy/flight proxy/link proxy/queue proxy/journal proxy/auth proxy/limit proxy/metrics proxy/api schema/settings schema/catalogue
+schema/trace:
+proxy: proxy/server proxy/flight proxy/link proxy/queue proxy/journal proxy/auth proxy/limit proxy/metrics proxy/api schema/settings schema/catalogue schema/trace proxy/trace
 proxy/api:
 proxy/auth:
 proxy/limit:
+proxy/trace: schema/trace
 proxy/queue: proxy/api
 proxy/journal: proxy/api
 proxy/metrics: schema/catalogue
 proxy/flight: proxy/api proxy/queue proxy/journal proxy/metrics
 proxy/link: proxy/api proxy/flight schema schema/wire
-proxy/server: proxy/api proxy/auth proxy/limit proxy/flight proxy/metrics
-engine: engine/link engine/batch engine/models engine/supervise engine/devices engine/demo engine/metrics engine/llama engine/mock schema/settings
+proxy/server: proxy/api proxy/auth proxy/limit proxy/flight proxy/metrics proxy/trace
+engine: engine/link engine/batch engine/models engine/supervise engine/devices engine/demo engine/metrics engine/llama engine/mock engine/trace schema/settings schema/trace
 engine/batch:
 engine/models:
 engine/devices:
@@ -28,6 +30,7 @@ engine/demo:
 engine/supervise:
 engine/metrics: schema/catalogue
 engine/link: engine/batch engine/models schema schema/wire
+engine/trace: engine/link schema/trace
 engine/llama: engine/batch engine/models
 engine/mock: engine/batch engine/models
 '

@@ -46,6 +46,9 @@ type Piece struct {
 	Err    *api.Error
 	// Accepted: an engine took the request, so the labels of its model apply. An error before that is a refusal.
 	Accepted bool
+	// Attempt counts how often the request was taken back from an engine that was lost or gave it up, LostAt says when that was last.
+	Attempt uint32
+	LostAt  time.Time
 }
 
 // Result of a complete answer.

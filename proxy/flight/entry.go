@@ -50,6 +50,7 @@ type entry struct {
 	waitingSince time.Time // in the queue or for an engine
 	sentAt       time.Time
 	firstSent    time.Time
+	lostAt       time.Time // its attempt rose; zero: never
 	pausedAt     time.Time // its engine was lost and nothing came since
 	paused       time.Duration
 	times        timing
@@ -168,7 +169,7 @@ const keepText = 4 << 10
 func (en *entry) Take(dst []byte) Piece {
 	en.desk.mu.Lock()
 	defer en.desk.mu.Unlock()
-	p := Piece{Text: append(dst, en.text...), Tokens: en.fresh, Accepted: en.accepted}
+	p := Piece{Text: append(dst, en.text...), Tokens: en.fresh, Accepted: en.accepted, Attempt: en.attempt, LostAt: en.lostAt}
 	en.text, en.fresh = en.text[:0], 0
 	if cap(en.text) > keepText {
 		en.text = nil

@@ -132,6 +132,7 @@ func (d *Desk) requeue(en *entry, now time.Time) {
 	d.leave(en)
 	en.move(lost)
 	en.attempt++
+	en.lostAt = now
 	en.waitingSince = now
 	if en.pausedAt.IsZero() {
 		en.pausedAt = now

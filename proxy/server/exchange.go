@@ -13,6 +13,7 @@ import (
 	"tandem/proxy/api"
 	"tandem/proxy/flight"
 	"tandem/proxy/metrics"
+	"tandem/proxy/trace"
 )
 
 // exchange is one request and its reply, owned by the goroutine of its connection. Nothing in it but ctx points into fasthttp's
@@ -23,7 +24,7 @@ type exchange struct {
 	client   context.Context // ends when the client leaves
 	route    *route
 	id       string
-	trace    string // traceparent, or ""
+	span     trace.Span // of inference; zero on other routes
 	received time.Time
 
 	key       string // name of the API key
@@ -35,6 +36,7 @@ type exchange struct {
 	result    *flight.Result
 	answer    flight.Answer // to be settled; nil before and after
 	accepted  bool          // an engine took the request
+	attempt   uint32        // at how many engines it was before the present one
 	streaming bool          // the body stream finishes the exchange
 	sent      int           // bytes of a stream
 	finished  bool
@@ -49,8 +51,12 @@ func (s *Server) begin(ctx *fasthttp.RequestCtx, r *route) *exchange {
 	if c := unwrap(ctx.Conn()); c != nil {
 		x.client = c.ctx
 	}
-	x.id = requestID(ctx.Request.Header.Peek(requestIDHeader))
+	asked := ctx.Request.Header.Peek(requestIDHeader)
+	x.id = requestID(asked)
 	ctx.Response.Header.Set(requestIDHeader, x.id)
+	if r.path == inferPath {
+		x.beginTrace(x.id != string(asked))
+	}
 	r.metrics.Begin()
 	s.open.Add(1)
 	return x
@@ -162,11 +168,12 @@ func (x *exchange) finish() {
 	received := len(x.ctx.Request.Body())
 	x.route.metrics.Record(metrics.Reply{Status: string(x.label), Model: x.model, Took: took, RequestBytes: received, ResponseBytes: sent})
 	x.s.open.Add(-1)
+	x.endTrace(x.received.Add(took))
 	x.log(took, received, sent)
 }
 
 // log writes the access line: inference at info, probes and pages at debug, failures of ours at warn. Never a prompt, an answer or
-// a key.
+// a key. Of inference that went as it should, LogSample may leave lines out.
 func (x *exchange) log(took time.Duration, received, sent int) {
 	level := slog.LevelDebug
 	switch {
@@ -174,6 +181,9 @@ func (x *exchange) log(took time.Duration, received, sent int) {
 		level = slog.LevelWarn
 	case x.route.path == inferPath:
 		level = slog.LevelInfo
+		if x.err == nil && x.attempt == 0 && !trace.Chosen(x.id, x.s.o.LogSample) {
+			return
+		}
 	}
 	if !x.s.log.Enabled(context.Background(), level) {
 		return
@@ -184,8 +194,8 @@ func (x *exchange) log(took time.Duration, received, sent int) {
 	if x.key != "" {
 		fields = append(fields, slog.String("key", x.key))
 	}
-	if x.trace != "" {
-		fields = append(fields, slog.String("trace_id", x.trace[3:35]))
+	if id := x.span.ID(); id != "" {
+		fields = append(fields, slog.String("trace_id", id))
 	}
 	if x.model != nil {
 		model, version := x.model.Labels()
@@ -194,6 +204,9 @@ func (x *exchange) log(took time.Duration, received, sent int) {
 	if r := x.result; r != nil {
 		fields = append(fields, slog.Int("prompt_tokens", r.PromptTokens), slog.Int("tokens", r.OutputTokens),
 			slog.Float64("generation_seconds", seconds(r.GenerationTime)), slog.String("finish", r.FinishReason))
+	}
+	if x.attempt > 0 {
+		fields = append(fields, slog.Int("attempts", int(x.attempt)+1))
 	}
 	if e := x.err; e != nil {
 		fields = append(fields, slog.String("error_type", string(e.Type)))

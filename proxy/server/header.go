@@ -18,6 +18,8 @@ const (
 	timeoutHeader   = "X-Request-Timeout"
 	domainHeader    = "X-Domain"
 	traceHeader     = "traceparent"
+	stateHeader     = "tracestate"
+	traceReply      = "traceresponse"
 
 	maxRequestIDBytes = 64
 )
@@ -47,25 +49,6 @@ func newID() string {
 		}
 	}
 	return hex.EncodeToString(raw[:])
-}
-
-// traceparent copies a W3C trace context, version 00 (55 characters); anything else is dropped, as the standard asks for.
-func traceparent(h []byte) string {
-	if len(h) != 55 || h[0] != '0' || h[1] != '0' || h[2] != '-' || h[35] != '-' || h[52] != '-' {
-		return ""
-	}
-	zeros := func(part []byte) bool { return len(strings.Trim(string(part), "0")) == 0 }
-	for _, part := range [][]byte{h[3:35], h[36:52], h[53:55]} {
-		for _, c := range part {
-			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-				return ""
-			}
-		}
-	}
-	if zeros(h[3:35]) || zeros(h[36:52]) {
-		return ""
-	}
-	return string(h)
 }
 
 // timeout is the smaller of the server's and the client's X-Request-Timeout, which is seconds (2.5) or a Go duration (1m30s).
@@ -119,12 +102,12 @@ func (s *Server) crossOrigin(x *exchange, r *route) bool {
 		return false
 	}
 	h.Set(fasthttp.HeaderAccessControlAllowOrigin, origin)
-	h.Set(fasthttp.HeaderAccessControlExposeHeaders, "X-Request-Id, Retry-After, X-Ratelimit-Limit-Requests, X-Ratelimit-Remaining-Requests, X-Ratelimit-Reset-Requests")
+	h.Set(fasthttp.HeaderAccessControlExposeHeaders, "X-Request-Id, Traceresponse, Retry-After, X-Ratelimit-Limit-Requests, X-Ratelimit-Remaining-Requests, X-Ratelimit-Reset-Requests")
 	if r == nil || !x.ctx.IsOptions() || len(x.ctx.Request.Header.Peek(fasthttp.HeaderAccessControlRequestMethod)) == 0 {
 		return false
 	}
 	h.Set(fasthttp.HeaderAccessControlAllowMethods, r.allow())
-	h.Set(fasthttp.HeaderAccessControlAllowHeaders, strings.Join([]string{"Content-Type", "Authorization", s.o.KeyHeader, requestIDHeader, timeoutHeader, domainHeader, traceHeader}, ", "))
+	h.Set(fasthttp.HeaderAccessControlAllowHeaders, strings.Join([]string{"Content-Type", "Authorization", s.o.KeyHeader, requestIDHeader, timeoutHeader, domainHeader, traceHeader, stateHeader}, ", "))
 	h.Set(fasthttp.HeaderAccessControlMaxAge, corsMaxAge)
 	x.status = fasthttp.StatusNoContent
 	x.ctx.SetStatusCode(x.status)

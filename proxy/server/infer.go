@@ -58,12 +58,11 @@ func (s *Server) decode(x *exchange, who caller) (*flight.Request, *api.Error) {
 	if err := s.inScope(who, body.Model); err != nil {
 		return nil, err
 	}
-	x.trace = traceparent(h.Peek(traceHeader))
 	if s.o.LogPrompts {
-		s.log.Debug("prompt", "request_id", x.id, "prompt", body.Prompt, "system", body.System)
+		s.log.Debug("prompt", "request_id", x.id, "trace_id", x.span.ID(), "prompt", body.Prompt, "system", body.System)
 	}
 	return &flight.Request{
-		ID: x.id, Key: who.name, Domain: s.domain(who, body.Domain, string(h.Peek(domainHeader))), Traceparent: x.trace,
+		ID: x.id, Key: who.name, Domain: s.domain(who, body.Domain, string(h.Peek(domainHeader))), Traceparent: x.span.Parent(),
 		Received: x.received, Timeout: limit, Infer: body,
 	}, nil
 }
@@ -104,6 +103,10 @@ func (x *exchange) await(timer <-chan time.Time) news {
 func (x *exchange) take(dst []byte) flight.Piece {
 	piece := x.answer.Take(dst)
 	x.accepted = x.accepted || piece.Accepted
+	if piece.Attempt != x.attempt {
+		x.span.Requeued(piece.LostAt, int(piece.Attempt))
+		x.attempt = piece.Attempt
+	}
 	return piece
 }
 
@@ -152,7 +155,7 @@ const replyRoom = 320
 func (x *exchange) final(text []byte) api.Result {
 	r := x.result
 	if x.s.o.LogPrompts {
-		x.s.log.Debug("answer", "request_id", x.id, "answer", string(text))
+		x.s.log.Debug("answer", "request_id", x.id, "trace_id", x.span.ID(), "answer", string(text))
 	}
 	return api.Result{Text: string(text), Metadata: api.Metadata{
 		Model: x.answer.Model(), Version: x.answer.Version(),

@@ -195,15 +195,6 @@ func TestHeaders(t *testing.T) {
 			t.Errorf("request id %q became %q", asked, got)
 		}
 	}
-	good := "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	for _, bad := range []string{"", good[:54], good + "-", "01" + good[2:], strings.ToUpper(good), strings.Replace(good, "-b7", "xb7", 1), "00-" + strings.Repeat("0", 32) + good[35:], good[:36] + strings.Repeat("0", 16) + "-01"} {
-		if got := traceparent([]byte(bad)); got != "" {
-			t.Errorf("trace context %q is taken", bad)
-		}
-	}
-	if traceparent([]byte(good)) != good {
-		t.Error("a good trace context is dropped")
-	}
 	for asked, want := range map[string]time.Duration{"": time.Minute, "2.5": 2500 * time.Millisecond, "300ms": 300 * time.Millisecond, "1m30s": time.Minute, "1e300": time.Minute, "0": 0, "-1": 0, "-1s": 0, "NaN": 0, "soon": 0} {
 		got, err := timeout(time.Minute, []byte(asked))
 		if got != want || (err != nil) != (want == 0) {

@@ -20,6 +20,7 @@ import (
 	"tandem/proxy/flight"
 	"tandem/proxy/limit"
 	"tandem/proxy/metrics"
+	"tandem/proxy/trace"
 )
 
 // Options of New. Desk and Metrics are needed; a zero means the default, or what
@@ -61,6 +62,10 @@ type Options struct {
 
 	// LogPrompts writes prompts and answers to the log at level debug.
 	LogPrompts bool
+	// LogSample writes the access line of one in so many successful inference requests; 0 or 1: of all.
+	LogSample int
+	// Tracer begins the spans; zero: there are only ids.
+	Tracer trace.Tracer
 	// RateLimitDraft adds the header fields of the IETF draft to those that clients know.
 	RateLimitDraft bool
 }

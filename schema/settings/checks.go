@@ -102,6 +102,14 @@ func checkOrigin(v string) error {
 	return nil
 }
 
+func checkCollector(v string) error {
+	u, err := url.Parse(v)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return errors.New("must be a URL such as http://localhost:4318, without a user, a query and a fragment")
+	}
+	return nil
+}
+
 func checkUID(v string) error {
 	if _, err := strconv.ParseUint(v, 10, 32); err != nil {
 		return errors.New("must be a numeric user id")

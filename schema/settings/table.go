@@ -11,6 +11,7 @@ var table = []Setting{
 	{Env: "LOG_LEVEL", Path: "server.log_level", Kind: Enum, Default: "info", Choices: logLevels, Owner: Both, Help: "Least severe log lines to write."},
 	{Env: "LOG_FORMAT", Path: "server.log_format", Kind: Enum, Default: "text", Choices: []string{"text", "json"}, Owner: Both, Help: "Form of log lines."},
 	{Env: "LOG_PROMPTS", Path: "server.log_prompts", Kind: Bool, Default: "false", Owner: Proxy, Help: "Write prompts and answers to the log at level debug. They may be personal data."},
+	{Env: "LOG_SAMPLE", Path: "server.log_sample", Kind: Int, Default: "1", Min: "1", Max: "1000000", Owner: Both, Help: "Write the log line of one in so many inference requests that went well, the same ones in both programs. Errors and requests that met an engine restart are always written."},
 	{Env: "TLS_CERT_FILE", Path: "server.tls_cert_file", Kind: String, Owner: Proxy, Help: "Certificate chain (PEM) to serve HTTPS with; read again when it changes."},
 	{Env: "TLS_KEY_FILE", Path: "server.tls_key_file", Kind: String, Owner: Proxy, Help: "Private key (PEM) of the certificate."},
 	{Env: "MAX_CONNECTIONS", Path: "server.max_connections", Kind: Int, Default: "4096", Min: "1", Max: "262144", Owner: Proxy, Help: "Client connections at a time; further ones get 503 and are closed."},
@@ -87,6 +88,7 @@ var table = []Setting{
 	{Env: "JOURNAL_MAX_BYTES", Path: "restart.journal_max_bytes", Kind: Bytes, Default: "256MiB", Min: "1MiB", Max: "64GiB", Owner: Proxy, Help: "Memory for what requests in flight have received; requests beyond it wait or get 503."},
 	{Env: "QUARANTINE_TTL", Path: "restart.quarantine_ttl", Kind: Duration, Default: "10m", Min: "0", Max: "24h", Owner: Proxy, Help: "How long a request or model that kept killing the engine is refused."},
 
-	{Env: "OTEL_EXPORTER_OTLP_ENDPOINT", Path: "tracing.otlp_endpoint", Kind: String, Owner: Both, Help: "Collector of traces. Accepted and not used yet: this version sends none."},
-	{Env: "OTEL_SERVICE_NAME", Path: "tracing.service_name", Kind: String, Default: "llm-inference", Owner: Both, Help: "Service name in traces. Accepted and not used yet."},
+	{Env: "OTEL_EXPORTER_OTLP_ENDPOINT", Path: "tracing.otlp_endpoint", Kind: String, Owner: Both, check: checkCollector, Help: "Base URL of a collector of traces, such as http://localhost:4318; spans go to /v1/traces below it by OTLP over HTTP. Empty: none are made, logs have trace ids all the same."},
+	{Env: "OTEL_SERVICE_NAME", Path: "tracing.service_name", Kind: String, Default: "llm-inference", Owner: Both, Help: "Service name in traces."},
+	{Env: "OTEL_TRACES_SAMPLER_ARG", Path: "tracing.sample_ratio", Kind: Float, Default: "1", Min: "0", Max: "1", Owner: Both, Help: "Share of the traces to keep among those that begin here. A request with a traceparent is kept when its sender keeps it."},
 }

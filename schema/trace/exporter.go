@@ -66,7 +66,7 @@ func Open(ctx context.Context, o Options) (*Exporter, error) {
 	}
 	options := []sdk.TracerProviderOption{
 		sdk.WithResource(about),
-		sdk.WithSampler(sdk.ParentBased(sdk.TraceIDRatioBased(o.Ratio))),
+		sdk.WithSampler(sampler(o.Ratio)),
 		sdk.WithBatcher(&reporter{SpanExporter: client, log: o.Log, now: time.Now}, sdk.WithMaxQueueSize(queueSpans),
 			sdk.WithMaxExportBatchSize(batchSpans), sdk.WithBatchTimeout(batchWait), sdk.WithExportTimeout(retryFor+exportTimeout)),
 	}
@@ -75,6 +75,8 @@ func Open(ctx context.Context, o Options) (*Exporter, error) {
 	}
 	return &Exporter{provider: sdk.NewTracerProvider(options...), program: o.Program}, nil
 }
+
+func sampler(ratio float64) sdk.Sampler { return sdk.ParentBased(sdk.TraceIDRatioBased(ratio)) }
 
 // describe names this process to the collector.
 func describe(ctx context.Context, o Options) (*resource.Resource, error) {

@@ -1,0 +1,35 @@
+package server
+
+import (
+	"time"
+
+	"tandem/proxy/trace"
+)
+
+// beginTrace finds the request's place in a trace and tells the client. Of several traceparents none can be right.
+func (x *exchange) beginTrace(ownID bool) {
+	a := trace.Arrival{RequestID: x.id, OwnID: ownID, Received: x.received, Scheme: "http"}
+	if x.s.certs != nil {
+		a.Scheme = "https"
+	}
+	h := &x.ctx.Request.Header
+	if parents := h.PeekAll(traceHeader); len(parents) == 1 {
+		a.Parent, a.State = string(parents[0]), string(h.Peek(stateHeader))
+	}
+	x.span = x.s.o.Tracer.Begin(a)
+	x.ctx.Response.Header.Set(traceReply, x.span.Parent())
+}
+
+func (x *exchange) endTrace(at time.Time) {
+	end := trace.End{Key: x.key, Status: x.status}
+	if x.model != nil {
+		end.Model, end.Version = x.model.Labels()
+	}
+	if x.accepted {
+		end.Attempts = int(x.attempt) + 1
+	}
+	if x.err != nil {
+		end.ErrorType = string(x.err.Type)
+	}
+	x.span.End(at, end)
+}
