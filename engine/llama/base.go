@@ -36,6 +36,7 @@ type Base struct {
 	memory   C.llama_memory_t
 	using    *Adapter
 	drawTook time.Duration // of the last step
+	threads  *threadChoice
 	step     stepArrays
 
 	mu       sync.Mutex // guards adapters and closed
@@ -88,6 +89,7 @@ func (b *Base) openTemplate() error {
 // openContext makes the context and runs it once at its worst, so that pools grow now. Runs on the device's goroutine.
 func (b *Base) openContext() error {
 	var device C.tdm_device
+	b.threads = newThreadChoice(threadsFor(b.opts.Threads, int64(C.llama_model_size(b.model))))
 	C.tdm_model_device(b.model, &device)
 	trained := int(C.llama_model_n_ctx_train(b.model))
 	b.layout = planContext(b.spec, b.opts, trained, cellBytes(b.model), int64(device.free))
@@ -99,7 +101,7 @@ func (b *Base) openContext() error {
 		step_tokens: C.uint32_t(b.opts.StepTokens),
 		ubatch:      microBatch,
 		sequences:   C.uint32_t(b.layout.sequences),
-		threads:     C.int32_t(threadsFor(b.opts.Threads, int64(C.llama_model_size(b.model)))),
+		threads:     C.int32_t(b.threads.all),
 		unified:     C.bool(!b.opts.SplitCache),
 	}
 	why := newComplaint()

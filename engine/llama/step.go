@@ -90,9 +90,13 @@ func (b *Base) decode(slices []batch.Slice) error {
 	if n == 0 {
 		return nil
 	}
+	threads := b.threads.pick(n)
+	C.llama_set_n_threads(b.context, C.int32_t(threads), C.int32_t(threads))
+	began := time.Now()
 	rc := C.tdm_decode(b.context, C.int32_t(n), (*C.int32_t)(&b.step.token[0]), (*C.int32_t)(&b.step.pos[0]), (*C.int32_t)(&b.step.seq[0]), (*C.int8_t)(&b.step.output[0]))
 	switch {
 	case rc == 0:
+		b.threads.took(n, threads, time.Since(began))
 		return nil
 	case rc == 1:
 		return fmt.Errorf("decode %d tokens: %w", n, batch.ErrNoCells)
