@@ -17,11 +17,7 @@ type pause struct{ gap, recovery time.Duration }
 func TestPauseOfARestart(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, "STEP_DELAY=10ms")
-	plan := mockPlans()[0]
-	if realModel {
-		plan = realPlans()[0]
-	}
-	s.learnOne(plan)
+	plan := s.firstPlan()
 	var all []pause
 	for range number("CHAOS_PAUSES", 3) {
 		all = append(all, s.pauseOnce(plan))

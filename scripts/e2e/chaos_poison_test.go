@@ -82,9 +82,13 @@ func TestCrashLoopTurnsReadinessOff(t *testing.T) {
 			t.Fatal("a request is held in a crash loop")
 		}
 	}
-	<-s.engine.done
-	if s.engine.err == nil {
-		t.Error("the supervisor ended as if all were well")
+	select {
+	case <-s.engine.done:
+		if s.engine.err == nil {
+			t.Error("the supervisor ended as if all were well")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the supervisor doesn't give up")
 	}
 	status, body, err := s.get("/readyz")
 	if err != nil || status != 503 {

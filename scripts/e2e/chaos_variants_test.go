@@ -60,7 +60,7 @@ func (s *stack) signalEngine(sig syscall.Signal) int {
 	return pid
 }
 
-// anotherEngine waits for an engine process other than pid to have been attached.
+// engineAttached waits until so many engines have said hello.
 func (s *stack) engineAttached(times int) {
 	s.t.Helper()
 	s.waitFor(20*time.Second, fmt.Sprintf("engine number %d", times), func() bool {
@@ -235,24 +235,37 @@ func (s *stack) longStream(p *chaosPlan, begun func()) (text string, last event,
 
 func TestDrainOfTheProxyFinishesStreams(t *testing.T) {
 	t.Parallel()
-	c := newChaos(t)
-	text, last, err := c.s.longStream(c.plans[0], func() { c.s.proxy.cmd.Process.Signal(syscall.SIGTERM) })
-	if err != nil || text != c.plans[0].answer || last.name != "" {
+	s := newStack(t, "STEP_DELAY=5ms")
+	p := s.firstPlan()
+	text, last, err := s.longStream(p, func() { s.proxy.cmd.Process.Signal(syscall.SIGTERM) })
+	if err != nil || text != p.answer || last.name != "" {
 		t.Errorf("stream: %q, last event %+v, %v", text, last, err)
 	}
-	c.s.proxy.mustEnd(t, 20*time.Second)
+	s.proxy.mustEnd(t, 20*time.Second)
 }
 
 func TestDrainOfTheProxyEndsLongStreamsWithAnError(t *testing.T) {
 	t.Parallel()
-	c := newChaos(t, "DRAIN_TIMEOUT=1s", "STEP_DELAY=30ms")
-	text, last, err := c.s.longStream(c.plans[0], func() { c.s.proxy.cmd.Process.Signal(syscall.SIGTERM) })
-	if err != nil || text == "" || !strings.HasPrefix(c.plans[0].answer, text) || len(text) == len(c.plans[0].answer) {
+	s := newStack(t, "DRAIN_TIMEOUT=1s", "STEP_DELAY=20ms")
+	p := s.firstPlan()
+	text, last, err := s.longStream(p, func() { s.proxy.cmd.Process.Signal(syscall.SIGTERM) })
+	if err != nil || text == "" || !strings.HasPrefix(p.answer, text) || len(text) == len(p.answer) {
 		t.Errorf("stream: %q, %v", text, err)
 	}
 	var end answer
 	if err := json.Unmarshal([]byte(last.data), &end); err != nil || last.name != "error" || end.Error.Type == "" {
 		t.Errorf("last event %+v: %v", last, err)
 	}
-	c.s.proxy.mustEnd(t, 20*time.Second)
+	s.proxy.mustEnd(t, 20*time.Second)
+}
+
+// firstPlan is one with a long answer, already learnt.
+func (s *stack) firstPlan() *chaosPlan {
+	s.t.Helper()
+	p := mockPlans()[0]
+	if realModel {
+		p = realPlans()[0]
+	}
+	s.learnOne(p)
+	return p
 }
