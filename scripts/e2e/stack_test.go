@@ -94,6 +94,7 @@ func start(t *testing.T, name, program string, env []string, args ...string) *pr
 	go func() { p.err = p.cmd.Wait(); close(p.done) }()
 	t.Cleanup(func() {
 		p.stop(t)
+		if t.Failed() {
 			t.Logf("output of %s:\n%s", name, tail(p.log.String(), 12_000))
 		}
 		if strings.Contains(p.log.String(), "DATA RACE") {
