@@ -1,0 +1,295 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+// span is what the collector was sent, readable.
+type span struct {
+	program, service         string
+	trace, id, parent, state string
+	name                     string
+	kind                     tracepb.Span_SpanKind
+	failed                   bool
+	start, end               uint64
+	events                   []string
+	attributes               map[string]string
+}
+
+// collector is an OTLP collector that keeps everything.
+type collector struct {
+	*httptest.Server
+	mu    sync.Mutex
+	spans []span
+	raw   bytes.Buffer
+}
+
+func newCollector(t *testing.T) *collector {
+	c := &collector{}
+	c.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		raw, err := io.ReadAll(r.Body)
+		var m collectorpb.ExportTraceServiceRequest
+		if err == nil {
+			err = proto.Unmarshal(raw, &m)
+		}
+		if err != nil || r.URL.Path != "/v1/traces" {
+			t.Errorf("POST %s: %v", r.URL.Path, err)
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		c.take(&m, raw)
+		w.Header().Set("Content-Type", "application/x-protobuf")
+	}))
+	t.Cleanup(c.Close)
+	return c
+}
+
+func (c *collector) take(m *collectorpb.ExportTraceServiceRequest, raw []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.raw.Write(raw)
+	for _, resource := range m.GetResourceSpans() {
+		about := texts(resource.GetResource().GetAttributes())
+		for _, scope := range resource.GetScopeSpans() {
+			for _, s := range scope.GetSpans() {
+				got := span{
+					program: about["tandem.program"], service: about["service.name"], name: s.GetName(), kind: s.GetKind(), state: s.GetTraceState(),
+					trace: hex.EncodeToString(s.GetTraceId()), id: hex.EncodeToString(s.GetSpanId()), parent: hex.EncodeToString(s.GetParentSpanId()),
+					failed: s.GetStatus().GetCode() == tracepb.Status_STATUS_CODE_ERROR,
+					start:  s.GetStartTimeUnixNano(), end: s.GetEndTimeUnixNano(), attributes: texts(s.GetAttributes()),
+				}
+				for _, e := range s.GetEvents() {
+					got.events = append(got.events, e.GetName())
+				}
+				c.spans = append(c.spans, got)
+			}
+		}
+	}
+}
+
+func texts(attributes []*commonpb.KeyValue) map[string]string {
+	out := make(map[string]string)
+	for _, a := range attributes {
+		switch v := a.GetValue().GetValue().(type) {
+		case *commonpb.AnyValue_StringValue:
+			out[a.GetKey()] = v.StringValue
+		default:
+			raw, _ := json.Marshal(v)
+			out[a.GetKey()] = string(raw)
+		}
+	}
+	return out
+}
+
+// of gives the spans of a program in a trace, by their start.
+func (c *collector) of(program, trace string) []span {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var found []span
+	for _, s := range c.spans {
+		if s.program == program && s.trace == trace {
+			found = append(found, s)
+		}
+	}
+	slices.SortFunc(found, func(a, b span) int { return int(int64(a.start) - int64(b.start)) })
+	return found
+}
+
+// logged gives the lines about ended requests with an id, decoded.
+func (p *process) logged(t *testing.T, requestID string) []map[string]any {
+	t.Helper()
+	var found []map[string]any
+	lines := bufio.NewScanner(strings.NewReader(p.log.String()))
+	for lines.Scan() {
+		var line map[string]any
+		if json.Unmarshal(lines.Bytes(), &line) != nil {
+			continue // a word of the runtime, not of the log
+		}
+		if line["msg"] == "request" && line["request_id"] == requestID {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+const (
+	senderTrace = "0af7651916cd43dd8448eb211c80319c"
+	senderSpan  = "b7ad6b7169203331"
+	sender      = "00-" + senderTrace + "-" + senderSpan + "-01"
+)
+
+func TestTraceSurvivesTheEngine(t *testing.T) {
+	for name, test := range map[string]struct {
+		signal syscall.Signal
+		ends   []string // of the attempts whose engine could still send its span
+	}{
+		"killed":  {syscall.SIGKILL, []string{"stop,length"}}, // what it had in memory is lost
+		"renewed": {syscall.SIGTERM, []string{"movedAway", "stop,length"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCollector(t)
+			s := newStack(t, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.URL, "OTEL_SERVICE_NAME=answers", "LOG_FORMAT=json", "LOG_LEVEL=debug",
+				"MOCK_TOKEN_DELAY=30ms", "STEP_DELAY=30ms")
+			id := "traced-" + name
+			events := 0
+			body := strings.Replace(question("What is the capital of France?", "v1.0"), "{", `{"stream":true,`, 1)
+			_, err := s.stream(t.Context(), body, func(event) bool {
+				if events++; events == 2 {
+					s.signalServing(test.signal)
+				}
+				return true
+			}, "X-Request-Id", id, "traceparent", sender, "tracestate", "shop=7")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.engine.stop(t)
+			s.proxy.stop(t)
+
+			proxied := c.of("proxy", senderTrace)
+			if len(proxied) != 1 {
+				t.Fatalf("%d spans of the proxy, want 1: %+v", len(proxied), proxied)
+			}
+			checkProxySpan(t, &proxied[0], id)
+			computed := c.of("engine", senderTrace)
+			if len(computed) != len(test.ends) {
+				t.Fatalf("%d spans of the engine, want %d: %+v", len(computed), len(test.ends), computed)
+			}
+			for i := range computed {
+				checkEngineSpan(t, &computed[i], &proxied[0], test.ends[i])
+			}
+			if last := computed[len(computed)-1]; last.attributes["tandem.attempt"] != `{"IntValue":1}` {
+				t.Errorf("the last span's attempt is %s", last.attributes["tandem.attempt"])
+			}
+			checkLines(t, s, id, c)
+		})
+	}
+}
+
+// signalServing signals the engine process that serves.
+func (s *stack) signalServing(sig syscall.Signal) {
+	pid := 0
+	s.waitFor(10*time.Second, "an engine process", func() bool { pid = s.servingPID(); return pid != 0 })
+	if err := syscall.Kill(pid, sig); err != nil {
+		s.t.Error(err)
+	}
+}
+
+func checkProxySpan(t *testing.T, p *span, id string) {
+	t.Helper()
+	if p.name != "POST /infer" || p.kind != tracepb.Span_SPAN_KIND_SERVER || p.parent != senderSpan || p.state != "shop=7" || p.service != "answers" || p.failed {
+		t.Errorf("the proxy's span: %+v", p)
+	}
+	for name, want := range map[string]string{
+		"http.request.method": "POST", "http.route": "/infer", "http.response.status_code": `{"IntValue":200}`, "url.scheme": "http",
+		"tandem.request_id": id, "tandem.key": "test", "tandem.model": "demo", "tandem.version": "v1.0", "tandem.attempts": `{"IntValue":2}`,
+	} {
+		if got := p.attributes[name]; got != want {
+			t.Errorf("the proxy's span has %s %q, want %q", name, got, want)
+		}
+	}
+	if !slices.Equal(p.events, []string{"requeued"}) {
+		t.Errorf("events of the proxy's span: %v", p.events)
+	}
+}
+
+func checkEngineSpan(t *testing.T, e, proxied *span, ends string) {
+	t.Helper()
+	if e.name != "text_completion demo" || e.kind != tracepb.Span_SPAN_KIND_INTERNAL || e.parent != proxied.id || e.service != "answers" || e.failed {
+		t.Errorf("an engine's span: %+v", e)
+	}
+	if e.start < proxied.start || e.start > e.end || e.end > proxied.end+uint64(time.Second) {
+		t.Errorf("an engine's span lasts from %d to %d, the proxy's from %d to %d", e.start, e.end, proxied.start, proxied.end)
+	}
+	if want := []string{"queued", "scheduled", "first_token", "finished"}; !slices.Equal(e.events, want) {
+		t.Errorf("events of an engine's span: %v, want %v", e.events, want)
+	}
+	if e.attributes["gen_ai.operation.name"] != "text_completion" || e.attributes["gen_ai.request.model"] != "demo" || e.attributes["gen_ai.provider.name"] != "llama.cpp" {
+		t.Errorf("attributes of an engine's span: %v", e.attributes)
+	}
+	reason := e.attributes["gen_ai.response.finish_reasons"]
+	if !slices.ContainsFunc(strings.Split(ends, ","), func(want string) bool { return strings.Contains(reason, `"`+want+`"`) }) {
+		t.Errorf("an engine's span ended with %s, want one of %s", reason, ends)
+	}
+}
+
+// checkLines finds the same ids in the lines of both programs, and nowhere what must stay secret.
+func checkLines(t *testing.T, s *stack, id string, c *collector) {
+	t.Helper()
+	proxied, computed := s.proxy.logged(t, id), s.engine.logged(t, id)
+	if len(proxied) != 1 || len(computed) == 0 {
+		t.Fatalf("%d lines of the proxy and %d of the engine", len(proxied), len(computed))
+	}
+	for _, line := range append(computed, proxied...) {
+		if line["trace_id"] != senderTrace || line["model"] != "demo" || line["version"] != "v1.0" {
+			t.Errorf("a line about the request: %v", line)
+		}
+		if took, _ := line["seconds"].(float64); took <= 0 {
+			t.Errorf("seconds are %v", line["seconds"])
+		}
+	}
+	if proxied[0]["key"] != "test" || proxied[0]["attempts"] != 2.0 {
+		t.Errorf("the proxy's line: %v", proxied[0])
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for where, text := range map[string]string{"proxy's log": s.proxy.log.String(), "engine's log": s.engine.log.String(), "spans": c.raw.String()} {
+		for _, secret := range []string{s.key, "capital of France", "uthorization"} {
+			if strings.Contains(text, secret) {
+				t.Errorf("%s hold %q", where, secret)
+			}
+		}
+	}
+}
+
+func TestTraceIDsWithoutACollector(t *testing.T) {
+	s := newStack(t, "LOG_FORMAT=json")
+	a := s.mustInfer(question("Hi", "v1.0"))
+	id := a.Header.Get("X-Request-Id")
+	parts := strings.Split(a.Header.Get("Traceresponse"), "-")
+	if len(parts) != 4 || parts[0] != "00" || parts[1] != id {
+		t.Fatalf("traceresponse is %v, the request's id %s", parts, id)
+	}
+	s.engine.stop(t)
+	s.proxy.stop(t)
+	for _, p := range []*process{s.proxy, s.engine} {
+		if lines := p.logged(t, id); len(lines) != 1 || lines[0]["trace_id"] != parts[1] {
+			t.Errorf("lines of the %s: %v", p.name, lines)
+		}
+	}
+}
+
+func TestFewerLinesOfWhatWentWell(t *testing.T) {
+	s := newStack(t, "LOG_FORMAT=json", "LOG_SAMPLE=1000000")
+	id := "this-one-isnt-chosen"
+	s.mustInfer(question("Hi", "v1.0"), "X-Request-Id", id)
+	wrong := s.mustInfer(`{"prompt":"Hi","top_p":3}`, "X-Request-Id", "wrong")
+	if wrong.Status != http.StatusBadRequest {
+		t.Fatalf("status %d", wrong.Status)
+	}
+	s.engine.stop(t)
+	s.proxy.stop(t)
+	if p, e := s.proxy.logged(t, id), s.engine.logged(t, id); len(p)+len(e) != 0 {
+		t.Errorf("lines in spite of LOG_SAMPLE: %v %v", p, e)
+	}
+	if lines := s.proxy.logged(t, "wrong"); len(lines) != 1 || lines[0]["error_type"] != "invalid_request" {
+		t.Errorf("lines of the error: %v", lines)
+	}
+}
