@@ -1,0 +1,155 @@
+package prometheus
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const secret = "test-secret"
+
+// service is a proxy with a supervised mock engine, and the clients that load it.
+type service struct {
+	t       *testing.T
+	p       programs
+	job     string
+	dir     string
+	address string // host:port
+	env     []string
+	proxy   *process
+	engine  *process
+	http    *http.Client
+
+	clients sync.WaitGroup
+	mu      sync.Mutex // guards answers
+	answers map[string]int
+}
+
+func startService(t *testing.T, p programs, job string, settings []string) *service {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tnd") // short: a socket's path holds 108 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	host, port := freeAddress(t)
+	s := &service{t: t, p: p, job: job, dir: dir, address: host + ":" + port, answers: make(map[string]int)}
+	s.env = append(environment("HOST="+host, "PORT="+port, "ENGINE_SOCKET="+filepath.Join(dir, "e.sock"), "API_KEYS=test:"+secret,
+		"RATE_LIMIT=off", "MODELS_DIR="+filepath.Join(dir, "models"), "CACHE_DIR="+filepath.Join(p.logs, "cache"),
+		"ENGINE_MOCK=true", "GOMEMLIMIT=200MiB", "API_KEYS_FILE="+s.keyFile()), settings...)
+	if err := os.Mkdir(filepath.Join(dir, "models"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.keyFile(), []byte("keys: []\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.http = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	t.Cleanup(s.http.CloseIdleConnections)
+	s.proxy = start(t, p.logs, job+".proxy", p.proxy, s.env, "serve")
+	s.startEngine()
+	return s
+}
+
+func (s *service) keyFile() string { return filepath.Join(s.dir, "keys.yaml") }
+
+func (s *service) startEngine() {
+	s.engine = start(s.t, s.p.logs, s.job+".engine", s.p.engine, s.env, "supervise")
+}
+
+func (s *service) ready() error {
+	resp, err := s.http.Get("http://" + s.address + "/readyz")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: /readyz says %d", s.job, resp.StatusCode)
+	}
+	return nil
+}
+
+// killEngine ends the engine process as a crash would.
+func (s *service) killEngine(ctx context.Context) error {
+	return eventually(ctx, 10*time.Second, 20*time.Millisecond, func() error {
+		pid := s.engine.child()
+		if pid == 0 {
+			return fmt.Errorf("%s has no engine process", s.job)
+		}
+		return syscall.Kill(pid, syscall.SIGKILL)
+	})
+}
+
+// question is one request for the mock, which answers with the prompt.
+type question struct {
+	prompt, version, key string
+	stream               bool
+	trace                string // traceparent
+}
+
+// ask gives the status, or what kept it from coming.
+func (s *service) ask(ctx context.Context, q question) string {
+	body := fmt.Sprintf(`{"prompt":%q,"base_model":"demo","adapter_version":%q,"max_new_tokens":32,"stream":%t}`, q.prompt, q.version, q.stream)
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.address+"/infer", strings.NewReader(body))
+	if err != nil {
+		return err.Error()
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("X-API-Key", q.key)
+	if q.trace != "" {
+		r.Header.Set("traceparent", q.trace)
+	}
+	resp, err := s.http.Do(r)
+	if err != nil {
+		return "no answer"
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return "cut off"
+	}
+	return resp.Status
+}
+
+// load is what clients do until they are told to stop: ask, and wait a while.
+type load struct {
+	clients int
+	pause   time.Duration
+	ask     func(n int) question // n counts the questions of one client
+}
+
+func (s *service) load(ctx context.Context, l load) {
+	for c := range l.clients {
+		s.clients.Go(func() {
+			wait := time.NewTimer(l.pause * time.Duration(c) / time.Duration(l.clients)) // not all at once
+			defer wait.Stop()
+			for n := c; ; n++ {
+				select {
+				case <-ctx.Done():
+					return
+				case <-wait.C:
+				}
+				s.count(s.ask(ctx, l.ask(n)))
+				wait.Reset(l.pause)
+			}
+		})
+	}
+}
+
+func (s *service) count(answer string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answers[answer]++
+}
+
+func (s *service) said() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Sprint(s.answers)
+}
