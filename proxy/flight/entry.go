@@ -196,7 +196,7 @@ func (en *entry) passed(tokens int, now time.Time) {
 	}
 	if en.times.last.IsZero() {
 		en.times.first = max(now.Sub(en.req.Received), 1)
-		en.mm.FirstToken(en.times.first)
+		en.mm.FirstToken(en.times.first, metrics.Sampled(en.req.Traceparent))
 		tokens--
 		en.times.last = now
 	}

@@ -100,6 +100,7 @@ func (d *Desk) record(en *entry, outcome Outcome, now time.Time) {
 		Prefill:    en.times.prefill,
 		Decode:     en.times.decode,
 		Restart:    en.paused,
+		TraceID:    metrics.Sampled(en.req.Traceparent),
 		FirstToken: en.times.first,
 		Total:      now.Sub(en.req.Received),
 	})

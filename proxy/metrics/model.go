@@ -167,10 +167,10 @@ func (mm *ModelMetrics) Token(took time.Duration) {
 	mm.tokens.Inc()
 }
 
-// FirstToken records the time from request received to first token written to the client.
-func (mm *ModelMetrics) FirstToken(after time.Duration) {
+// FirstToken records the time from request received to first token written to the client. traceID is that of a sampled request.
+func (mm *ModelMetrics) FirstToken(after time.Duration, traceID string) {
 	mm.wake()
-	mm.firstToken.Observe(after.Seconds())
+	observeTraced(mm.firstToken, after, traceID)
 }
 
 // InterToken records the gap between two tokens written to the client.

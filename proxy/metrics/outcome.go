@@ -21,6 +21,7 @@ type Outcome struct {
 	Decode  time.Duration
 	Restart time.Duration // replay and pause; 0 without a restart
 
+	TraceID    string        // of a sampled request, for exemplars; empty: none
 	FirstToken time.Duration // since the request was received; 0 when no token came
 	Total      time.Duration // since the request was received
 }
@@ -34,7 +35,7 @@ func (mm *ModelMetrics) Finish(o Outcome) {
 	if success {
 		mm.m.v.counter("successful_inferences_total", mm.model, mm.version, o.Domain).Inc()
 	} else {
-		pick(mm.failed, o.ErrorType, "internal").Inc()
+		countTraced(pick(mm.failed, o.ErrorType, "internal"), o.TraceID)
 	}
 	mm.lengths(o)
 	mm.phases(o)
@@ -139,6 +140,7 @@ type Reply struct {
 	Took          time.Duration
 	RequestBytes  int
 	ResponseBytes int
+	TraceID       string // of a sampled request, for exemplars; empty: none
 }
 
 // Record counts the exchange and ends what Begin began. The time of a cancelled request is not observed: it says nothing of us.
@@ -149,7 +151,7 @@ func (e *Endpoint) Record(r Reply) {
 	}
 	e.m.v.counter("api_requests_total", e.route, r.Status, mm.model, mm.version).Inc()
 	if r.Status != "cancelled" {
-		e.m.v.histogram("api_response_time_seconds", e.route, mm.model, mm.version).Observe(r.Took.Seconds())
+		observeTraced(e.m.v.histogram("api_response_time_seconds", e.route, mm.model, mm.version), r.Took, r.TraceID)
 	}
 	e.requestBytes.Observe(float64(r.RequestBytes))
 	e.responseBytes.Observe(float64(r.ResponseBytes))

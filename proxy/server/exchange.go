@@ -166,7 +166,8 @@ func (x *exchange) finish() {
 		sent = len(x.ctx.Response.Body())
 	}
 	received := len(x.ctx.Request.Body())
-	x.route.metrics.Record(metrics.Reply{Status: string(x.label), Model: x.model, Took: took, RequestBytes: received, ResponseBytes: sent})
+	x.route.metrics.Record(metrics.Reply{Status: string(x.label), Model: x.model, Took: took, RequestBytes: received, ResponseBytes: sent,
+		TraceID: metrics.Sampled(x.span.Parent())})
 	x.s.open.Add(-1)
 	x.endTrace(x.received.Add(took))
 	x.log(took, received, sent)
