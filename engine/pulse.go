@@ -4,30 +4,42 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"tandem/engine/metrics"
+	"tandem/engine/models"
 	"tandem/engine/supervise"
 )
 
-// heartbeat writes the file by which the supervisor and probes judge this process. One goroutine writes; the flags are set by others.
+// heartbeat writes the file by which the supervisor and probes judge this process.
 type heartbeat struct {
 	path      string
+	beats     func() []supervise.Beat
+	log       *slog.Logger
 	wake      chan struct{} // a place for one: write now
-	sequence  uint64
 	started   atomic.Bool
 	connected atomic.Bool
 	tokens    atomic.Uint64
+
+	mu       sync.Mutex
+	sequence uint64
+	loads    []supervise.Loading // under way, oldest first
+	failing  bool                // the last write failed
+	over     bool                // nothing is written any more
 }
 
-func (h *heartbeat) open(socket string) (err error) {
-	h.wake = make(chan struct{}, 1)
+// open finds the place of the file. beats gives the pulse of everything that works; it is called from other goroutines from the first
+// load on.
+func (h *heartbeat) open(socket string, beats func() []supervise.Beat, log *slog.Logger) (err error) {
+	h.beats, h.log, h.wake = beats, log, make(chan struct{}, 1)
 	h.path, err = supervise.HeartbeatFile(socket)
 	return err
 }
 
-// nudge asks for a heartbeat now, because something happened that must be known if the process dies in the next moment.
+// nudge asks for a heartbeat soon, because something happened that must be known if the process dies.
 func (h *heartbeat) nudge() {
 	select {
 	case h.wake <- struct{}{}:
@@ -35,22 +47,26 @@ func (h *heartbeat) nudge() {
 	}
 }
 
-// run writes until ctx ends and removes the file then. A write that fails is logged once.
-func (h *heartbeat) run(ctx context.Context, content func() supervise.Heartbeat, log *slog.Logger) {
-	defer os.Remove(h.path)
+// load notes the begin or end of a load. It returns when that is in the file: whether the process dies in a load or just after it decides
+// whether the model or a request is to blame.
+func (h *heartbeat) load(l models.LoadBeat, loading bool) {
+	h.mu.Lock()
+	if loading {
+		h.loads = append(h.loads, supervise.Loading{Model: l.Model, Version: l.Version, Revision: l.Revision})
+	} else if i := slices.IndexFunc(h.loads, func(x supervise.Loading) bool { return x.Model == l.Model && x.Version == l.Version }); i >= 0 {
+		h.loads = slices.Delete(h.loads, i, i+1)
+	}
+	h.mu.Unlock()
+	h.write()
+}
+
+// run writes until ctx ends and removes the file then.
+func (h *heartbeat) run(ctx context.Context) {
+	defer h.end()
 	tick := time.NewTicker(supervise.HeartbeatInterval)
 	defer tick.Stop()
-	failing := false
 	for {
-		b := content()
-		h.sequence++
-		b.Sequence, b.PID = h.sequence, os.Getpid()
-		b.Started, b.Connected, b.Progress = h.started.Load(), h.connected.Load(), h.tokens.Load()
-		err := supervise.WriteHeartbeat(h.path, b)
-		if err != nil && !failing {
-			log.Error("heartbeat can't be written", "err", err)
-		}
-		failing = err != nil
+		h.write()
 		select {
 		case <-ctx.Done():
 			return
@@ -60,17 +76,42 @@ func (h *heartbeat) run(ctx context.Context, content func() supervise.Heartbeat,
 	}
 }
 
-// pulse is the content of a heartbeat now.
-func (e *engine) pulse() supervise.Heartbeat {
-	var h supervise.Heartbeat
+func (h *heartbeat) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.over = true
+	_ = os.Remove(h.path) // the supervisor may have been faster
+}
+
+// write replaces the file. The first of several failures is logged.
+func (h *heartbeat) write() {
+	beats := h.beats()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.over {
+		return
+	}
+	h.sequence++
+	b := supervise.Heartbeat{
+		Sequence: h.sequence, PID: os.Getpid(), Started: h.started.Load(), Connected: h.connected.Load(), Progress: h.tokens.Load(), Beats: beats,
+	}
+	if len(h.loads) > 0 {
+		b.Loading = &h.loads[0]
+	}
+	err := supervise.WriteHeartbeat(h.path, b)
+	if err != nil && !h.failing {
+		h.log.Error("heartbeat can't be written", "err", err)
+	}
+	h.failing = err != nil
+}
+
+// beats are of everything that works now.
+func (e *engine) beats() []supervise.Beat {
+	var all []supervise.Beat
 	for _, b := range e.link.Beats() {
-		h.Beats = append(h.Beats, supervise.Beat{Name: b.Name, Phase: b.Phase, Counter: b.Counter, Age: b.Age, Budget: b.Budget})
+		all = append(all, supervise.Beat{Name: b.Name, Phase: b.Phase, Counter: b.Counter, Age: b.Age, Budget: b.Budget})
 	}
-	if loads := e.cache.Loads(); len(loads) > 0 {
-		l := loads[0]
-		h.Loading = &supervise.Loading{Model: l.Model, Version: l.Version, Revision: l.Revision}
-	}
-	return h
+	return all
 }
 
 // observer counts for the metrics and, of tokens, for the heartbeat: an engine that gave one isn't in a crash loop.

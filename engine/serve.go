@@ -77,7 +77,7 @@ func start(c *Config, log *slog.Logger) (_ *engine, err error) {
 	if err != nil {
 		log.Warn("the supervisor's word about the last engine can't be read", "err", err)
 	}
-	if err := e.heartbeat.open(c.Socket); err != nil {
+	if err := e.heartbeat.open(c.Socket, e.beats, log); err != nil {
 		return nil, err
 	}
 	e.executor = batch.NewExecutor(batch.Options{
@@ -96,7 +96,7 @@ func start(c *Config, log *slog.Logger) (_ *engine, err error) {
 	e.connect(last)
 	e.work.Go(func() { e.registry.Run(e.ctx) })
 	e.work.Go(e.sample)
-	e.work.Go(func() { e.heartbeat.run(e.ctx, e.pulse, log) })
+	e.work.Go(func() { e.heartbeat.run(e.ctx) })
 	e.work.Go(e.preload)
 	log.Info("engine started", "build", build(), "device", e.computer.device, "library", libraryCommit(), "last_exit", last.String())
 	return e, nil
@@ -113,7 +113,7 @@ func (e *engine) openModels() error {
 	e.cache = models.NewCache(models.CacheOptions{
 		Registry: e.registry, Backend: e.computer.backend, Dir: c.CacheDir, Size: c.CacheSize,
 		Context: c.Context, Parallel: c.Parallel, MMap: c.MMap, LoadTimeout: c.LoadTimeout, BusyWait: c.BusyWait,
-		Attach: e.attach, Detach: e.detach, OnEvent: e.event, Fits: e.computer.fits, Log: e.log,
+		Attach: e.attach, Detach: e.detach, OnEvent: e.event, OnLoad: e.heartbeat.load, Fits: e.computer.fits, Log: e.log,
 	})
 	return nil
 }
@@ -158,7 +158,6 @@ func (e *engine) event(ev models.Event) {
 	switch ev.Kind {
 	case models.EventLoading:
 		e.log.Info("loading", "model", ev.Model, "version", ev.Version)
-		e.heartbeat.nudge()
 	case models.EventProgress:
 		e.metrics.SetLoadProgress(ev.Model, ev.Progress.Ratio)
 		e.log.Debug("loading", "model", ev.Model, "version", ev.Version, "phase", ev.Progress.Phase, "ratio", ev.Progress.Ratio)

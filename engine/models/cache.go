@@ -40,6 +40,9 @@ type CacheOptions struct {
 	Detach func(ctx context.Context, key string) error
 	// OnEvent hears of every change in order, on one goroutine of the cache. Progress may be left out when it is slow.
 	OnEvent func(Event)
+	// OnLoad is called without locks by each load itself: before it does anything, and when it is over, before anybody can use what was
+	// loaded. A process that dies between the two calls died in the load.
+	OnLoad func(l LoadBeat, loading bool)
 	// Fits tells whether weights of this size can be loaded without passing the memory watermark. False: idle entries are evicted
 	// one after the other, and when there are none left the load fails with out_of_memory. Nil: everything fits.
 	Fits func(bytes int64) bool
@@ -58,6 +61,9 @@ func (o *CacheOptions) fill() {
 	}
 	if o.OnEvent == nil {
 		o.OnEvent = func(Event) {}
+	}
+	if o.OnLoad == nil {
+		o.OnLoad = func(LoadBeat, bool) {}
 	}
 	if o.Fits == nil {
 		o.Fits = func(int64) bool { return true }

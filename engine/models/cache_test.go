@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +47,40 @@ func TestHitsAndMisses(t *testing.T) {
 		replay.Release()
 		r.wantLog("load a/model.gguf")
 	})
+}
+
+func TestOnLoadFramesTheLoadAndNothingElse(t *testing.T) {
+	var mu sync.Mutex
+	loading := map[string]bool{}
+	var calls int
+	r := newRig(t, func(o *CacheOptions) {
+		o.OnLoad = func(l LoadBeat, begins bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			loading[l.Model+"@"+l.Version] = begins
+			calls++
+		}
+		attach := o.Attach
+		o.Attach = func(ctx context.Context, key string, b Base) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if !loading["a@v1"] {
+				t.Error("a base is attached outside of any load")
+			}
+			return attach(ctx, key, b)
+		}
+	})
+	defer r.close()
+	lease, err := r.cache.Acquire(t.Context(), "a", "v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	if loading["a@v1"] || calls != 2 {
+		t.Errorf("with the lease in hand: loading %v after %d calls", loading["a@v1"], calls)
+	}
+	mu.Unlock()
+	lease.Release()
 }
 
 func TestVersionsShareTheirBase(t *testing.T) {

@@ -99,13 +99,18 @@ func (c *Cache) Loads() []LoadBeat {
 	var list []LoadBeat
 	for _, e := range c.entries {
 		if e.state == seatLoading {
-			list = append(list, LoadBeat{
-				Model: e.src.model, Version: e.src.version, Revision: c.revision(e.src),
-				Phase: e.progress.Phase, Counter: e.counter, Age: time.Since(e.moved),
-			})
+			list = append(list, c.beat(e))
 		}
 	}
 	return list
+}
+
+// beat is how far the load of an entry is. Called with mu held.
+func (c *Cache) beat(e *entry) LoadBeat {
+	return LoadBeat{
+		Model: e.src.model, Version: e.src.version, Revision: c.revision(e.src),
+		Phase: e.progress.Phase, Counter: e.counter, Age: time.Since(e.moved),
+	}
 }
 
 // ModelOfKey gives the model's name that a base key belongs to.

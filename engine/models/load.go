@@ -35,7 +35,12 @@ func (c *Cache) load(e *entry) {
 	ctx, cancel := context.WithTimeoutCause(c.ctx, c.opts.LoadTimeout, errLoadTimeout)
 	defer cancel()
 	giveUp := context.AfterFunc(ctx, func() { c.giveUp(e, context.Cause(ctx)) })
+	c.mu.Lock()
+	beat := c.beat(e)
+	c.mu.Unlock()
+	c.opts.OnLoad(beat, true)
 	err := c.fetch(ctx, e)
+	c.opts.OnLoad(beat, false)
 	giveUp()
 	if err != nil && ctx.Err() != nil { // whatever the backend calls it
 		err = abandoned(context.Cause(ctx), err, label(e.src.model, e.src.version))

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"log/slog"
+	"path/filepath"
+	"testing"
+
+	"tandem/engine/models"
+	"tandem/engine/supervise"
+)
+
+func TestHeartbeatSaysAtOnceWhetherALoadIsUnderWay(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	var h heartbeat
+	if err := h.open(filepath.Join(t.TempDir(), "engine.sock"), func() []supervise.Beat { return nil }, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	first, second := models.LoadBeat{Model: "m", Version: "v1"}, models.LoadBeat{Model: "m", Version: "v2"}
+	for _, step := range []struct {
+		load    models.LoadBeat
+		loading bool
+		want    string // version of the oldest load
+	}{{first, true, "v1"}, {second, true, "v1"}, {first, false, "v2"}, {second, false, ""}} {
+		h.load(step.load, step.loading)
+		b, _, err := supervise.ReadHeartbeat(h.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if b.Loading != nil {
+			got = b.Loading.Version
+		}
+		if got != step.want {
+			t.Errorf("after %s loading=%v the file says %q, want %q", step.load.Version, step.loading, got, step.want)
+		}
+	}
+	h.end()
+	h.write()
+	if _, _, err := supervise.ReadHeartbeat(h.path); err == nil {
+		t.Error("a heartbeat was written after the end")
+	}
+}
