@@ -194,7 +194,8 @@ func (k *killer) choose(now time.Time) {
 	case n == 0 && k.early < 2:
 		k.mode = atStart
 		k.early++
-		k.due = now.Add(time.Duration(k.random.IntN(200)) * time.Millisecond)
+		within := []int{20, 200}[k.random.IntN(2)] // before its hello; or while it loads and takes prompts in
+		k.due = now.Add(time.Duration(k.random.IntN(within)) * time.Millisecond)
 		return
 	case n < 4:
 		k.mode = atTheEnd
