@@ -76,6 +76,7 @@ type service struct {
 	log     *slog.Logger
 	keys    *auth.Keys // nil: off
 	metrics *metrics.Metrics
+	live    *metrics.Live
 	desk    *flight.Desk
 	link    *link.Listener
 	http    *server.Server
@@ -94,6 +95,7 @@ func assemble(ctx context.Context, c *Config, keys *auth.Keys, log *slog.Logger)
 		}
 	}()
 	s.metrics = metrics.New(s.metricsOptions())
+	s.live = s.metrics.Live()
 	s.metrics.ConfigLoaded(time.Now())
 	s.desk = flight.New(s.flightOptions())
 	if s.spans, err = openSpans(ctx, c, log); err != nil {
@@ -166,6 +168,7 @@ func (s *service) run(ctx context.Context) error {
 	serving := func(f func() error) { running.Go(func() { lost <- f() }) }
 
 	running.Go(func() { s.desk.Run(background) })
+	running.Go(func() { s.live.Run(background) })
 	serving(s.link.Serve)
 	serving(func() error { return s.http.Serve(s.public) })
 	if s.scrapes != nil {
@@ -245,7 +248,7 @@ func (s *service) serverOptions() server.Options {
 		tracer = trace.New(s.spans.Tracer())
 	}
 	return server.Options{
-		Desk: s.desk, Metrics: s.metrics, Keys: s.keys, Log: s.log, Domains: api.NewDomains(c.Domains, bound...),
+		Desk: s.desk, Metrics: s.metrics, Live: s.live, NoPage: !c.PageEnabled, Keys: s.keys, Log: s.log, Domains: api.NewDomains(c.Domains, bound...),
 		Limits: limit.New(trackedIDs, time.Now()), DefaultLimit: c.RateLimit, RateLimitDraft: c.IETFHeaders,
 		KeyHeader: c.APIKeyHeader, MetricsPath: c.MetricsPath, Prometheus: c.PrometheusEnabled, MetricsElsewhere: c.MetricsAddr != "",
 		Request:      api.Limits{PromptBytes: c.PromptBytes},

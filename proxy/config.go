@@ -48,6 +48,7 @@ type Config struct {
 	MetricsAddr       string // host:port; empty: on the main listener
 	CustomMetrics     bool
 	NativeHistograms  bool
+	PageEnabled       bool
 	Domains           []string
 	SLOFirstToken     time.Duration
 	SLOPerToken       time.Duration
@@ -123,7 +124,7 @@ func (c *Config) readServer(v *settings.Values) {
 func (c *Config) readMonitoring(v *settings.Values) {
 	c.PrometheusEnabled, c.MetricsPath, c.MetricsAddr = v.Bool("PROMETHEUS_ENABLED"), v.String("METRICS_PATH"), v.String("METRICS_ADDR")
 	c.CustomMetrics, c.NativeHistograms = v.Bool("CUSTOM_METRICS"), v.Bool("NATIVE_HISTOGRAMS")
-	c.Domains = v.List("DOMAINS")
+	c.PageEnabled, c.Domains = v.Bool("PAGE_ENABLED"), v.List("DOMAINS")
 	c.TraceCollector, c.TraceService, c.TraceRatio = v.String("OTEL_EXPORTER_OTLP_ENDPOINT"), v.String("OTEL_SERVICE_NAME"), v.Float("OTEL_TRACES_SAMPLER_ARG")
 	c.SLOFirstToken, c.SLOPerToken, c.SLORequest = v.Duration("SLO_TTFT"), v.Duration("SLO_TPOT"), v.Duration("SLO_E2E")
 }
@@ -144,7 +145,7 @@ func (c *Config) readEngine(v *settings.Values) {
 }
 
 // ownRoutes are paths that METRICS_PATH can't have.
-var ownRoutes = []string{"/health", "/livez", "/readyz", "/status", "/status/live", "/models", "/infer", "/metrics/router"}
+var ownRoutes = []string{"/", "/page/app.js", "/page/app.css", "/page/icon.svg", "/health", "/livez", "/readyz", "/status", "/status/live", "/models", "/infer", "/metrics/router"}
 
 // check finds settings that are good by themselves and don't fit each other.
 func (c *Config) check() error {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -57,27 +56,6 @@ func (s *Server) models(x *exchange) {
 	x.reply(api.AppendModels(nil, list))
 }
 
-// live is what a page asks for again and again: numbers only.
-func (s *Server) live(x *exchange) {
-	st := s.snapshot()
-	up := 0
-	if st.EngineUp {
-		up = 1
-	}
-	b := append([]byte(`{"timestamp":`), strconv.FormatFloat(float64(time.Now().UnixMilli())/1e3, 'f', 3, 64)...)
-	for _, number := range []struct {
-		name  string
-		value int
-	}{
-		{"engine_up", up}, {"exchanges", int(s.open.Load())}, {"connections", s.connections()}, {"waiting", st.Waiting}, {"running", st.Running},
-		{"queue_capacity", st.QueueCapacity}, {"cache_size", st.CacheSize}, {"loaded", len(st.Loaded)}, {"loading", len(st.Loading)},
-		{"models", len(st.Models)},
-	} {
-		b = fmt.Appendf(b, ",%q:%d", number.name, number.value)
-	}
-	x.reply(append(b, '}'))
-}
-
 func (s *Server) connections() int {
 	n := 0
 	for _, l := range s.allListeners() {
@@ -95,7 +73,8 @@ func (s *Server) routerPage(x *exchange) {
 	s.pages.Put(page)
 }
 
-func (s *Server) index(x *exchange) {
+// table lists the routes, for people without a browser.
+func (s *Server) table(x *exchange) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s\n\n", api.ServiceName, api.ServiceVersion)
 	paths := make([]string, 0, len(s.routes))

@@ -57,10 +57,10 @@ func TestPagesHaveTheDocumentedShape(t *testing.T) {
 	if len(list.Models) != 1 || list.Models[0].BaseModel != "demo" || strings.Join(list.Models[0].Versions, " ") != "base v1.0 v1.1" || list.Models[0].Description != "facts" {
 		t.Errorf("models %+v", list)
 	}
-	var live map[string]float64
+	var live Live
 	decodeExactly(t, d.get("/status/live").body, &live)
-	if live["waiting"] != 3 || live["running"] != 2 || live["engine_up"] != 1 || live["exchanges"] != 1 || live["connections"] < 1 {
-		t.Errorf("live %v", live)
+	if live.Waiting != 3 || live.Running != 2 || live.EngineUp != 1 || live.Exchanges != 1 || live.Connections < 1 || len(live.LoadedModels) != 2 || len(live.Targets) != 9 {
+		t.Errorf("live %+v", live)
 	}
 	if r := d.get("/"); r.StatusCode != 200 || !strings.Contains(r.body, "/infer") || !strings.Contains(r.body, "/prometheus") {
 		t.Errorf("index %q", r.body)

@@ -37,17 +37,17 @@ func (r *route) allows(ctx *fasthttp.RequestCtx) bool {
 func (s *Server) makeRoutes() error {
 	s.routes = make(map[string]*route)
 	for _, r := range []*route{
-		{path: "/", about: "this table", serve: s.index},
 		{path: "/health", about: "whether the service lives; always 200", serve: s.health},
 		{path: "/livez", about: "liveness probe", serve: s.livez},
 		{path: "/readyz", about: "readiness probe; says what is missing", serve: s.readyz},
 		{path: "/status", about: "status, devices and loaded models", serve: s.status},
-		{path: "/status/live", about: "the numbers of this moment", serve: s.live},
+		{path: "/status/live", about: "the figures of this moment", serve: s.live},
 		{path: "/models", about: "installed models with their versions", serve: s.models},
 		{path: inferPath, about: "inference; with an API key", post: true, serve: s.infer},
 	} {
 		s.addRoute(r)
 	}
+	s.addPage()
 	s.other = &route{path: "other", metrics: s.o.Metrics.Endpoint("other")}
 	if !s.o.Prometheus {
 		return nil

@@ -28,6 +28,7 @@ import (
 type Options struct {
 	Desk    flight.Server
 	Metrics *metrics.Metrics
+	Live    *metrics.Live  // recent figures for /status/live; its owner runs it
 	Keys    *auth.Keys     // nil: no key is asked for (AUTH_DISABLED)
 	Limits  *limit.Limiter // nil: no rate limit
 	Domains *api.Domains   // nil: general and other only
@@ -39,6 +40,7 @@ type Options struct {
 	Prometheus   bool       // serve MetricsPath and /metrics/router
 	// MetricsElsewhere keeps the metrics off the main listener, since ServeMetrics serves them on one of their own.
 	MetricsElsewhere bool
+	NoPage           bool // / is 404; /status/live stays
 	Request          api.Limits
 
 	MaxBodyBytes   int // 8 MiB
@@ -133,6 +135,9 @@ func (o *Options) fillDefaults() {
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
+	}
+	if o.Live == nil {
+		o.Live = o.Metrics.Live()
 	}
 }
 

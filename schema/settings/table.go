@@ -33,6 +33,7 @@ var table = []Setting{
 	{Env: "METRICS_ADDR", Path: "monitoring.metrics_addr", Kind: String, Owner: Proxy, check: checkAddress, Help: "Further listener (host:port) for the metrics page; the main port then answers 404 there."},
 	{Env: "CUSTOM_METRICS", Path: "monitoring.custom_metrics", Kind: Bool, Default: "true", Owner: Proxy, Help: "Expose more than the documented metrics; false keeps only those and what their alerts need."},
 	{Env: "NATIVE_HISTOGRAMS", Path: "monitoring.native_histograms", Kind: Bool, Default: "false", Owner: Proxy, Help: "Expose native histograms beside the classic buckets. A server that ingests them drops the buckets, on which the alert rules stand, unless told otherwise."},
+	{Env: "PAGE_ENABLED", Path: "monitoring.page_enabled", Kind: Bool, Default: "true", Owner: Proxy, Help: "Serve the live page at / (a plain table in builds without it); false gives 404 there."},
 	{Env: "DOMAINS", Path: "monitoring.domains", Kind: List, Items: 30, Owner: Proxy, check: checkDomain, Help: "Business domains that a request may name, for successful_inferences_total; at most 30. Others count as other."},
 	{Env: "SLO_TTFT", Path: "monitoring.slo.ttft", Kind: Duration, Default: "1s", Min: "0", Max: "1h", Owner: Proxy, Help: "Objective for the time to the first token; 0 judges none."},
 	{Env: "SLO_TPOT", Path: "monitoring.slo.tpot", Kind: Duration, Default: "100ms", Min: "0", Max: "1h", Owner: Proxy, Help: "Objective for the mean time per token after the first; 0 judges none."},
