@@ -32,6 +32,7 @@ const usage = `tandem-proxy: HTTP front of the Tandem inference server
   tandem-proxy drain [--setting=value …]     turn the readiness of the running proxy off (a pod's preStop hook)
   tandem-proxy test-monitoring [--url=URL] [--key=KEY] [--model=NAME]
                                              drive every monitoring endpoint of a running server and check shape and numbers
+  tandem-proxy top [--url=URL] [--once]      show the figures of a running server, anew each second
   tandem-proxy --version, --help
 
 `
@@ -54,6 +55,7 @@ var commands = map[string]func(context.Context, program) error{
 	"drain":           drain,
 	"test-monitoring": testMonitoring,
 	"selftest":        testMonitoring,
+	"top":             top,
 	"help":            help,
 	"version":         printVersion,
 }
