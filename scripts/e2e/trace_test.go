@@ -293,3 +293,27 @@ func TestFewerLinesOfWhatWentWell(t *testing.T) {
 		t.Errorf("lines of the error: %v", lines)
 	}
 }
+
+func TestPromptsAreLoggedOnlyWhenAskedForAndKeysNever(t *testing.T) {
+	for setting, want := range map[string]bool{"true": true, "false": false} {
+		s := newStack(t, "LOG_LEVEL=debug", "LOG_FORMAT=json", "LOG_PROMPTS="+setting)
+		a := s.mustInfer(question("Where is the xylophone?", "v1.0"), "X-API-Key", "", "Authorization", "Bearer "+s.key)
+		if a.Status != http.StatusOK {
+			t.Fatalf("%d %s", a.Status, a.Body)
+		}
+		s.engine.stop(t)
+		s.proxy.stop(t)
+		log := s.proxy.log.String()
+		if strings.Contains(log, "xylophone") != want || strings.Contains(log, `"msg":"answer"`) != want {
+			t.Errorf("LOG_PROMPTS=%s: prompt and answer in the log should be %v", setting, want)
+		}
+		for _, secret := range []string{s.key, "Bearer"} {
+			if strings.Contains(log+s.engine.log.String(), secret) {
+				t.Errorf("LOG_PROMPTS=%s: the log holds %q", setting, secret)
+			}
+		}
+		if strings.Contains(s.engine.log.String(), "xylophone") {
+			t.Errorf("LOG_PROMPTS=%s: the engine logs the prompt", setting)
+		}
+	}
+}
