@@ -50,6 +50,18 @@ test: ## unit and end-to-end tests with the real demo model, race detector on
 test-go: ## unit tests that need only Go
 	CGO_ENABLED=0 $(GO) test ./...
 
+.PHONY: chaos
+chaos: ## kill, stop and drain engines under load: 1,000 requests, 100 kills (about ten minutes)
+	@$(NATIVE) && scripts/chaos.sh
+
+.PHONY: test-prometheus
+test-prometheus: ## a real Prometheus scrapes a server in which faults are injected
+	@scripts/test-prometheus.sh
+
+.PHONY: ui
+ui: ## bundle the live page (needs Node); build the proxy with -tags ui to embed it
+	@scripts/build-ui.sh
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (default one minute)
 	@scripts/fuzz.sh $(or $(FUZZTIME),1m)
