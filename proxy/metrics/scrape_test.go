@@ -12,9 +12,15 @@ import (
 	"time"
 )
 
-// BenchmarkScrapeCost answers scrapes of about 2,000 series as Prometheus asks for them and reports the median, the 99th percentile and the
-// CPU time of one. The engine's text is joined each time, without the way over the socket.
+// BenchmarkScrapeCost answers scrapes of about 2,000 series, compressed as Prometheus asks for them and plain, and reports the median, the
+// 99th percentile and the CPU time of one. The engine's text is joined each time, without the way over the socket.
 func BenchmarkScrapeCost(b *testing.B) {
+	for _, encoding := range []string{"gzip", "identity"} {
+		b.Run(encoding, func(b *testing.B) { scrapeCost(b, encoding) })
+	}
+}
+
+func scrapeCost(b *testing.B, encoding string) {
 	text, err := os.ReadFile("testdata/engine.prom")
 	if err != nil {
 		b.Fatal(err)
@@ -33,7 +39,7 @@ func BenchmarkScrapeCost(b *testing.B) {
 		m.join.at = time.Time{} // every scrape asks the engine
 		r := httptest.NewRequest("GET", "/prometheus", nil)
 		r.Header.Set("Accept", "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3")
-		r.Header.Set("Accept-Encoding", "gzip")
+		r.Header.Set("Accept-Encoding", encoding)
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		_, _ = io.Copy(io.Discard, w.Result().Body)
