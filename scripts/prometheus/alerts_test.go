@@ -59,8 +59,9 @@ func begin(t *testing.T) *trial {
 	w.stalls = watchStalls(w.ctx)
 	t.Cleanup(w.end)
 	var all []*service
-	for _, sc := range scenarios {
-		s := startService(t, w.p, job+sc.name, sc.settings)
+	addresses := freeAddresses(t, len(scenarios)+1)
+	for i, sc := range scenarios {
+		s := startService(t, w.p, job+sc.name, addresses[i], sc.settings)
 		w.services[s.job] = s
 		all = append(all, s)
 	}
@@ -69,7 +70,7 @@ func begin(t *testing.T) *trial {
 			t.Fatal(err)
 		}
 	}
-	w.server = startServer(t, w.p, all)
+	w.server = startServer(t, w.p, addresses[len(scenarios)], all)
 	for _, sc := range scenarios {
 		w.services[job+sc.name].load(w.ctx, sc.load)
 	}

@@ -104,18 +104,18 @@ func environment(settings ...string) []string {
 	return append(env, settings...)
 }
 
-func freeAddress(t *testing.T) (host, port string) {
+// freeAddresses gives n different ones. All are taken before the first is given back, or it could be given twice.
+func freeAddresses(t *testing.T, n int) (addresses []string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		addresses = append(addresses, l.Addr().String())
 	}
-	defer l.Close()
-	host, port, err = net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return host, port
+	return addresses
 }
 
 // eventually polls until ok says nil, and gives its last error at the limit. Other programs offer no event to wait for.

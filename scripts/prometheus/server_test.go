@@ -25,7 +25,7 @@ type server struct {
 	process *process
 }
 
-func startServer(t *testing.T, p programs, services []*service) *server {
+func startServer(t *testing.T, p programs, address string, services []*service) *server {
 	t.Helper()
 	dir := t.TempDir()
 	rules := filepath.Join(dir, "rules")
@@ -36,10 +36,9 @@ func startServer(t *testing.T, p programs, services []*service) *server {
 	if err := os.WriteFile(config, configuration(t, rules, services), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	host, port := freeAddress(t)
-	s := &server{ctx: t.Context(), url: "http://" + host + ":" + port}
+	s := &server{ctx: t.Context(), url: "http://" + address}
 	s.process = start(t, p.logs, "prometheus", p.prometheus, environment(), "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address="+host+":"+port, "--enable-feature=exemplar-storage", "--log.level=warn")
+		"--web.listen-address="+address, "--enable-feature=exemplar-storage", "--log.level=warn")
 	err := eventually(t.Context(), 30*time.Second, 100*time.Millisecond, func() error {
 		resp, err := http.Get(s.url + "/-/ready")
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -33,15 +34,18 @@ type service struct {
 	answers map[string]int
 }
 
-func startService(t *testing.T, p programs, job string, settings []string) *service {
+func startService(t *testing.T, p programs, job, address string, settings []string) *service {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tnd") // short: a socket's path holds 108 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	host, port := freeAddress(t)
-	s := &service{t: t, p: p, job: job, dir: dir, address: host + ":" + port, answers: make(map[string]int)}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{t: t, p: p, job: job, dir: dir, address: address, answers: make(map[string]int)}
 	s.env = append(environment("HOST="+host, "PORT="+port, "ENGINE_SOCKET="+filepath.Join(dir, "e.sock"), "API_KEYS=test:"+secret,
 		"RATE_LIMIT=off", "MODELS_DIR="+filepath.Join(dir, "models"), "CACHE_DIR="+filepath.Join(p.logs, "cache"),
 		"ENGINE_MOCK=true", "GOMEMLIMIT=200MiB", "API_KEYS_FILE="+s.keyFile()), settings...)
@@ -65,6 +69,11 @@ func (s *service) startEngine() {
 }
 
 func (s *service) ready() error {
+	select {
+	case <-s.proxy.done:
+		return fmt.Errorf("%s: the proxy ended", s.job) // and whoever answers is somebody else
+	default:
+	}
 	resp, err := s.http.Get("http://" + s.address + "/readyz")
 	if err != nil {
 		return err
