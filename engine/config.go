@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -54,12 +55,13 @@ type Config struct {
 	MMap               bool
 	GrammarTokenBudget time.Duration
 
-	Mock            bool
-	MockTokenDelay  time.Duration
-	MockAbortMarker string
-	MockFailLoad    []string // model or model@version
-	MockMemoryUsed  float64  // share; 0 says nothing
-	StepDelay       time.Duration
+	Mock           bool
+	MockTokenDelay time.Duration
+	MockFailLoad   []string // model or model@version
+	MockMemoryUsed float64  // share; 0 says nothing
+	AbortMarker    string   // of a prompt that ends the process
+	AbortLoads     []string // model or model@version whose load ends the process
+	StepDelay      time.Duration
 }
 
 // DemoMode says when the built-in demo model is offered.
@@ -125,7 +127,8 @@ func (c *Config) readCompute(v *settings.Values) {
 			c.GPUSplit = append(c.GPUSplit, float32(f))
 		}
 	}
-	c.Mock, c.MockTokenDelay, c.MockAbortMarker = v.Bool("ENGINE_MOCK"), v.Duration("MOCK_TOKEN_DELAY"), v.String("MOCK_ABORT_MARKER")
+	c.Mock, c.MockTokenDelay = v.Bool("ENGINE_MOCK"), v.Duration("MOCK_TOKEN_DELAY")
+	c.AbortMarker, c.AbortLoads = cmp.Or(v.String("ABORT_MARKER"), v.String("MOCK_ABORT_MARKER")), v.List("ABORT_LOAD")
 	c.MockFailLoad, c.MockMemoryUsed = v.List("MOCK_FAIL_LOAD"), v.Float("MOCK_MEMORY_USED")
 	c.StepDelay = v.Duration("STEP_DELAY")
 }

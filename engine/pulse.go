@@ -93,10 +93,7 @@ func (h *heartbeat) write() {
 	}
 	h.sequence++
 	b := supervise.Heartbeat{
-		Sequence: h.sequence, PID: os.Getpid(), Started: h.started.Load(), Connected: h.connected.Load(), Progress: h.tokens.Load(), Beats: beats,
-	}
-	if len(h.loads) > 0 {
-		b.Loading = &h.loads[0]
+		Sequence: h.sequence, PID: os.Getpid(), Started: h.started.Load(), Connected: h.connected.Load(), Progress: h.tokens.Load(), Beats: beats, Loads: h.loads,
 	}
 	err := supervise.WriteHeartbeat(h.path, b)
 	if err != nil && !h.failing {

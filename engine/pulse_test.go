@@ -19,16 +19,16 @@ func TestHeartbeatSaysAtOnceWhetherALoadIsUnderWay(t *testing.T) {
 	for _, step := range []struct {
 		load    models.LoadBeat
 		loading bool
-		want    string // version of the oldest load
-	}{{first, true, "v1"}, {second, true, "v1"}, {first, false, "v2"}, {second, false, ""}} {
+		want    string // versions of the loads in hand
+	}{{first, true, "v1"}, {second, true, "v1v2"}, {first, false, "v2"}, {second, false, ""}} {
 		h.load(step.load, step.loading)
 		b, _, err := supervise.ReadHeartbeat(h.path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		got := ""
-		if b.Loading != nil {
-			got = b.Loading.Version
+		for _, l := range b.Loads {
+			got += l.Version
 		}
 		if got != step.want {
 			t.Errorf("after %s loading=%v the file says %q, want %q", step.load.Version, step.loading, got, step.want)

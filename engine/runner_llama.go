@@ -103,6 +103,9 @@ func sampleDevices(m *metrics.Metrics, backend *llama.Backend) {
 	}
 }
 
+// abort ends the process as a failed assertion of the library does.
+func abort() { llama.Abort() }
+
 // libraryCommit takes the release and commit out of the library's description.
 func libraryCommit() string {
 	info, _, _ := strings.Cut(llama.BuildInfo(), ";")

@@ -4,6 +4,7 @@ package main
 
 import (
 	"log/slog"
+	"runtime/debug"
 
 	"tandem/engine/batch"
 )
@@ -16,6 +17,12 @@ func newComputer(c *Config, _ *batch.Executor, log *slog.Logger) (computer, erro
 		log.Warn("this program was built without llama.cpp (build tag llama): answers are made up, as with ENGINE_MOCK")
 	}
 	return mockComputer(c), nil
+}
+
+// abort ends the process by SIGABRT, as Go does with a core dump, rather than with exit code 2.
+func abort() {
+	debug.SetTraceback("crash")
+	panic("asked to abort")
 }
 
 func libraryCommit() string { return "none" }

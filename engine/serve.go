@@ -87,6 +87,7 @@ func start(c *Config, log *slog.Logger) (_ *engine, err error) {
 	if e.computer, err = newComputer(c, e.executor, log); err != nil {
 		return nil, err
 	}
+	e.computer.backend = mortal(c, e.computer.backend, log)
 	if err := e.openModels(); err != nil {
 		return nil, err
 	}
@@ -206,8 +207,8 @@ var exitKinds = map[supervise.Kind]link.ExitKind{
 
 func exitOf(e supervise.LastExit) link.LastExit {
 	out := link.LastExit{Kind: exitKinds[e.Kind], Signal: e.Signal, Code: e.Code, Uptime: e.Uptime, Crashes: e.Crashes}
-	if e.Loading != nil {
-		out.LoadingModel, out.LoadingVersion, out.LoadingRevision = e.Loading.Model, e.Loading.Version, e.Loading.Revision
+	for _, l := range e.Loads {
+		out.Loads = append(out.Loads, link.Load{Model: l.Model, Version: l.Version, Revision: l.Revision})
 	}
 	return out
 }

@@ -66,9 +66,10 @@ struct LastExit {
   code         @2 :Int32;   # for exit
   uptimeNs     @3 :UInt64;
   crashes      @4 :UInt32;  # without progress, in the supervisor's window
-  loadingModel @5 :Text;    # it died inside this load; empty otherwise
+  loadingModel @5 :Text;    # it died inside this load, the oldest one in hand; empty otherwise
   loadingVersion @6 :Text;
   loadingRevision @7 :Data;
+  loads        @8 :List(ModelRef);  # every load in hand, oldest first
 }
 
 enum ExitKind {

@@ -15,4 +15,4 @@ else
 fi
 export CHAOS_KILLS=${CHAOS_KILLS:-100} CHAOS_REQUESTS=${CHAOS_REQUESTS:-1000} CHAOS_CLIENTS=${CHAOS_CLIENTS:-64} CHAOS_PAUSES=${CHAOS_PAUSES:-30}
 # One after the other, so that pauses are measured on a machine that does nothing else.
-exec go test -tags "$tags" -count=1 -parallel=1 -timeout=90m -v -run 'EngineIsKilled|Pause|TestRestart|EngineRestart|Poison|HandOver|Drain|Hung|CrashLoop' "$@" ./scripts/e2e/
+exec go test -tags "$tags" -count=1 -parallel=1 -timeout=90m -v -run 'EngineIsKilled|Pause|TestRestart|EngineRestart|Poison|HandOver|Drain|Hung|CrashLoop|LoadKills' "$@" ./scripts/e2e/

@@ -22,7 +22,7 @@ proxy/metrics: schema/catalogue
 proxy/flight: proxy/api proxy/queue proxy/journal proxy/metrics
 proxy/link: proxy/api proxy/flight schema schema/wire
 proxy/server: proxy/api proxy/auth proxy/limit proxy/flight proxy/metrics proxy/trace
-engine: engine/link engine/batch engine/models engine/supervise engine/devices engine/demo engine/metrics engine/llama engine/mock engine/trace schema/settings schema/trace
+engine: engine/link engine/batch engine/models engine/supervise engine/devices engine/demo engine/metrics engine/llama engine/mock engine/fault engine/trace schema/settings schema/trace
 engine/batch:
 engine/models:
 engine/devices:
@@ -33,6 +33,7 @@ engine/link: engine/batch engine/models schema schema/wire
 engine/trace: engine/link schema/trace
 engine/llama: engine/batch engine/models
 engine/mock: engine/batch engine/models
+engine/fault: engine/batch engine/models
 '
 fail=0
 say() { echo "import rule: $*" >&2; fail=1; }

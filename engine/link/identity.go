@@ -29,13 +29,17 @@ type Device struct {
 
 // LastExit tells how the engine before this one ended.
 type LastExit struct {
-	Kind            ExitKind
-	Signal, Code    int
-	Uptime          time.Duration
-	Crashes         int // without progress
-	LoadingModel    string
-	LoadingVersion  string
-	LoadingRevision []byte
+	Kind         ExitKind
+	Signal, Code int
+	Uptime       time.Duration
+	Crashes      int    // without progress
+	Loads        []Load // it died inside of these, oldest first
+}
+
+// Load that was in hand.
+type Load struct {
+	Model, Version string
+	Revision       []byte
 }
 
 // ExitKind of a LastExit.
@@ -122,10 +126,21 @@ func (e *LastExit) write(h schema.Hello) error {
 	to.SetCode(int32(e.Code))
 	to.SetUptimeNs(nanos(e.Uptime))
 	to.SetCrashes(uint32(e.Crashes))
-	w := writing{}
-	w.text(to.SetLoadingModel, e.LoadingModel)
-	w.text(to.SetLoadingVersion, e.LoadingVersion)
-	w.data(to.SetLoadingRevision, e.LoadingRevision)
+	if len(e.Loads) == 0 {
+		return nil
+	}
+	oldest, w := e.Loads[0], writing{}
+	w.text(to.SetLoadingModel, oldest.Model)
+	w.text(to.SetLoadingVersion, oldest.Version)
+	w.data(to.SetLoadingRevision, oldest.Revision)
+	list, err := to.NewLoads(int32(len(e.Loads)))
+	if err != nil {
+		return err
+	}
+	for i, l := range e.Loads {
+		w.text(list.At(i).SetModel, l.Model)
+		w.text(list.At(i).SetVersion, l.Version)
+	}
 	return w.err
 }
 

@@ -5,6 +5,7 @@ package llama
 /*
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 */
 import "C"
 
@@ -31,3 +32,6 @@ func tdmGoLog(level C.int32_t, text *C.char, length C.int32_t) {
 func tdmGoProgress(ratio C.float, handle C.uintptr_t) C.bool {
 	return C.bool(cgo.Handle(handle).Value().(func(float64) bool)(float64(ratio)))
 }
+
+// Abort ends the process in the way of a failed assertion in the library: abort() on a thread that is in C. For tests of what follows.
+func Abort() { C.abort() }

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -41,28 +40,18 @@ type Options struct {
 
 	// FailLoad makes loads fail: a key is a base's name, or NAME@VERSION for one adapter.
 	FailLoad map[string]models.Reason
-
-	// AbortMarker kills the process, by SIGABRT as a failed assertion in a native library does, when a prompt that contains it is to
-	// give its first token. Empty: never.
-	AbortMarker string
 }
 
 // Backend makes bases that echo.
 type Backend struct {
-	opts  Options
-	abort func()
+	opts Options
 }
 
 var _ models.Backend = (*Backend)(nil)
 
 // New gives a backend.
 func New(o Options) *Backend {
-	return &Backend{opts: o, abort: abort}
-}
-
-func abort() {
-	debug.SetTraceback("crash") // ends in SIGABRT rather than exit code 2
-	panic("mock: the prompt contains the abort marker")
+	return &Backend{opts: o}
 }
 
 // LoadBase gives a base after LoadDelay. The file that the spec names isn't read.

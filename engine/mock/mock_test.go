@@ -163,17 +163,6 @@ func TestLoadsFailOnDemand(t *testing.T) {
 	}
 }
 
-func TestAbortMarker(t *testing.T) {
-	for marker, want := range map[string]bool{"": false, "kill switch": true, "other": false} {
-		b, aborted := New(Options{AbortMarker: marker}), false
-		b.abort = func() { aborted = true }
-		infer(t, load(t, b, models.BaseSpec{Name: Model}), nil, models.Input{Prompt: "use the kill switch now"}, 3)
-		if aborted != want {
-			t.Errorf("marker %q: aborted is %v", marker, aborted)
-		}
-	}
-}
-
 func TestDelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(Options{TokenDelay: 10 * time.Millisecond, PrefillDelay: time.Millisecond})

@@ -1,7 +1,6 @@
 package mock
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -70,9 +69,6 @@ func (b *Base) feed(s *batch.Slice) time.Duration {
 	if !ok {
 		return 0
 	}
-	if sm.fatal {
-		b.backend.abort()
-	}
 	t := endToken
 	if s.Index < sm.prompt {
 		t = held[s.Index]
@@ -117,9 +113,6 @@ func (b *Base) NewSampler(s batch.Sampling, prompt, _ []batch.Token) (batch.Samp
 	if s.TopLogprobs > 0 {
 		sm.top = make([]batch.TopLogprob, 1)
 	}
-	if marker := b.backend.opts.AbortMarker; marker != "" {
-		sm.fatal = bytes.Contains(text(prompt), []byte(marker))
-	}
 	return sm, nil
 }
 
@@ -132,7 +125,6 @@ func (b *Base) IsEnd(t batch.Token) bool { return t == endToken }
 // sampler knows how long the prompt is.
 type sampler struct {
 	prompt int
-	fatal  bool
 	top    []batch.TopLogprob
 }
 

@@ -3,6 +3,7 @@ package supervise
 import (
 	"os"
 	"os/exec"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -112,7 +113,7 @@ func TestClassify(t *testing.T) {
 	} {
 		c := exec.Command("sh", "-c", "ulimit -c 0; "+test.script)
 		_ = c.Run() // how it ended is what the test looks at
-		if got := classify(c.ProcessState, test.killed, test.oom); got != test.want {
+		if got := classify(c.ProcessState, test.killed, test.oom); !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s: %+v, want %+v", name, got, test.want)
 		}
 	}
@@ -142,7 +143,7 @@ func TestEventFiles(t *testing.T) {
 
 func TestLastExitTravelsThroughTheEnvironment(t *testing.T) {
 	s := supervisor{heartbeat: "/x", o: Options{Env: []string{"PATH=/bin", "OMP_WAIT_POLICY=active", lastExitVariable + "=old"}}}
-	s.last = LastExit{Kind: Signal, Signal: 11, Uptime: time.Minute, Crashes: 2, Loading: &Loading{Model: "m", Version: "v", Revision: []byte{1, 2}}}
+	s.last = LastExit{Kind: Signal, Signal: 11, Uptime: time.Minute, Crashes: 2, Loads: []Loading{{Model: "m", Version: "v", Revision: []byte{1, 2}}}}
 	for _, entry := range s.environment() {
 		name, value, _ := strings.Cut(entry, "=")
 		if name == "OMP_WAIT_POLICY" && value != "active" || name == "GGML_NO_BACKTRACE" && value != "1" {
@@ -153,7 +154,7 @@ func TestLastExitTravelsThroughTheEnvironment(t *testing.T) {
 		}
 	}
 	got, err := TakeLastExit()
-	if err != nil || got.Kind != Signal || got.Signal != 11 || got.Crashes != 2 || got.Loading == nil || got.Loading.Model != "m" {
+	if err != nil || got.Kind != Signal || got.Signal != 11 || got.Crashes != 2 || len(got.Loads) != 1 || got.Loads[0].Model != "m" {
 		t.Errorf("%+v (%v)", got, err)
 	}
 	if _, there := os.LookupEnv(lastExitVariable); there {

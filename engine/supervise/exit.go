@@ -27,8 +27,8 @@ type LastExit struct {
 	Signal  int           `json:"signal,omitempty"`
 	Code    int           `json:"code,omitempty"`
 	Uptime  time.Duration `json:"uptime_ns"`
-	Crashes int           `json:"crashes"`           // without progress, within a minute
-	Loading *Loading      `json:"loading,omitempty"` // it died inside this load
+	Crashes int           `json:"crashes"`         // without progress, within a minute
+	Loads   []Loading     `json:"loads,omitempty"` // it died inside of these, oldest first
 }
 
 // The environment that a supervisor gives an engine.

@@ -143,7 +143,7 @@ func (s *supervisor) one() (end LastExit, progress bool, err error) {
 	end = classify(child.ProcessState, killed, oomKills()-before)
 	end.Uptime = time.Since(begun)
 	if end.Kind != Upgrade {
-		end.Loading = w.last.Loading
+		end.Loads = w.last.Loads
 	}
 	return end, w.last.Progress > 0, err
 }

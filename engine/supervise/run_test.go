@@ -58,7 +58,7 @@ func child(lives []string) int {
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	case "loading":
-		beat(Heartbeat{Sequence: 1, Loading: &Loading{Model: "m", Version: "v"}})
+		beat(Heartbeat{Sequence: 1, Loads: []Loading{{Model: "m", Version: "v"}}})
 		return 3
 	case "usage":
 		return UsageCode

@@ -23,6 +23,7 @@ type credit struct {
 	replaysWait bool // replays of the base wait
 	shy         bool // an engine died while it loaded this model
 	othersWait  bool // something else could go or is at work before a first token
+	apart       bool // such a load is under way, and this would begin another
 }
 
 // lookAhead is how many requests beyond its sequences a base gets, so that their prompts are tokenised when a place becomes free.
@@ -37,7 +38,7 @@ func (c credit) verdict(class queue.Class) queue.Verdict {
 	if c.sequences > 0 {
 		limit = c.sequences + lookAhead(c.sequences)
 	}
-	full := c.outstanding >= limit
+	full := c.outstanding >= limit || c.apart
 	switch class {
 	case queue.Suspect:
 		if full || c.tokenless > 0 {

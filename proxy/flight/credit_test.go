@@ -29,6 +29,7 @@ func TestVerdict(t *testing.T) {
 		{"a suspect goes beside streams", queue.Suspect, credit{sequences: 4, outstanding: 3}, queue.Go},
 		{"a suspect without a place lets nobody past", queue.Suspect, credit{sequences: 4, outstanding: 8}, queue.Hold},
 		{"a model that killed an engine goes last", queue.Replay, credit{shy: true, othersWait: true}, queue.Skip},
+		{"no other load beside its", queue.Replay, credit{apart: true}, queue.Skip},
 		{"and then goes", queue.Replay, credit{shy: true}, queue.Go},
 	}
 	for _, tt := range tests {

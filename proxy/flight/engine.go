@@ -60,14 +60,15 @@ type Device struct {
 
 // LastExit tells how the engine before this one ended.
 type LastExit struct {
-	Kind            ExitKind
-	Signal, Code    int
-	Uptime          time.Duration
-	Crashes         int
-	LoadingModel    string // it died inside this load
-	LoadingVersion  string
-	LoadingRevision []byte
+	Kind         ExitKind
+	Signal, Code int
+	Uptime       time.Duration
+	Crashes      int
+	Loads        []Load // it died inside of these, oldest first
 }
+
+// Load that was in hand.
+type Load struct{ Model, Version string }
 
 // ExitKind of a LastExit.
 type ExitKind uint8

@@ -33,10 +33,8 @@ func (d *Desk) inquest(h Hello, now time.Time) {
 	if !g.progress && !g.counted {
 		d.loop.died(now)
 	}
-	// What its supervisor knows of a load may be a moment old.
-	load := pair{h.LastExit.LoadingModel, h.LastExit.LoadingVersion}
-	if _, loaded := g.loaded[load]; load.model != "" && !loaded {
-		d.diedLoading(load, now)
+	if loads := g.inHand(h.LastExit.Loads); len(loads) > 0 {
+		d.diedLoading(loads, now)
 	} else {
 		for _, m := range g.near {
 			d.strike(m, now)
@@ -85,12 +83,31 @@ func (d *Desk) strike(m mourner, now time.Time) {
 	}
 }
 
-// diedLoading holds a death against a model.
-func (d *Desk) diedLoading(p pair, now time.Time) {
-	d.m.Model(p.model, p.version).LoadFailed("engine_crash")
-	if !d.refused.died(p, now, d.o.QuarantineTTL) {
-		return
+// inHand are the loads that an engine was in when it died: what its supervisor knows of them may be a moment old.
+func (g *grave) inHand(said []Load) []pair {
+	var loads []pair
+	for _, l := range said {
+		p := pair{l.Model, l.Version}
+		if _, loaded := g.loaded[p]; !loaded {
+			loads = append(loads, p)
+		}
 	}
+	return loads
+}
+
+// diedLoading holds a death against the models that were being loaded. One alone did it; of several, none is refused for it, but each
+// goes alone from now on, so that the next death tells.
+func (d *Desk) diedLoading(loads []pair, now time.Time) {
+	for _, p := range loads {
+		d.m.Model(p.model, p.version).LoadFailed("engine_crash")
+		if d.refused.died(p, len(loads) == 1, now, d.o.QuarantineTTL) {
+			d.refuseModel(p, now)
+		}
+	}
+}
+
+// refuseModel answers what waits for a model in whose loads engines died.
+func (d *Desk) refuseModel(p pair, now time.Time) {
 	d.log.Error("engines died loading a model, it is refused from now on", "model", p.model, "version", p.version, "for", d.o.QuarantineTTL)
 	for _, en := range d.sorted() {
 		if !en.state.atEngine() && en.model == p.model && en.version == p.version {

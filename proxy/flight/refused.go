@@ -54,8 +54,9 @@ func (r *refusals) refuse(model, version string, req *api.Request, until time.Ti
 	}
 }
 
-// died counts a death inside a load and tells whether the model is refused from now on.
-func (r *refusals) died(p pair, now time.Time, ttl time.Duration) bool {
+// died counts a death inside a load and tells whether the model is refused from now on. A death inside of several loads counts once
+// at most: it only makes each of them shy.
+func (r *refusals) died(p pair, alone bool, now time.Time, ttl time.Duration) bool {
 	l := r.loads[p]
 	if l == nil {
 		if len(r.loads) >= maxRefused {
@@ -64,7 +65,9 @@ func (r *refusals) died(p pair, now time.Time, ttl time.Duration) bool {
 		l = &loadDeaths{}
 		r.loads[p] = l
 	}
-	l.count++
+	if alone || l.count == 0 {
+		l.count++
+	}
 	l.until = now.Add(ttl)
 	return l.count >= loadDeathsAt
 }

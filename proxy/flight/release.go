@@ -51,11 +51,29 @@ func (d *Desk) verdict(it queue.Item) queue.Verdict {
 	if it.Class == queue.Replay {
 		c.itemBytes = d.entries[it.ID].rec.ReplayBytes()
 	}
-	if d.refused.shy(p) {
-		c.shy = true
-		c.othersWait = e.tokenless > base.tokenless || d.queue.HasOther(queue.Replay, it.Base)
+	if len(d.refused.loads) > 0 {
+		d.aside(&c, e, p)
 	}
 	return c.verdict(it.Class)
+}
+
+// aside fills in what concerns models in whose loads engines died: each goes when nothing else waits for its first token, and no other
+// load begins beside it, so that another death tells which one it was.
+func (d *Desk) aside(c *credit, e *engine, p pair) {
+	c.shy = d.refused.shy(p)
+	c.othersWait = d.queue.HasOther(queue.Replay, p.model, func(it queue.Item) bool { return !d.refused.shy(pair{it.Base, it.Version}) })
+	_, loaded := e.loaded[p]
+	for q := range e.loading {
+		c.othersWait = c.othersWait || q != p
+	}
+	for _, en := range d.entries {
+		q := pair{en.model, en.version}
+		if en.at != e || en.gainedHere || q == p {
+			continue
+		}
+		c.othersWait = true
+		c.apart = c.apart || !loaded && d.refused.shy(q)
+	}
 }
 
 // send hands a request to an engine.

@@ -147,7 +147,7 @@ func TestModelThatKillsEnginesWhileItLoads(t *testing.T) {
 		big := func(r *Request) { r.Infer.Model = "big" }
 		bad, good := b.admit(big), b.admit(nil)
 		died := signalled(syscall.SIGABRT)
-		died.LoadingModel, died.LoadingVersion = "big", "base"
+		died.Loads = []Load{{"big", "base"}}
 		f := b.attach(LastExit{})
 		b.lose(f)
 		f = b.attach(died)
@@ -174,10 +174,52 @@ func TestModelThatKillsEnginesWhileItLoads(t *testing.T) {
 	})
 }
 
+// version asks for one of the default model.
+func version(v string) func(*Request) { return func(r *Request) { r.Infer.Version = v } }
+
+func TestOfSeveralLoadsTheOneThatKillsIsFound(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, b *bench) {
+		bad, good, big := b.admit(version("v2.0")), b.admit(version("v1.0")), b.admit(func(r *Request) { r.Infer.Model = "big" })
+		died := signalled(syscall.SIGABRT)
+		died.Loads = []Load{{"demo", "v1.0"}, {"demo", "v2.0"}, {"big", "base"}}
+		f := b.attach(LastExit{})
+		if n := len(f.infers); n != 3 {
+			t.Fatalf("%d were sent to a new engine", n)
+		}
+		b.lose(f)
+		f = b.attach(died)
+		for len(f.infers) > 0 && f.last(t).Version != "v2.0" { // in whatever order they come
+			n := len(f.infers)
+			b.serve(f, f.last(t), 1)
+			time.Sleep(time.Second)
+			if len(f.infers) > n+1 {
+				t.Fatalf("%d loads that may kill were begun at a time", len(f.infers)-n)
+			}
+		}
+		if f.last(t).Version != "v2.0" {
+			t.Fatal("one of the three was never tried")
+		}
+		b.lose(f)
+		died.Loads = []Load{{"demo", "v2.0"}}
+		f = b.attach(died)
+		b.want(bad, "", api.TypeModelLoadFailed, true)
+		for i := 0; i < len(f.infers); i++ { // those that hadn't had their turn before
+			b.serve(f, f.infers[i], 1)
+			time.Sleep(time.Second)
+		}
+		b.want(good, "a", "", true)
+		b.want(big, "a", "", true)
+		for _, a := range []Answer{bad, good, big} {
+			a.Settle(Delivered)
+		}
+		b.wantValue(0, "llm_requests_quarantined_total")
+	})
+}
+
 func TestDeathJustAfterALoadIsTheRequests(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, b *bench) {
 		died := signalled(syscall.SIGABRT)
-		died.LoadingModel, died.LoadingVersion = "demo", "v1.0" // the supervisor's word is a moment old
+		died.Loads = []Load{{"demo", "v1.0"}} // the supervisor's word is a moment old
 		a := b.admit(prompt("poison"))
 		exit := LastExit{}
 		for range quarantineAt {

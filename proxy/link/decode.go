@@ -297,10 +297,27 @@ func decodeHello(f schema.Frame) (flight.Hello, error) {
 	r.note(err)
 	h.LastExit = flight.LastExit{
 		Kind: flight.ExitKind(exit.Kind()), Signal: int(exit.Signal()), Code: int(exit.Code()), Uptime: duration(exit.UptimeNs()), Crashes: int(exit.Crashes()),
-		LoadingModel: r.text(exit.LoadingModel()), LoadingVersion: r.text(exit.LoadingVersion()),
-		LoadingRevision: append([]byte(nil), r.data(exit.LoadingRevision())...),
+	}
+	if h.LastExit.Loads, err = decodeLoads(exit, &r); err != nil {
+		return h, err
 	}
 	return h, r.err
+}
+
+// decodeLoads gives the loads in which an engine died; one that can't list them names the oldest.
+func decodeLoads(exit schema.LastExit, r *reading) ([]flight.Load, error) {
+	list, err := exit.Loads()
+	if err != nil || list.Len() > maxEntries {
+		return nil, tooMany("loads", list.Len(), err)
+	}
+	var loads []flight.Load
+	for i := range list.Len() {
+		loads = append(loads, flight.Load{Model: r.text(list.At(i).Model()), Version: r.text(list.At(i).Version())})
+	}
+	if model := r.text(exit.LoadingModel()); len(loads) == 0 && model != "" {
+		loads = append(loads, flight.Load{Model: model, Version: r.text(exit.LoadingVersion())})
+	}
+	return loads, nil
 }
 
 // reading keeps the first error of several getters.

@@ -97,10 +97,14 @@ func (q *Queue) HasBase(c Class, base string) bool {
 	return ok
 }
 
-// HasOther tells whether anything of a class waits for another base than base.
-func (q *Queue) HasOther(c Class, base string) bool {
-	_, own := q.lines[c][base]
-	return len(q.lines[c]) > 1 || len(q.lines[c]) == 1 && !own
+// HasOther tells whether the first of those of a class that wait for another base than base is one that counts.
+func (q *Queue) HasOther(c Class, base string, counts func(Item) bool) bool {
+	for name, l := range q.lines[c] {
+		if name != base && counts(l.first.Item) {
+			return true
+		}
+	}
+	return false
 }
 
 // Push appends an item or says why there is no room. An id that waits already is left where it is.

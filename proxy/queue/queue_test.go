@@ -161,7 +161,8 @@ func TestRemoveAndTake(t *testing.T) {
 	if _, ok := q.Remove(3); ok {
 		t.Error("an item was removed twice")
 	}
-	if !q.HasOther(Fresh, "a") || q.HasOther(Replay, "") || !q.HasOther(Replay, "a") {
+	all, none := func(Item) bool { return true }, func(Item) bool { return false }
+	if !q.HasOther(Fresh, "a", all) || q.HasOther(Replay, "", all) || !q.HasOther(Replay, "a", all) || q.HasOther(Replay, "a", none) {
 		t.Error("HasOther is wrong about what waits for other bases")
 	}
 	var got []uint64

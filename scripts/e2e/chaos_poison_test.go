@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"encoding/json"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -10,46 +9,71 @@ import (
 
 const poison = "say please to the poison"
 
-// newPoisonable is a server whose engine aborts at the marker: only the mock engine does that.
+// newPoisonable is a server whose engine aborts at the marker: the mock by SIGABRT, the real one by abort() inside of C.
 func newPoisonable(t *testing.T, settings ...string) *stack {
 	t.Helper()
-	return newStack(t, append([]string{"ENGINE_MOCK=true", "MOCK_ABORT_MARKER=poison", "STEP_DELAY=2ms"}, settings...)...)
+	return newStack(t, append([]string{"ABORT_MARKER=poison", "STEP_DELAY=2ms"}, settings...)...)
+}
+
+// innocents are plans with long and short answers, already learnt.
+func (s *stack) innocents() []*chaosPlan {
+	s.t.Helper()
+	plans := mockPlans()
+	if realModel {
+		plans = realPlans()[:6]
+	}
+	for _, p := range plans {
+		s.learnOne(p)
+	}
+	return plans
+}
+
+// ask sends what there is to send and reports what can't be sent.
+func (s *stack) ask(body map[string]any) *answer {
+	raw, err := json.Marshal(body)
+	if err != nil {
+		s.t.Error(err)
+		return &answer{}
+	}
+	a, err := s.infer(s.t.Context(), string(raw))
+	if err != nil {
+		s.t.Errorf("%s: %v", raw, err)
+		return &answer{}
+	}
+	return a
+}
+
+func poisoned(prompt string) map[string]any {
+	return map[string]any{"prompt": prompt, "base_model": "demo", "adapter_version": "v1.0"}
 }
 
 func TestPoisonIsFoundAndTheOthersFinish(t *testing.T) {
 	t.Parallel()
 	s := newPoisonable(t)
+	plans := s.innocents()
 	var all sync.WaitGroup
 	refused := make(chan *answer, 1)
-	ask := func(prompt string) *answer {
-		raw, _ := json.Marshal(map[string]any{"prompt": prompt, "base_model": "demo", "adapter_version": "v1.0"})
-		a, err := s.infer(t.Context(), string(raw))
-		if err != nil {
-			t.Errorf("%s: %v", prompt, err)
-			return &answer{}
-		}
-		return a
-	}
 	for i := range 63 {
 		all.Go(func() {
-			prompt := strings.Repeat("tell me more ", 5+i%7)
-			if a := ask(prompt); a.Status != 200 || a.Result != prompt {
-				t.Errorf("innocent: %d %s", a.Status, a.Body)
+			p := plans[i%len(plans)]
+			if a := s.ask(p.body); a.Status != 200 || a.Result != p.answer {
+				t.Errorf("%s: %d %s, undisturbed %q", p.name, a.Status, a.Body, p.answer)
 			}
 		})
 	}
-	all.Go(func() { refused <- ask(poison) })
+	all.Go(func() { refused <- s.ask(poisoned(poison)) })
 	all.Wait()
 	if a := <-refused; a.Status != 422 || a.Error.Type != "request_quarantined" {
 		t.Errorf("poison: %d %s", a.Status, a.Body)
 	}
 	p := s.waitIdle()
+	checkInvariants(t, p)
 	crashes := p.sum("llm_engine_restarts_total")
 	t.Logf("found after %v crashes", crashes)
 	if crashes > 4 || p.sum("llm_requests_quarantined_total") != 1 || p.sum("llm_engine_restarts_total", "reason", "crash") != crashes {
 		t.Errorf("%v crashes, %v requests quarantined", crashes, p.sum("llm_requests_quarantined_total"))
 	}
-	if a := ask(poison); a.Status != 422 || a.Error.Type != "request_quarantined" {
+	if a := s.ask(poisoned(poison)); a.Status != 422 || a.Error.Type != "request_quarantined" {
 		t.Errorf("poison, asked again: %d %s", a.Status, a.Body)
 	}
 	if again := s.scrape().sum("llm_engine_restarts_total"); again != crashes {
@@ -62,15 +86,7 @@ func TestCrashLoopTurnsReadinessOff(t *testing.T) {
 	s := newPoisonable(t, "ENGINE_WAIT=60s")
 	answers := make(chan *answer, 3)
 	for _, prompt := range []string{poison, "once more " + poison, "and again " + poison} {
-		go func() {
-			raw, _ := json.Marshal(map[string]any{"prompt": prompt, "base_model": "demo", "adapter_version": "v1.0"})
-			a, err := s.infer(t.Context(), string(raw))
-			if err != nil {
-				t.Errorf("%s: %v", prompt, err)
-				a = &answer{}
-			}
-			answers <- a
-		}()
+		go func() { answers <- s.ask(poisoned(prompt)) }()
 	}
 	for range 3 {
 		select {

@@ -127,3 +127,12 @@ func otherLoRA(t *testing.T) []byte {
 	}
 	return []byte(changed)
 }
+
+// TestModelWhoseLoadKillsTheEngineIsRefused is the same for a base model, which dies while its weights are read.
+func TestModelWhoseLoadKillsTheEngineIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, "DEMO_MODEL=true", "ABORT_LOAD=acme/deadly", "STEP_DELAY=2ms")
+	s.install("acme/deadly/model.gguf", unpack(t, "demo-q8_0.gguf.xz"))
+	s.waitListed("acme/deadly")
+	s.survivesLoad("acme/deadly", "base")
+}

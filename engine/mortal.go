@@ -1,0 +1,22 @@
+package main
+
+import (
+	"log/slog"
+
+	"tandem/engine/fault"
+	"tandem/engine/models"
+)
+
+// mortal gives a backend that ends the process where the settings say so.
+func mortal(c *Config, b models.Backend, log *slog.Logger) models.Backend {
+	o := fault.Options{Marker: c.AbortMarker, Loads: c.AbortLoads, Abort: func(why string) {
+		log.Error("aborting as the settings ask for", "because_of", why)
+		abort()
+	}}
+	if !o.Wanted() {
+		return b
+	}
+	log.Error("this engine kills itself on purpose, as ABORT_MARKER or ABORT_LOAD ask for; never set them where others send requests",
+		"marker", o.Marker, "loads", o.Loads)
+	return fault.Wrap(b, o)
+}
