@@ -142,12 +142,12 @@ func TestEventFiles(t *testing.T) {
 }
 
 func TestLastExitTravelsThroughTheEnvironment(t *testing.T) {
-	s := supervisor{heartbeat: "/x", o: Options{Env: []string{"PATH=/bin", "OMP_WAIT_POLICY=active", lastExitVariable + "=old"}}}
+	s := supervisor{heartbeat: "/x", o: Options{Env: []string{"PATH=/bin", "GGML_NO_BACKTRACE=0", lastExitVariable + "=old"}}}
 	s.last = LastExit{Kind: Signal, Signal: 11, Uptime: time.Minute, Crashes: 2, Loads: []Loading{{Model: "m", Version: "v", Revision: []byte{1, 2}}}}
 	for _, entry := range s.environment() {
 		name, value, _ := strings.Cut(entry, "=")
-		if name == "OMP_WAIT_POLICY" && value != "active" || name == "GGML_NO_BACKTRACE" && value != "1" {
-			t.Errorf("%s", entry)
+		if name == "GGML_NO_BACKTRACE" && value != "0" {
+			t.Errorf("what the operator set is changed: %s", entry)
 		}
 		if name == lastExitVariable {
 			t.Setenv(name, value)

@@ -161,15 +161,13 @@ func (s *supervisor) start() (*exec.Cmd, error) {
 	return c, nil
 }
 
-// environment is what the engine gets: without these two a crash inside llama.cpp takes seconds to print a trace, and idle threads spin.
+// environment is what the engine gets. Without GGML_NO_BACKTRACE a crash inside llama.cpp takes seconds to print a trace.
 func (s *supervisor) environment() []string {
 	env := slices.DeleteFunc(slices.Clone(s.o.Env), func(e string) bool {
 		return strings.HasPrefix(e, lastExitVariable+"=") || strings.HasPrefix(e, heartbeatVariable+"=")
 	})
-	for name, value := range map[string]string{"GGML_NO_BACKTRACE": "1", "OMP_WAIT_POLICY": "passive"} {
-		if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
-			env = append(env, name+"="+value)
-		}
+	if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "GGML_NO_BACKTRACE=") }) {
+		env = append(env, "GGML_NO_BACKTRACE=1")
 	}
 	env = append(env, heartbeatVariable+"="+s.heartbeat)
 	if s.last.Kind != None {
