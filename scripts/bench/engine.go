@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -47,17 +48,37 @@ func benchEngine() error {
 		serverURL = url
 	}
 	fmt.Printf("model: %s; %s threads; %d prompt and %d new tokens; median of %d alternated rounds\n", model, threads, promptTokens, newTokens, engineRounds)
+	streams, err := numbers(env("BENCH_STREAMS", "1,4,16,32"))
+	if err != nil {
+		return fmt.Errorf("BENCH_STREAMS: %w", err)
+	}
 	for _, mode := range []struct{ name, ours, theirs string }{
 		{"greedy", `,"temperature":0`, `,"temperature":0,"ignore_eos":false`},
 		{"sampled", `,"temperature":0.8,"top_k":40,"top_p":0.95,"min_p":0`, `,"temperature":0.8,"top_k":40,"top_p":0.95,"min_p":0,"samplers":["top_k","top_p","temperature"]`},
 	} {
-		for _, clients := range []int{1, 4, 16, 32} {
+		if !strings.Contains(env("BENCH_MODES", "greedy,sampled"), mode.name) {
+			continue
+		}
+		for _, clients := range streams {
 			if err := compare(mode.name, clients, targets(mode.ours, mode.theirs, serverURL)); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// numbers reads a list such as 1,4,16.
+func numbers(list string) ([]int, error) {
+	var out []int
+	for field := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(field))
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("%q is no list of numbers such as 1,4,16", list)
+		}
+		out = append(out, n)
+	}
+	return out, nil
 }
 
 func compare(mode string, clients int, targets []target) error {
@@ -115,7 +136,9 @@ func startLlamaServer(program, model, threads string) (*process, string, error) 
 		return nil, "", err
 	}
 	args := strings.Fields(fmt.Sprintf("--host 127.0.0.1 --port %d -m %s -t %s -c 8192 -np 32 --no-webui --log-disable", port, model, threads))
-	server, err := launch("llama-server", program, nil, args...)
+	// It looks for backends beside itself, and ours are in lib.
+	backend := "GGML_BACKEND_PATH=" + filepath.Join(filepath.Dir(program), "..", "lib", "libggml-cpu.so")
+	server, err := launch("llama-server", program, []string{backend}, args...)
 	if err != nil {
 		return nil, "", err
 	}
