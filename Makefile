@@ -62,6 +62,11 @@ test-prometheus: ## a real Prometheus scrapes a server in which faults are injec
 ui: ## bundle the live page (needs Node); build the proxy with -tags ui to embed it
 	@scripts/build-ui.sh
 
+.PHONY: test-peer
+test-peer: ## token ids and greedy answers beside llama-server of the same source (which takes minutes to build, once)
+	@$(NATIVE) && server="$$(SERVER=1 scripts/build-llama.sh)/bin/llama-server" \
+	  && LLAMA_SERVER="$$server" $(GO) test -count=1 -v -tags llama -run LlamaServers ./engine/llama
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (default one minute)
 	@scripts/fuzz.sh $(or $(FUZZTIME),1m)
