@@ -57,6 +57,7 @@ type Config struct {
 
 	Mock           bool
 	MockTokenDelay time.Duration
+	MockLoadDelay  time.Duration
 	MockFailLoad   []string // model or model@version
 	MockMemoryUsed float64  // share; 0 says nothing
 	AbortMarker    string   // of a prompt that ends the process
@@ -129,7 +130,7 @@ func (c *Config) readCompute(v *settings.Values) {
 	}
 	c.Mock, c.MockTokenDelay = v.Bool("ENGINE_MOCK"), v.Duration("MOCK_TOKEN_DELAY")
 	c.AbortMarker, c.AbortLoads = cmp.Or(v.String("ABORT_MARKER"), v.String("MOCK_ABORT_MARKER")), v.List("ABORT_LOAD")
-	c.MockFailLoad, c.MockMemoryUsed = v.List("MOCK_FAIL_LOAD"), v.Float("MOCK_MEMORY_USED")
+	c.MockFailLoad, c.MockLoadDelay, c.MockMemoryUsed = v.List("MOCK_FAIL_LOAD"), v.Duration("MOCK_LOAD_DELAY"), v.Float("MOCK_MEMORY_USED")
 	c.StepDelay = v.Duration("STEP_DELAY")
 }
 

@@ -17,7 +17,7 @@ func mockComputer(c *Config) computer {
 		fail[name] = models.ReasonBadFormat
 	}
 	out := computer{
-		backend:  mock.New(mock.Options{TokenDelay: c.MockTokenDelay, FailLoad: fail}),
+		backend:  mock.New(mock.Options{TokenDelay: c.MockTokenDelay, LoadDelay: c.MockLoadDelay, FailLoad: fail}),
 		device:   "mock",
 		numerics: "mock-1",
 		devices:  []link.Device{{Name: "mock", Backend: "mock"}},

@@ -21,9 +21,11 @@ type credit struct {
 	itemBytes   int64 // what a replay adds to replayBytes
 
 	replaysWait bool // replays of the base wait
-	shy         bool // an engine died while it loaded this model
-	othersWait  bool // something else could go or is at work before a first token
-	apart       bool // such a load is under way, and this would begin another
+	loading     bool // something else is being loaded
+	shy         bool // an engine may have died of loading this model, and this would load it again
+	othersWait  bool // replays of others could go
+	othersThere bool // others are at the engine before their first token
+	apart       bool // a shy load is under way, and this would begin another
 }
 
 // lookAhead is how many requests beyond its sequences a base gets, so that their prompts are tokenised when a place becomes free.
@@ -41,6 +43,9 @@ func (c credit) verdict(class queue.Class) queue.Verdict {
 	full := c.outstanding >= limit || c.apart
 	switch class {
 	case queue.Suspect:
+		if c.loading {
+			return queue.Skip // or it would not be alone
+		}
 		if full || c.tokenless > 0 {
 			return queue.Hold // others drain; it goes next, alone
 		}
@@ -54,8 +59,13 @@ func (c credit) verdict(class queue.Class) queue.Verdict {
 			return queue.Skip
 		}
 	}
-	if full || c.shy && c.othersWait {
+	switch {
+	case full:
 		return queue.Skip
+	case c.shy && (c.othersWait || c.loading):
+		return queue.Pass
+	case c.shy && c.othersThere:
+		return queue.Hold // not for long: they get their first token
 	}
 	return queue.Go
 }

@@ -28,7 +28,10 @@ func TestVerdict(t *testing.T) {
 		{"a suspect waits for those without a token", queue.Suspect, credit{sequences: 4, tokenless: 1, outstanding: 2}, queue.Hold},
 		{"a suspect goes beside streams", queue.Suspect, credit{sequences: 4, outstanding: 3}, queue.Go},
 		{"a suspect without a place lets nobody past", queue.Suspect, credit{sequences: 4, outstanding: 8}, queue.Hold},
-		{"a model that killed an engine goes last", queue.Replay, credit{shy: true, othersWait: true}, queue.Skip},
+		{"a model that killed an engine goes last", queue.Replay, credit{shy: true, othersWait: true}, queue.Pass},
+		{"when others have their tokens", queue.Fresh, credit{shy: true, othersThere: true}, queue.Hold},
+		{"and no other load is under way", queue.Replay, credit{shy: true, othersThere: true, loading: true}, queue.Pass},
+		{"a suspect waits for loads", queue.Suspect, credit{sequences: 4, loading: true}, queue.Skip},
 		{"no other load beside its", queue.Replay, credit{apart: true}, queue.Skip},
 		{"and then goes", queue.Replay, credit{shy: true}, queue.Go},
 	}

@@ -72,7 +72,7 @@ func inBubble(t *testing.T, o Options, test func(t *testing.T, b *bench)) {
 				t.Errorf("accounts of an engine: %d there, %d without token, %d replay bytes", e.count, e.tokenless, e.replayBytes)
 			}
 			for name, base := range e.bases {
-				if base.outstanding != 0 || base.tokenless != 0 || base.replays != 0 {
+				if base.outstanding != 0 || base.replays != 0 {
 					t.Errorf("accounts of base %s: %+v", name, base)
 				}
 			}

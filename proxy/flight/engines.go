@@ -38,7 +38,7 @@ type engine struct {
 }
 
 // base is what is at an engine for one base model.
-type base struct{ sequences, outstanding, tokenless, replays int }
+type base struct{ sequences, outstanding, replays int }
 
 // serves tells whether the engine can be given requests for p.
 func (e *engine) serves(p pair) bool { return e.names.pairs[p] && !e.broken && !e.moving }

@@ -1,6 +1,7 @@
 package flight
 
 import (
+	"slices"
 	"time"
 
 	"tandem/proxy/api"
@@ -33,14 +34,28 @@ func (d *Desk) inquest(h Hello, now time.Time) {
 	if !g.progress && !g.counted {
 		d.loop.died(now)
 	}
-	if loads := g.inHand(h.LastExit.Loads); len(loads) > 0 {
-		d.diedLoading(loads, now)
-	} else {
-		for _, m := range g.near {
-			d.strike(m, now)
+	d.accuse(&g, g.inHand(h.LastExit.Loads), now)
+	d.endLoop(now)
+}
+
+// accuse holds a death against the loads that were in hand, the requests, or both.
+func (d *Desk) accuse(g *grave, loads []pair, now time.Time) {
+	var atWork []mourner // who waited for a load was not
+	struck := false
+	for _, m := range g.near {
+		if !slices.Contains(loads, pair{m.en.model, m.en.version}) {
+			atWork = append(atWork, m)
+			struck = struck || m.en.strikes > 0
 		}
 	}
-	d.endLoop(now)
+	// Between a load and a request it is in doubt who did it, unless only the load was suspected before.
+	doubt := len(loads) > 0 && len(atWork) > 0 && (struck || !slices.ContainsFunc(loads, d.refused.shy))
+	if doubt || len(loads) == 0 {
+		for _, m := range atWork {
+			d.strike(m, doubt, now)
+		}
+	}
+	d.diedLoading(loads, doubt, now)
 }
 
 // presume takes the loss of an engine without progress as a death, when the deaths before it were all but a crash loop: its supervisor
@@ -62,15 +77,15 @@ func (d *Desk) endLoop(now time.Time) {
 	}
 }
 
-// strike holds a death against a request that may have caused it.
-func (d *Desk) strike(m mourner, now time.Time) {
+// strike holds a death against a request that may have caused it. In doubt it may come to go alone, but isn't refused.
+func (d *Desk) strike(m mourner, doubt bool, now time.Time) {
 	en := m.en
 	if en.state != waiting && en.state != suspect {
 		return
 	}
 	en.strikes++
 	switch {
-	case en.strikes >= quarantineAt && m.alone:
+	case en.strikes >= quarantineAt && m.alone && !doubt:
 		d.log.Error("request killed the engine repeatedly and is refused from now on", "request_id", en.req.ID, "deaths", en.strikes, "for", d.o.QuarantineTTL)
 		d.refused.refuse(en.model, en.version, en.req.Infer, now.Add(d.o.QuarantineTTL))
 		d.m.Quarantined()
@@ -95,12 +110,15 @@ func (g *grave) inHand(said []Load) []pair {
 	return loads
 }
 
-// diedLoading holds a death against the models that were being loaded. One alone did it; of several, none is refused for it, but each
-// goes alone from now on, so that the next death tells.
-func (d *Desk) diedLoading(loads []pair, now time.Time) {
+// diedLoading holds a death against the models that were being loaded. One alone did it; of several, and in doubt, none is refused for
+// it, but each goes alone from now on, so that the next death tells.
+func (d *Desk) diedLoading(loads []pair, doubt bool, now time.Time) {
 	for _, p := range loads {
-		d.m.Model(p.model, p.version).LoadFailed("engine_crash")
-		if d.refused.died(p, len(loads) == 1, now, d.o.QuarantineTTL) {
+		failures, refused := d.refused.died(p, len(loads) == 1 && !doubt, now, d.o.QuarantineTTL)
+		for range failures {
+			d.m.Model(p.model, p.version).LoadFailed("engine_crash")
+		}
+		if refused {
 			d.refuseModel(p, now)
 		}
 	}

@@ -30,8 +30,9 @@ type refusals struct {
 
 // loadDeaths of engines inside the load of one model.
 type loadDeaths struct {
-	count int
-	until time.Time // forgotten then; with enough deaths, refused until then
+	count    int
+	doubtful int       // may have had another cause; they are failures of the model once one was surely its own
+	until    time.Time // forgotten then; with enough deaths, refused until then
 }
 
 func newRefusals() refusals {
@@ -54,22 +55,25 @@ func (r *refusals) refuse(model, version string, req *api.Request, until time.Ti
 	}
 }
 
-// died counts a death inside a load and tells whether the model is refused from now on. A death inside of several loads counts once
-// at most: it only makes each of them shy.
-func (r *refusals) died(p pair, alone bool, now time.Time, ttl time.Duration) bool {
+// died counts a death inside a load and tells how many failures of the model that makes known, and whether it is refused from now on. A
+// death that may have had another cause (it isn't sure) counts once at most: it only makes the model shy.
+func (r *refusals) died(p pair, sure bool, now time.Time, ttl time.Duration) (failures int, refused bool) {
 	l := r.loads[p]
 	if l == nil {
-		if len(r.loads) >= maxRefused {
-			return false
-		}
 		l = &loadDeaths{}
-		r.loads[p] = l
-	}
-	if alone || l.count == 0 {
-		l.count++
+		if len(r.loads) < maxRefused {
+			r.loads[p] = l
+		}
 	}
 	l.until = now.Add(ttl)
-	return l.count >= loadDeathsAt
+	if !sure {
+		l.count = max(l.count, 1)
+		l.doubtful++
+		return 0, false
+	}
+	l.count = l.count + 1
+	failures, l.doubtful = l.doubtful+1, 0
+	return failures, l.count >= loadDeathsAt
 }
 
 // loaded forgets the deaths inside a load: this one went well.
@@ -81,7 +85,7 @@ func (r *refusals) load(p pair, now time.Time) bool {
 	return l != nil && l.count >= loadDeathsAt && now.Before(l.until)
 }
 
-// shy tells whether an engine died in a load of that model and none has succeeded since.
+// shy tells whether an engine may have died in a load of that model and none has succeeded since.
 func (r *refusals) shy(p pair) bool { return r.loads[p] != nil }
 
 // sweep forgets what is over.

@@ -51,28 +51,31 @@ func (d *Desk) verdict(it queue.Item) queue.Verdict {
 	if it.Class == queue.Replay {
 		c.itemBytes = d.entries[it.ID].rec.ReplayBytes()
 	}
+	for q := range e.loading {
+		c.loading = c.loading || q != p
+	}
 	if len(d.refused.loads) > 0 {
 		d.aside(&c, e, p)
 	}
 	return c.verdict(it.Class)
 }
 
-// aside fills in what concerns models in whose loads engines died: each goes when nothing else waits for its first token, and no other
-// load begins beside it, so that another death tells which one it was.
+// aside fills in what concerns models in whose loads engines may have died: each goes when nothing else waits for its first token, and
+// no other load begins beside it, so that another death tells which one it was.
 func (d *Desk) aside(c *credit, e *engine, p pair) {
-	c.shy = d.refused.shy(p)
-	c.othersWait = d.queue.HasOther(queue.Replay, p.model, func(it queue.Item) bool { return !d.refused.shy(pair{it.Base, it.Version}) })
 	_, loaded := e.loaded[p]
-	for q := range e.loading {
-		c.othersWait = c.othersWait || q != p
-	}
+	_, loading := e.loading[p]
+	c.shy = d.refused.shy(p) && !loading && !loaded
 	for _, en := range d.entries {
 		q := pair{en.model, en.version}
-		if en.at != e || en.gainedHere || q == p {
-			continue
+		switch {
+		case q == p:
+		case en.at == e && !en.gainedHere:
+			c.othersThere = true
+			c.apart = c.apart || !loaded && d.refused.shy(q)
+		case en.state == waiting && !d.refused.shy(q):
+			c.othersWait = true
 		}
-		c.othersWait = true
-		c.apart = c.apart || !loaded && d.refused.shy(q)
 	}
 }
 
@@ -87,7 +90,6 @@ func (d *Desk) send(e *engine, en *entry, now time.Time) {
 	en.at, en.sentAt, en.gainedHere = e, now, false
 	base := e.bases[en.model]
 	base.outstanding++
-	base.tokenless++
 	e.tokenless++
 	e.count++
 	if en.alone {
@@ -113,7 +115,6 @@ func (d *Desk) gained(en *entry) {
 	en.gainedHere = true
 	e := en.at
 	base := e.bases[en.model]
-	base.tokenless--
 	e.tokenless--
 	if en.attempt > 0 {
 		base.replays--

@@ -43,11 +43,12 @@ const (
 // Verdict is a caller's answer to whether an item may go now.
 type Verdict uint8
 
-// Verdicts: it goes; its base has no credit, try others; nothing may go until this one went.
+// Verdicts: it goes; its base has no credit, try others; nothing may go until this one went; it doesn't go now, try who is behind it.
 const (
 	Go Verdict = iota
 	Skip
 	Hold
+	Pass
 )
 
 // Limits of what waits. Replays and suspects count, but are never refused.
@@ -97,16 +98,6 @@ func (q *Queue) HasBase(c Class, base string) bool {
 	return ok
 }
 
-// HasOther tells whether the first of those of a class that wait for another base than base is one that counts.
-func (q *Queue) HasOther(c Class, base string, counts func(Item) bool) bool {
-	for name, l := range q.lines[c] {
-		if name != base && counts(l.first.Item) {
-			return true
-		}
-	}
-	return false
-}
-
 // Push appends an item or says why there is no room. An id that waits already is left where it is.
 func (q *Queue) Push(it Item) Refusal {
 	if _, ok := q.items[it.ID]; ok {
@@ -148,12 +139,17 @@ func (q *Queue) Remove(id uint64) (Item, bool) {
 	return n.Item, true
 }
 
-// Next takes out the first item that may go. allow is asked about the first item of each line only, oldest first within a class, and
-// decides for the whole line.
+// Next takes out the first item that may go. allow is asked about the first item of each line, oldest first within a class, and decides
+// for the whole line unless it says Pass.
 func (q *Queue) Next(allow func(Item) Verdict) (Item, bool) {
 	for c := range q.lines {
 		for _, n := range q.heads(Class(c)) {
-			switch allow(n.Item) {
+			verdict := allow(n.Item)
+			for verdict == Pass && n.next != nil {
+				n = n.next
+				verdict = allow(n.Item)
+			}
+			switch verdict {
 			case Go:
 				return q.Remove(n.ID)
 			case Hold:

@@ -82,6 +82,7 @@ var table = []Setting{
 	{Env: "ABORT_LOAD", Path: "engine.abort_load", Kind: List, Owner: Engine, check: checkPreload, Help: "Models whose load aborts the engine's process: model for its weights, model@version for one version; only for tests of restarts."},
 	{Env: "MOCK_ABORT_MARKER", Path: "engine.mock_abort_marker", Kind: String, Owner: Engine, Help: "Another name of ABORT_MARKER, which wins."},
 	{Env: "MOCK_FAIL_LOAD", Path: "engine.mock_fail_load", Kind: List, Owner: Engine, check: checkPreload, Help: "Models whose load fails in the mock, as if their files were broken: model, or model@version for one version; for tests of monitoring."},
+	{Env: "MOCK_LOAD_DELAY", Path: "engine.mock_load_delay", Kind: Duration, Default: "0s", Min: "0", Max: "1h", Owner: Engine, Help: "Time that the mock takes to load a base model, and again for a version of it."},
 	{Env: "MOCK_MEMORY_USED", Path: "engine.mock_memory_used", Kind: Float, Default: "0", Min: "0", Max: "1", Owner: Engine, Help: "Share of its device's memory that the mock says is in use; 0 says nothing. For tests of monitoring."},
 	{Env: "MOCK_TOKEN_DELAY", Path: "engine.mock_token_delay", Kind: Duration, Default: "0s", Min: "0", Max: "1m", Owner: Engine, Help: "Time that the mock takes for one decode step."},
 	{Env: "STEP_DELAY", Path: "engine.step_delay", Kind: Duration, Default: "0s", Min: "0", Max: "1m", Owner: Engine, Help: "Makes each decode step of a real model longer, for tests and benchmarks."},

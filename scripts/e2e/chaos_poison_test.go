@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -78,6 +79,38 @@ func TestPoisonIsFoundAndTheOthersFinish(t *testing.T) {
 	}
 	if again := s.scrape().sum("llm_engine_restarts_total"); again != crashes {
 		t.Errorf("asking again cost %v crashes", again-crashes)
+	}
+}
+
+// The poison's engine dies while another version loads, which takes longer than it takes to die: the load is not to blame.
+func TestPoisonBesideALoadIsFound(t *testing.T) {
+	t.Parallel()
+	s := newPoisonable(t, "ENGINE_MOCK=true", "MOCK_LOAD_DELAY=500ms")
+	ask := func(prompt, version string) *answer {
+		a, err := s.infer(t.Context(), question(prompt, version))
+		if err != nil {
+			t.Errorf("%s: %v", prompt, err)
+			return &answer{}
+		}
+		return a
+	}
+	if a := ask("first of all", "v1.0"); a.Status != 200 {
+		t.Fatalf("before anything is wrong: %d %s", a.Status, a.Body)
+	}
+	innocent := make(chan *answer, 1)
+	go func() { innocent <- ask("tell me more", "v1.1") }()
+	s.waitFor(10*time.Second, "a load under way", func() bool {
+		return strings.Contains(s.engine.log.String(), "msg=loading program=engine model=demo version=v1.1")
+	})
+	if a := ask(poison, "v1.0"); a.Status != 422 || a.Error.Type != "request_quarantined" {
+		t.Errorf("poison: %d %s", a.Status, a.Body)
+	}
+	if a := <-innocent; a.Status != 200 || a.Result != "tell me more" {
+		t.Errorf("innocent: %d %s", a.Status, a.Body)
+	}
+	p := s.waitIdle()
+	if failures := p.sum("model_load_failures_total"); failures != 0 {
+		t.Errorf("%v loads count as failed, none did", failures)
 	}
 }
 

@@ -98,9 +98,7 @@ var scenarios = []scenario{
 			return nil
 		},
 		fires: []string{"LLMRequestsQuarantined"}, may: []string{"LLMEngineDown"},
-		// Three deaths raise the first one; how many it takes to tell the culprit depends on who was near. The second one: an engine that
-		// dies within milliseconds after a load, before its word of it arrives, is taken to have died of the load.
-		free: []string{"LLMEngineRestarting", "ModelLoadingFailures"}},
+		free: []string{"LLMEngineRestarting"}}, // three deaths raise it; how many it takes to tell the culprit depends on who was near
 	{name: "-keys", load: steady,
 		fault: func(ctx context.Context, s *service) error {
 			s.load(ctx, load{clients: 2, pause: 300 * time.Millisecond, ask: func(n int) question {
