@@ -261,7 +261,7 @@ struct Stats {
 struct BaseStats {
   model         @0 :Text;
   freeSequences @1 :UInt32;
-  sequences     @2 :UInt32;
+  sequences     @2 :UInt32;  # free or not: the proxy's credit
   prefilling    @3 :UInt32;
   decoding      @4 :UInt32;
   waiting       @5 :UInt32;

