@@ -102,12 +102,23 @@ func run(t target, clients, requests int) (result, error) {
 	return r, failure
 }
 
-func ask(client *http.Client, t target, i int) (tokens, events int, err error) {
+func newRequest(t target, i int) (*http.Request, error) {
 	req, err := http.NewRequest(http.MethodPost, t.url, bytes.NewReader(t.body(i)))
+	if err == nil {
+		req.Header = t.header
+	}
+	return req, err
+}
+
+func isStream(resp *http.Response) bool {
+	return strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream")
+}
+
+func ask(client *http.Client, t target, i int) (tokens, events int, err error) {
+	req, err := newRequest(t, i)
 	if err != nil {
 		return 0, 0, err
 	}
-	req.Header = t.header
 	resp, err := client.Do(req)
 	if err != nil {
 		return 0, 0, err
@@ -117,7 +128,7 @@ func ask(client *http.Client, t target, i int) (tokens, events int, err error) {
 		body, _ := io.ReadAll(resp.Body)
 		return 0, 0, fmt.Errorf("%s: status %d: %s", t.name, resp.StatusCode, body)
 	}
-	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
+	if isStream(resp) {
 		lines := bufio.NewScanner(resp.Body)
 		lines.Buffer(nil, 1<<20)
 		for lines.Scan() {
@@ -136,7 +147,7 @@ func ask(client *http.Client, t target, i int) (tokens, events int, err error) {
 }
 
 func median(v []float64) float64 {
-	slices.Sort(v)
+	v = slices.Sorted(slices.Values(v))
 	if n := len(v); n%2 == 0 {
 		return (v[n/2-1] + v[n/2]) / 2
 	}

@@ -1,7 +1,8 @@
 // Command bench measures proxy, engine and memory of the built programs and prints the figures with what they were measured on. It asserts
 // nothing: it is for people who compare a change with what was before, in one run and alternating.
 //
-//	bench proxy   CPU per unary request and per streamed event, against the mock engine
+//	bench unary   CPU of the proxy per unary request, against the mock engine, beside a bare HTTP server
+//	bench stream  the same per streamed event
 //	bench engine  tokens per second at 1, 4, 16 and 32 streams, beside llama-server when LLAMA_SERVER names it
 //	bench memory  resident memory of the idle programs, and time from engine start to the first token
 package main
@@ -15,7 +16,11 @@ import (
 )
 
 func main() {
-	if err := bench(os.Args[1:]); err != nil {
+	run := func() error { return bench(os.Args[1:]) }
+	if told := os.Getenv(bareEnv); told != "" {
+		run = func() error { return serveBare(told, os.Args[1]) }
+	}
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -23,14 +28,14 @@ func main() {
 
 func bench(args []string) error {
 	if len(args) == 0 {
-		args = []string{"proxy", "memory", "engine"}
+		args = []string{"unary", "stream", "memory", "engine"}
 	}
 	fmt.Printf("machine: %s, %d CPUs, %s\n", cpuModel(), runtime.NumCPU(), runtime.Version())
-	parts := map[string]func() error{"proxy": benchProxy, "engine": benchEngine, "memory": benchMemory}
+	parts := map[string]func() error{"unary": unaryWithMock, "stream": streamWithMock, "engine": benchEngine, "memory": benchMemory}
 	for _, name := range args {
 		part, ok := parts[name]
 		if !ok {
-			return fmt.Errorf("no part %q; there are proxy, engine and memory", name)
+			return fmt.Errorf("no part %q; there are unary, stream, memory and engine", name)
 		}
 		fmt.Printf("\n== %s\n", name)
 		if err := part(); err != nil {
