@@ -23,7 +23,7 @@ func adminSocket(c *Config) string {
 	return filepath.Join(filepath.Dir(c.EngineSocket), "proxy-admin.sock")
 }
 
-// drain asks the running proxy to turn its readiness off and returns when that is done.
+// drain asks the running proxy to begin its drain and returns when its readiness is off.
 func drain(ctx context.Context, p program) error {
 	c, err := loadConfig(p.args, p.environ)
 	if err != nil {
@@ -100,7 +100,7 @@ func (a *admin) answer(conn net.Conn) {
 		return
 	case line == "drain\n":
 		a.drain()
-		_, _ = io.WriteString(conn, "draining: /readyz says 503, requests are still served\n")
+		_, _ = io.WriteString(conn, "draining: /readyz says 503; after DRAIN_DELAY new requests are refused\n")
 	default:
 		_, _ = io.WriteString(conn, "unknown command\n")
 	}

@@ -29,7 +29,7 @@ const usage = `tandem-proxy: HTTP front of the Tandem inference server
                                              check settings and keys, print where each value comes from
   tandem-proxy keys new NAME                 make an API key: the entry on stdout, the secret once on stderr
   tandem-proxy keys hash                     read a secret from stdin, print the sha256 for an entry
-  tandem-proxy drain [--setting=value …]     turn the readiness of the running proxy off (a pod's preStop hook)
+  tandem-proxy drain [--setting=value …]     begin the drain of the running proxy (a pod's preStop hook)
   tandem-proxy test-monitoring [--url=URL] [--key=KEY] [--model=NAME]
                                              drive every monitoring endpoint of a running server and check shape and numbers
   tandem-proxy top [--url=URL] [--once]      show the figures of a running server, anew each second

@@ -214,6 +214,41 @@ func TestReadinessGoesFirst(t *testing.T) {
 	await(t, "end of the drain", stopped, waitLimit)
 }
 
+// A pod's preStop hook begins the drain; the signal may come much later, when the engine has ended.
+func TestDrainBeginsBeforeShutdown(t *testing.T) {
+	desk := instant()
+	d := openDoor(t, desk, func(o *Options) { o.DrainDelay = time.Second })
+	d.Drain()
+	d.Drain()
+	if got := d.get("/readyz"); got.StatusCode != 503 {
+		t.Errorf("/readyz: %d", got.StatusCode)
+	}
+	checkReply(t, d.ask(question).body) // still served
+	eventually(t, "the desk takes nothing new", func() bool { return desk.Status().Draining })
+	if got := d.get("/livez"); got.StatusCode != 200 {
+		t.Errorf("/livez: %d", got.StatusCode)
+	}
+	began := time.Now()
+	d.shutdown()
+	if took := time.Since(began); took > 900*time.Millisecond {
+		t.Errorf("the delay passed before the signal, and yet the end took %s", took)
+	}
+}
+
+func TestDrainLeft(t *testing.T) {
+	for _, c := range []struct{ passed, timeout, want time.Duration }{
+		{0, 2 * time.Minute, 2 * time.Minute},
+		{time.Minute, 2 * time.Minute, time.Minute},
+		{5 * time.Minute, 2 * time.Minute, closingTime},
+		{time.Second, time.Millisecond, time.Millisecond},
+		{time.Second, 0, 0},
+	} {
+		if got := drainLeft(c.passed, c.timeout); got != c.want {
+			t.Errorf("%s of %s have passed: %s are left, want %s", c.passed, c.timeout, got, c.want)
+		}
+	}
+}
+
 func TestDrainBreaksOffWhatTakesTooLong(t *testing.T) {
 	desk, asked := answers()
 	d := openDoor(t, desk, func(o *Options) { o.DrainTimeout = 300 * time.Millisecond })

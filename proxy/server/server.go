@@ -88,8 +88,10 @@ type Server struct {
 	expire   sync.Once
 	open     atomic.Int64 // exchanges in hand
 
-	mu        sync.Mutex
-	listeners []*listener
+	mu         sync.Mutex
+	listeners  []*listener
+	drainBegan time.Time
+	refuse     *time.Timer // makes the desk take nothing new
 
 	pages sync.Pool // *bytes.Buffer
 }
@@ -202,12 +204,18 @@ func (s *Server) track(ln net.Listener) *listener {
 	return own
 }
 
-// Drain turns readiness off; everything else goes on as before.
+// Drain begins a drain: readiness goes off at once, and after DrainDelay nothing new is taken in. Answers in hand go on.
 func (s *Server) Drain() {
-	if !s.draining.Swap(true) {
-		s.o.Metrics.SetDraining(true)
-		s.log.Info("draining: /readyz says 503 from now on")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.drainBegan.IsZero() {
+		return
 	}
+	s.drainBegan = time.Now()
+	s.draining.Store(true)
+	s.o.Metrics.SetDraining(true)
+	s.log.Info("draining: /readyz says 503 from now on", "drain_delay", s.o.DrainDelay)
+	s.refuse = time.AfterFunc(s.o.DrainDelay, s.o.Desk.Drain)
 }
 
 // silentTime is how long a drain waits for connections on which the client hasn't said anything yet.
@@ -216,17 +224,20 @@ const silentTime = 500 * time.Millisecond
 // closingTime is what Shutdown keeps of its time for answers that it has to break off, so that they can say so.
 const closingTime = time.Second
 
-// Shutdown drains: readiness off, DrainDelay, no more connections, answers in hand finish within DrainTimeout or end with an error.
-// It returns when every connection is closed, at the latest a moment after ctx.
+// Shutdown drains and ends: readiness off, DrainDelay, no more connections, answers in hand finish within DrainTimeout or end with an
+// error. Time that passed since Drain counts. It returns when every connection is closed, at the latest a moment after ctx.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
-	sleep(ctx, s.o.DrainDelay)
+	s.mu.Lock()
+	refused, refuse := s.drainBegan.Add(s.o.DrainDelay), s.refuse
+	s.mu.Unlock()
+	sleep(ctx, time.Until(refused))
+	refuse.Stop()
 	s.o.Desk.Drain()
 
-	ctx, cancel := context.WithTimeout(ctx, s.o.DrainTimeout)
+	left := drainLeft(time.Since(refused), s.o.DrainTimeout)
+	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
-	deadline, _ := ctx.Deadline()
-	left := time.Until(deadline)
 	early := time.AfterFunc(left-min(closingTime, left/4), s.breakOff)
 	defer early.Stop()
 	silent := time.AfterFunc(silentTime, func() { s.abort(silentConn) })
@@ -241,6 +252,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.breakOff()
 	s.close()
 	return err
+}
+
+// drainLeft is what is left of a drain's time; always enough to say goodbye.
+func drainLeft(passed, timeout time.Duration) time.Duration {
+	return max(timeout-passed, min(closingTime, timeout))
 }
 
 func (s *Server) breakOff() {
