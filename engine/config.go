@@ -25,6 +25,7 @@ type Config struct {
 	TraceRatio     float64
 
 	Socket       string
+	DrainDelay   time.Duration
 	DrainTimeout time.Duration
 	StallTimeout time.Duration
 	PromptBytes  int
@@ -97,7 +98,8 @@ func (c *Config) readProcess(v *settings.Values) {
 	if err := c.LogLevel.UnmarshalText([]byte(v.String("LOG_LEVEL"))); err != nil {
 		c.LogLevel = slog.LevelInfo
 	}
-	c.Socket, c.DrainTimeout, c.StallTimeout = v.String("ENGINE_SOCKET"), v.Duration("DRAIN_TIMEOUT"), v.Duration("ENGINE_STALL_TIMEOUT")
+	c.Socket, c.StallTimeout = v.String("ENGINE_SOCKET"), v.Duration("ENGINE_STALL_TIMEOUT")
+	c.DrainDelay, c.DrainTimeout = v.Duration("DRAIN_DELAY"), v.Duration("DRAIN_TIMEOUT")
 	c.PromptBytes = int(v.Bytes("PROMPT_MAX"))
 }
 

@@ -138,7 +138,7 @@ func runSupervisor(c *Config, args, environ []string, log *slog.Logger) int {
 	defer signal.Stop(signals)
 	err = supervise.Run(supervise.Options{
 		Program: program, Args: append([]string{"serve"}, args...), Env: environ, Socket: c.Socket,
-		StallTimeout: c.StallTimeout, DrainTimeout: c.DrainTimeout, Signals: signals, Log: log,
+		StallTimeout: c.StallTimeout, DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout, Signals: signals, Log: log,
 	})
 	if errors.As(err, &supervise.UsageError{}) {
 		return codeUsage

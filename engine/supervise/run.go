@@ -26,6 +26,7 @@ type Options struct {
 	Socket  string   // names the heartbeat file
 
 	StallTimeout time.Duration    // a heartbeat older than this means hung; 30 s
+	DrainDelay   time.Duration    // between a signal and the engine's SIGTERM: until the proxy takes nothing new
 	DrainTimeout time.Duration    // after SIGTERM; then SIGKILL
 	Signals      <-chan os.Signal // SIGTERM and SIGINT to the supervisor
 	Log          *slog.Logger     // nil: nothing is logged
@@ -51,6 +52,7 @@ func (UsageError) Error() string { return "the engine refuses its settings" }
 const (
 	watchInterval = time.Second
 	drainSlack    = 5 * time.Second // for closing, after the drain
+	drainLag      = time.Second     // after DrainDelay, since the proxy, which waits as long, should be first
 )
 
 // supervisor is the state of Run; one goroutine.
@@ -183,17 +185,20 @@ func (s *supervisor) environment() []string {
 func (s *supervisor) attend(child *exec.Cmd, ended <-chan error, w *watch) (killed bool, err error) {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
-	var drainEnd <-chan time.Time
+	var drainEnd, pass <-chan time.Time
 	for {
 		select {
 		case <-ended: // how is in the process state
 			return killed, err
 		case <-s.o.Signals:
+			delay := s.delay()
 			if !s.stopping {
-				drainEnd = time.After(s.o.DrainTimeout + drainSlack)
+				drainEnd = time.After(delay + s.o.DrainTimeout + drainSlack)
 			}
 			s.stopping = true
-			s.o.Log.Info("ending the engine", "drain_timeout", s.o.DrainTimeout)
+			s.o.Log.Info("ending the engine", "delay", delay, "drain_timeout", s.o.DrainTimeout)
+			pass = time.After(delay)
+		case <-pass:
 			s.mark()
 			s.signal(child, syscall.SIGTERM)
 		case <-drainEnd:
@@ -208,6 +213,14 @@ func (s *supervisor) attend(child *exec.Cmd, ended <-chan error, w *watch) (kill
 			}
 		}
 	}
+}
+
+// delay is how long a signal is kept back: a second one is in a hurry.
+func (s *supervisor) delay() time.Duration {
+	if s.stopping || s.o.DrainDelay <= 0 {
+		return 0
+	}
+	return s.o.DrainDelay + drainLag
 }
 
 // mark tells the engine that none will follow it; without a mark a SIGTERM that came from elsewhere is the start of an upgrade.

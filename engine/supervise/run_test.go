@@ -194,6 +194,33 @@ func TestPassesOnTheSignal(t *testing.T) {
 	}
 }
 
+func TestKeepsTheSignalBackUntilTheProxyTakesNothingNew(t *testing.T) {
+	signals := make(chan os.Signal, 1)
+	began := time.Now()
+	lives, err := play(t, "serve", signals, func(o *Options) {
+		o.DrainDelay = 200 * time.Millisecond
+		signalWhenBeating(o, signals)
+	})
+	if err != nil || len(lives) != 1 {
+		t.Errorf("%+v, ended with %v", lives, err)
+	}
+	if took, want := time.Since(began), 200*time.Millisecond+drainLag; took < want {
+		t.Errorf("ended after %v, not to happen before %v", took, want)
+	}
+}
+
+func TestASecondSignalIsPassedOnAtOnce(t *testing.T) {
+	signals := make(chan os.Signal, 2)
+	lives, err := play(t, "serve", signals, func(o *Options) {
+		o.DrainDelay = time.Hour
+		signalWhenBeating(o, signals)
+		signalWhenBeating(o, signals)
+	})
+	if err != nil || len(lives) != 1 {
+		t.Errorf("%+v, ended with %v", lives, err)
+	}
+}
+
 func TestKillsAnEngineThatDoesNotEnd(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	lives, err := play(t, "stubborn", signals, func(o *Options) {

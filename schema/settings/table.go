@@ -25,7 +25,7 @@ var table = []Setting{
 	{Env: "STREAM_HEARTBEAT", Path: "server.stream_heartbeat", Kind: Duration, Default: "15s", Min: "100ms", Max: "10m", Owner: Proxy, Help: "A stream on which nothing flows gets a comment line this often."},
 	{Env: "TRUSTED_PROXIES", Path: "server.trusted_proxies", Kind: List, Owner: Proxy, check: checkNetwork, Help: "Addresses and networks whose X-Forwarded-For is believed."},
 	{Env: "CORS_ORIGINS", Path: "server.cors_origins", Kind: List, Owner: Proxy, check: checkOrigin, Help: "Origins whose pages may call the API from a browser; * for all. Empty: none."},
-	{Env: "DRAIN_DELAY", Path: "server.drain_delay", Kind: Duration, Default: "0s", Min: "0", Max: "10m", Owner: Proxy, Help: "After SIGTERM, how long requests are still taken while /readyz is already 503, so that load balancers notice. 5s in a pod."},
+	{Env: "DRAIN_DELAY", Path: "server.drain_delay", Kind: Duration, Default: "0s", Min: "0", Max: "10m", Owner: Both, Help: "After SIGTERM or tandem-proxy drain, how long requests are still taken while /readyz is already 503, so that load balancers notice; a supervisor keeps its engine a second longer. 5s in a pod."},
 	{Env: "DRAIN_TIMEOUT", Path: "server.drain_timeout", Kind: Duration, Default: "120s", Min: "0", Max: "1h", Owner: Both, Help: "How long requests in flight may take to end after that."},
 
 	{Env: "PROMETHEUS_ENABLED", Path: "monitoring.prometheus_enabled", Kind: Bool, Default: "true", Owner: Proxy, Help: "Serve the metrics page; false gives 404 there."},
