@@ -30,6 +30,8 @@ const usage = `tandem-proxy: HTTP front of the Tandem inference server
   tandem-proxy keys new NAME                 make an API key: the entry on stdout, the secret once on stderr
   tandem-proxy keys hash                     read a secret from stdin, print the sha256 for an entry
   tandem-proxy drain [--setting=value …]     begin the drain of the running proxy (a pod's preStop hook)
+  tandem-proxy healthcheck [--setting=value …]
+                                             ask the running proxy whether it serves; exit status 0 when it does
   tandem-proxy test-monitoring [--url=URL] [--key=KEY] [--model=NAME]
                                              drive every monitoring endpoint of a running server and check shape and numbers
   tandem-proxy top [--url=URL] [--once]      show the figures of a running server, anew each second
@@ -53,6 +55,7 @@ var commands = map[string]func(context.Context, program) error{
 	"check-config":    checkConfig,
 	"keys":            keys,
 	"drain":           drain,
+	"healthcheck":     healthcheck,
 	"test-monitoring": testMonitoring,
 	"selftest":        testMonitoring,
 	"top":             top,

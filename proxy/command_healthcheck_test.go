@@ -1,0 +1,122 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// settingsOf are what a container's health check finds in its environment: those of the proxy, with the port that it got.
+func settingsOf(t *testing.T, r *running, more ...string) []string {
+	t.Helper()
+	u, err := url.Parse(r.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append([]string{"HOST=0.0.0.0", "PORT=" + u.Port(), "API_KEYS=demo:demo-key"}, more...)
+}
+
+func TestHealthcheck(t *testing.T) {
+	r := startProxy(t, "API_KEYS=demo:demo-key")
+	environ := settingsOf(t, r)
+	if out, _, err := command(t, "", environ, "healthcheck"); err != nil || out != "ok\n" {
+		t.Errorf("of a proxy that waits for its engine: %q, %v", out, err)
+	}
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if out, _, err := command(t, "", environ, "healthcheck"); err == nil {
+		t.Errorf("a proxy that has ended is healthy: %q", out)
+	}
+}
+
+func TestHealthcheckReadsTheConfigurationFile(t *testing.T) {
+	r := startProxy(t, "API_KEYS=demo:demo-key")
+	_, port, _ := strings.Cut(strings.TrimPrefix(r.url, "http://"), ":")
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte("server: {port: "+port+"}\nsecurity: {auth_disabled: true}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, _, err := command(t, "", []string{"CONFIG_FILE=" + file}, "healthcheck"); err != nil {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+func TestHealthcheckThroughTLS(t *testing.T) {
+	cert, key := writeCertificate(t)
+	tls := []string{"TLS_CERT_FILE=" + cert, "TLS_KEY_FILE=" + key}
+	r := startProxy(t, append(tls, "API_KEYS=demo:demo-key")...)
+	if out, _, err := command(t, "", settingsOf(t, r, tls...), "healthcheck"); err != nil {
+		t.Errorf("with TLS: %q, %v", out, err)
+	}
+	if out, _, err := command(t, "", settingsOf(t, r), "healthcheck"); err == nil {
+		t.Errorf("without TLS the server is healthy: %q", out)
+	}
+}
+
+func TestHealthcheckNeedsTheRightAnswer(t *testing.T) {
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	_, port, err := net.SplitHostPort(other.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := command(t, "", []string{"AUTH_DISABLED=true", "PORT=" + port}, "healthcheck"); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("another server on the port: %v", err)
+	}
+	if _, _, err := command(t, "", []string{"AUTH_DISABLED=true", "PORT=0"}, "healthcheck"); err == nil || !strings.Contains(err.Error(), "PORT=0") {
+		t.Errorf("with an unknown port: %v", err)
+	}
+}
+
+func TestOwnURL(t *testing.T) {
+	for host, want := range map[string]string{
+		"0.0.0.0": "http://127.0.0.1:8000", "::": "http://[::1]:8000", "::1": "http://[::1]:8000", "10.0.0.7": "http://10.0.0.7:8000", "db.local": "http://db.local:8000",
+	} {
+		if got := ownURL(&Config{Host: host, Port: 8000}); got != want {
+			t.Errorf("HOST=%s is asked at %s, want %s", host, got, want)
+		}
+	}
+	if got := ownURL(&Config{Host: "0.0.0.0", Port: 8443, TLSCert: "cert.pem"}); got != "https://127.0.0.1:8443" {
+		t.Errorf("with TLS: %s", got)
+	}
+}
+
+// writeCertificate makes a certificate for a name that isn't the loopback's.
+func writeCertificate(t *testing.T) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"inference.example"}}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	files := map[string][]byte{"CERTIFICATE": cert, "PRIVATE KEY": private}
+	for kind, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, kind), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: content}), 0o600); err != nil {
+			t.Fatal(fmt.Errorf("write %s: %w", kind, err))
+		}
+	}
+	return filepath.Join(dir, "CERTIFICATE"), filepath.Join(dir, "PRIVATE KEY")
+}
