@@ -79,6 +79,8 @@ type service struct {
 	live    *metrics.Live
 	desk    *flight.Desk
 	link    *link.Listener
+	limits  server.Limiter
+	store   *limit.Shared // nil without a store of the rate limits
 	http    *server.Server
 	public  net.Listener
 	scrapes net.Listener // nil without METRICS_ADDR
@@ -104,6 +106,9 @@ func assemble(ctx context.Context, c *Config, keys *auth.Keys, log *slog.Logger)
 	if s.link, err = link.Listen(s.linkOptions()); err != nil {
 		return nil, err
 	}
+	if err = s.openLimits(ctx); err != nil {
+		return nil, err
+	}
 	if s.http, err = server.New(s.serverOptions()); err != nil {
 		return nil, err
 	}
@@ -119,6 +124,26 @@ func assemble(ctx context.Context, c *Config, keys *auth.Keys, log *slog.Logger)
 		return nil, err
 	}
 	return s, nil
+}
+
+// openLimits connects to the store of the rate limits, where there is one.
+func (s *service) openLimits(ctx context.Context) (err error) {
+	local := limit.New(trackedIDs, time.Now())
+	s.limits = local
+	if s.c.StoreURL == "" {
+		return nil
+	}
+	s.store, err = limit.OpenShared(ctx, local, limit.SharedOptions{
+		URL: s.c.StoreURL, Timeout: s.c.StoreTimeout, Up: s.metrics.SetRateLimitStoreUp, Log: s.log,
+	})
+	s.limits = s.store
+	return err
+}
+
+func (s *service) closeLimits() {
+	if s.store != nil {
+		s.store.Close()
+	}
 }
 
 // flushTimeout is for the last spans, after everything else has ended.
@@ -156,6 +181,7 @@ func (s *service) abandon() {
 	if s.link != nil {
 		s.link.Close()
 	}
+	s.closeLimits()
 	s.closeSpans()
 }
 
@@ -191,6 +217,7 @@ func (s *service) run(ctx context.Context) error {
 	stop()
 	s.link.Close()
 	running.Wait()
+	s.closeLimits()
 	s.closeSpans()
 	if err == nil {
 		s.log.Info("stopped")
@@ -249,7 +276,7 @@ func (s *service) serverOptions() server.Options {
 	}
 	return server.Options{
 		Desk: s.desk, Metrics: s.metrics, Live: s.live, NoPage: !c.PageEnabled, Keys: s.keys, Log: s.log, Domains: api.NewDomains(c.Domains, bound...),
-		Limits: limit.New(trackedIDs, time.Now()), DefaultLimit: c.RateLimit, RateLimitDraft: c.IETFHeaders,
+		Limits: s.limits, DefaultLimit: c.RateLimit, RateLimitDraft: c.IETFHeaders,
 		KeyHeader: c.APIKeyHeader, MetricsPath: c.MetricsPath, Prometheus: c.PrometheusEnabled, MetricsElsewhere: c.MetricsAddr != "",
 		Request:      api.Limits{PromptBytes: c.PromptBytes},
 		MaxBodyBytes: c.MaxBodyBytes, MaxHeaderBytes: c.MaxHeaderBytes, MaxConnections: c.MaxConnections,

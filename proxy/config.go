@@ -69,6 +69,8 @@ type Config struct {
 	AuthDisabled bool
 	RateLimit    limit.Rate
 	IETFHeaders  bool
+	StoreURL     string // of the rate limits, with its password; empty: none
+	StoreTimeout time.Duration
 
 	QueueCapacity   int
 	QueueMaxBytes   int64
@@ -119,6 +121,7 @@ func (c *Config) readServer(v *settings.Values) {
 	c.APIKeys, c.AuthDisabled = v.List("API_KEYS"), v.Bool("AUTH_DISABLED")
 	rate := v.Rate("RATE_LIMIT")
 	c.RateLimit, c.IETFHeaders = limit.Rate{Requests: rate.Count, Unit: rate.Per}, v.Bool("RATE_LIMIT_IETF_HEADERS")
+	c.StoreURL, c.StoreTimeout = v.String("RATE_LIMIT_STORE"), v.Duration("RATE_LIMIT_STORE_TIMEOUT")
 }
 
 func (c *Config) readMonitoring(v *settings.Values) {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks who may import whom: first-party imports by the table below, and which packages may know fasthttp, Cap'n Proto and C.
+# Checks who may import whom: first-party imports by the table below, and which packages may know fasthttp, Cap'n Proto, Redis and C.
 # What isn't named is not allowed. Test files are held to the same table, but may use any leaf that is allowed to their package.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -55,6 +55,8 @@ for tags in "" llama; do
           [[ $pkg == proxy || $pkg == proxy/server ]] || say "$pkg must not know fasthttp" ;;
         capnproto.org/*)
           [[ $pkg == schema || $pkg == schema/wire || $pkg == proxy/link || $pkg == engine/link ]] || say "$pkg must not know Cap'n Proto" ;;
+        github.com/redis/*)
+          [[ $pkg == proxy/limit ]] || say "$pkg must not know Redis" ;;
         C) [[ $pkg == engine/llama ]] || say "$pkg must not use cgo" ;;
       esac
     done

@@ -33,37 +33,6 @@ func TestParse(t *testing.T) {
 
 var start = time.Unix(1_700_000_000, 0)
 
-func TestDecisions(t *testing.T) {
-	rate := Rate{5, time.Minute} // one comes back each 12 s
-	l := New(10, start)
-	for _, c := range []struct {
-		at        time.Duration
-		allowed   bool
-		remaining int
-		reset     time.Duration
-		retry     time.Duration
-	}{
-		{0, true, 4, 12 * time.Second, 0},
-		{0, true, 3, 24 * time.Second, 0},
-		{0, true, 2, 36 * time.Second, 0},
-		{0, true, 1, 48 * time.Second, 0},
-		{0, true, 0, 60 * time.Second, 0},
-		{0, false, 0, 60 * time.Second, 12 * time.Second},
-		{11999 * time.Millisecond, false, 0, 48001 * time.Millisecond, time.Millisecond}, // a refused request costs nothing
-		{12 * time.Second, true, 0, 60 * time.Second, 0},
-		{12 * time.Second, false, 0, 60 * time.Second, 12 * time.Second},
-		{36 * time.Second, true, 1, 48 * time.Second, 0},
-		{35 * time.Second, false, 0, 49 * time.Second, time.Second}, // a caller that read the clock a little earlier
-		{time.Hour, true, 4, 12 * time.Second, 0},                   // never more than the burst
-	} {
-		got := l.Allow("key", rate, start.Add(c.at))
-		want := Decision{c.allowed, rate, c.remaining, c.reset, c.retry}
-		if got != want {
-			t.Errorf("at %v: got %+v, want %+v", c.at, got, want)
-		}
-	}
-}
-
 // Requests whose callers read the clock earlier than others did give nothing back.
 func TestSkewedClocks(t *testing.T) {
 	l, rate := New(10, start), Rate{100, time.Second}

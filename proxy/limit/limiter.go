@@ -14,7 +14,7 @@ const (
 	clockSkew  = time.Second            // callers that read the clock a little before others don't give time back
 )
 
-// Limiter counts requests by id. A bucket is one number: the time at which it will be full again (GCRA). Since ids outlive a reload
+// Limiter counts requests by id, for this process. A bucket is one number: the time at which it will be full again (GCRA). Since ids outlive a reload
 // of the key file, so do the counts; a new rate for an id applies to what the old one left.
 type Limiter struct {
 	start  time.Time // times are kept as nanoseconds since, so that a change of the wall clock moves nothing
@@ -41,6 +41,16 @@ type Decision struct {
 	Remaining  int           // requests that would pass now
 	ResetAfter time.Duration // until the whole burst is there again
 	RetryAfter time.Duration // until one request would pass; 0 when Allowed
+	Shared     bool          // counted in the store as well
+}
+
+// decision says what a bucket of the rate means for a request, by the time that the bucket needs to be full again.
+func (r Rate) decision(allowed bool, needs time.Duration) Decision {
+	interval, burst := r.interval(), r.burst()
+	if !allowed {
+		return Decision{Rate: r, ResetAfter: needs, RetryAfter: needs + interval - burst}
+	}
+	return Decision{Allowed: true, Rate: r, Remaining: int(max(burst-needs, 0) / interval), ResetAfter: needs}
 }
 
 // New makes a limiter that tracks about maxIDs ids. When it is full, ids whose burst is whole again are forgotten, which changes no
@@ -122,8 +132,7 @@ func (s *shard) sweep(at int64) {
 
 // take decides at a time. Of any number of calls at one time on a full bucket, exactly rate.Requests are allowed.
 func (b *bucket) take(rate Rate, at int64) Decision {
-	interval := int64(rate.interval())
-	burst := interval * int64(rate.Requests)
+	interval, burst := int64(rate.interval()), int64(rate.burst())
 	for {
 		old := b.fullAt.Load()
 		from := max(old, at)
@@ -133,10 +142,10 @@ func (b *bucket) take(rate Rate, at int64) Decision {
 		}
 		next := from + interval
 		if next-at > burst {
-			return Decision{Rate: rate, Remaining: 0, ResetAfter: time.Duration(from - at), RetryAfter: time.Duration(next - at - burst)}
+			return rate.decision(false, time.Duration(from-at))
 		}
 		if b.fullAt.CompareAndSwap(old, next) {
-			return Decision{Allowed: true, Rate: rate, Remaining: int((burst - (next - at)) / interval), ResetAfter: time.Duration(next - at)}
+			return rate.decision(true, time.Duration(next-at))
 		}
 	}
 }

@@ -1,6 +1,8 @@
 // Package limit says how many requests a key or an address may send: a rate such as 5/minute, the buckets that count by it, the
-// headers that tell a client, and the address that a client without a key is counted by. The caller passes the time, so nothing here
-// reads a clock, sleeps or starts a goroutine. It knows no HTTP library and counts for this process alone.
+// headers that tell a client, and the address that a client without a key is counted by. It knows no HTTP library.
+//
+// Limiter counts for this process alone. Its callers pass the time: it reads no clock, never sleeps and starts no goroutine. Shared counts
+// in a Redis or Valkey server beside it, for all processes that use that server, by the server's clock.
 package limit
 
 import (
@@ -67,3 +69,6 @@ func (r Rate) String() string {
 
 // interval is the time in which one request comes back, at least a nanosecond.
 func (r Rate) interval() time.Duration { return max(r.Unit/time.Duration(r.Requests), 1) }
+
+// burst is the time in which an empty bucket fills.
+func (r Rate) burst() time.Duration { return r.interval() * time.Duration(r.Requests) }

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Refund takes back one request of id that Allow let pass and that was then refused for a reason of ours. The decision says how things
-// stand now. An id that was forgotten meanwhile, or is counted with others for want of room, gets nothing.
-func (l *Limiter) Refund(id string, rate Rate, now time.Time) Decision {
-	if rate.Off() {
+// Refund takes back one request of id that Allow let pass with d and that was then refused for a reason of ours. The new decision says
+// how things stand now. An id that was forgotten meanwhile, or is counted with others for want of room, gets nothing.
+func (l *Limiter) Refund(id string, d Decision, now time.Time) Decision {
+	if d.Rate.Off() {
 		return Decision{Allowed: true}
 	}
 	at := int64(now.Sub(l.start))
@@ -17,15 +17,14 @@ func (l *Limiter) Refund(id string, rate Rate, now time.Time) Decision {
 	defer s.mu.RUnlock()
 	b, ok := s.buckets[id]
 	if !ok {
-		return Decision{Allowed: true, Rate: rate, Remaining: rate.Requests}
+		return d.Rate.decision(true, 0)
 	}
-	return b.giveBack(rate, at)
+	return b.giveBack(d.Rate, at)
 }
 
 // giveBack never makes a bucket fuller than full.
 func (b *bucket) giveBack(rate Rate, at int64) Decision {
 	interval := int64(rate.interval())
-	burst := interval * int64(rate.Requests)
 	for {
 		old := b.fullAt.Load()
 		next := max(old-interval, at)
@@ -33,8 +32,7 @@ func (b *bucket) giveBack(rate Rate, at int64) Decision {
 			next = old
 		}
 		if b.fullAt.CompareAndSwap(old, next) {
-			taken := max(next-at, 0)
-			return Decision{Allowed: true, Rate: rate, Remaining: int(max(burst-taken, 0) / interval), ResetAfter: time.Duration(taken)}
+			return rate.decision(true, time.Duration(max(next-at, 0)))
 		}
 	}
 }

@@ -12,10 +12,17 @@ import (
 	"tandem/proxy/limit"
 )
 
-// charge is what a request was counted under.
+// Limiter counts requests by id. It is called by every request, and must not hold one up.
+type Limiter interface {
+	Allow(id string, rate limit.Rate, now time.Time) limit.Decision
+	Refund(id string, d limit.Decision, now time.Time) limit.Decision // of what Allow let pass with d
+	Len() int                                                         // ids that are tracked
+}
+
+// charge is what a request was counted under, and how.
 type charge struct {
-	id   string
-	rate limit.Rate
+	id       string
+	decision limit.Decision
 }
 
 // charge counts the request against the limit of its key, or of its address where keys are off. The headers it sets stay on whatever
@@ -31,7 +38,7 @@ func (s *Server) charge(x *exchange, who caller) *api.Error {
 	if !d.Allowed {
 		return api.RateLimited(rate.String(), d.RetryAfter)
 	}
-	x.charged = charge{id, rate}
+	x.charged = charge{id, d}
 	return nil
 }
 
@@ -40,7 +47,7 @@ func (x *exchange) refund() {
 	if x.charged.id == "" {
 		return
 	}
-	x.limitHeaders(x.s.o.Limits.Refund(x.charged.id, x.charged.rate, time.Now()))
+	x.limitHeaders(x.s.o.Limits.Refund(x.charged.id, x.charged.decision, time.Now()))
 	x.charged = charge{}
 }
 

@@ -28,11 +28,11 @@ import (
 type Options struct {
 	Desk    flight.Server
 	Metrics *metrics.Metrics
-	Live    *metrics.Live  // recent figures for /status/live; its owner runs it
-	Keys    *auth.Keys     // nil: no key is asked for (AUTH_DISABLED)
-	Limits  *limit.Limiter // nil: no rate limit
-	Domains *api.Domains   // nil: general and other only
-	Log     *slog.Logger   // nil: slog.Default()
+	Live    *metrics.Live // recent figures for /status/live; its owner runs it
+	Keys    *auth.Keys    // nil: no key is asked for (AUTH_DISABLED)
+	Limits  Limiter       // nil: no rate limit
+	Domains *api.Domains  // nil: general and other only
+	Log     *slog.Logger  // nil: slog.Default()
 
 	DefaultLimit limit.Rate // of keys without one of their own and of clients without a key
 	KeyHeader    string     // X-API-Key

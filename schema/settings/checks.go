@@ -110,6 +110,41 @@ func checkCollector(v string) error {
 	return nil
 }
 
+// checkStore says nothing of what it found in the address, which may hold a password.
+func checkStore(v string) error {
+	u, err := url.Parse(v)
+	if err != nil {
+		return errors.New("must be a URL such as redis://user:password@host:6379/0; write special characters of the password as %40 and the like")
+	}
+	query := u.Query()
+	number := query.Get("db")
+	query.Del("db")
+	switch u.Scheme {
+	case "redis", "rediss", "valkey", "valkeys":
+		if u.Hostname() == "" {
+			return errors.New("must name a host, as in redis://host:6379/0")
+		}
+		if number == "" {
+			number = strings.TrimPrefix(u.Path, "/")
+		} else if u.Path != "" {
+			return errors.New("must name the database once, as in redis://host:6379/0")
+		}
+	case "unix":
+		if u.Host != "" || len(u.Path) < 2 {
+			return errors.New("must name a socket, as in unix:///run/redis.sock")
+		}
+	default:
+		return errors.New("must begin with redis://, rediss://, valkey://, valkeys:// or unix://")
+	}
+	if n, err := strconv.Atoi(number); (number != "" || u.Path == "/") && (err != nil || n < 0) {
+		return errors.New("must name the database by its number, as in redis://host:6379/0")
+	}
+	if len(query) > 0 || u.Fragment != "" {
+		return errors.New("must be the address of one server, without options (only ?db= is known)")
+	}
+	return nil
+}
+
 func checkUID(v string) error {
 	if _, err := strconv.ParseUint(v, 10, 32); err != nil {
 		return errors.New("must be a numeric user id")

@@ -294,6 +294,23 @@ func TestSecretsAreNotShown(t *testing.T) {
 	}
 }
 
+func TestStoresOfRateLimits(t *testing.T) {
+	for _, url := range []string{"redis://host", "redis://host:6379", "redis://user:password@host:6379/0", "rediss://:p%40ss@host:6380/12", "valkey://[::1]:6379", "valkeys://host",
+		"redis://host:6379?db=3", "unix:///run/redis.sock", "unix://user:password@/run/redis.sock?db=2"} {
+		if _, err := load(Proxy, "", nil, "RATE_LIMIT_STORE="+url); err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	for _, url := range []string{"host:6379", "http://host", "redis://", "redis://:s3cret@", "redis://host/", "redis://host/zero", "redis://host/-1", "redis://host/0/1", "redis://host/1?db=2",
+		"redis://host?addr=other:6379", "redis://host?master_set=main", "rediss://host?skip_verify=true", "redis://me:s3cret#x@host", "redis://me:s3c/ret@host", "redis://me:s3cret@host:port",
+		"unix://", "unix:///", "unix://s3cret/redis.sock", "unix:///run/redis.sock?db=x"} {
+		_, err := load(Proxy, "", nil, "RATE_LIMIT_STORE="+url)
+		if err == nil || !strings.Contains(err.Error(), "RATE_LIMIT_STORE") || strings.Contains(err.Error(), "s3c") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
+
 func FuzzFile(f *testing.F) {
 	for _, seed := range []string{"server:\n  port: 1\n", "a: &a [*a]\n", "---\n---\n", "server: {host: x, port: 0x10}\n", "? [a]\n: b\n", "%YAML 9\n", "server:\n  <<: {}\n", "\x00"} {
 		f.Add(seed)

@@ -55,7 +55,9 @@ var table = []Setting{
 	{Env: "API_KEYS_FILE", Path: "security.api_keys_file", Kind: String, Owner: Proxy, Help: "File of API keys (YAML, SHA-256 only), read again when it changes. Make entries with: tandem-proxy keys new NAME."},
 	{Env: "API_KEYS", Kind: List, Owner: Proxy, Secret: true, Help: "API keys as name:secret,… in plain, for tests."},
 	{Env: "AUTH_DISABLED", Path: "security.auth_disabled", Kind: Bool, Default: "false", Owner: Proxy, Help: "Serve without API keys. Without it, no keys means that the proxy refuses to start."},
-	{Env: "RATE_LIMIT", Path: "security.rate_limit", Kind: Rate, Default: "5/minute", Owner: Proxy, Help: "Inference requests of one API key (of one address without keys), per second, minute, hour or day; off disables. The burst is N. Each proxy counts by itself."},
+	{Env: "RATE_LIMIT", Path: "security.rate_limit", Kind: Rate, Default: "5/minute", Owner: Proxy, Help: "Inference requests of one API key (of one address without keys), per second, minute, hour or day; off disables. The burst is N. Each proxy counts by itself unless RATE_LIMIT_STORE is set."},
+	{Env: "RATE_LIMIT_STORE", Path: "security.rate_limit_store", Kind: String, Owner: Proxy, Secret: true, check: checkStore, Help: "Redis or Valkey server in which all proxies count together, as redis://user:password@host:6379/0 (rediss:// for TLS, unix:///path/to/socket?db=0). While it is away each proxy counts by itself."},
+	{Env: "RATE_LIMIT_STORE_TIMEOUT", Path: "security.rate_limit_store_timeout", Kind: Duration, Default: "100ms", Min: "1ms", Max: "10s", Owner: Proxy, Help: "How long a request may wait for the store; then this proxy counts by itself until the store answers again."},
 	{Env: "RATE_LIMIT_IETF_HEADERS", Path: "security.rate_limit_ietf_headers", Kind: Bool, Default: "false", Owner: Proxy, Help: "Also send RateLimit and RateLimit-Policy, as in the IETF draft."},
 
 	{Env: "QUEUE_CAPACITY", Path: "queue.capacity", Kind: Int, Default: "256", Min: "0", Max: "1000000", Owner: Proxy, Help: "Requests that may wait; further ones get 503 with Retry-After."},
