@@ -41,7 +41,7 @@ test-monitoring: ## drive every monitoring endpoint of a running server and chec
 
 .PHONY: test
 test: ## unit and end-to-end tests with the real demo model, race detector on
-	@$(NATIVE) && $(GO) test -race -shuffle=on ./... \
+	@$(NATIVE) && REDIS_SERVER="$$(scripts/redis.sh)" && export REDIS_SERVER && $(GO) test -race -shuffle=on ./... \
 	  && $(GO) build -o $(BIN)/promtool -modfile=scripts/tools/go.mod github.com/prometheus/prometheus/cmd/promtool \
 	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool scripts/check-rules.sh \
 	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool $(GO) test -race -shuffle=on -tags llama ./engine/... ./scripts/e2e/...
