@@ -115,7 +115,7 @@ var (
 )
 
 // environment are names in capitals that are no settings of ours.
-var environment = []string{"SIGTERM", "SIGKILL", "SIGSEGV", "SIGABRT", "SIGINT", "OMP_WAIT_POLICY", "GOMEMLIMIT", "PROMETHEUS_URL", "ALERTS"}
+var environment = []string{"SIGTERM", "SIGKILL", "SIGSEGV", "SIGABRT", "SIGINT", "OMP_WAIT_POLICY", "GOMEMLIMIT", "PROMETHEUS_URL", "ALERTS", "SSL_CERT_FILE"}
 
 // pageQueries are the queries of a page, one a line.
 func pageQueries(text string) []string {
