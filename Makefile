@@ -58,6 +58,10 @@ chaos: ## kill, stop and drain engines under load: 1,000 requests, 100 kills (ab
 test-prometheus: ## a real Prometheus scrapes a server in which faults are injected
 	@scripts/test-prometheus.sh
 
+.PHONY: test-page
+test-page: ## the live page in headless Chromium, with screenshots in out/page (needs Node)
+	@scripts/test-page.sh
+
 .PHONY: ui
 ui: ## bundle the live page (needs Node); build the proxy with -tags ui to embed it
 	@scripts/build-ui.sh

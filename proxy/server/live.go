@@ -126,7 +126,7 @@ func targets(f *metrics.Figures, waiting bool) []Target {
 		{Name: "success", Title: "Success", Unit: "ratio", Value: f.SuccessRatio, Target: 0.99, Above: true},
 		{Name: "errors", Title: "Errors", Unit: "ratio", Value: f.ErrorRatio, Target: 0.01},
 		{Name: "memory", Title: "Memory", Unit: "ratio", Value: f.MemoryRatio, Target: 0.8},
-		{Name: "cache_hits", Title: "Model cache hits", Unit: "ratio", Value: f.CacheHitRatio, Target: 0.9, Above: true},
+		{Name: "cache_hits", Title: "Cache hits", Unit: "ratio", Value: f.CacheHitRatio, Target: 0.9, Above: true},
 	}
 	for i := range list {
 		list[i].State = list[i].judge(waiting)

@@ -10,7 +10,7 @@ const states = { met: "met", missed: "missed", idle: "not judged" };
 
 function tile(t: Target) {
   const value = make("span", "value"), state = make("span", "state");
-  const target = make("span", "target", `target ${t.above ? "over" : "under"} ${write(t.target, t.unit)} · `, state);
+  const target = make("span", "target", make("span", "visually-hidden", "target "), `${t.above ? ">" : "<"} ${write(t.target, t.unit)} `, state);
   const box = make("li", "tile", make("span", "name", t.title), value, target);
   find("tiles").append(box);
   const made = { box, value, state };
@@ -48,13 +48,17 @@ function showModels(live: Live): void {
   const rows = live.loaded_models.map((m) => {
     const size = memory.get(`${m.base_model}@${m.version}`);
     const state = (m.loading ? "loading" : "loaded") + (m.default ? ", default" : "");
+    memory.delete(`${m.base_model}@${m.version}`);
     return [m.base_model, m.version, state, size ? bytes(size) : "–"];
   });
+  for (const [name, size] of memory) { // what versions share counts under a version that isn't loaded for itself
+    if (size > 0 && rows.some(([model]) => `${model}@base` === name)) rows.push([name.slice(0, -"@base".length), "all", "shared weights", bytes(size)]);
+  }
   const place = find("models"), text = JSON.stringify(rows);
   if (place.dataset.shown === text) return;
   place.dataset.shown = text;
   if (rows.length === 0) {
-    const empty = make("td", "", "none yet");
+    const empty = make("td", "", "none");
     empty.colSpan = 4;
     place.replaceChildren(make("tr", "", empty));
     return;

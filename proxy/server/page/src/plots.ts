@@ -121,14 +121,14 @@ class Plot {
   private options(): uPlot.Options {
     const axis: uPlot.Axis = { stroke: () => colour("--muted"), grid: { stroke: () => colour("--grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
     return {
-      width: this.width(), height, legend: { show: false }, padding: [8, 6, 0, 0],
+      width: this.width(), height, legend: { show: false }, padding: [8, 24, 0, 0],
       cursor: { drag: { x: false, y: false }, points: { size: 7 } },
       scales: {
-        x: { time: true, range: (_u, _min, max) => [(max ?? 0) - historySeconds, max ?? 1] },
+        x: { time: true, range: (_u, min, max) => span(min, max) },
         y: { range: (_u, _min, max) => [0, this.spec.top ?? this.ceiling(max ?? 0)] },
       },
       axes: [
-        { ...axis, size: 26, space: 70, values: (_u, splits) => splits.map((t) => new Date(t * 1e3).toLocaleTimeString([], { hour12: false, hour: "2-digit", minute: "2-digit" })), incrs: [60, 120] },
+        { ...axis, size: 26, space: 70, values: (_u, splits, _axis, _space, step) => splits.map((t) => clock(t, step < 60)), incrs: [10, 20, 30, 60, 120] },
         { ...axis, size: 58, space: 34, values: (_u, splits) => splits.map((v) => write(v, this.spec.unit)), ...(this.spec.unit === "count" ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] } : {}) },
       ],
       series: [{}, ...this.spec.series.map((s, i) => this.line(s, i))],
@@ -147,23 +147,27 @@ class Plot {
   private ceiling(max: number): number {
     const least = { seconds: 0.001, ratio: 0.02, per_second: 1, count: 4 }[this.spec.unit];
     const limit = this.spec.limit ?? 0;
-    return Math.max(least, max * 1.12, limit <= max * 2.5 ? limit * 1.12 : 0);
+    return Math.max(least, max * 1.12, limit <= max * 2.5 ? limit * 1.25 : 0);
   }
 
   private drawLimit(u: uPlot): void {
     if (this.spec.limit === undefined) return;
     const y = u.valToPos(this.spec.limit, "y", true);
     if (y < u.bbox.top || y > u.bbox.top + u.bbox.height) return;
-    const c = u.ctx;
+    const c = u.ctx, pixel = devicePixelRatio;
     c.save();
     c.strokeStyle = c.fillStyle = colour("--bad");
-    c.setLineDash([4, 4]);
+    c.setLineDash([4 * pixel, 4 * pixel]);
+    c.lineWidth = pixel;
     c.beginPath();
     c.moveTo(u.bbox.left, y);
     c.lineTo(u.bbox.left + u.bbox.width, y);
     c.stroke();
+    const above = y - u.bbox.top > 16 * pixel;
+    c.font = `${11 * pixel}px system-ui, sans-serif`;
     c.textAlign = "left";
-    c.fillText(`target ${write(this.spec.limit, this.spec.unit)}`, u.bbox.left + 6, y - 4 * devicePixelRatio);
+    c.textBaseline = above ? "bottom" : "top";
+    c.fillText(`target ${write(this.spec.limit, this.spec.unit)}`, u.bbox.left + 4 * pixel, y + (above ? -3 : 4) * pixel);
     c.restore();
   }
 
@@ -182,6 +186,12 @@ function scope(text: string): HTMLTableCellElement {
 
 function colour(name: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+/** The time shown: what there is, at least a minute and at most the history. */
+function span(first: number | null, last: number | null): [number, number] {
+  const end = last ?? 1;
+  return [Math.max(end - historySeconds, Math.min(first ?? 0, end - 60)), end];
 }
 
 /** Each column on those before it. */

@@ -23,6 +23,7 @@ function duration(seconds: number): string {
   if (seconds === 0) return "0 ms";
   if (seconds >= 1) return `${trim(seconds, 2)} s`;
   if (seconds >= 0.01) return `${trim(seconds * 1e3, 0)} ms`;
+  if (seconds >= 0.001) return `${trim(seconds * 1e3, 1)} ms`;
   if (seconds >= 0.0001) return `${trim(seconds * 1e3, 2)} ms`;
   return `${trim(seconds * 1e6, 0)} µs`;
 }
@@ -39,6 +40,7 @@ export function bytes(n: number): string {
 }
 
 /** The time of day. */
-export function clock(unixSeconds: number): string {
-  return new Date(unixSeconds * 1e3).toLocaleTimeString([], { hour12: false });
+export function clock(unixSeconds: number, seconds = true): string {
+  const style: Intl.DateTimeFormatOptions = { hour12: false, hour: "2-digit", minute: "2-digit" };
+  return new Date(unixSeconds * 1e3).toLocaleTimeString([], seconds ? { ...style, second: "2-digit" } : style);
 }
