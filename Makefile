@@ -62,6 +62,10 @@ test-prometheus: ## a real Prometheus scrapes a server in which faults are injec
 test-page: ## the live page in headless Chromium, with screenshots in out/page (needs Node)
 	@scripts/test-page.sh
 
+.PHONY: test-deploy
+test-deploy: ## decode what is in deploy/ strictly, check it against the docs and try it with both programs
+	@cd deploy/test && $(GO) vet ./... && $(GO) test ./...
+
 .PHONY: ui
 ui: ## bundle the live page (needs Node); build the proxy with -tags ui to embed it
 	@scripts/build-ui.sh

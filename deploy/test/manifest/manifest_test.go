@@ -1,0 +1,110 @@
+package manifest
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"tandem/deploy/test/docs"
+)
+
+// overlays are the names that operators are told.
+var overlays = []string{"cpu", "gpu", "inference-extension", "keda", "prometheus-operator", "two-containers"}
+
+// others are kustomizations that no overlay is: components in combination, and those which no overlay takes.
+var others = map[string][]string{
+	"everything":              {"gpu", "models-volume", "network-policy", "prometheus-operator", "keda", "inference-extension", "shared-limits"},
+	"hpa":                     {"hpa"},
+	"copied models":           {"models-copy"},
+	"two with copied models":  {"two-containers", "models-copy"},
+	"two containers on a GPU": {"two-containers", "gpu", "models-volume"},
+}
+
+// rendered builds everything once.
+var rendered = sync.OnceValues(func() (map[string]string, error) {
+	all := make(map[string]string)
+	for _, name := range overlays {
+		text, err := BuildOverlay(name)
+		if err != nil {
+			return nil, err
+		}
+		all[name] = string(text)
+	}
+	for name, components := range others {
+		dir, err := os.MkdirTemp("", "overlay")
+		if err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(dir)
+		text, err := Compose(dir, components...)
+		if err != nil {
+			return nil, err
+		}
+		all[name] = string(text)
+	}
+	return all, nil
+})
+
+func render(t *testing.T) map[string]string {
+	t.Helper()
+	all, err := rendered()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// problems of a rendered text.
+func problems(text string) []string {
+	s, err := Decode([]byte(text))
+	if err != nil {
+		return []string{err.Error()}
+	}
+	return Check(s)
+}
+
+func TestManifests(t *testing.T) {
+	all := render(t)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		for _, p := range problems(all[name]) {
+			t.Errorf("%s: %s", name, p)
+		}
+	}
+}
+
+// An overlay or a component that isn't built here would be checked by nobody.
+func TestNothingIsLeftOut(t *testing.T) {
+	got, err := Overlays()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got, overlays) {
+		t.Errorf("overlays %v, tested are %v", got, overlays)
+	}
+	root, err := docs.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs, err := filepath.Glob(filepath.Join(root, Directory, "components", "*"))
+	if err != nil || len(dirs) == 0 {
+		t.Fatalf("components: %v, %v", dirs, err)
+	}
+	for _, dir := range dirs {
+		name := filepath.Base(dir)
+		used := slices.ContainsFunc(slices.Collect(maps.Values(others)), func(c []string) bool { return slices.Contains(c, name) })
+		for _, o := range overlays {
+			text, err := docs.Read(Directory + "/overlays/" + o + "/kustomization.yaml")
+			if err != nil {
+				t.Fatal(err)
+			}
+			used = used || strings.Contains(text, "components/"+name)
+		}
+		if !used {
+			t.Errorf("component %s is built by no test", name)
+		}
+	}
+}
