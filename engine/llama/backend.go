@@ -48,6 +48,7 @@ const (
 	defaultCacheCells = 65536
 	defaultContext    = 8192
 	microBatch        = 512 // tokens of one pass through the network
+	cpuDryRun         = 32  // tokens of a prompt in the dry run of a load on a CPU
 	sequencesMax      = 256 // of the library
 	errorBytes        = 4096
 )

@@ -82,13 +82,17 @@ func (d *Desk) Attached(link Engine, h Hello) {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	before := d.last.Instance
+	before := d.last
 	e := &engine{link: link, hello: h, attachedAt: now, loaded: make(map[pair]Loaded), loading: make(map[pair]time.Time), bases: make(map[string]base)}
 	d.engines = append(d.engines, e)
 	d.last, d.awaySince = h, time.Time{}
 	d.m.EngineUp(metrics.EngineInfo{Build: h.Build, LibraryCommit: h.LibraryCommit, Backend: h.Device, Schema: "1"})
 	d.log.Info("engine attached", "build", h.Build, "device", h.Device, "pid", h.PID, "instance", h.Instance)
-	switch before {
+	if before.Instance != 0 && before.Numerics != h.Numerics {
+		d.log.Warn("this engine may compute other tokens than the one before: answers that it continues may differ from undisturbed ones",
+			"numerics", h.Numerics, "before", before.Numerics)
+	}
+	switch before.Instance {
 	case 0:
 	case h.Instance:
 		d.m.Reconnected()

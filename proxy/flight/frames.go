@@ -2,8 +2,10 @@ package flight
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -140,21 +142,35 @@ func (d *Desk) token(e *engine, t *Token, now time.Time) (first bool, problem st
 	if !en.gainedHere {
 		first = true
 		d.gained(en)
-		d.comeback(en, len(en.rec.Generated)-1, now)
+		d.comeback(en, e, len(en.rec.Generated)-1, now)
+	}
+	if t.Margin < MarginBound {
+		d.closeCall(en, t, len(text))
 	}
 	en.notify()
 	return first, ""
 }
 
+// closeCall notes a token that another engine of the same numerics id might draw differently after a replay.
+func (d *Desk) closeCall(en *entry, t *Token, fresh int) {
+	if d.log.Enabled(context.Background(), slog.LevelDebug) {
+		d.log.Debug("close call", "request_id", en.req.ID, "index", t.Index, "margin", t.Margin, "from", en.rec.TextBytes-fresh, "to", en.rec.TextBytes)
+	}
+}
+
 // comeback is the first sign of life of a request at an engine, after so many tokens from earlier ones.
-func (d *Desk) comeback(en *entry, tokensBefore int, now time.Time) {
+func (d *Desk) comeback(en *entry, e *engine, tokensBefore int, now time.Time) {
 	en.strikes = 0
 	d.resumed(en, now)
-	if tokensBefore > 0 {
-		d.replayEnded(en, "resumed")
-	} else {
+	switch {
+	case tokensBefore == 0:
 		d.replayEnded(en, "restarted")
+	case en.rec.Numerics != e.hello.Numerics:
+		d.replayEnded(en, "other_numerics")
+	default:
+		d.replayEnded(en, "resumed")
 	}
+	en.rec.Numerics = e.hello.Numerics
 }
 
 // breach deals with a frame that can't be: the connection ends, since nothing on it can be trusted. A request at which this happens
@@ -208,7 +224,7 @@ func (d *Desk) finished(e *engine, s *Summary, now time.Time) (problem string) {
 			return fmt.Sprintf("request %d was finished with %d tokens, %d came", s.ID, s.OutputTokens, len(en.rec.Generated))
 		}
 		en.summary = *s
-		d.complete(en, s, now)
+		d.complete(en, e, s, now)
 		return ""
 	}
 	en.summary = *s
@@ -222,9 +238,9 @@ func (d *Desk) finished(e *engine, s *Summary, now time.Time) (problem string) {
 }
 
 // complete ends a request with its whole answer.
-func (d *Desk) complete(en *entry, s *Summary, now time.Time) {
+func (d *Desk) complete(en *entry, e *engine, s *Summary, now time.Time) {
 	if !en.gainedHere {
-		d.comeback(en, len(en.rec.Generated), now)
+		d.comeback(en, e, len(en.rec.Generated), now)
 	}
 	result := &Result{
 		FinishReason: string(api.FinishStop), PromptTokens: s.PromptTokens, OutputTokens: len(en.rec.Generated),

@@ -26,6 +26,10 @@ type Options struct {
 	ReplaySteps     bool          // replay tokens one by one instead of as a prompt
 }
 
+// MarginBound is the lead of a drawn token over the runner-up, in what is maximised (logits, or logits over the temperature plus noise),
+// above which a replay draws the same token on an engine with the same numerics id. Measured, see docs/restarts.md.
+const MarginBound = 0.1
+
 const (
 	tickEvery = 100 * time.Millisecond // precision of every deadline here
 

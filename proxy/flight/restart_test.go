@@ -298,6 +298,33 @@ func TestDrainWithoutANextEngineLosesNothing(t *testing.T) {
 	})
 }
 
+func TestAnswerThatGoesOnWithOtherNumericsIsCounted(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, b *bench) {
+		attach := func(numerics string) *fakeEngine {
+			b.instance++
+			f := &fakeEngine{}
+			b.Attached(f, Hello{Instance: b.instance, Device: "cpu", Numerics: numerics})
+			b.Catalog(f, demoCatalog())
+			return f
+		}
+		a := b.admit(nil)
+		for i, numerics := range []string{"x", "x", "y", "y", "x"} {
+			f := attach(numerics)
+			b.accept(f, f.last(t))
+			b.token(f, f.last(t), i)
+			if i < 4 {
+				b.lose(f)
+			} else {
+				b.stop(f, f.last(t), 5)
+			}
+		}
+		b.want(a, "abcde", "", true)
+		a.Settle(Delivered)
+		b.wantValue(2, "llm_requests_replayed_total", "result=resumed")
+		b.wantValue(2, "llm_requests_replayed_total", "result=other_numerics")
+	})
+}
+
 func TestSameEngineAgainIsNoRestart(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, b *bench) {
 		f := b.attach(LastExit{})

@@ -64,6 +64,7 @@ type Record struct {
 	Stops        []string
 	ParserState  []byte
 	Revision     []byte // of the model that generated
+	Numerics     string // id of how the engine computes that gave the newest token
 	MaxNewTokens int    // after cutting to the context
 
 	Generated []int32 // ids of the tokens received, in order

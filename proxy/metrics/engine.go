@@ -83,7 +83,8 @@ func (m *Metrics) Heartbeat(at time.Time) { m.link.heartbeat.Set(seconds(at)) }
 // FrameDropped counts a frame that the fence dropped: stale_attempt, stale_connection, unknown_request.
 func (m *Metrics) FrameDropped(reason string) { pick(m.link.dropped, reason, "other").Inc() }
 
-// Replayed counts a request sent again: resumed, restarted (afresh, no token was delivered), model_changed, quarantined, failed.
+// Replayed counts a request sent again: resumed, other_numerics (resumed by an engine that may compute another rest), restarted (afresh,
+// no token was delivered), model_changed, quarantined, failed.
 func (m *Metrics) Replayed(result string) { pick(m.link.replayed, result, "failed").Inc() }
 
 // Quarantined counts a request answered with 422 because it kept killing the engine.

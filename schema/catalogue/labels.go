@@ -35,7 +35,7 @@ var (
 	callCodes        = []string{"deadline", "disconnected", "unsupported", "failed", Other}
 	directions       = []string{"sent", "received"}
 	dropReasons      = []string{"stale_attempt", "stale_connection", "unknown_request", Other}
-	replayResults    = []string{"resumed", "restarted", "model_changed", "quarantined", "failed"}
+	replayResults    = []string{"resumed", "other_numerics", "restarted", "model_changed", "quarantined", "failed"}
 	overflowLabels   = []string{"model", "domain"}
 	slotStates       = []string{"idle", "prefill", "decode"}
 	stepPhases       = []string{"prefill", "decode", "mixed"}

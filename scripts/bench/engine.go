@@ -19,14 +19,13 @@ const (
 
 // benchEngine compares tokens per second with llama-server on the same model, threads and prompts, in alternating rounds.
 func benchEngine() error {
-	dir := env("BENCH_DIR", filepath.Join(os.TempDir(), "tandem-bench"))
-	model := filepath.Join(dir, "models", "bench", "model.gguf")
+	model := benchModel()
 	if err := ensureModel(model); err != nil {
 		return err
 	}
 	threads := env("THREADS", "2")
 	s, err := startStack(env("PROXY", "bin/tandem-proxy"), env("ENGINE_PROGRAM", "bin/tandem-engine"),
-		"MODELS_DIR="+filepath.Join(dir, "models"), "DEFAULT_MODEL=bench", "THREADS="+threads, "PARALLEL=32", "CONTEXT=8192")
+		"MODELS_DIR="+filepath.Dir(filepath.Dir(model)), "DEFAULT_MODEL=bench", "THREADS="+threads, "PARALLEL=32", "CONTEXT=8192")
 	if err != nil {
 		return err
 	}
@@ -117,6 +116,10 @@ func benchPrompt(i int) string {
 		text += string(rune('a' + (len(text)*31+i)%26))
 	}
 	return text
+}
+
+func benchModel() string {
+	return filepath.Join(env("BENCH_DIR", filepath.Join(os.TempDir(), "tandem-bench")), "models", "bench", "model.gguf")
 }
 
 func ensureModel(path string) error {

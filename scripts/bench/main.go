@@ -5,6 +5,7 @@
 //	bench stream  the same per streamed event
 //	bench engine  tokens per second at 1, 4, 16 and 32 streams, beside llama-server when LLAMA_SERVER names it
 //	bench memory  resident memory of the idle programs, and time from engine start to the first token
+//	bench model   only writes the model of the engine part, BENCH_DIR/models/bench/model.gguf
 package main
 
 import (
@@ -31,11 +32,12 @@ func bench(args []string) error {
 		args = []string{"unary", "stream", "memory", "engine"}
 	}
 	fmt.Printf("machine: %s, %d CPUs, %s\n", cpuModel(), runtime.NumCPU(), runtime.Version())
-	parts := map[string]func() error{"unary": unaryWithMock, "stream": streamWithMock, "engine": benchEngine, "memory": benchMemory}
+	parts := map[string]func() error{"unary": unaryWithMock, "stream": streamWithMock, "engine": benchEngine, "memory": benchMemory,
+		"model": func() error { return ensureModel(benchModel()) }}
 	for _, name := range args {
 		part, ok := parts[name]
 		if !ok {
-			return fmt.Errorf("no part %q; there are unary, stream, memory and engine", name)
+			return fmt.Errorf("no part %q; there are unary, stream, memory, engine and model", name)
 		}
 		fmt.Printf("\n== %s\n", name)
 		if err := part(); err != nil {

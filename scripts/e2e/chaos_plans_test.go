@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"strings"
+	"sync/atomic"
 )
 
 // chaosPlan is one kind of request; its undisturbed answer is what every disturbed one must equal.
@@ -11,6 +13,7 @@ type chaosPlan struct {
 	name   string
 	holds  string // why much of its text is held back: character, stop
 	body   map[string]any
+	id     string // X-Request-Id of the undisturbed one
 	answer string
 	tokens int
 }
@@ -86,13 +89,16 @@ func (s *stack) learn() []*chaosPlan {
 	return plans
 }
 
+var learnt atomic.Int64
+
 func (s *stack) learnOne(p *chaosPlan) {
 	s.t.Helper()
 	raw, err := json.Marshal(p.body)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	a := s.mustInfer(string(raw))
+	p.id = fmt.Sprintf("undisturbed-%d", learnt.Add(1))
+	a := s.mustInfer(string(raw), "X-Request-Id", p.id)
 	if a.Status != 200 {
 		s.t.Fatalf("%s: %d %s", p.name, a.Status, a.Body)
 	}

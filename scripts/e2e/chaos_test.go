@@ -32,7 +32,9 @@ type chaos struct {
 
 	mu      sync.Mutex
 	faults  []string
-	streams map[string]stream // by request id
+	changed []changedAnswer
+	equal   map[string]*chaosPlan // answers that are the undisturbed one, by request id
+	streams map[string]stream     // by request id
 }
 
 // stream is what was seen of one.
@@ -79,7 +81,9 @@ func (c *chaos) once(plan int, streamed bool) {
 	case a.Status != 200:
 		c.fault("%s %s: %d %s", p.name, id, a.Status, a.Body)
 	case a.Result != p.answer || a.Metadata.Tokens != p.tokens:
-		c.fault("%s %s: %d tokens %q, undisturbed %d tokens %q", p.name, id, a.Metadata.Tokens, a.Result, p.tokens, p.answer)
+		c.differs(changedAnswer{p, id, a.Result, a.Metadata.Tokens})
+	default:
+		c.same(p, id)
 	}
 }
 
@@ -115,8 +119,13 @@ func (c *chaos) streamed(p *chaosPlan, id, body string) {
 		c.fault("%s %s, streamed: %v", p.name, id, err)
 		return
 	}
-	if text.String() != p.answer || last.Result != p.answer || last.Metadata.Tokens != p.tokens {
-		c.fault("%s %s, streamed: %d tokens %q, last event %q, undisturbed %d tokens %q", p.name, id, last.Metadata.Tokens, text.String(), last.Result, p.tokens, p.answer)
+	if text.String() != last.Result {
+		c.fault("%s %s: streamed %q, last event %q", p.name, id, text.String(), last.Result)
+	}
+	if last.Result != p.answer || last.Metadata.Tokens != p.tokens {
+		c.differs(changedAnswer{p, id, last.Result, last.Metadata.Tokens})
+	} else {
+		c.same(p, id)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -320,6 +329,7 @@ func TestNoRequestIsLostWhenTheEngineIsKilled(t *testing.T) {
 	c.asked.Store(0)
 	began := time.Now()
 	kills, sizes := c.run(time.Duration(60+4*c.kills+c.requests) * time.Second)
+	within := c.judge()
 	for i, f := range c.faults {
 		if i < 20 {
 			t.Error(f)
@@ -327,8 +337,10 @@ func TestNoRequestIsLostWhenTheEngineIsKilled(t *testing.T) {
 	}
 	p := s.waitIdle()
 	checkInvariants(t, p)
-	t.Logf("%d requests of %d clients in %v, %d kills, %d answers that differ or failed", c.asked.Load(), c.clients, time.Since(began).Round(time.Second), kills, len(c.faults))
+	t.Logf("%d requests of %d clients in %v, %d kills, %d answers that differ or failed, %d more that differ where the margin is below the bound",
+		c.asked.Load(), c.clients, time.Since(began).Round(time.Second), kills, len(c.faults), within)
 	c.checkCounters(p, before.sum("successful_inferences_total"))
+	c.noise()
 	c.checkGrowth(sizes)
 	c.checkCoverage(p, kills)
 }
@@ -348,6 +360,7 @@ func (c *chaos) calm() {
 	finish := c.keepAsking()
 	c.s.waitFor(10*time.Minute, "an undisturbed load", func() bool { return int(c.asked.Load()) >= c.requests/5 })
 	finish()
+	c.judge()
 	c.s.t.Logf("%d requests without kills, %d answers that differ or failed", c.asked.Load(), len(c.faults))
 }
 

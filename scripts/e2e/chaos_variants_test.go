@@ -13,7 +13,12 @@ import (
 // newChaos starts a server under a steady load of a few plans whose answers last some hundred milliseconds.
 func newChaos(t *testing.T, settings ...string) *chaos {
 	t.Helper()
-	s := newStack(t, append([]string{"STEP_DELAY=5ms"}, settings...)...)
+	return newStack(t, append([]string{"STEP_DELAY=5ms"}, settings...)...).chaos()
+}
+
+// chaos gives a server that is up clients with plans, already learnt.
+func (s *stack) chaos() *chaos {
+	s.t.Helper()
 	c := &chaos{s: s, ripe: make(chan struct{}, 1), streams: make(map[string]stream), clients: 8}
 	c.plans = mockPlans()[:2]
 	if realModel {
@@ -41,6 +46,7 @@ func (c *chaos) disturb(what string, act func()) page {
 	act()
 	c.goesOn("answers after " + what)
 	finish()
+	c.judge()
 	for _, f := range c.faults {
 		c.s.t.Error(f)
 	}
@@ -147,6 +153,7 @@ func TestDrainWithoutANextEngineFinishesWhatWasAccepted(t *testing.T) {
 	old.cmd.Process.Signal(syscall.SIGTERM)
 	old.mustEnd(t, 20*time.Second)
 	c.s.waitFor(20*time.Second, "the last answers", func() bool { return c.inFlight.Load() == 0 })
+	c.judge()
 	for _, f := range c.faults {
 		t.Error(f)
 	}

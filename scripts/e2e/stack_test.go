@@ -41,18 +41,23 @@ func buildAndRun(m *testing.M) (int, error) {
 	programs.engine = filepath.Join(dir, "tandem-engine")
 	programs.cache = filepath.Join(dir, "cache")
 	for program, source := range map[string]string{programs.proxy: "tandem/proxy", programs.engine: "tandem/engine"} {
-		args := []string{"build", "-o", program}
-		if raceDetector {
-			args = append(args, "-race")
-		}
-		if strings.HasSuffix(source, "engine") && engineTags != "" {
-			args = append(args, "-tags", engineTags)
-		}
+		args := append([]string{"build", "-o", program}, buildFlags(strings.HasSuffix(source, "engine"))...)
 		if out, err := exec.Command("go", append(args, source)...).CombinedOutput(); err != nil {
 			return 1, fmt.Errorf("build %s: %w\n%s", source, err, out)
 		}
 	}
 	return m.Run(), nil
+}
+
+// buildFlags are those of a program under test.
+func buildFlags(engine bool) (flags []string) {
+	if raceDetector {
+		flags = append(flags, "-race")
+	}
+	if engine && engineTags != "" {
+		flags = append(flags, "-tags", engineTags)
+	}
+	return flags
 }
 
 // process is one program under test. Its output is shown when the test fails.
