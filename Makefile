@@ -88,9 +88,10 @@ lint: ## gofmt, go vet, staticcheck with and without llama.cpp, import rules, ge
 	@scripts/lint.sh
 
 .PHONY: generate
-generate: ## schema code (needs capnp 0.9 or later) and the generated docs
+generate: ## schema code (needs capnp 0.9 or later), the generated docs and licence lists
 	$(GO) generate ./schema
 	$(GO) run ./scripts/docs
+	$(GO) run ./scripts/licences
 	$(GO) run ./scripts/rules
 
 .PHONY: clean

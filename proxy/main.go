@@ -35,6 +35,7 @@ const usage = `tandem-proxy: HTTP front of the Tandem inference server
   tandem-proxy test-monitoring [--url=URL] [--key=KEY] [--model=NAME]
                                              drive every monitoring endpoint of a running server and check shape and numbers
   tandem-proxy top [--url=URL] [--once]      show the figures of a running server, anew each second
+  tandem-proxy licenses                      print the licences of what this program contains
   tandem-proxy --version, --help
 
 `
@@ -59,6 +60,7 @@ var commands = map[string]func(context.Context, program) error{
 	"test-monitoring": testMonitoring,
 	"selftest":        testMonitoring,
 	"top":             top,
+	"licenses":        printLicences,
 	"help":            help,
 	"version":         printVersion,
 }
@@ -92,6 +94,13 @@ func run(ctx context.Context, p program) error {
 		return printVersion(ctx, p)
 	}
 	return err
+}
+
+func printLicences(_ context.Context, p program) error {
+	if _, err := io.WriteString(p.stdout, licences); err != nil {
+		return fmt.Errorf("write licences: %w", err)
+	}
+	return nil
 }
 
 func help(_ context.Context, p program) error {

@@ -55,6 +55,9 @@ func TestCommandLine(t *testing.T) {
 	if out, _, err := command(t, "", nil, "--version"); err != nil || !strings.HasPrefix(out, "tandem-proxy 1.0.0 (revision ") {
 		t.Errorf("--version: %q, %v", out, err)
 	}
+	if out, _, err := command(t, "", nil, "licenses"); err != nil || !strings.Contains(out, "github.com/valyala/fasthttp@") || !strings.Contains(out, "uPlot") {
+		t.Errorf("licenses: %d bytes, %v", len(out), err)
+	}
 	for _, args := range [][]string{{"--help"}, {"help"}, {"serve", "--help"}} {
 		out, _, err := command(t, "", nil, args...)
 		for _, want := range []string{"check-config", "keys new NAME", "--port (PORT)", "RATE_LIMIT"} {

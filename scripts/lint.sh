@@ -30,6 +30,9 @@ scripts/check-imports.sh
 step generated docs
 go run ./scripts/docs -check
 
+step generated licence lists
+go run ./scripts/licences -check
+
 step generated rules and dashboards
 go run ./scripts/rules -check
 
