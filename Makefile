@@ -9,6 +9,8 @@ REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -X main.version=$(VERSION) -X main.revision=$(REVISION)
 GO ?= go
 BIN := bin
+# What calls methods by name is left out, so that the linker can drop those that nobody calls: half of the program.
+PROXY_TAGS := grpcnotrace,validator_novalidatefn
 TOOL := $(GO) tool -modfile=scripts/tools/go.mod
 # The environment of a build with llama.cpp; the first call builds the library.
 NATIVE = scripts/bootstrap.sh && env_lines="$$(scripts/build-llama.sh --env)" && eval "$$env_lines"
@@ -21,7 +23,7 @@ help: ## list the targets
 build: ## both programs, with llama.cpp, into bin/
 	@$(NATIVE) && mkdir -p $(BIN) \
 	  && $(GO) build -tags llama -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-engine ./engine \
-	  && CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-proxy ./proxy \
+	  && CGO_ENABLED=0 $(GO) build -tags $(PROXY_TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-proxy ./proxy \
 	  && ln -sfn "$$BACKEND_DIR" $(BIN)/lib
 
 .PHONY: run
@@ -31,12 +33,12 @@ run: build ## proxy and engine on this machine, with the demo model; key demo-ke
 .PHONY: mock
 mock: ## the same without a model: a mock engine that echoes (no C compiler needed)
 	@mkdir -p $(BIN) && CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-engine-mock ./engine \
-	  && CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-proxy ./proxy
+	  && CGO_ENABLED=0 $(GO) build -tags $(PROXY_TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-proxy ./proxy
 	@ENGINE=$(BIN)/tandem-engine-mock ENGINE_MOCK=true scripts/run.sh
 
 .PHONY: test-monitoring
 test-monitoring: ## drive every monitoring endpoint of a running server and check shape and numbers
-	@mkdir -p $(BIN) && CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-proxy ./proxy
+	@mkdir -p $(BIN) && CGO_ENABLED=0 $(GO) build -tags $(PROXY_TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-proxy ./proxy
 	@$(BIN)/tandem-proxy test-monitoring
 
 .PHONY: test
@@ -65,6 +67,10 @@ test-page: ## the live page in headless Chromium, with screenshots in out/page (
 .PHONY: test-deploy
 test-deploy: ## decode what is in deploy/ strictly, check it against the docs and try it with both programs
 	@cd deploy/test && $(GO) vet ./... && $(GO) test ./...
+
+.PHONY: test-pod
+test-pod: ## build both images and run them as a pod, with podman (root; about ten minutes the first time)
+	@scripts/test-pod.sh
 
 .PHONY: ui
 ui: ## bundle the live page (needs Node); build the proxy with -tags ui to embed it
