@@ -144,13 +144,13 @@ func TestAdaptersComeAndGoWhileDecoding(t *testing.T) {
 	base, d := loadDemo(t, nil)
 	full := loadVersion(t, base, "v1.0")
 	prompt := render(t, base, france)
-	const rounds = 200
+	const rounds = 1000
 	var ended atomic.Int32
 	fail := make(chan error, 2)
 	for _, version := range []string{"v1.1", "v2.0"} {
 		go func() {
 			defer ended.Add(1)
-			for range rounds / 2 {
+			for range rounds / 2 { // of each of the two
 				a, err := base.LoadAdapter(context.Background(), models.AdapterSpec{Name: version, Path: demoFile(t, "demo-lora-"+version+".gguf")})
 				if err == nil && version == "v1.1" {
 					var text string

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -24,12 +25,12 @@ func TestPauseOfARestart(t *testing.T) {
 	s.pauses(func(int) *chaosPlan { return plan }, 300*time.Millisecond)
 }
 
-// pauses restarts CHAOS_PAUSES times and reports. In the long form the median must stay below a limit; the supervisor starts an engine
-// that gave tokens again at once, so no delay of its own is in it.
+// pauses restarts CHAOS_PAUSES times and reports. In the long form, on a machine that has little else to do, the median must stay below a
+// limit; the supervisor starts an engine that gave tokens again at once, so no delay of its own is in it.
 func (s *stack) pauses(plan func(i int) *chaosPlan, limit time.Duration) {
 	t := s.t
 	t.Helper()
-	c := &chaos{s: s}
+	c, load := &chaos{s: s}, loadAverage(t)
 	n := number("CHAOS_PAUSES", 3)
 	var gaps, recoveries []time.Duration
 	for i := range n {
@@ -47,9 +48,26 @@ func (s *stack) pauses(plan func(i int) *chaosPlan, limit time.Duration) {
 	if most > 10*time.Second {
 		t.Errorf("a restart took %v", most)
 	}
-	if os.Getenv("CHAOS_PAUSES") != "" && middle > limit {
-		t.Errorf("the median pause is %v, promised are %v", middle, limit)
+	switch busy := load > float64(runtime.NumCPU())/2; {
+	case middle <= limit:
+	case os.Getenv("CHAOS_PAUSES") == "" || busy:
+		t.Logf("the median pause of %v is over %v; the load average was %.1f before", middle, limit, load)
+	default:
+		t.Errorf("the median pause is %v, promised are %v; the load average was %.1f before", middle, limit, load)
 	}
+}
+
+// loadAverage of the last minute, of everything on the machine.
+func loadAverage(t *testing.T) (load float64) {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/loadavg")
+	if err == nil {
+		_, err = fmt.Sscan(string(raw), &load)
+	}
+	if err != nil {
+		t.Errorf("read the load average: %v", err)
+	}
+	return load
 }
 
 // pauseOnce streams a plan and kills the engine in mid-answer.

@@ -265,50 +265,6 @@ func (c *chaos) run(limit time.Duration) (kills int, sizes []size) {
 	return k.kills, sizes
 }
 
-// size is what the proxy holds.
-type size struct{ goroutines, files, bytes float64 }
-
-func (s *stack) size() size {
-	p := s.scrape()
-	return size{p.sum("go_goroutines"), p.sum("process_open_fds"), p.sum("process_resident_memory_bytes")}
-}
-
-// growth compares the last tenth of the samples with the first.
-func growth(sizes []size) (first, last size) {
-	tenth := max(len(sizes)/10, 1)
-	middle := func(part []size, of func(size) float64) float64 {
-		var all []float64
-		for _, s := range part {
-			all = append(all, of(s))
-		}
-		slices.Sort(all)
-		return all[len(all)/2]
-	}
-	of := func(part []size) size {
-		return size{
-			middle(part, func(s size) float64 { return s.goroutines }),
-			middle(part, func(s size) float64 { return s.files }),
-			middle(part, func(s size) float64 { return s.bytes }),
-		}
-	}
-	return of(sizes[:tenth]), of(sizes[len(sizes)-tenth:])
-}
-
-func (c *chaos) checkGrowth(sizes []size) {
-	first, last := growth(sizes)
-	c.s.t.Logf("proxy, first and last tenth: goroutines %.0f, %.0f; files %.0f, %.0f; resident MiB %.1f, %.1f",
-		first.goroutines, last.goroutines, first.files, last.files, first.bytes/(1<<20), last.bytes/(1<<20))
-	if !c.long {
-		return // too short to tell
-	}
-	if last.goroutines > first.goroutines+10 || last.files > first.files+5 {
-		c.s.t.Error("goroutines or files grew")
-	}
-	if last.bytes > 1.2*first.bytes+8<<20 {
-		c.s.t.Error("memory grew")
-	}
-}
-
 // TestNoRequestIsLostWhenTheEngineIsKilled kills the engine with SIGKILL at random moments under load. CHAOS_KILLS, CHAOS_REQUESTS and
 // CHAOS_CLIENTS make it longer; scripts/chaos.sh sets them.
 func TestNoRequestIsLostWhenTheEngineIsKilled(t *testing.T) {

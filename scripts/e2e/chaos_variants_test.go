@@ -103,7 +103,7 @@ func TestEngineThatHungForAMomentGoesOn(t *testing.T) {
 	c := newChaos(t)
 	p := c.disturb("SIGSTOP and SIGCONT", func() {
 		pid := c.s.signalEngine(syscall.SIGSTOP)
-		time.Sleep(time.Second) // as long as it hangs
+		time.Sleep(2 * time.Second) // as long as it hangs: two heartbeats are missing
 		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 			t.Error(err)
 		}
