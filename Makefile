@@ -25,6 +25,8 @@ build: ## both programs, with llama.cpp, into bin/
 	  && $(GO) build -tags llama -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-engine ./engine \
 	  && CGO_ENABLED=0 $(GO) build -tags $(PROXY_TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-proxy ./proxy \
 	  && ln -sfn "$$BACKEND_DIR" $(BIN)/lib
+	@missing=$$(ldd -r $(BIN)/tandem-engine 2>&1 | grep 'undefined symbol' | grep -v 'symbol: nvml' || true); \
+	  [ -z "$$missing" ] || { echo "$$missing" >&2; exit 1; } # the linker doesn't say so any more: go-nvml makes it lenient
 
 .PHONY: run
 run: build ## proxy and engine on this machine, with the demo model; key demo-key

@@ -33,7 +33,11 @@ func newComputer(c *Config, executor *batch.Executor, log *slog.Logger) (compute
 	if err != nil {
 		return computer{}, err
 	}
-	out := computer{backend: backend, device: "cpu", sample: func(m *metrics.Metrics) { sampleDevices(m, backend) }}
+	driver := devices.OpenNVML(log)
+	out := computer{
+		backend: backend, device: "cpu", close: driver.Close,
+		sample: func(m *metrics.Metrics) { sampleDevices(m, backend, driver) },
+	}
 	for _, d := range backend.Devices() {
 		out.devices = append(out.devices, describe(d))
 		if d.GPU && c.GPULayers != 0 {
@@ -42,11 +46,10 @@ func newComputer(c *Config, executor *batch.Executor, log *slog.Logger) (compute
 		log.Info("device", "name", d.Name, "description", d.Description, "backend", d.Backend, "memory", d.TotalBytes)
 	}
 	out.numerics = numerics(out.device)
-	if out.device == "cpu" {
-		out.fits = func(bytes int64) bool {
-			m, err := devices.Host()
-			return err != nil || m.Fits(uint64(bytes), c.MemoryWatermark) // where nobody tells, loading is the test
-		}
+	placement := devices.Placement{Layers: c.GPULayers, One: c.OneGPU, Main: c.MainGPU, Shares: c.GPUSplit, Highest: c.MemoryWatermark}
+	out.fits = func(bytes int64) bool {
+		host, accelerators := memories(backend)
+		return placement.Fits(uint64(bytes), host, accelerators)
 	}
 	return out, nil
 }
@@ -91,15 +94,31 @@ func demoted(level slog.Level) slog.Level {
 	return level
 }
 
-// sampleDevices brings the gauges of accelerators up to date; the CPU's memory is the host's.
-func sampleDevices(m *metrics.Metrics, backend *llama.Backend) {
+// memories of the host and of the accelerators, as they are now. Of what nobody tells, the size is 0.
+func memories(backend *llama.Backend) (host devices.Memory, accelerators []devices.Memory) {
+	host, _ = devices.Host()
 	for _, d := range backend.Devices() {
 		if d.GPU {
-			m.SetDevice(metrics.Device{
-				Name: d.Name, Description: d.Description, Backend: d.Backend,
-				UsedBytes: uint64(max(d.TotalBytes-d.FreeBytes, 0)), TotalBytes: uint64(d.TotalBytes),
-			})
+			accelerators = append(accelerators, devices.Memory{Total: uint64(d.TotalBytes), Used: uint64(max(d.TotalBytes-d.FreeBytes, 0))})
 		}
+	}
+	return host, accelerators
+}
+
+// sampleDevices brings the gauges of accelerators up to date; the CPU's memory is the host's.
+func sampleDevices(m *metrics.Metrics, backend *llama.Backend, driver *devices.NVML) {
+	for _, d := range backend.Devices() {
+		if !d.GPU {
+			continue
+		}
+		told := metrics.Device{
+			Name: d.Name, Description: d.Description, Backend: d.Backend,
+			UsedBytes: uint64(max(d.TotalBytes-d.FreeBytes, 0)), TotalBytes: uint64(d.TotalBytes),
+		}
+		if s, ok := driver.Read(d.Bus); ok {
+			told.Driver, told.GPU = s.Driver, &metrics.GPU{Utilization: s.Utilization, Watts: s.Watts, Celsius: s.Celsius}
+		}
+		m.SetDevice(told)
 	}
 }
 

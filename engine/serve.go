@@ -38,6 +38,7 @@ type computer struct {
 	devices  []link.Device // of the machine
 	fits     func(bytes int64) bool
 	sample   func(*metrics.Metrics) // device gauges; may be nil
+	close    func() error           // may be nil
 }
 
 // engine is everything that runs, in the order in which it was started.
@@ -301,6 +302,9 @@ func (e *engine) close() error {
 		problems = append(problems, e.executor.Close(ctx))
 	}
 	e.work.Wait()
+	if e.computer.close != nil {
+		problems = append(problems, e.computer.close())
+	}
 	e.record.close(ctx, e.log)
 	return errors.Join(problems...)
 }

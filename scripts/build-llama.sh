@@ -113,13 +113,14 @@ is_complete() {
 	[ -d "$result" ] && { [ "${SERVER:-0}" != 1 ] || [ -x "$result/bin/llama-server" ]; }
 }
 
+# Lazy binding: go-nvml leaves its functions unresolved until NVIDIA's library is there, and some distributions bind everything at start.
 print_env() {
 	cat <<END
 export LLAMA='$result'
 export CGO_ENABLED=1
-export CGO_CFLAGS='-O2 -g -I$result/include'
+export CGO_CFLAGS='-O2 -g -Wno-deprecated-declarations -I$result/include'
 export CGO_CXXFLAGS='-O2 -g -I$result/include -I$result/include/common -I$result/include/vendor -I$result/include/src'
-export CGO_LDFLAGS='-O2 -g -L$result/lib'
+export CGO_LDFLAGS='-O2 -g -L$result/lib -Wl,-z,lazy'
 export LD_LIBRARY_PATH='$result/lib'"\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}"
 export BACKEND_DIR='$result/lib'
 END

@@ -1,5 +1,6 @@
-// Package devices tells what the machine grants this process: processors and host memory, as limited by its control group. It only reads;
-// what an accelerator has is the native library's to say.
+// Package devices tells what the machine grants this process: processors and host memory, as limited by its control group, and what an
+// accelerator's driver says of it. It decides whether a model has room where it would go. It only reads; how much memory an accelerator has
+// is the native library's to say.
 package devices
 
 import (
@@ -37,12 +38,6 @@ func Host() (Memory, error) { return hostMemory(os.DirFS("/")) }
 
 // Free is what isn't used.
 func (m Memory) Free() uint64 { return m.Total - min(m.Used, m.Total) }
-
-// Fits tells whether bytes more stay under the share (0 to 1) of the whole.
-func (m Memory) Fits(bytes uint64, watermark float64) bool {
-	limit := uint64(float64(m.Total) * watermark)
-	return m.Used <= limit && bytes <= limit-m.Used
-}
 
 // hostMemory takes the tightest control group's limit, else the machine's memory.
 func hostMemory(root fs.FS) (Memory, error) {

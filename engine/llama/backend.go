@@ -120,6 +120,7 @@ type Device struct {
 	GPU         bool
 	FreeBytes   int64
 	TotalBytes  int64
+	Bus         string // place on the PCI bus, empty when it has none
 }
 
 // Devices lists them; memory figures are of this moment.
@@ -139,9 +140,10 @@ func deviceOf(d *C.tdm_device) Device {
 		Name:        C.GoString(d.name),
 		Description: C.GoString(d.description),
 		Backend:     backendName(C.GoString(d.backend)),
-		GPU:         d._type != 0,
+		GPU:         d._type == C.GGML_BACKEND_DEVICE_TYPE_GPU || d._type == C.GGML_BACKEND_DEVICE_TYPE_IGPU,
 		FreeBytes:   int64(d.free),
 		TotalBytes:  int64(d.total),
+		Bus:         C.GoString(d.bus),
 	}
 }
 

@@ -26,6 +26,7 @@ typedef struct {
     const char * backend; // name of the backend: CPU, CUDA …
     int32_t      type;    // ggml_backend_dev_type
     size_t       free, total;
+    const char * bus;     // place on the PCI bus, or NULL
 } tdm_device;
 int32_t tdm_device_count(void);
 bool    tdm_device_get(int32_t i, tdm_device * out);

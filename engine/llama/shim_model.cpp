@@ -102,6 +102,9 @@ static void describe(ggml_backend_dev_t dev, tdm_device * out) {
     out->backend     = ggml_backend_reg_name(ggml_backend_dev_backend_reg(dev));
     out->type        = ggml_backend_dev_type(dev);
     ggml_backend_dev_memory(dev, &out->free, &out->total);
+    ggml_backend_dev_props props;
+    ggml_backend_dev_get_props(dev, &props);
+    out->bus = props.device_id;
 }
 
 bool tdm_device_get(int32_t i, tdm_device * out) {

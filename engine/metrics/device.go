@@ -1,6 +1,10 @@
 package metrics
 
-import vm "github.com/VictoriaMetrics/metrics"
+import (
+	"math"
+
+	vm "github.com/VictoriaMetrics/metrics"
+)
 
 // Device is what is known of a device. The one named host is the machine's own memory, or the cgroup's where there is a limit.
 type Device struct {
@@ -13,7 +17,7 @@ type Device struct {
 	GPU         *GPU // nil: nothing tells
 }
 
-// GPU is what its driver tells.
+// GPU is what its driver tells; NaN: it doesn't.
 type GPU struct {
 	Utilization float64 // 0 to 1
 	Watts       float64
@@ -44,12 +48,18 @@ func (m *Metrics) SetDevice(d Device) {
 	if d.GPU == nil {
 		return
 	}
-	if g.utilization == nil {
-		g.utilization = m.set.NewGauge(series("llm_gpu_utilization_ratio", d.Name), nil)
-		g.watts = m.set.NewGauge(series("llm_gpu_power_watts", d.Name), nil)
-		g.celsius = m.set.NewGauge(series("llm_gpu_temperature_celsius", d.Name), nil)
+	m.setSensor(&g.utilization, "llm_gpu_utilization_ratio", d.Name, d.GPU.Utilization)
+	m.setSensor(&g.watts, "llm_gpu_power_watts", d.Name, d.GPU.Watts)
+	m.setSensor(&g.celsius, "llm_gpu_temperature_celsius", d.Name, d.GPU.Celsius)
+}
+
+// setSensor makes the series with the first value that is known, and leaves out others. Called with mu held.
+func (m *Metrics) setSensor(g **vm.Gauge, name, device string, value float64) {
+	if math.IsNaN(value) {
+		return
 	}
-	g.utilization.Set(d.GPU.Utilization)
-	g.watts.Set(d.GPU.Watts)
-	g.celsius.Set(d.GPU.Celsius)
+	if *g == nil {
+		*g = m.set.NewGauge(series(name, device), nil)
+	}
+	(*g).Set(value)
 }

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"bytes"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +33,17 @@ func full() *Metrics {
 	m.SetLoadProgress("next", 0.5)
 	m.SetDevice(Device{Name: "CUDA0", Description: "NVIDIA", Backend: "cuda", Driver: "1", UsedBytes: 1, TotalBytes: 2, GPU: &GPU{Utilization: 0.5, Watts: 100, Celsius: 60}})
 	return m
+}
+
+func TestWhatACardDoesNotTellHasNoSeries(t *testing.T) {
+	m := New()
+	told := Device{Name: "CUDA0", TotalBytes: 2, GPU: &GPU{Utilization: 0.5, Watts: math.NaN(), Celsius: math.NaN()}}
+	m.SetDevice(told)
+	m.SetDevice(told)
+	families := page(t, m)
+	if families["llm_gpu_utilization_ratio"] == nil || families["llm_gpu_power_watts"] != nil || families["llm_gpu_temperature_celsius"] != nil {
+		t.Errorf("utilisation %v, power %v, temperature %v", families["llm_gpu_utilization_ratio"], families["llm_gpu_power_watts"], families["llm_gpu_temperature_celsius"])
+	}
 }
 
 func TestPageIsTheCatalogue(t *testing.T) {

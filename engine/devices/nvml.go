@@ -1,0 +1,104 @@
+//go:build llama
+
+package devices
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/NVIDIA/go-nvml/pkg/nvml"
+)
+
+// NVML reads the sensors of NVIDIA cards. Its zero value knows none. It isn't safe for concurrent use.
+type NVML struct {
+	library nvml.Interface
+	driver  string
+	cards   map[bus]nvml.Device
+}
+
+// OpenNVML loads NVIDIA's management library, if it is there: it comes with the driver. A machine without it is not worth a word.
+func OpenNVML(log *slog.Logger) *NVML { return openNVML(nvml.New(), log) }
+
+func openNVML(library nvml.Interface, log *slog.Logger) *NVML {
+	n := &NVML{cards: make(map[bus]nvml.Device)}
+	if r := library.Init(); r != nvml.SUCCESS {
+		log.Debug("no NVML: GPUs have no utilisation, power and temperature", "why", reason(r))
+		return n
+	}
+	n.library = library
+	n.driver, _ = library.SystemGetDriverVersion() // empty when it isn't told
+	count, r := library.DeviceGetCount()
+	if r != nvml.SUCCESS {
+		log.Debug("NVML lists no GPUs", "why", reason(r))
+		return n
+	}
+	for i := range count {
+		card, r := library.DeviceGetHandleByIndex(i)
+		if r != nvml.SUCCESS {
+			log.Debug("NVML doesn't give a GPU", "number", i, "why", reason(r)) // it may not be this process's
+			continue
+		}
+		pci, r := card.GetPciInfo()
+		place, ok := parseBus(busID(&pci))
+		if r != nvml.SUCCESS || !ok {
+			log.Debug("NVML doesn't say where a GPU is", "number", i, "why", reason(r))
+			continue
+		}
+		n.cards[place] = card
+	}
+	return n
+}
+
+// reason names an outcome without asking the library, which may not be there.
+func reason(r nvml.Return) string {
+	if r == nvml.ERROR_LIBRARY_NOT_FOUND {
+		return "libnvidia-ml.so.1 isn't there"
+	}
+	return fmt.Sprintf("NVML error %d", int(r))
+}
+
+// busID is the text in a C array.
+func busID(pci *nvml.PciInfo) string {
+	var text []byte
+	for _, c := range pci.BusId {
+		if c == 0 {
+			break
+		}
+		text = append(text, byte(c))
+	}
+	return string(text)
+}
+
+// Read gives what the driver tells now of the card at a place of the PCI bus; false: of that one nothing.
+func (n *NVML) Read(place string) (Sensors, bool) {
+	at, ok := parseBus(place)
+	card := n.cards[at]
+	if !ok || card == nil {
+		return Sensors{}, false
+	}
+	s := unknown()
+	s.Driver = n.driver
+	if rates, r := card.GetUtilizationRates(); r == nvml.SUCCESS {
+		s.Utilization = float64(rates.Gpu) / 100
+	}
+	if milliwatts, r := card.GetPowerUsage(); r == nvml.SUCCESS {
+		s.Watts = float64(milliwatts) / 1e3
+	}
+	if celsius, r := card.GetTemperature(nvml.TEMPERATURE_GPU); r == nvml.SUCCESS {
+		s.Celsius = float64(celsius)
+	}
+	return s, true
+}
+
+// Close gives the library back.
+func (n *NVML) Close() error {
+	if n.library == nil {
+		return nil
+	}
+	r := n.library.Shutdown()
+	n.library, n.cards = nil, nil
+	if r != nvml.SUCCESS {
+		return fmt.Errorf("close NVML: %s", reason(r))
+	}
+	return nil
+}
