@@ -25,7 +25,8 @@ type Answer interface {
 	// Model and Version are the resolved names, for labels and metadata.
 	Model() string
 	Version() string
-	// Ready has a value when Take has something new. It never closes.
+	// Ready has a value when Take has something new; for a request that isn't streamed, when the answer is complete, so that one isn't
+	// woken for every token. It never closes.
 	Ready() <-chan struct{}
 	// Take moves what has come into dst (appended) and tells how many tokens that were and whether the answer is complete.
 	Take(dst []byte) Piece

@@ -147,7 +147,9 @@ func (d *Desk) token(e *engine, t *Token, now time.Time) (first bool, problem st
 	if t.Margin < MarginBound {
 		d.closeCall(en, t, len(text))
 	}
-	en.notify()
+	if en.req.Infer.Stream || first && en.attempt > 0 { // an answer in one piece is fetched at its end; a new attempt is noted in its trace
+		en.notify()
+	}
 	return first, ""
 }
 

@@ -24,9 +24,11 @@ func (m *Metrics) resolveEvents() {
 	v := &m.v
 	m.rej = children(v, "llm_requests_rejected_total", "reason")
 	m.canc = children(v, "llm_requests_cancelled_total", "stage")
+	m.limits = make(map[string]map[string]prometheus.Counter)
 	for _, scope := range values("llm_rate_limit_decisions_total", "scope") {
-		children(v, "llm_rate_limit_decisions_total", "decision", scope)
+		m.limits[scope] = children(v, "llm_rate_limit_decisions_total", "decision", scope)
 	}
+	m.journal = v.gauge("llm_journal_bytes")
 	for _, method := range values("llm_ipc_errors_total", "method") {
 		children(v, "llm_ipc_errors_total", "code", method)
 	}

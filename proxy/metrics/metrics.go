@@ -66,17 +66,19 @@ type Metrics struct {
 	known    fence // label values that may appear
 	join     *joiner
 
-	mu    sync.Mutex           // guards the writes of pairs
-	pairs sync.Map             // pair → *ModelMetrics
-	count int                  // announced pairs, under mu
-	none  *ModelMetrics        // a model does not apply
-	unkn  *ModelMetrics        // asked for, not installed
-	other *ModelMetrics        // beyond catalogue.MaxPairs
-	ends  map[string]*Endpoint // under mu
-	rej   map[string]prometheus.Counter
-	canc  map[string]prometheus.Counter
-	link  linkCounters
-	state gauges
+	mu      sync.Mutex           // guards the writes of pairs
+	pairs   sync.Map             // pair → *ModelMetrics
+	count   int                  // announced pairs, under mu
+	none    *ModelMetrics        // a model does not apply
+	unkn    *ModelMetrics        // asked for, not installed
+	other   *ModelMetrics        // beyond catalogue.MaxPairs
+	ends    map[string]*Endpoint // under mu
+	rej     map[string]prometheus.Counter
+	canc    map[string]prometheus.Counter
+	limits  map[string]map[string]prometheus.Counter // by scope and decision
+	journal prometheus.Gauge
+	link    linkCounters
+	state   gauges
 
 	cache    info // llm_cache_config_info
 	build    info // llm_build_info
@@ -160,7 +162,7 @@ func (m *Metrics) setBuild(e EngineInfo) {
 func (m *Metrics) SetQueued(n int) { m.state.queued.Store(int64(n)) }
 
 // SetJournalBytes says how much memory is reserved for what requests in flight have received.
-func (m *Metrics) SetJournalBytes(n int64) { m.v.gauge("llm_journal_bytes").Set(float64(n)) }
+func (m *Metrics) SetJournalBytes(n int64) { m.journal.Set(float64(n)) }
 
 // SetQueueCapacity and SetCacheSize replace what New was given.
 func (m *Metrics) SetQueueCapacity(n int) { m.v.gauge("llm_queue_capacity").Set(float64(n)) }
@@ -191,7 +193,11 @@ func (m *Metrics) RateLimited(scope string, denied bool) {
 	if denied {
 		decision = "denied"
 	}
-	m.v.counter("llm_rate_limit_decisions_total", scope, decision).Inc()
+	decisions, ok := m.limits[scope]
+	if !ok {
+		decisions = m.limits[catalogue.Other]
+	}
+	decisions[decision].Inc()
 }
 
 // SetRateLimitKeys says how many buckets the rate limiter holds.

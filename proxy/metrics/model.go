@@ -22,9 +22,11 @@ type ModelMetrics struct {
 	misses     prometheus.Counter
 	computed   prometheus.Counter
 	cached     prometheus.Counter
-	failed     map[string]prometheus.Counter // by error_type
-	finished   map[string]prometheus.Counter // by reason
-	loadFailed map[string]prometheus.Counter // by reason
+	failed     map[string]prometheus.Counter            // by error_type
+	finished   map[string]prometheus.Counter            // by reason
+	loadFailed map[string]prometheus.Counter            // by reason
+	successes  map[string]prometheus.Counter            // by domain, of those configured
+	verdicts   map[string]map[string]prometheus.Counter // by slo and result
 	loaded     prometheus.Gauge
 
 	mu    sync.Mutex // guards facts and the series that come and go with the model
@@ -107,13 +109,13 @@ func (m *Metrics) newModel(model, version string) *ModelMetrics {
 	mm.finished = children(v, "llm_request_finish_total", "reason", model, version)
 	mm.loadFailed = children(v, "model_load_failures_total", "reason", model, version)
 	children(v, "llm_model_evictions_total", "reason", model, version)
+	mm.successes = make(map[string]prometheus.Counter)
 	for _, d := range append([]string{catalogue.General}, m.o.Domains...) {
-		v.counter("successful_inferences_total", model, version, d)
+		mm.successes[d] = v.counter("successful_inferences_total", model, version, d)
 	}
+	mm.verdicts = make(map[string]map[string]prometheus.Counter)
 	for _, slo := range values("llm_slo_requests_total", "slo") {
-		for _, result := range values("llm_slo_requests_total", "result") {
-			v.counter("llm_slo_requests_total", model, version, slo, result)
-		}
+		mm.verdicts[slo] = children(v, "llm_slo_requests_total", "result", model, version, slo)
 	}
 	for _, status := range values("api_requests_total", "status") {
 		v.counter("api_requests_total", inferRoute, status, model, version)

@@ -1,7 +1,10 @@
 package metrics
 
 import (
+	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"tandem/schema/catalogue"
 )
@@ -33,7 +36,7 @@ func (mm *ModelMetrics) Finish(o Outcome) {
 	pick(mm.finished, o.Reason, "error").Inc()
 	success := o.Reason == "stop" || o.Reason == "length"
 	if success {
-		mm.m.v.counter("successful_inferences_total", mm.model, mm.version, o.Domain).Inc()
+		mm.succeeded(o.Domain).Inc()
 	} else {
 		countTraced(pick(mm.failed, o.ErrorType, "internal"), o.TraceID)
 	}
@@ -71,6 +74,14 @@ func (mm *ModelMetrics) phases(o Outcome) {
 	}
 }
 
+// succeeded finds the counter of a domain. Those of keys and models are not known from the beginning.
+func (mm *ModelMetrics) succeeded(domain string) prometheus.Counter {
+	if c, ok := mm.successes[domain]; ok {
+		return c
+	}
+	return mm.m.v.counter("successful_inferences_total", mm.model, mm.version, domain)
+}
+
 // judge holds the request against each objective. One that failed missed them all; the client that left is not held against us.
 func (mm *ModelMetrics) judge(o Outcome, success bool) {
 	slo := mm.m.o.SLO
@@ -92,7 +103,7 @@ func (mm *ModelMetrics) verdict(slo string, good bool) {
 	if good {
 		result = "good"
 	}
-	mm.m.v.counter("llm_slo_requests_total", mm.model, mm.version, slo, result).Inc()
+	mm.verdicts[slo][result].Inc()
 }
 
 // Endpoint is a route. Get it once, when routes are made.
@@ -104,6 +115,27 @@ type Endpoint struct {
 		Dec()
 	}
 	requestBytes, responseBytes interface{ Observe(float64) }
+	replies                     sync.Map // *ModelMetrics → *replies
+}
+
+// replies are the series of an endpoint with a model, looked up once.
+type replies struct {
+	counts map[string]prometheus.Counter // by status
+	took   func() prometheus.Observer    // which exists from its first observation on
+}
+
+func (e *Endpoint) repliesOf(mm *ModelMetrics) *replies {
+	if known, ok := e.replies.Load(mm); ok {
+		return known.(*replies)
+	}
+	r := &replies{counts: make(map[string]prometheus.Counter), took: sync.OnceValue(func() prometheus.Observer {
+		return e.m.v.histogram("api_response_time_seconds", e.route, mm.model, mm.version)
+	})}
+	for _, status := range values("api_requests_total", "status") {
+		r.counts[status] = e.m.v.counter("api_requests_total", e.route, status, mm.model, mm.version)
+	}
+	known, _ := e.replies.LoadOrStore(mm, r)
+	return known.(*replies)
 }
 
 // Endpoint gives the series of a route template, such as /infer. Routes come from the program, never from a request; a path without
@@ -149,9 +181,10 @@ func (e *Endpoint) Record(r Reply) {
 	if mm == nil {
 		mm = e.m.none
 	}
-	e.m.v.counter("api_requests_total", e.route, r.Status, mm.model, mm.version).Inc()
+	series := e.repliesOf(mm)
+	pick(series.counts, r.Status, "error").Inc()
 	if r.Status != "cancelled" {
-		observeTraced(e.m.v.histogram("api_response_time_seconds", e.route, mm.model, mm.version), r.Took, r.TraceID)
+		observeTraced(series.took(), r.Took, r.TraceID)
 	}
 	e.requestBytes.Observe(float64(r.RequestBytes))
 	e.responseBytes.Observe(float64(r.ResponseBytes))

@@ -121,7 +121,7 @@ type stack struct {
 	dir           string
 }
 
-func startStack(proxy, engine string, env ...string) (*stack, error) {
+func startStack(proxy, engine string, settings ...string) (*stack, error) {
 	dir, err := os.MkdirTemp("", "tnd")
 	if err != nil {
 		return nil, err
@@ -131,12 +131,12 @@ func startStack(proxy, engine string, env ...string) (*stack, error) {
 		return nil, err
 	}
 	s := &stack{url: fmt.Sprintf("http://127.0.0.1:%d", port), dir: dir}
-	env = append([]string{"HOST=127.0.0.1", fmt.Sprintf("PORT=%d", port), "API_KEYS=bench:bench-key", "RATE_LIMIT=off",
-		"ENGINE_SOCKET=" + dir + "/engine.sock", "LOG_LEVEL=warn"}, env...)
-	if s.proxy, err = launch("proxy", proxy, env, "serve"); err != nil {
+	settings = append([]string{"HOST=127.0.0.1", fmt.Sprintf("PORT=%d", port), "API_KEYS=bench:bench-key", "RATE_LIMIT=off",
+		"ENGINE_SOCKET=" + dir + "/engine.sock", "LOG_LEVEL=" + env("LOG_LEVEL", "warn")}, settings...)
+	if s.proxy, err = launch("proxy", proxy, settings, "serve"); err != nil {
 		return nil, err
 	}
-	if s.engine, err = launch("engine", engine, env, "supervise"); err != nil {
+	if s.engine, err = launch("engine", engine, settings, "supervise"); err != nil {
 		s.proxy.stop()
 		return nil, err
 	}
