@@ -76,10 +76,13 @@ func (j *joiner) read() ([]*dto.MetricFamily, error) {
 // parseEngine keeps the families that the catalogue gives to the engine, with the help it lacks, and renames those of its process so
 // that they don't meet the proxy's. The result is sorted and is never changed again.
 func parseEngine(text []byte) ([]*dto.MetricFamily, error) {
-	parser := expfmt.NewTextParser(model.LegacyValidation)
-	parsed, err := parser.TextToMetricFamilies(bytes.NewReader(text))
-	if err != nil {
-		return nil, fmt.Errorf("parse engine metrics: %w", err)
+	parsed, ok := quickParse(string(text), isEngineMetric) // a copy, into which names and labels may point
+	if !ok {
+		var err error
+		parser := expfmt.NewTextParser(model.LegacyValidation)
+		if parsed, err = parser.TextToMetricFamilies(bytes.NewReader(text)); err != nil {
+			return nil, fmt.Errorf("parse engine metrics: %w", err)
+		}
 	}
 	families := make([]*dto.MetricFamily, 0, len(parsed))
 	for name, f := range parsed {
@@ -91,7 +94,14 @@ func parseEngine(text []byte) ([]*dto.MetricFamily, error) {
 		for _, m := range f.Metric {
 			sortLabels(m)
 		}
+		slices.SortFunc(f.Metric, byLabels)
 		families = append(families, f)
+	}
+	if !ok { // quickParse takes no series twice
+		check := prometheus.Gatherers{prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return families, nil })}
+		if _, err := check.Gather(); err != nil {
+			return nil, fmt.Errorf("check engine metrics: %w", err)
+		}
 	}
 	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
 	return families, nil
@@ -105,9 +115,19 @@ func engineMetric(name string) (catalogue.Metric, bool) {
 	return catalogue.EngineRuntime(name)
 }
 
+func isEngineMetric(name string) bool {
+	_, ok := engineMetric(name)
+	return ok
+}
+
 // sortLabels spares client_golang doing it in place, which would be a data race between two scrapes of the cached families.
 func sortLabels(m *dto.Metric) {
 	slices.SortFunc(m.Label, func(a, b *dto.LabelPair) int { return strings.Compare(a.GetName(), b.GetName()) })
+}
+
+// byLabels is the order in which client_golang lists a family's series.
+func byLabels(a, b *dto.Metric) int {
+	return slices.CompareFunc(a.Label, b.Label, func(x, y *dto.LabelPair) int { return strings.Compare(x.GetValue(), y.GetValue()) })
 }
 
 // retype gives a family the type of the catalogue: the engine's library calls some counters gauges and leaves others untyped. False

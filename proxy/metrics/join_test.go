@@ -117,6 +117,7 @@ func TestFailedFetchLeavesThePageGood(t *testing.T) {
 	cases := map[string]func(ctx context.Context) ([]byte, error){
 		"error":   func(context.Context) ([]byte, error) { return nil, errors.New("gone") },
 		"garbage": func(context.Context) ([]byte, error) { return []byte("{{{ not metrics"), nil },
+		"twice":   func(context.Context) ([]byte, error) { return []byte(engineText + "go_goroutines 9\n"), nil },
 		"too big": func(context.Context) ([]byte, error) { return bytes.Repeat([]byte("#\n"), maxEngineText), nil },
 		"hangs":   func(ctx context.Context) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() },
 	}

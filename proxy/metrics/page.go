@@ -2,8 +2,10 @@ package metrics
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,13 +23,14 @@ const scrapesAtOnce = 4
 //
 // It has no timeout on purpose: promhttp's would let the handler outlive the request whose buffers it reads.
 func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.gatherer(), promhttp.HandlerOpts{
+	return compressed(promhttp.HandlerFor(m.gatherer(), promhttp.HandlerOpts{
 		EnableOpenMetrics:   true,
 		ErrorHandling:       promhttp.ContinueOnError,
 		ErrorLog:            scrapeLog{m.o.Log},
 		Registry:            m.registry,
 		MaxRequestsInFlight: scrapesAtOnce,
-	})
+		DisableCompression:  true, // ours is cheaper
+	}))
 }
 
 // Gather gives what Handler serves, for pages that show numbers.
@@ -37,7 +40,21 @@ func (m *Metrics) gatherer() prometheus.Gatherer {
 	if m.o.HideCustom {
 		return documentedOnly{m.registry}
 	}
-	return prometheus.Gatherers{m.join, m.registry} // the engine first, so that a failed fetch is on the page it concerns
+	return bothPages{m.join, m.registry} // the engine first, so that a failed fetch is on the page it concerns
+}
+
+// bothPages puts the families of two gatherers on one page. prometheus.Gatherers would look for each series twice whether it contradicts
+// another one; here the catalogue gives every name to one of both, and each has looked at its own. Should they share a name after all,
+// the second one's family is shown.
+type bothPages [2]prometheus.Gatherer
+
+func (j bothPages) Gather() ([]*dto.MetricFamily, error) {
+	first, err1 := j[0].Gather()
+	second, err2 := j[1].Gather()
+	all := slices.Concat(second, first)
+	byName := func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) }
+	slices.SortStableFunc(all, byName)
+	return slices.CompactFunc(all, func(a, b *dto.MetricFamily) bool { return byName(a, b) == 0 }), errors.Join(err1, err2)
 }
 
 // documentedOnly hides whatever isn't documented or needed by a documented alert (F26).
