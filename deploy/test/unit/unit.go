@@ -1,0 +1,160 @@
+// Package unit checks the systemd units of deploy/systemd.
+package unit
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/unit"
+
+	"tandem/deploy/test/docs"
+)
+
+// Unit is a service, by section and name; a name may stand more than once.
+type Unit map[string]map[string][]string
+
+// Parse reads a unit.
+func Parse(text string) (Unit, error) {
+	options, err := systemd.DeserializeOptions(strings.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("read unit: %w", err)
+	}
+	u := make(Unit)
+	for _, o := range options {
+		if u[o.Section] == nil {
+			u[o.Section] = make(map[string][]string)
+		}
+		u[o.Section][o.Name] = append(u[o.Section][o.Name], o.Value)
+	}
+	return u, nil
+}
+
+// value is what stands last.
+func (u Unit) value(name string) string {
+	v := u["Service"][name]
+	if len(v) == 0 {
+		return ""
+	}
+	return v[len(v)-1]
+}
+
+// service is one of the two, and what is known of it.
+type service struct {
+	program  string
+	command  string
+	commands []string // that the program has
+	uses     func(docs.Setting) bool
+}
+
+var services = map[string]service{
+	"tandem-proxy.service":  {"tandem-proxy", "serve", []string{"serve", "check-config"}, func(s docs.Setting) bool { return s.Proxy }},
+	"tandem-engine.service": {"tandem-engine", "supervise", []string{"supervise"}, func(s docs.Setting) bool { return s.Engine }},
+}
+
+// hardening is what both must say.
+var hardening = map[string]string{
+	"User": "tandem", "Group": "tandem", "NoNewPrivileges": "yes", "CapabilityBoundingSet": "", "ProtectSystem": "strict", "ProtectHome": "yes",
+	"PrivateTmp": "yes", "RestrictSUIDSGID": "yes", "RestrictNamespaces": "yes", "SystemCallArchitectures": "native",
+}
+
+// Check gives everything that is wrong with the two units and their configuration file (settings by key).
+func Check(units map[string]Unit, config map[string]string) []string {
+	settings, err := docs.Settings()
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var problems []string
+	add := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	known := make(map[string]bool)
+	for _, s := range settings {
+		known[s.Key] = true
+	}
+	for key := range config {
+		if !known[key] {
+			add("config.yaml has the key %s, which docs/settings.md doesn't know", key)
+		}
+	}
+	for name, s := range services {
+		u := units[name]
+		for _, p := range s.check(u, settings, config) {
+			add("%s: %s", name, p)
+		}
+	}
+	proxy, engine := units["tandem-proxy.service"], units["tandem-engine.service"]
+	if !slices.Contains(engine["Unit"]["After"], "tandem-proxy.service") {
+		add("the engine isn't stopped before the proxy")
+	}
+	for _, word := range []string{"Requires", "BindsTo", "PartOf", "Requisite"} {
+		if len(engine["Unit"][word])+len(proxy["Unit"][word]) > 0 {
+			add("%s= would stop one service with the other", word)
+		}
+	}
+	return problems
+}
+
+func (s service) check(u Unit, settings map[string]docs.Setting, config map[string]string) []string {
+	var problems []string
+	add := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	if got, want := u.value("ExecStart"), "/usr/local/bin/"+s.program+" "+s.command; got != want {
+		add("runs %q, not %q", got, want)
+	}
+	for _, line := range append(u["Service"]["ExecStartPre"], u["Service"]["ExecStart"]...) {
+		words := strings.Fields(line)
+		if len(words) != 2 || words[0] != "/usr/local/bin/"+s.program || !slices.Contains(s.commands, words[1]) {
+			add("%q isn't a command of %s", line, s.program)
+		}
+	}
+	for _, line := range u["Service"]["Environment"] {
+		for assignment := range strings.FieldsSeq(line) {
+			name, value, _ := strings.Cut(assignment, "=")
+			if setting, ok := settings[name]; !ok || !s.uses(setting) {
+				add("is given %s, which it doesn't know", name)
+			}
+			if name == "CONFIG_FILE" && value != "/etc/tandem/config.yaml" {
+				add("reads %s", value)
+			}
+		}
+	}
+	for name, want := range hardening {
+		if _, ok := u["Service"][name]; !ok || u.value(name) != want {
+			add("%s is %q, not %q", name, u.value(name), want)
+		}
+	}
+	if u.value("Restart") != "on-failure" || u.value("KillMode") != "mixed" {
+		add("is not started again, or its signals go elsewhere than to its main process")
+	}
+	need := duration(setting(settings, config, "DRAIN_DELAY")) + duration(setting(settings, config, "DRAIN_TIMEOUT")) + 9*time.Second
+	if stop := duration(u.value("TimeoutStopSec")); stop < need {
+		add("is killed after %v, while a drain may take %v", stop, need)
+	}
+	// Everything else is read-only.
+	writable := []string{"/run/" + u.value("RuntimeDirectory") + "/", "/var/cache/" + u.value("CacheDirectory") + "/"}
+	if u.value("RuntimeDirectoryPreserve") != "yes" {
+		add("its end would take the socket from the other service")
+	}
+	for _, name := range []string{"ENGINE_SOCKET", "CACHE_DIR"} {
+		path := setting(settings, config, name) + "/"
+		if (name == "ENGINE_SOCKET" || s.program == "tandem-engine") && !slices.ContainsFunc(writable, func(dir string) bool { return strings.HasPrefix(path, dir) }) {
+			add("may not write to %s=%s", name, path)
+		}
+	}
+	if state := u.value("StateDirectory"); s.program == "tandem-engine" && setting(settings, config, "MODELS_DIR") != "/var/lib/"+state {
+		add("has its models elsewhere than in StateDirectory=%s", state)
+	}
+	return problems
+}
+
+// setting is what the configuration file says, or the default.
+func setting(settings map[string]docs.Setting, config map[string]string, name string) string {
+	if v, ok := config[settings[name].Key]; ok {
+		return v
+	}
+	return settings[name].Default
+}
+
+func duration(text string) time.Duration {
+	d, _ := time.ParseDuration(text) // 0 is found by what it is compared with
+	return d
+}
