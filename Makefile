@@ -47,7 +47,8 @@ test-monitoring: ## drive every monitoring endpoint of a running server and chec
 test: ## unit and end-to-end tests with the real demo model, race detector on
 	@$(NATIVE) && REDIS_SERVER="$$(scripts/redis.sh)" && export REDIS_SERVER && $(GO) test -race -shuffle=on ./... \
 	  && $(GO) build -o $(BIN)/promtool -modfile=scripts/tools/go.mod github.com/prometheus/prometheus/cmd/promtool \
-	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool scripts/check-rules.sh \
+	  && $(GO) build -o $(BIN)/amtool -modfile=scripts/tools/go.mod github.com/prometheus/alertmanager/cmd/amtool \
+	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool AMTOOL=$(CURDIR)/$(BIN)/amtool scripts/check-rules.sh \
 	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool $(GO) test -race -shuffle=on -tags llama ./engine/... ./scripts/e2e/...
 
 .PHONY: test-go

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks what Prometheus and Grafana load: that the generated files are current and name only what the catalogue has, that Prometheus
 # can read rules, dashboard queries and configurations, and that every alert fires when it should and only then.
-# PROMTOOL names a promtool of version 3; without it bin/promtool is used, and built once if need be (minutes).
+# PROMTOOL and AMTOOL name a promtool of version 3 and an amtool; without them those in bin/ are used, and built once if need be (minutes).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,12 +10,17 @@ step() { echo "check-rules: $*" >&2; }
 step "generated files"
 go run ./scripts/rules -check
 
-promtool=${PROMTOOL:-bin/promtool}
-if [ ! -x "$(command -v "$promtool" || true)" ]; then
-  [ -z "${PROMTOOL:-}" ] || { echo "check-rules: PROMTOOL=$PROMTOOL can't be run" >&2; exit 1; }
-  step "building promtool, which takes some minutes"
-  go build -modfile=scripts/tools/go.mod -o bin/promtool github.com/prometheus/prometheus/cmd/promtool
-fi
+tool() { # tool NAME PACKAGE GIVEN: the program to use
+  local path=${3:-bin/$1}
+  if [ ! -x "$(command -v "$path" || true)" ]; then
+    [ -z "$3" ] || { echo "check-rules: $path can't be run" >&2; return 1; }
+    step "building $1, which takes some minutes"
+    go build -modfile=scripts/tools/go.mod -o "bin/$1" "$2" >&2 || return 1
+  fi
+  echo "$path"
+}
+promtool=$(tool promtool github.com/prometheus/prometheus/cmd/promtool "${PROMTOOL:-}")
+amtool=$(tool amtool github.com/prometheus/alertmanager/cmd/amtool "${AMTOOL:-}")
 
 quietly() { # shows what a command said only when it fails
   local said
@@ -38,6 +43,13 @@ quietly "$promtool" check rules "$dir/queries.yaml"
 
 step configurations
 quietly "$promtool" check config deploy/prometheus/prometheus*.yaml
+
+step "Alertmanager's configuration"
+quietly "$amtool" check-config deploy/alertmanager/alertmanager.yaml
+for pair in critical:pager warning:morning; do
+  receiver=$("$amtool" config routes test --config.file=deploy/alertmanager/alertmanager.yaml "severity=${pair%:*}" alertname=LLMEngineDown)
+  [ "$receiver" = "${pair#*:}" ] || { echo "check-rules: severity ${pair%:*} goes to $receiver, not ${pair#*:}" >&2; exit 1; }
+done
 
 step "tests of the rules"
 quietly "$promtool" test rules deploy/prometheus/*_test.yaml
