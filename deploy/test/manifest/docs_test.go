@@ -87,8 +87,12 @@ func TestDocumentedNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	compose, err := docs.Read("deploy/compose.yaml") // has variables of its own
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, m := range settingWord.FindAllStringSubmatch(page, -1) {
-		if _, ok := settings[m[1]]; !ok && !foreign.MatchString(m[1]) {
+		if _, ok := settings[m[1]]; !ok && !foreign.MatchString(m[1]) && !strings.Contains(compose, "${"+m[1]+":-") {
 			t.Errorf("docs/deploy.md names a setting %s, which isn't there", m[1])
 		}
 	}
