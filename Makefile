@@ -57,7 +57,7 @@ test-go: ## unit tests that need only Go
 	CGO_ENABLED=0 $(GO) test ./...
 
 .PHONY: chaos
-chaos: ## kill, stop and drain engines under load: 1,000 requests, 100 kills (about six minutes)
+chaos: ## kill, stop and drain engines under load: 1,000 requests, 100 kills (about ten minutes)
 	@$(NATIVE) && scripts/chaos.sh
 
 .PHONY: test-prometheus
