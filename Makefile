@@ -73,7 +73,7 @@ test-deploy: ## decode what is in deploy/ strictly, check it against the docs an
 	@cd deploy/test && $(GO) vet ./... && $(GO) test -count=1 ./... # what it reads is outside its module, where no cache looks
 
 .PHONY: test-pod
-test-pod: ## build both images and run them as a pod, with podman (root; about ten minutes the first time)
+test-pod: ## build both images and run them as a pod, with podman (root; a quarter of an hour the first time)
 	@scripts/test-pod.sh
 
 .PHONY: ui

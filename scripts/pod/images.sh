@@ -1,5 +1,5 @@
 # How the images are built without a registry, read by test-pod.sh. Everything of podman's and buildah's is below $work: storage, networks,
-# volumes, configuration. Uses cache_root, step, die, here, work, version, revision, proxy_image and engine_image of that script.
+# volumes, configuration. Uses cache_root, step, die, work, version, revision, proxy_image, engine_image and redis_image of that script.
 # shellcheck shell=bash
 # shellcheck disable=SC2154
 
