@@ -55,7 +55,7 @@ for tags in "" llama; do
           [[ $pkg == proxy || $pkg == proxy/server ]] || say "$pkg must not know fasthttp" ;;
         capnproto.org/*)
           [[ $pkg == schema || $pkg == schema/wire || $pkg == proxy/link || $pkg == engine/link ]] || say "$pkg must not know Cap'n Proto" ;;
-        github.com/gomodule/redigo/*)
+        github.com/redis/*)
           [[ $pkg == proxy/limit ]] || say "$pkg must not know Redis" ;;
         C) [[ $pkg == engine/llama ]] || say "$pkg must not use cgo" ;;
       esac

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-	redigo "github.com/gomodule/redigo/redis"
 
 	"tandem/scripts/redis"
 )
@@ -80,15 +79,14 @@ func shared(t testing.TB, url string) *Shared {
 // age makes everything in a real store older, which is as good as waiting.
 func age(t *testing.T, s *Shared, by time.Duration) {
 	t.Helper()
-	c := s.store.(*store).pool.Load().Get()
-	defer c.Close()
-	keys, err := redigo.Strings(c.Do("KEYS", storePrefix+"*"))
+	c := s.store.(*store).client
+	keys, err := c.Do(t.Context(), c.B().Keys().Pattern(storePrefix+"*").Build()).AsStrSlice()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, key := range keys {
-		ttl, err1 := redigo.Int64(c.Do("PTTL", key))
-		value, err2 := redigo.String(c.Do("GET", key))
+		ttl, err1 := c.Do(t.Context(), c.B().Pttl().Key(key).Build()).AsInt64()
+		value, err2 := c.Do(t.Context(), c.B().Get().Key(key).Build()).ToString()
 		if err1 != nil || err2 != nil {
 			continue // it went meanwhile
 		}
@@ -96,10 +94,11 @@ func age(t *testing.T, s *Shared, by time.Duration) {
 		if _, err := fmt.Sscan(value, &needs, &at); err != nil {
 			t.Fatalf("%s holds %q: %v", key, value, err)
 		}
-		if left := ttl - by.Milliseconds(); left <= 0 {
-			_, err = c.Do("DEL", key)
+		left := time.Duration(ttl)*time.Millisecond - by
+		if left <= 0 {
+			err = c.Do(t.Context(), c.B().Del().Key(key).Build()).Error()
 		} else {
-			_, err = c.Do("SET", key, fmt.Sprint(needs, " ", at-by.Microseconds()), "PX", left)
+			err = c.Do(t.Context(), c.B().Set().Key(key).Value(fmt.Sprint(needs, " ", at-by.Microseconds())).Px(left).Build()).Error()
 		}
 		if err != nil {
 			t.Fatal(err)
