@@ -5,6 +5,7 @@ package devices
 import (
 	"fmt"
 	"log/slog"
+	"math"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 )
@@ -101,4 +102,8 @@ func (n *NVML) Close() error {
 		return fmt.Errorf("close NVML: %s", reason(r))
 	}
 	return nil
+}
+
+func unknown() Sensors {
+	return Sensors{Utilization: math.NaN(), Watts: math.NaN(), Celsius: math.NaN()}
 }

@@ -1,7 +1,6 @@
 package devices
 
 import (
-	"math"
 	"strconv"
 	"strings"
 )
@@ -12,10 +11,6 @@ type Sensors struct {
 	Utilization float64 // 0 to 1
 	Watts       float64
 	Celsius     float64
-}
-
-func unknown() Sensors {
-	return Sensors{Utilization: math.NaN(), Watts: math.NaN(), Celsius: math.NaN()}
 }
 
 // bus is an accelerator's place on the PCI bus. Libraries write it in several ways: 0000:3b:00.0, 00000000:3B:00.0.
