@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds what is measured and runs the benchmarks. Arguments: unary, stream, memory, engine (all by default). The engine is measured beside
+# Builds what is measured and runs the benchmarks. Arguments: unary, stream, scrapes, memory, engine (all by default). The engine is measured beside
 # llama-server built from the same source; that build takes minutes the first time. LLAMA_SERVER=none leaves it out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 make --no-print-directory build
 CGO_ENABLED=0 go build -o bin/tandem-engine-mock ./engine
-parts="${*:-unary stream memory engine}"
+parts="${*:-unary stream scrapes memory engine}"
 if [[ " $parts " == *" engine "* && -z "${LLAMA_SERVER:-}" ]]; then
   LLAMA_SERVER=$(SERVER=1 scripts/build-llama.sh)/bin/llama-server
 fi

@@ -3,6 +3,7 @@
 //
 //	bench unary   CPU of the proxy per unary request, against the mock engine, beside a bare HTTP server
 //	bench stream  the same per streamed event
+//	bench scrapes gaps between the events of a stream without and with a scrape each second
 //	bench engine  tokens per second at 1, 4, 16 and 32 streams, beside llama-server when LLAMA_SERVER names it
 //	bench memory  resident memory of the idle programs, and time from engine start to the first token
 //	bench model   only writes the model of the engine part, BENCH_DIR/models/bench/model.gguf
@@ -29,15 +30,16 @@ func main() {
 
 func bench(args []string) error {
 	if len(args) == 0 {
-		args = []string{"unary", "stream", "memory", "engine"}
+		args = []string{"unary", "stream", "scrapes", "memory", "engine"}
 	}
 	fmt.Printf("machine: %s, %d CPUs, %s\n", cpuModel(), runtime.NumCPU(), runtime.Version())
-	parts := map[string]func() error{"unary": unaryWithMock, "stream": streamWithMock, "engine": benchEngine, "memory": benchMemory,
+	parts := map[string]func() error{"unary": unaryWithMock, "stream": streamWithMock, "scrapes": scrapesWithMock,
+		"engine": benchEngine, "memory": benchMemory,
 		"model": func() error { return ensureModel(benchModel()) }}
 	for _, name := range args {
 		part, ok := parts[name]
 		if !ok {
-			return fmt.Errorf("no part %q; there are unary, stream, memory, engine and model", name)
+			return fmt.Errorf("no part %q; there are unary, stream, scrapes, memory, engine and model", name)
 		}
 		fmt.Printf("\n== %s\n", name)
 		if err := part(); err != nil {
