@@ -61,7 +61,7 @@ func begin(t *testing.T) *trial {
 	var all []*service
 	addresses := freeAddresses(t, len(scenarios)+1)
 	for i, sc := range scenarios {
-		s := startService(t, w.p, job+sc.name, addresses[i], sc.settings)
+		s := startService(t, w.p, addresses[i], sc)
 		w.services[s.job] = s
 		all = append(all, s)
 	}
@@ -291,11 +291,14 @@ func (w *trial) hasData(query string) error {
 	return nil
 }
 
-// checkRecovery asserts that alerts end when their cause does: the engine comes back.
+// checkRecovery asserts that alerts end when their cause does: the engine comes back, and the store of the rate limits.
 func (w *trial) checkRecovery() {
 	w.t.Helper()
-	down := w.services[job+"-down"]
+	down, store := w.services[job+"-down"], w.services[job+"-store"]
 	down.startEngine()
+	if err := store.store.Restart(); err != nil {
+		w.t.Fatal(err)
+	}
 	err := eventually(w.t.Context(), recoverLimit, time.Second, func() error {
 		active, err := w.server.active()
 		if err != nil {
@@ -305,6 +308,9 @@ func (w *trial) checkRecovery() {
 			if s := active[down.job][name]; s != inactive {
 				return fmt.Errorf("%s is still %v, the engine is back", name, s)
 			}
+		}
+		if s := active[store.job]["LLMRateLimitStoreDown"]; s != inactive {
+			return fmt.Errorf("LLMRateLimitStoreDown is still %v, the store is back", s)
 		}
 		return nil
 	})

@@ -11,6 +11,7 @@ import (
 type scenario struct {
 	name     string // of the job, after llm-inference
 	settings []string
+	store    bool // has a store of the rate limits
 	load     load // runs from the start
 	// fault makes it go wrong; load it starts must end with ctx. nil: the settings do, or nothing does.
 	fault func(ctx context.Context, s *service) error
@@ -114,6 +115,9 @@ var scenarios = []scenario{
 			return os.WriteFile(s.keyFile(), []byte("keys: [this is no key file\n"), 0o644)
 		},
 		fires: []string{"LLMKeyReloadFailing"}},
+	{name: "-store", store: true, settings: []string{"RATE_LIMIT=1000/second"}, load: steady,
+		fault: func(_ context.Context, s *service) error { s.store.Close(); return nil },
+		fires: []string{"LLMRateLimitStoreDown"}},
 	{name: "-cache", settings: []string{"CACHE_SIZE=1"},
 		fault: func(ctx context.Context, s *service) error {
 			s.load(ctx, load{clients: 1, pause: 100 * time.Millisecond, ask: ordinary})

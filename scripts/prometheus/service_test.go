@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/alicebob/miniredis/v2"
 )
 
 const secret = "test-secret"
@@ -25,6 +27,7 @@ type service struct {
 	dir     string
 	address string // host:port
 	env     []string
+	store   *miniredis.Miniredis // of the rate limits; nil without one
 	proxy   *process
 	engine  *process
 	http    *http.Client
@@ -34,7 +37,7 @@ type service struct {
 	answers map[string]int
 }
 
-func startService(t *testing.T, p programs, job, address string, settings []string) *service {
+func startService(t *testing.T, p programs, address string, sc scenario) *service {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tnd") // short: a socket's path holds 108 bytes
 	if err != nil {
@@ -45,10 +48,14 @@ func startService(t *testing.T, p programs, job, address string, settings []stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &service{t: t, p: p, job: job, dir: dir, address: address, answers: make(map[string]int)}
+	s := &service{t: t, p: p, job: job + sc.name, dir: dir, address: address, answers: make(map[string]int)}
 	s.env = append(environment("HOST="+host, "PORT="+port, "ENGINE_SOCKET="+filepath.Join(dir, "e.sock"), "API_KEYS=test:"+secret,
 		"RATE_LIMIT=off", "MODELS_DIR="+filepath.Join(dir, "models"), "CACHE_DIR="+filepath.Join(p.logs, "cache"),
-		"ENGINE_MOCK=true", "GOMEMLIMIT=200MiB", "API_KEYS_FILE="+s.keyFile()), settings...)
+		"ENGINE_MOCK=true", "GOMEMLIMIT=200MiB", "API_KEYS_FILE="+s.keyFile()), sc.settings...)
+	if sc.store {
+		s.store = miniredis.RunT(t)
+		s.env = append(s.env, "RATE_LIMIT_STORE=redis://"+s.store.Addr(), "RATE_LIMIT_STORE_TIMEOUT=1s")
+	}
 	if err := os.Mkdir(filepath.Join(dir, "models"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +64,7 @@ func startService(t *testing.T, p programs, job, address string, settings []stri
 	}
 	s.http = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	t.Cleanup(s.http.CloseIdleConnections)
-	s.proxy = start(t, p.logs, job+".proxy", p.proxy, s.env, "serve")
+	s.proxy = start(t, p.logs, s.job+".proxy", p.proxy, s.env, "serve")
 	s.startEngine()
 	return s
 }
