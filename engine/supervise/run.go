@@ -62,7 +62,10 @@ type supervisor struct {
 	epoch     time.Time
 	policy    policy
 	last      LastExit
-	stopping  bool // a signal came
+	stopping  bool             // a signal came
+	passed    bool             // and was passed on
+	pass      <-chan time.Time // when it is to be
+	drainEnd  <-chan time.Time // when the engine must have ended
 }
 
 // Run starts the engine and stays until it ended on request, or for good. It must stay the only user of its goroutine: the engine is
@@ -90,7 +93,7 @@ func Run(o Options) error {
 		if err != nil {
 			return err
 		}
-		if s.stopping {
+		if s.passed {
 			if end.Kind == Upgrade || end.Kind == Signal && end.Signal == int(syscall.SIGTERM) { // the latter before it listens
 				return nil
 			}
@@ -118,14 +121,30 @@ func Run(o Options) error {
 
 func (s *supervisor) now() time.Duration { return time.Since(s.epoch) }
 
-// pause waits before a restart; false: a signal came meanwhile.
+// pause waits before a restart; false: none is wanted any more. While a signal is kept back, requests still come, so the engine is needed.
 func (s *supervisor) pause(d time.Duration) bool {
-	select {
-	case <-s.o.Signals:
-		return false
-	case <-time.After(d):
-		return true
+	over := time.After(d)
+	for {
+		select {
+		case <-s.o.Signals:
+			s.asked()
+		case <-s.pass:
+			return false
+		case <-over:
+			return true
+		}
 	}
+}
+
+// asked takes in a signal.
+func (s *supervisor) asked() {
+	delay := s.delay()
+	if !s.stopping {
+		s.drainEnd = time.After(delay + s.o.DrainTimeout + drainSlack)
+	}
+	s.stopping = true
+	s.o.Log.Info("ending the engine", "delay", delay, "drain_timeout", s.o.DrainTimeout)
+	s.pass = time.After(delay)
 }
 
 // one runs an engine from start to end.
@@ -185,23 +204,17 @@ func (s *supervisor) environment() []string {
 func (s *supervisor) attend(child *exec.Cmd, ended <-chan error, w *watch) (killed bool, err error) {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
-	var drainEnd, pass <-chan time.Time
 	for {
 		select {
 		case <-ended: // how is in the process state
 			return killed, err
 		case <-s.o.Signals:
-			delay := s.delay()
-			if !s.stopping {
-				drainEnd = time.After(delay + s.o.DrainTimeout + drainSlack)
-			}
-			s.stopping = true
-			s.o.Log.Info("ending the engine", "delay", delay, "drain_timeout", s.o.DrainTimeout)
-			pass = time.After(delay)
-		case <-pass:
+			s.asked()
+		case <-s.pass:
+			s.passed = true
 			s.mark()
 			s.signal(child, syscall.SIGTERM)
-		case <-drainEnd:
+		case <-s.drainEnd:
 			err = ErrKilled
 			s.signal(child, syscall.SIGKILL)
 		case <-tick.C:

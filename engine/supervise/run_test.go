@@ -57,6 +57,11 @@ func child(lives []string) int {
 		beat(Heartbeat{Sequence: 1, Progress: 5})
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
+	case "brief":
+		beat(Heartbeat{Sequence: 1})
+		time.Sleep(300 * time.Millisecond)
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
 	case "loading":
 		beat(Heartbeat{Sequence: 1, Loads: []Loading{{Model: "m", Version: "v"}}})
 		return 3
@@ -206,6 +211,18 @@ func TestKeepsTheSignalBackUntilTheProxyTakesNothingNew(t *testing.T) {
 	}
 	if took, want := time.Since(began), 200*time.Millisecond+drainLag; took < want {
 		t.Errorf("ended after %v, not to happen before %v", took, want)
+	}
+}
+
+// Until the proxy takes nothing new, requests still come, and an engine that dies is needed again.
+func TestAnEngineThatDiesBeforeTheSignalIsPassedOnIsStartedAgain(t *testing.T) {
+	signals := make(chan os.Signal, 1)
+	lives, err := play(t, "brief serve", signals, func(o *Options) {
+		o.DrainDelay = time.Second
+		signalWhenBeating(o, signals)
+	})
+	if err != nil || len(lives) != 2 {
+		t.Errorf("%+v, ended with %v", lives, err)
 	}
 }
 
