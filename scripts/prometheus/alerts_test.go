@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ const (
 	healthyTime  = 20 * time.Second // of load before anything goes wrong: longer than what five minutes become
 	faultLimit   = 110 * time.Second
 	recoverLimit = 40 * time.Second
+	frozenTime   = 45 * time.Second // of an engine that is stopped
 )
 
 // trial is a Prometheus and what it watches.
@@ -46,6 +48,7 @@ func TestFaultsRaiseTheirAlertsAndNoOthers(t *testing.T) {
 	w.checkAlerts()
 	w.checkRules()
 	w.checkDashboards()
+	w.checkExemplars()
 	t.Log("recovery")
 	w.checkRecovery()
 	t.Log("the end of all")
@@ -264,6 +267,37 @@ func (w *trial) checkDashboards() {
 		w.t.Errorf("only %d queries, %d of them optional", count, optional)
 	}
 	w.t.Logf("%d queries of the dashboards have data, %d need what isn't here", count-optional, optional)
+}
+
+// checkExemplars asserts that a bucket of the healthy service leads to a trace that a client sent. The clients number theirs from 1.
+func (w *trial) checkExemplars() {
+	w.t.Helper()
+	var found []struct {
+		Exemplars []struct{ Labels map[string]string }
+	}
+	now := time.Now()
+	err := w.server.get("/api/v1/query_exemplars", url.Values{
+		"query": {`api_response_time_seconds_bucket{job="` + job + `",endpoint="/infer"}`},
+		"start": {now.Add(-10 * time.Minute).Format(time.RFC3339)}, "end": {now.Format(time.RFC3339)},
+	}, &found)
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	count := 0
+	for _, series := range found {
+		for _, e := range series.Exemplars {
+			id := e.Labels["trace_id"]
+			if n, err := strconv.ParseUint(id, 16, 64); len(id) != 32 || err != nil || n == 0 || n > 1e6 { // of 128 random bits that doesn't happen
+				w.t.Errorf("exemplar %v isn't a trace that was sent", e.Labels)
+			}
+			count++
+		}
+	}
+	if count == 0 {
+		w.t.Error("Prometheus has no exemplar of the response time")
+	}
+	w.t.Logf("%d exemplars lead to traces that were sent", count)
 }
 
 func (w *trial) hasData(query string) error {

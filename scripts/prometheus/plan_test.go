@@ -2,8 +2,11 @@ package prometheus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"strings"
+	"syscall"
 	"time"
 )
 
@@ -67,7 +70,7 @@ var scenarios = []scenario{
 			return nil
 		},
 		fires: together([]string{"HighResponseTime", "LLMMeanResponseTimeHigh", "LLMInterTokenLatencyHigh", "LLMTimeToFirstTokenHigh"}, p95Fire, p99Fire),
-		pends: together(p95Pend, p99Pend)},
+		pends: together(p95Pend, p99Pend), may: []string{"LLMModelCacheHitRateLow"}}, // who joins a load counts as a miss
 	{name: "-down", settings: []string{"ENGINE_WAIT=20ms"}, load: steady,
 		fault: func(_ context.Context, s *service) error { s.engine.stop(s.t); return nil },
 		fires: together([]string{"LLMEngineDown", "HighErrorRate", "LLMRejectionRateHigh"}, errorsFire),
@@ -79,7 +82,7 @@ var scenarios = []scenario{
 		},
 		fires: together([]string{"LLMQueueSaturated", "LLMRejectionRateHigh", "HighErrorRate", "LLMThroughputBelowCapacity",
 			"LLMTokenThroughputBelowCapacity", "HighResponseTime", "LLMMeanResponseTimeHigh", "LLMTimeToFirstTokenHigh"}, errorsFire, p95Fire, p99Fire),
-		pends: together(errorsPend, p95Pend, p99Pend)},
+		pends: together(errorsPend, p95Pend, p99Pend), may: []string{"LLMInterTokenLatencyHigh"}}, // 40 of 100 ms, on a busy machine more
 	{name: "-load", settings: []string{"MOCK_FAIL_LOAD=demo@v2.0"}, load: steady,
 		fault: func(ctx context.Context, s *service) error {
 			q := ordinary(0)
@@ -125,9 +128,49 @@ var scenarios = []scenario{
 		},
 		fires: []string{"LLMModelCacheHitRateLow"}},
 	{name: "-memory", settings: []string{"MOCK_MEMORY_USED=0.97"}, load: steady, fires: []string{"LLMMemoryHigh", "LLMMemoryCritical"}},
+	{name: "-failing", settings: []string{"MOCK_TOKEN_DELAY=300ms", "STEP_TARGET=1s", "REQUEST_TIMEOUT=200ms"}, load: steady, // nothing is answered in time
+		fires: together([]string{"LLMModelFailing", "HighErrorRate"}, errorsFire), pends: errorsPend,
+		free: together([]string{"LLMThroughputBelowCapacity", "LLMTokenThroughputBelowCapacity", "LLMRejectionRateHigh", "LLMModelCacheHitRateLow", "LLMInterTokenLatencyHigh", "LLMTimeToFirstTokenHigh", "LLMMeanResponseTimeHigh", "HighResponseTime"},
+			p95Fire, p95Pend, p99Fire, p99Pend)},
+	{name: "-stale", settings: []string{"ENGINE_STALL_TIMEOUT=10m"}, fault: freeze, fires: []string{"LLMEngineMetricsStale"},
+		free: []string{"LLMEngineDown"}}, // in the end
+	{name: "-cells", settings: []string{"CONTEXT=128", "PARALLEL=1", "MOCK_TOKEN_DELAY=4800ms", "STEP_TARGET=10s"},
+		fault: func(ctx context.Context, s *service) error {
+			s.load(ctx, load{clients: 1, ask: long})
+			return nil
+		},
+		fires: []string{"LLMKVCacheNearlyFull"},
+		free: together([]string{"HighResponseTime", "LLMMeanResponseTimeHigh", "LLMInterTokenLatencyHigh", "LLMTimeToFirstTokenHigh", "LLMThroughputBelowCapacity",
+			"LLMTokenThroughputBelowCapacity"}, p95Fire, p95Pend, p99Fire, p99Pend)}, // its tokens are slow, so that the cells stay full
 	{name: "-gone", load: steady,
 		fault: func(_ context.Context, s *service) error { s.proxy.stop(s.t); return nil },
 		fires: []string{"LLMTargetDown"}},
+}
+
+// long fills all but six of 128 cells.
+func long(n int) question {
+	q := ordinary(n)
+	q.prompt = "one" + strings.Repeat(" one", 121)
+	return q
+}
+
+// freeze stops the engine process for as long as it takes to notice: connected, and not a word from it.
+func freeze(ctx context.Context, s *service) error {
+	pid := s.engine.child()
+	if pid == 0 {
+		return errors.New("no engine process")
+	}
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	s.clients.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-time.After(frozenTime):
+		}
+		_ = syscall.Kill(pid, syscall.SIGCONT) // or it couldn't end
+	})
+	return nil
 }
 
 // crash kills the engine four times, each time once it serves again.
