@@ -146,14 +146,15 @@ func (c *Cache) AcquireReplay(ctx context.Context, model, version string) (*Leas
 }
 
 func (c *Cache) acquire(ctx context.Context, model, version string, counted bool) (*Lease, error) {
-	src, err := c.find(model, version)
-	if err != nil {
-		return nil, err
-	}
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
 		return nil, ErrClosed
+	}
+	src, err := c.find(model, version) // with mu held, so that reconcile comes after every change that is missed here
+	if err != nil {
+		c.mu.Unlock()
+		return nil, err
 	}
 	now := time.Now()
 	e := c.usable(src)
@@ -184,18 +185,20 @@ func (c *Cache) await(ctx context.Context, e *entry, w *waiter) (*Lease, error) 
 	case <-ctx.Done():
 	}
 	c.mu.Lock()
-	e.waiters = slices.DeleteFunc(e.waiters, func(o *waiter) bool { return o == w })
-	if e.state == seatQueued && len(e.waiters) == 0 {
-		c.drop(e)
-		c.plan()
+	answered := true // at the same moment; then the entry is no business of this one any more
+	select {
+	case <-w.ready:
+	default:
+		answered = false
+		e.waiters = slices.DeleteFunc(e.waiters, func(o *waiter) bool { return o == w })
+		if e.state == seatQueued && len(e.waiters) == 0 {
+			c.drop(e)
+			c.plan()
+		}
 	}
 	c.mu.Unlock()
-	select {
-	case <-w.ready: // it was answered at the same moment
-		if w.lease != nil {
-			w.lease.Release()
-		}
-	default:
+	if answered && w.lease != nil {
+		w.lease.Release()
 	}
 	return nil, context.Cause(ctx)
 }

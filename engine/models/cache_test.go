@@ -235,6 +235,21 @@ func TestAWaiterThatLeavesFreesItsTurn(t *testing.T) {
 	})
 }
 
+// A client's own timeout may well be as long as MODEL_BUSY_WAIT: then both end at the same moment.
+func TestAWaiterMayLeaveAtTheMomentItIsSentAway(t *testing.T) {
+	for range 100 {
+		inBubble(t, func(o *CacheOptions) { o.Size = 1 }, func(r *rig) {
+			a := r.acquire("a", "base")
+			ctx, stop := context.WithTimeout(r.Context(), r.cache.opts.BusyWait)
+			defer stop()
+			if _, err := r.cache.Acquire(ctx, "b", "base"); !errors.Is(err, ErrModelBusy) && !errors.Is(err, context.DeadlineExceeded) {
+				r.Errorf("error %v", err)
+			}
+			a.Release()
+		})
+	}
+}
+
 func TestTooManyWaitingLoads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, func(o *CacheOptions) { o.Size = 1 })
