@@ -124,7 +124,7 @@ func builtIn(mode DemoMode) *models.Demo {
 	if mode == DemoFalse {
 		return nil
 	}
-	d := &models.Demo{Name: demo.Name, Description: demo.Description, DefaultVersion: demo.DefaultVersion}
+	d := &models.Demo{Name: demo.Name, Description: demo.Description}
 	for _, f := range demo.Files() {
 		d.Files = append(d.Files, models.Embedded{Version: f.Version, Packed: f.Packed, SHA256: f.SHA256, Bytes: f.Bytes})
 	}

@@ -9,9 +9,8 @@ import (
 
 // What the registry shows for the demo model.
 const (
-	Name           = "demo"
-	Description    = "Tiny built-in model (1.5 million parameters) that knows the capitals of the world, chemical elements and a little small talk; for trying things out, not for real use"
-	DefaultVersion = "v1.0"
+	Name        = "demo"
+	Description = "Tiny built-in model (1.5 million parameters) that knows the capitals of the world, chemical elements and a little small talk; for trying things out, not for real use"
 )
 
 // File is one embedded GGUF file, packed with xz.

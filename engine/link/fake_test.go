@@ -182,7 +182,7 @@ func newBench(t *testing.T, b *backend, change ...func(*batch.Options, *Options)
 	e := &bench{t: t, backend: b, ended: make(chan struct{})}
 	var err error
 	e.registry, err = models.NewRegistry(models.RegistryOptions{Demo: &models.Demo{
-		Name: "abc", DefaultVersion: "v1", Files: []models.Embedded{embedded(t, ""), embedded(t, "v1"), embedded(t, "v2")},
+		Name: "abc", Files: []models.Embedded{embedded(t, ""), embedded(t, "v1"), embedded(t, "v2")},
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -189,7 +189,7 @@ func TestDemoThroughTheCache(t *testing.T) {
 	fake := newFake(t)
 	reg := mustRegistry(t, RegistryOptions{Demo: smallDemo(t)})
 	c := NewCache(CacheOptions{Registry: reg, Backend: fake, Dir: t.TempDir(), Attach: fake.attach, Detach: fake.detach})
-	l, err := c.Acquire(t.Context(), "demo", "")
+	l, err := c.Acquire(t.Context(), "demo", "v1.0")
 	if err != nil {
 		t.Fatal(err)
 	}

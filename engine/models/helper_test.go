@@ -113,7 +113,7 @@ func realDemo(t testing.TB) *Demo {
 		}
 		return b
 	}
-	return &Demo{Name: "demo", Description: "built in", DefaultVersion: "v1.0", Files: []Embedded{
+	return &Demo{Name: "demo", Description: "built in", Files: []Embedded{
 		{Packed: read("demo-q8_0.gguf.xz"), Bytes: 1603680, SHA256: "c06d2dd2797610efbf2907b83ebdb19d2012a6d0e758f19f3d322179b7f28983"},
 		{Version: "v1.0", Packed: read("demo-lora-v1.0.gguf.xz"), Bytes: 196576, SHA256: "3bbffc934ce9ac01b5ee64cab5e1cdd4bccd2792f6467fa8934a9d854897e302"},
 	}}
@@ -135,5 +135,5 @@ func smallDemo(t testing.TB) *Demo {
 		raw := gguf(kind, 42)
 		return Embedded{Version: version, Packed: packed(t, raw), Bytes: int64(len(raw)), SHA256: sha(raw)}
 	}
-	return &Demo{Name: "demo", DefaultVersion: "v1.0", Files: []Embedded{file("", "model"), file("v1.0", "adapter")}}
+	return &Demo{Name: "demo", Files: []Embedded{file("", "model"), file("v1.0", "adapter")}}
 }

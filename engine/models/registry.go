@@ -14,10 +14,9 @@ const scanInterval = time.Second
 
 // Demo is the built-in model as the registry shows it.
 type Demo struct {
-	Name           string
-	Description    string
-	DefaultVersion string
-	Files          []Embedded // the weights have no version
+	Name        string
+	Description string
+	Files       []Embedded // the weights have no version
 }
 
 // RegistryOptions for NewRegistry.
@@ -254,7 +253,7 @@ func firstOf(problems ...string) string {
 }
 
 func (d *Demo) model() (Model, []*source) {
-	m := Model{Name: d.Name, Description: d.Description, DefaultVersion: d.DefaultVersion, Demo: true}
+	m := Model{Name: d.Name, Description: d.Description, Demo: true}
 	var base *artefact
 	var list []*source
 	for i := range d.Files {

@@ -164,7 +164,7 @@ func TestDemoStandsInWhileNothingIsInstalled(t *testing.T) {
 	now := time.Now()
 	r := mustRegistry(t, RegistryOptions{Dir: dir, Demo: demo})
 	wantListing(t, r, "demo: base v1.0")
-	if m, _ := r.Find("demo"); m.Resolve("") != "v1.0" || !m.Demo {
+	if m, _ := r.Find("demo"); m.Resolve("v1.0") != "v1.0" || m.DefaultVersion != "" || !m.Demo {
 		t.Errorf("demo: %+v", m)
 	}
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // infer posts a body and decodes what comes back.
@@ -113,6 +114,20 @@ func TestDocumentedRequestIsAnswered(t *testing.T) {
 	}
 	if id := a.Header.Get("X-Request-Id"); id == "" {
 		t.Error("no X-Request-Id")
+	}
+}
+
+// TestDefaultVersionIsWhatTheSettingSays also for the built-in model: loaded at the start, and answering who names no version.
+func TestDefaultVersionIsWhatTheSettingSays(t *testing.T) {
+	s := newStack(t, "DEFAULT_VERSION=v1.1")
+	s.waitFor(20*time.Second, "v1.1 in /status", func() bool {
+		_, body, err := s.get("/status")
+		return err == nil && strings.Contains(body, `"base_model":"demo","version":"v1.1"`)
+	})
+	for body, want := range map[string]string{`{"prompt":"Hi"}`: "v1.1", `{"prompt":"Hi","base_model":"demo"}`: "v1.1", `{"prompt":"Hi","adapter_version":"v1.0"}`: "v1.0"} {
+		if a := s.mustInfer(body); a.Metadata.Version != want {
+			t.Errorf("%s: %d %s, want version %s", body, a.Status, a.Body, want)
+		}
 	}
 }
 
