@@ -86,9 +86,6 @@ func loadConfig(args, environ []string) (*Config, error) {
 	c.readProcess(v)
 	c.readModels(v)
 	c.readCompute(v)
-	if err := c.check(); err != nil {
-		return nil, err
-	}
 	return c, nil
 }
 
@@ -134,15 +131,6 @@ func (c *Config) readCompute(v *settings.Values) {
 	c.AbortMarker, c.AbortLoads = cmp.Or(v.String("ABORT_MARKER"), v.String("MOCK_ABORT_MARKER")), v.List("ABORT_LOAD")
 	c.MockFailLoad, c.MockLoadDelay, c.MockMemoryUsed = v.List("MOCK_FAIL_LOAD"), v.Duration("MOCK_LOAD_DELAY"), v.Float("MOCK_MEMORY_USED")
 	c.StepDelay = v.Duration("STEP_DELAY")
-}
-
-// check finds settings that are good by themselves and don't fit each other.
-func (c *Config) check() error {
-	if c.OneGPU && len(c.GPUSplit) > 0 {
-		_, where := c.Values.Source("GPU_SPLIT")
-		return &settings.Error{Problems: []settings.Problem{{Where: where, Name: "GPU_SPLIT", Text: "is either none or a list of shares"}}}
-	}
-	return nil
 }
 
 // userCache is the directory for files of ours that can be made again, or empty where there is no home.

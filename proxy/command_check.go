@@ -14,11 +14,7 @@ import (
 
 // checkConfig loads settings and keys as serve does, and prints what it found.
 func checkConfig(_ context.Context, p program) error {
-	c, err := loadConfig(p.args, p.environ)
-	if err != nil {
-		return err
-	}
-	k, err := openKeys(c)
+	c, k, err := loadAll(p.args, p.environ)
 	if err != nil {
 		return err
 	}
@@ -46,19 +42,21 @@ func checkConfig(_ context.Context, p program) error {
 	return err
 }
 
-// openKeys reads the API keys; nil when they are off.
-func openKeys(c *Config) (*auth.Keys, error) {
-	if c.AuthDisabled {
-		return nil, nil
+// loadAll reads settings and API keys, which are nil when they are off. The error is everything that is wrong with either.
+func loadAll(args, environ []string) (*Config, *auth.Keys, error) {
+	c, err := loadConfig(args, environ)
+	if c == nil {
+		return nil, nil, err
 	}
-	k, err := auth.Open(auth.Options{File: c.APIKeysFile, List: strings.Join(c.APIKeys, ","), ParseRate: parseKeyRate})
-	if errors.Is(err, auth.ErrNoKeys) {
-		return nil, err
+	var k *auth.Keys
+	var wrong error
+	if c.hasKeys() {
+		k, wrong = auth.Open(auth.Options{File: c.APIKeysFile, List: strings.Join(c.APIKeys, ","), ParseRate: parseKeyRate})
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open API keys: %w", err)
+	if err := errors.Join(err, wrong); err != nil {
+		return nil, nil, err
 	}
-	return k, nil
+	return c, k, nil
 }
 
 func parseKeyRate(text string) (auth.Rate, error) {

@@ -27,11 +27,7 @@ const trackedIDs = 100_000
 
 // serve runs the proxy until ctx ends, then drains.
 func serve(ctx context.Context, p program) error {
-	c, err := loadConfig(p.args, p.environ)
-	if err != nil {
-		return err
-	}
-	keys, err := openKeys(c)
+	c, keys, err := loadAll(p.args, p.environ)
 	if err != nil {
 		return err
 	}

@@ -86,10 +86,11 @@ type Config struct {
 	QuarantineTTL      time.Duration
 }
 
-// loadConfig reads the proxy's settings. Errors are settings.ErrHelp, settings.ErrVersion or a list of everything that is wrong.
+// loadConfig reads the proxy's settings. Errors are settings.ErrHelp, settings.ErrVersion or a list of everything that is wrong, which
+// comes with what is good.
 func loadConfig(args, environ []string) (*Config, error) {
 	v, err := settings.Load(settings.Proxy, args, environ, os.ReadFile)
-	if err != nil {
+	if v == nil {
 		return nil, err
 	}
 	c := &Config{Values: v, Warnings: v.Warnings()}
@@ -97,10 +98,7 @@ func loadConfig(args, environ []string) (*Config, error) {
 	c.readMonitoring(v)
 	c.readModels(v)
 	c.readEngine(v)
-	if err := c.check(); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return c, settings.Check(err, c.check())
 }
 
 func (c *Config) readServer(v *settings.Values) {
@@ -151,12 +149,8 @@ func (c *Config) readEngine(v *settings.Values) {
 var ownRoutes = []string{"/", "/page/app.js", "/page/app.css", "/page/icon.svg", "/health", "/livez", "/readyz", "/status", "/status/live", "/models", "/infer", "/metrics/router"}
 
 // check finds settings that are good by themselves and don't fit each other.
-func (c *Config) check() error {
-	var problems []settings.Problem
-	add := func(name, text string) {
-		_, where := c.Values.Source(name)
-		problems = append(problems, settings.Problem{Where: where, Name: name, Text: text})
-	}
+func (c *Config) check() (problems []settings.Problem) {
+	add := func(name, text string) { problems = append(problems, c.Values.Problem(name, text)) }
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		add("TLS_CERT_FILE", "is only good together with TLS_KEY_FILE")
 	}
@@ -165,19 +159,20 @@ func (c *Config) check() error {
 			add("METRICS_PATH", fmt.Sprintf("%s is taken by another endpoint", route))
 		}
 	}
-	if c.MaxBodyBytes < c.PromptBytes {
+	if c.MaxBodyBytes < c.PromptBytes && c.Values.Good("MAX_BODY_BYTES", "PROMPT_MAX") {
 		add("MAX_BODY_BYTES", "must not be less than PROMPT_MAX")
 	}
-	if noKeys := c.APIKeysFile == "" && len(c.APIKeys) == 0; noKeys && !c.AuthDisabled {
+	switch {
+	case !c.Values.Good("AUTH_DISABLED", "API_KEYS_FILE", "API_KEYS"):
+	case !c.hasKeys() && !c.AuthDisabled:
 		add("API_KEYS_FILE", "there are no API keys; name a file of keys (make entries with: tandem-proxy keys new NAME), or set AUTH_DISABLED=true to serve everybody")
-	} else if !noKeys && c.AuthDisabled {
+	case c.hasKeys() && c.AuthDisabled:
 		add("AUTH_DISABLED", "API keys are configured as well; remove one of both")
 	}
-	if len(problems) > 0 {
-		return &settings.Error{Problems: problems}
-	}
-	return nil
+	return problems
 }
+
+func (c *Config) hasKeys() bool { return c.APIKeysFile != "" || len(c.APIKeys) > 0 }
 
 // logLevel, networks and userIDs convert what the list of settings has checked.
 func logLevel(name string) slog.Level {

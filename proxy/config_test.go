@@ -80,6 +80,61 @@ func TestConfigThatDoesNotFit(t *testing.T) {
 	}
 }
 
+// What doesn't fit together, and the keys, are told beside what is wrong by itself, under the names that the user wrote.
+func TestAllMistakesOfSettingsAndKeysAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	keys, file := filepath.Join(dir, "keys.yaml"), filepath.Join(dir, "config.yaml")
+	text := "server:\n  port: many\n  tls_cert_file: /c\n  prompt_max: 1 MB\n  max_body_bytes: huge\nmonitoring:\n  metrics_path: /health\nsecurity:\n  api_keys_file: " + keys + "\n"
+	for name, content := range map[string]string{file: text, keys: "keys:\n  - name: a\n    sha256: short\n  - nam: b\n"} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, _, err := command(t, "", []string{"CONFIG_FILE=" + file, "QUEUE_CAPACITY=some"}, "check-config", "--metrics-addr=9090")
+	want := []string{
+		`config.yaml:2 server.port: "many" must be a whole number`,
+		`config.yaml:5 server.max_body_bytes: "huge" must be a size`,
+		`variable QUEUE_CAPACITY: "some" must be a whole number`,
+		`flag --metrics-addr: "9090" must be host:port`,
+		`config.yaml:3 server.tls_cert_file: is only good together with`,
+		`config.yaml:7 monitoring.metrics_path: /health is taken`,
+		`API keys in ` + keys + `:`,
+		`line 3: sha256: want`,
+		`line 4: nam: unknown field`,
+		`line 4: the entry has no name`,
+		`line 4: the entry has no sha256`,
+	}
+	if err == nil {
+		t.Fatal("was taken")
+	}
+	got := strings.Split(err.Error(), "\n")
+	for _, w := range want {
+		if !slices.ContainsFunc(got, func(line string) bool { return strings.HasPrefix(line, w) }) {
+			t.Errorf("missing: %s", w)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%d lines, want %d", len(got), len(want))
+	}
+	if t.Failed() {
+		t.Logf("the refusal:\n%s", err)
+	}
+}
+
+// What was not understood leads to no second complaint.
+func TestOneMistakeIsToldOnce(t *testing.T) {
+	for name, env := range map[string][]string{
+		"a file that can't be read": {"CONFIG_FILE=/dev/stdin/nothing"},
+		"auth":                   {"AUTH_DISABLED=maybe"},
+		"body":                   {"AUTH_DISABLED=true", "MAX_BODY_BYTES=many", "PROMPT_MAX=16MiB"},
+	} {
+		_, err := loadConfig(nil, env)
+		if err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // The table of errors and the catalogue of metrics can't import each other; here they meet.
 func TestErrorsAreCountedUnderLabelsOfTheCatalogue(t *testing.T) {
 	sets := map[string][]string{"llm_requests_rejected_total": api.RejectedReasons(), "failed_inferences_total": api.FailedTypes()}

@@ -134,7 +134,7 @@ func readFile(path string, parseRate ParseRate) (entries []entry, err error) {
 	}
 	entries, err = parseFile(data, parseRate)
 	if err != nil {
-		return nil, fmt.Errorf("API keys in %s: %w", path, err)
+		return nil, fmt.Errorf("API keys in %s:\n%w", path, err)
 	}
 	return entries, nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -155,6 +156,14 @@ func checkUID(v string) error {
 func checkSocket(v string) error {
 	if len(v) > 100 { // the kernel's limit is 108 with the temporary name's suffix
 		return errors.New("must be at most 100 bytes, a limit of Unix sockets")
+	}
+	return nil
+}
+
+// checkSplit refuses none among shares.
+func checkSplit(shares []string) error {
+	if len(shares) > 1 && slices.Contains(shares, "none") {
+		return errors.New("must be either none or a list of shares")
 	}
 	return nil
 }

@@ -54,6 +54,7 @@ type Values struct {
 	program  Owner
 	set      map[string]value
 	warnings []string
+	unread   bool // the file is there and could not be read
 }
 
 type value struct {
@@ -61,11 +62,13 @@ type value struct {
 	parsed any
 	source Source
 	where  string
+	wrong  bool // a stronger value was given and could not be used
 }
 
 // Load reads the settings of a program from its arguments (without the program's name and subcommand), its environment and the file
-// that CONFIG_FILE or --config-file names. The error is ErrHelp, ErrVersion or an *Error with every mistake in all of them. The whole
-// file is checked, keys of the other program included; of the environment only this program's variables are.
+// that CONFIG_FILE or --config-file names. The error is ErrHelp, ErrVersion or an *Error with every mistake in all of them; beside the
+// last one come the values that are good, so that the program can look for what doesn't fit together before it tells (see Check). The
+// whole file is checked, keys of the other program included; of the environment only this program's variables are.
 func Load(program Owner, args, environ []string, readFile func(string) ([]byte, error)) (*Values, error) {
 	l := loader{program: program, v: &Values{program: program, set: make(map[string]value)}}
 	flags, err := l.flags(args)
@@ -87,9 +90,21 @@ func Load(program Owner, args, environ []string, readFile func(string) ([]byte, 
 		}
 	}
 	if len(l.problems) > 0 {
-		return nil, &Error{l.problems}
+		return l.v, &Error{l.problems}
 	}
 	return l.v, nil
+}
+
+// Check adds what a program found to the error of Load. Nil when nothing is wrong.
+func Check(loaded error, found []Problem) error {
+	var known *Error
+	if errors.As(loaded, &known) {
+		found = slices.Concat(known.Problems, found)
+	}
+	if len(found) == 0 {
+		return loaded
+	}
+	return &Error{found}
 }
 
 type loader struct {
@@ -108,7 +123,7 @@ func (l *loader) defaults() {
 		if err != nil {
 			panic(fmt.Sprintf("settings: default %q of %s: %v", s.Default, s.Env, err))
 		}
-		l.v.set[s.Env] = value{s.Default, parsed, FromDefault, "default"}
+		l.v.set[s.Env] = value{text: s.Default, parsed: parsed, source: FromDefault, where: "default"}
 	}
 }
 
@@ -121,9 +136,17 @@ func (l *loader) take(s *Setting, text string, source Source, where, name string
 			shown = ""
 		}
 		l.problem(where, name, "%s%v", shown, err)
+		l.spoil(s)
 		return
 	}
-	l.v.set[s.Env] = value{text, parsed, source, where}
+	l.v.set[s.Env] = value{text: text, parsed: parsed, source: source, where: where}
+}
+
+// spoil notes that the value in hand isn't the one that was meant.
+func (l *loader) spoil(s *Setting) {
+	v := l.v.set[s.Env]
+	v.wrong = true
+	l.v.set[s.Env] = v
 }
 
 // environment picks this program's variables. An empty one counts as not set, since deployment tools can't leave one out. Names that
@@ -205,6 +228,18 @@ func (v *Values) IsSet(env string) bool { return v.get(env).source != FromDefaul
 func (v *Values) Source(env string) (s Source, where string) {
 	got := v.get(env)
 	return got.source, got.where
+}
+
+// Good tells whether these settings have the values that were meant, as far as anybody can tell.
+func (v *Values) Good(envs ...string) bool {
+	return !v.unread && !slices.ContainsFunc(envs, func(env string) bool { return v.get(env).wrong })
+}
+
+// Problem is a mistake in a value, under the name by which it was given.
+func (v *Values) Problem(env, text string) Problem {
+	s, got := Find(env), v.get(env)
+	name := map[Source]string{FromFile: s.Path, FromFlag: "--" + s.Flag()}[got.source]
+	return Problem{Where: got.where, Name: cmp.Or(name, env), Text: text}
 }
 
 // Text is the value as it was written; secrets are given as "***".

@@ -78,13 +78,16 @@ func (s *Setting) checkFurther(v any) error {
 		if s.Items > 0 && len(v) > s.Items {
 			return fmt.Errorf("has %d elements, at most %d are possible", len(v), s.Items)
 		}
-		if s.check == nil {
-			return nil
-		}
 		for _, element := range v {
+			if s.check == nil {
+				break
+			}
 			if err := s.check(element); err != nil {
 				return fmt.Errorf("%q: %w", element, err)
 			}
+		}
+		if s.whole != nil {
+			return s.whole(v)
 		}
 	}
 	return nil

@@ -53,7 +53,8 @@ type Setting struct {
 	Owner   Owner
 	Secret  bool // never printed
 	Help    string
-	check   func(string) error // further checks of a value, or of each element of a list
+	check   func(string) error   // further checks of a value, or of each element of a list
+	whole   func([]string) error // further check of a list whose elements are good
 }
 
 // Flag is the name of the command-line flag, without dashes: the variable in lower case with dashes.

@@ -74,7 +74,7 @@ var table = []Setting{
 	{Env: "STEP_TARGET", Path: "engine.step_target", Kind: Duration, Default: "50ms", Min: "1ms", Max: "1m", Owner: Engine, Help: "How long a decode step should take while somebody waits for a next token; prompts are taken in smaller pieces to keep it."},
 	{Env: "THREADS", Path: "engine.threads", Kind: Int, Default: "0", Min: "0", Max: "1024", Owner: Engine, Help: "CPU threads for computing; 0: as many as the process may use."},
 	{Env: "GPU_LAYERS", Path: "engine.gpu_layers", Kind: Int, Default: "-1", Min: "-1", Max: "100000", Owner: Engine, Help: "Layers to put on the GPU; -1: all."},
-	{Env: "GPU_SPLIT", Path: "engine.gpu_split", Kind: List, Items: 16, Owner: Engine, check: checkShare, Help: "Shares of a model for each GPU, such as 3,1. Empty: by their free memory; none: MAIN_GPU alone."},
+	{Env: "GPU_SPLIT", Path: "engine.gpu_split", Kind: List, Items: 16, Owner: Engine, check: checkShare, whole: checkSplit, Help: "Shares of a model for each GPU, such as 3,1. Empty: by their free memory; none: MAIN_GPU alone."},
 	{Env: "MAIN_GPU", Path: "engine.main_gpu", Kind: Int, Default: "0", Min: "0", Max: "63", Owner: Engine, Help: "GPU that holds a model which is not spread."},
 	{Env: "MMAP", Path: "engine.mmap", Kind: Bool, Default: "false", Owner: Engine, Help: "Map model files instead of reading them. Only where files are never changed in place: a changed file kills the engine or alters its answers."},
 	{Env: "BACKEND_DIR", Path: "engine.backend_dir", Kind: String, Owner: Engine, Help: "Directory of the compute backends. Empty: lib beside the program."},

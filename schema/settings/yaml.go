@@ -17,6 +17,7 @@ const maxFileBytes = 1 << 20
 // file checks the whole file and takes its values, those of the other program too.
 func (l *loader) file(name string, readFile func(string) ([]byte, error)) {
 	text, err := readFile(name)
+	l.v.unread = true
 	if err != nil {
 		l.problem("file", name, "can't be read: %v", err)
 		return
@@ -27,11 +28,13 @@ func (l *loader) file(name string, readFile func(string) ([]byte, error)) {
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var document, second yaml.Node
-	if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
-		return // nothing but comments
-	} else if err != nil {
+	if err := decoder.Decode(&document); err != nil && !errors.Is(err, io.EOF) {
 		l.problem("file", name, "is not YAML: %v", err)
 		return
+	}
+	l.v.unread = false
+	if len(document.Content) == 0 {
+		return // nothing but comments
 	}
 	f := fileReader{l, filepath.Base(name)}
 	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
@@ -81,6 +84,7 @@ func (f *fileReader) value(s *Setting, key, n *yaml.Node) {
 	text, err := scalarText(s, n)
 	if err != nil {
 		f.problem(f.at(key), s.Path, "%v", err)
+		f.spoil(s)
 		return
 	}
 	f.take(s, text, FromFile, f.at(key), s.Path)
