@@ -125,8 +125,8 @@ func TestAllMistakesOfSettingsAndKeysAtOnce(t *testing.T) {
 func TestOneMistakeIsToldOnce(t *testing.T) {
 	for name, env := range map[string][]string{
 		"a file that can't be read": {"CONFIG_FILE=/dev/stdin/nothing"},
-		"auth":                   {"AUTH_DISABLED=maybe"},
-		"body":                   {"AUTH_DISABLED=true", "MAX_BODY_BYTES=many", "PROMPT_MAX=16MiB"},
+		"auth":                      {"AUTH_DISABLED=maybe"},
+		"body":                      {"AUTH_DISABLED=true", "MAX_BODY_BYTES=many", "PROMPT_MAX=16MiB"},
 	} {
 		_, err := loadConfig(nil, env)
 		if err == nil || strings.Contains(err.Error(), "\n") {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts engine and proxy on this machine, prints curl lines when they are ready, and stops both on Ctrl-C or when one ends.
-# Settings come from the environment as always; what isn't set gets values for trying things out.
+# Settings come from the environment and from CONFIG_FILE as always; what nobody set gets values for trying things out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -8,14 +8,23 @@ engine=${ENGINE:-bin/tandem-engine}
 proxy=${PROXY:-bin/tandem-proxy}
 unset ENGINE PROXY
 
-dir=$(mktemp -d "${TMPDIR:-/tmp}/tandem.XXXXXX")
-export HOST=${HOST:-127.0.0.1} PORT=${PORT:-8000} RATE_LIMIT=${RATE_LIMIT:-120/minute}
-export ENGINE_SOCKET=${ENGINE_SOCKET:-$dir/engine.sock}
+# value NAME prints what a setting is, nobody_set NAME tells whether that is the default.
+value() { awk -v name="$1" '$1 == name && NF > 2 { print $2 }' <<<"$settings"; }
+nobody_set() { awk -v name="$1" '$1 == name && $NF == "default" { found = 1 } END { exit !found }' <<<"$settings"; }
+
+# Without keys there is one to try things out with. Anything else that is wrong is told, and ends this.
 key=your-api-key
-if [ -z "${API_KEYS:-}${API_KEYS_FILE:-}${AUTH_DISABLED:-}${CONFIG_FILE:-}" ]; then
+if ! settings=$("$proxy" check-config 2>/dev/null); then
+  settings=$(API_KEYS=demo:demo-key "$proxy" check-config)
+  nobody_set API_KEYS_FILE || "$proxy" check-config
   export API_KEYS=demo:demo-key
   key=demo-key
 fi
+
+dir=$(mktemp -d "${TMPDIR:-/tmp}/tandem.XXXXXX")
+if nobody_set HOST; then export HOST=127.0.0.1; fi
+if nobody_set RATE_LIMIT; then export RATE_LIMIT=120/minute; fi
+if nobody_set ENGINE_SOCKET; then export ENGINE_SOCKET=$dir/engine.sock; fi
 
 pids=()
 stop() {
@@ -30,15 +39,29 @@ trap 'exit 0' INT TERM
 "$proxy" serve & pids+=($!)
 "$engine" supervise & pids+=($!)
 
-address=$HOST
-[ "$HOST" != 0.0.0.0 ] || address=127.0.0.1
-url=http://$address:$PORT
-# ready asks /readyz without needing curl. Behind TLS it only sees that somebody listens.
+port=$(value PORT)
+address=${HOST:-$(value HOST)}
+case $address in
+  0.0.0.0 | ::) address=127.0.0.1 ;;
+esac
+case $address in
+  *:*) url="[$address]:$port" ;;
+  *) url=$address:$port ;;
+esac
+scheme=http
+[ -z "$(value TLS_CERT_FILE)" ] || scheme=https
+
+# get prints the reply to GET without needing curl. Behind TLS it only sees that somebody listens.
+get() {
+  exec 3<>"/dev/tcp/$address/$port" || return 1
+  [ "$scheme" = http ] || return 0
+  printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$1" >&3
+  cat <&3
+}
 ready() {
-  exec 3<>"/dev/tcp/$address/$PORT" || return 1
-  [ -z "${TLS_CERT_FILE:-}" ] || return 0
-  printf 'GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3
-  head -n 1 <&3 | grep -q ' 200 '
+  local reply
+  reply=$(get /readyz) || return 1
+  [ "$scheme" = https ] || [[ $reply == 'HTTP/1.1 200 '* ]]
 }
 while ! (ready) 2>/dev/null; do
   for pid in "${pids[@]}"; do
@@ -47,17 +70,37 @@ while ! (ready) 2>/dev/null; do
   sleep 0.2
 done
 
+# The lines to try are about what is there: another model where one is installed, since the demo model then isn't.
+model='"adapter_version":"v1.0","base_model":"demo"'
+models=$( (get /models) 2>/dev/null || true)
+if [[ $models != *'"base_model":"demo"'* && $models =~ \"base_model\":\"[^\"]+\" ]]; then
+  model=${BASH_REMATCH[0]}
+fi
+header=" -H '$(value API_KEY_HEADER): $key'"
+case $(value AUTH_DISABLED) in
+  true | yes | on | 1) header= ;;
+esac
+metrics=$scheme://$url
+if [ -n "$(value METRICS_ADDR)" ]; then
+  metrics=http://$(value METRICS_ADDR)
+  metrics=${metrics/#http:\/\/:/http:\/\/127.0.0.1:}
+fi
+metrics="  curl $metrics$(value METRICS_PATH)"
+case $(value PROMETHEUS_ENABLED) in
+  false | no | off | 0) metrics= ;;
+esac
+
 cat >&2 <<END
 
-Tandem is ready on $url (Ctrl-C stops it). Try:
+Tandem is ready on $scheme://$url (Ctrl-C stops it). Try:
 
-  curl $url/infer -H 'Content-Type: application/json' -H 'X-API-Key: $key' \\
-    -d '{"prompt":"What is the capital of France?","max_new_tokens":32,"adapter_version":"v1.0","base_model":"demo"}'
+  curl $scheme://$url/infer -H 'Content-Type: application/json'$header \\
+    -d '{"prompt":"What is the capital of France?","max_new_tokens":32,$model}'
 
-  curl $url/health
-  curl $url/status
-  curl $url/models
-  curl $url/prometheus
+  curl $scheme://$url/health
+  curl $scheme://$url/status
+  curl $scheme://$url/models
+$metrics
 
 END
 wait -n "${pids[@]}"
