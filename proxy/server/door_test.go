@@ -288,6 +288,24 @@ func (d *door) count(name string, labels ...string) float64 {
 	return sum
 }
 
+// seconds adds up a histogram of times.
+func (d *door) seconds(name string) float64 {
+	d.t.Helper()
+	families, err := d.metrics.Gather()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	sum := 0.0
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetHistogram().GetSampleSum()
+			}
+		}
+	}
+	return sum
+}
+
 func (d *door) expectCount(want float64, name string, labels ...string) {
 	d.t.Helper()
 	if got := d.count(name, labels...); got != want {

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"net"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -30,13 +31,17 @@ func (s *Server) isKnown(h *fasthttp.RequestHeader) bool {
 // handleBroken answers a request that could not be read: too large, too slow, not HTTP. fasthttp closes the connection afterwards.
 func (s *Server) handleBroken(ctx *fasthttp.RequestCtx, cause error) {
 	if c := unwrap(ctx.Conn()); c != nil {
+		if !c.used.Load() {
+			c.abort() // nothing was asked: a look whether the port is open, or a connection kept for later
+			return
+		}
 		c.linger.Store(true)
 	}
 	r := s.routes[string(ctx.Path())]
 	if r != nil && r.path == "/" {
 		r = nil // also what an unread path looks like
 	}
-	x := s.begin(ctx, r)
+	x := s.begin(ctx, r, time.Now())
 	defer x.recovered()
 	x.refuse(s.unreadable(&ctx.Request.Header, cause))
 	x.finish()

@@ -42,12 +42,12 @@ type exchange struct {
 	finished  bool
 }
 
-// begin counts the request in and gives it its id.
-func (s *Server) begin(ctx *fasthttp.RequestCtx, r *route) *exchange {
+// begin counts the request in and gives it its id. What could not be read has no time of its own in ctx.
+func (s *Server) begin(ctx *fasthttp.RequestCtx, r *route, received time.Time) *exchange {
 	if r == nil {
 		r = s.other
 	}
-	x := &exchange{s: s, ctx: ctx, client: context.Background(), route: r, received: ctx.Time(), status: fasthttp.StatusOK, label: api.LabelSuccess}
+	x := &exchange{s: s, ctx: ctx, client: context.Background(), route: r, received: received, status: fasthttp.StatusOK, label: api.LabelSuccess}
 	if c := unwrap(ctx.Conn()); c != nil {
 		x.client = c.ctx
 	}

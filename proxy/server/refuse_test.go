@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -151,6 +152,26 @@ func TestUnreadableRequests(t *testing.T) {
 	d.expectCount(4, "api_requests_total", "status", "client_error", "endpoint", "/infer") // those whose header is still known
 	d.expectCount(8, "api_requests_total", "status", "client_error", "endpoint", "other")
 	d.expectCount(0, "llm_requests_in_flight")
+	if sum := d.seconds("api_response_time_seconds"); sum > waitLimit.Seconds() {
+		t.Errorf("the response times add up to %v seconds", sum)
+	}
+}
+
+// Whoever only looks whether the port is open, or keeps a connection for later, has asked nothing.
+func TestSilenceIsNoRequest(t *testing.T) {
+	d := openDoor(t, instant(), func(o *Options) { o.ReadTimeout = 100 * time.Millisecond })
+	_, silent := d.raw()
+	if text, err := io.ReadAll(silent); len(text) > 0 || isTimeout(err) {
+		t.Errorf("a silent client read %q, %v", text, err)
+	}
+	reset, _ := d.raw()
+	if err := reset.SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	reset.Close()
+	eventually(t, "the end of both connections", func() bool { return d.connections() == 0 })
+	d.expectCount(0, "api_requests_total")
+	d.expectCount(0, "llm_requests_rejected_total")
 }
 
 // A client that is still sending must see the 413 and not a reset.

@@ -112,7 +112,7 @@ func (s *Server) handleScrape(ctx *fasthttp.RequestCtx) {
 
 // serve leads one request through recover, id, count and route. A nil route is a path that nobody serves.
 func (s *Server) serve(ctx *fasthttp.RequestCtx, r *route) {
-	x := s.begin(ctx, r)
+	x := s.begin(ctx, r, ctx.Time())
 	defer x.recovered()
 	switch {
 	case s.crossOrigin(x, r):
