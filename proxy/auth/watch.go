@@ -29,9 +29,9 @@ type Reload struct {
 
 // fileState is what Watch remembers between two looks.
 type fileState struct {
-	loaded   os.FileInfo // as it was when it was read last, well or not
+	loaded   os.FileInfo // as it was when it was parsed last, well or not
 	seen     os.FileInfo // as it was at the last look
-	reported string      // the last error about looking at it
+	reported string      // the last error about looking at it or reading it
 }
 
 // Open reads the keys. It returns ErrNoKeys when there is none.
@@ -51,7 +51,11 @@ func Open(o Options) (*Keys, error) {
 			return nil, fmt.Errorf("read API keys: %w", err)
 		}
 		k.file = fileState{loaded: info, seen: info}
-		if fromFile, err = readFile(o.File, o.ParseRate); err != nil {
+		data, err := readFile(o.File)
+		if err != nil {
+			return nil, err
+		}
+		if fromFile, err = parseNamed(o.File, data, o.ParseRate); err != nil {
 			return nil, err
 		}
 	}
@@ -88,25 +92,37 @@ func (k *Keys) Watch(ctx context.Context, report func(Reload)) {
 func (k *Keys) look(report func(Reload)) {
 	info, err := os.Stat(k.options.File)
 	if err != nil {
-		k.file.seen, k.file.loaded = nil, nil // whatever comes back is read
-		if k.file.reported != err.Error() {
-			k.file.reported = err.Error()
-			report(Reload{k.Len(), fmt.Errorf("read API keys: %w", err)})
-		}
+		k.file.seen = nil
+		k.unreadable(fmt.Errorf("read API keys: %w", err), report)
 		return
 	}
-	k.file.reported = ""
 	settled := sameFile(info, k.file.seen)
 	k.file.seen = info
 	if !settled || sameFile(info, k.file.loaded) {
 		return
 	}
-	k.file.loaded = info
-	report(Reload{Err: k.reload(), Keys: k.Len()})
+	data, err := readFile(k.options.File)
+	if err != nil {
+		k.unreadable(err, report)
+		return
+	}
+	k.file.loaded, k.file.reported = info, ""
+	err = k.reload(data)
+	report(Reload{Err: err, Keys: k.Len()})
 }
 
-func (k *Keys) reload() error {
-	fromFile, err := readFile(k.options.File, k.options.ParseRate)
+// unreadable reports an error once. Each further look tries again: a change of owner or permissions, which may put it right, doesn't
+// show in what sameFile compares.
+func (k *Keys) unreadable(err error, report func(Reload)) {
+	k.file.loaded = nil
+	if k.file.reported != err.Error() {
+		k.file.reported = err.Error()
+		report(Reload{k.Len(), err})
+	}
+}
+
+func (k *Keys) reload(data []byte) error {
+	fromFile, err := parseNamed(k.options.File, data, k.options.ParseRate)
 	if err != nil {
 		return err
 	}
@@ -122,17 +138,21 @@ func sameFile(a, b os.FileInfo) bool {
 	return a != nil && b != nil && os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
-func readFile(path string, parseRate ParseRate) (entries []entry, err error) {
+func readFile(path string) (data []byte, err error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read API keys: %w", err)
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	data, err := io.ReadAll(io.LimitReader(file, MaxFileBytes+1))
+	data, err = io.ReadAll(io.LimitReader(file, MaxFileBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read API keys from %s: %w", path, err)
 	}
-	entries, err = parseFile(data, parseRate)
+	return data, nil
+}
+
+func parseNamed(path string, data []byte, parseRate ParseRate) ([]entry, error) {
+	entries, err := parseFile(data, parseRate)
 	if err != nil {
 		return nil, fmt.Errorf("API keys in %s:\n%w", path, err)
 	}
