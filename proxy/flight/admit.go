@@ -2,7 +2,6 @@ package flight
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -190,16 +189,13 @@ func (d *Desk) Drain() {
 	d.dismiss()
 }
 
-// errNoEngine is what EngineMetrics fails with while none is attached.
-var errNoEngine = errors.New("no engine is connected")
-
-// EngineMetrics fetches the newest engine's own metrics.
+// EngineMetrics fetches the newest engine's own metrics; there are none while no engine is attached, which is no error.
 func (d *Desk) EngineMetrics(ctx context.Context) ([]byte, error) {
 	d.mu.Lock()
 	e := d.newest()
 	d.mu.Unlock()
 	if e == nil {
-		return nil, errNoEngine
+		return nil, nil
 	}
 	return e.link.Metrics(ctx)
 }
