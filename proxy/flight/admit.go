@@ -156,8 +156,8 @@ func (d *Desk) resolve(en *entry, now time.Time) *api.Error {
 	if _, err := r.NewTokens(m.ContextTokens); err != nil {
 		return err
 	}
-	if d.refused.load(pair{model, version}, now) {
-		return api.ModelLoadFailed(model, version, "engine_crash").After(d.o.QuarantineTTL)
+	if left := d.refused.load(pair{model, version}, now); left > 0 {
+		return api.ModelLoadFailed(model, version, "engine_crash").After(left)
 	}
 	if d.refused.request(model, version, r, now) {
 		return api.Quarantined()

@@ -36,7 +36,11 @@ func TestModelThatKillsEnginesWhileItLoads(t *testing.T) {
 		if _, err := b.Admit(t.Context(), infer(big)); err == nil || err.Type != api.TypeModelLoadFailed || err.Status() != 503 {
 			t.Errorf("the model again: %v", err)
 		}
-		time.Sleep(11 * time.Minute)
+		time.Sleep(9*time.Minute + 30*time.Second)
+		if _, err := b.Admit(t.Context(), infer(big)); err == nil || err.RetryAfterSeconds() != 30 {
+			t.Errorf("half a minute before the end: %v, to be tried again after %d s", err, err.RetryAfterSeconds())
+		}
+		time.Sleep(90 * time.Second)
 		b.admit(big).Settle(ClientGone)
 	})
 }

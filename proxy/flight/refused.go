@@ -79,10 +79,13 @@ func (r *refusals) died(p pair, sure bool, now time.Time, ttl time.Duration) (fa
 // loaded forgets the deaths inside a load: this one went well.
 func (r *refusals) loaded(p pair) { delete(r.loads, p) }
 
-// load tells whether a model is refused.
-func (r *refusals) load(p pair, now time.Time) bool {
+// load tells for how long a model is still refused; 0: it isn't.
+func (r *refusals) load(p pair, now time.Time) time.Duration {
 	l := r.loads[p]
-	return l != nil && l.count >= loadDeathsAt && now.Before(l.until)
+	if l == nil || l.count < loadDeathsAt {
+		return 0
+	}
+	return max(0, l.until.Sub(now))
 }
 
 // shy tells whether an engine may have died in a load of that model and none has succeeded since.
