@@ -26,8 +26,8 @@ type session struct {
 	over chan struct{} // closed when the reader has ended
 	exit chan string   // a place for one: the reason to tell the engine before closing
 
-	heard  atomic.Bool  // a frame came since the last tick
-	pinged atomic.Int64 // when the ping under way was sent, in Unix ns; 0: none
+	heard  atomic.Bool               // a frame came since the last tick
+	pinged atomic.Pointer[time.Time] // when the ping under way was sent; nil: none
 
 	mu     sync.Mutex
 	reason string // why we closed; empty: we didn't
@@ -185,14 +185,14 @@ func (s *session) count(in, out uint64) (nowIn, nowOut uint64) {
 }
 
 func (s *session) ping() {
-	if s.pinged.CompareAndSwap(0, time.Now().UnixNano()) {
+	if now := time.Now(); s.pinged.CompareAndSwap(nil, &now) {
 		s.control(func(f schema.Frame) error { f.SetPing(); return nil })
 	}
 }
 
 func (s *session) ponged() {
-	if sent := s.pinged.Swap(0); sent != 0 {
-		s.link.o.Meter.IPCCall("ping", time.Since(time.Unix(0, sent)), "")
+	if sent := s.pinged.Swap(nil); sent != nil {
+		s.link.o.Meter.IPCCall("ping", time.Since(*sent), "")
 	}
 }
 
