@@ -254,7 +254,7 @@ func (s *service) flightOptions() flight.Options {
 }
 
 func (s *service) linkOptions() link.Options {
-	return link.Options{Socket: s.c.EngineSocket, PeerUIDs: s.c.EnginePeerUIDs, Board: s.desk, Meter: s.metrics, Build: version, Log: s.log}
+	return link.Options{Socket: s.c.EngineSocket, PeerUIDs: s.c.EnginePeerUIDs, Board: s.desk, Meter: s.metrics, Build: version, StallTimeout: s.c.EngineStallTimeout, Log: s.log}
 }
 
 func (s *service) serverOptions() server.Options {

@@ -35,6 +35,17 @@ func TestConfigDefaults(t *testing.T) {
 	}
 }
 
+func TestStallTimeoutHoldsForTheSocket(t *testing.T) {
+	c, err := loadConfig([]string{"--engine-stall-timeout=10m"}, []string{"AUTH_DISABLED=true"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{c: c}
+	if got := s.linkOptions().StallTimeout; got != 10*time.Minute {
+		t.Errorf("an engine may be silent for %s", got)
+	}
+}
+
 func TestConfigFromFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "config.yaml")
 	text := `server: {port: 9000, trusted_proxies: [10.1.2.3/8, "::1"]}

@@ -67,7 +67,7 @@ var table = []Setting{
 	{Env: "ENGINE_SOCKET", Path: "engine.socket", Kind: String, Default: "/run/tandem/engine.sock", Owner: Both, check: checkSocket, Help: "Unix socket between the programs; the proxy listens, engines dial."},
 	{Env: "ENGINE_PEER_UIDS", Path: "engine.peer_uids", Kind: List, Owner: Proxy, check: checkUID, Help: "Further user ids whose engines may attach; the proxy's own always may."},
 	{Env: "ENGINE_WAIT", Path: "engine.wait", Kind: Duration, Default: "10s", Min: "0", Max: "1h", Owner: Proxy, Help: "How long a new request waits while no engine is connected; then 503."},
-	{Env: "ENGINE_STALL_TIMEOUT", Path: "engine.stall_timeout", Kind: Duration, Default: "30s", Min: "1s", Max: "1h", Owner: Both, Help: "An engine whose step loop makes no progress for this long counts as hung (longer steps have a longer allowance)."},
+	{Env: "ENGINE_STALL_TIMEOUT", Path: "engine.stall_timeout", Kind: Duration, Default: "30s", Min: "1s", Max: "1h", Owner: Both, Help: "An engine whose step loop makes no progress for this long counts as hung (longer steps have a longer allowance), and so does one from which the proxy hears nothing for as long."},
 	{Env: "PARALLEL", Path: "engine.parallel", Kind: Int, Default: "32", Min: "1", Max: "256", Owner: Engine, Help: "Sequences decoded together, per base model."},
 	{Env: "CONTEXT", Path: "engine.context", Kind: Int, Default: "8192", Min: "64", Max: "16777216", Owner: Engine, Help: "Tokens that one request may hold; the model's own limit when that is lower."},
 	{Env: "BATCH_TOKENS", Path: "engine.batch_tokens", Kind: Int, Default: "512", Min: "1", Max: "65536", Owner: Engine, Help: "Prompt tokens that one decode step takes in beside the running answers: more makes prompts faster and tokens less even."},

@@ -132,8 +132,7 @@ var scenarios = []scenario{
 		fires: together([]string{"LLMModelFailing", "HighErrorRate"}, errorsFire), pends: errorsPend,
 		free: together([]string{"LLMThroughputBelowCapacity", "LLMTokenThroughputBelowCapacity", "LLMRejectionRateHigh", "LLMModelCacheHitRateLow", "LLMInterTokenLatencyHigh", "LLMTimeToFirstTokenHigh", "LLMMeanResponseTimeHigh", "HighResponseTime"},
 			p95Fire, p95Pend, p99Fire, p99Pend)},
-	{name: "-stale", settings: []string{"ENGINE_STALL_TIMEOUT=10m"}, fault: freeze, fires: []string{"LLMEngineMetricsStale"},
-		free: []string{"LLMEngineDown"}}, // in the end
+	{name: "-stale", settings: []string{"ENGINE_STALL_TIMEOUT=10m"}, fault: freeze, fires: []string{"LLMEngineMetricsStale"}},
 	{name: "-cells", settings: []string{"CONTEXT=128", "PARALLEL=1", "MOCK_TOKEN_DELAY=4800ms", "STEP_TARGET=10s"},
 		fault: func(ctx context.Context, s *service) error {
 			s.load(ctx, load{clients: 1, ask: long})
