@@ -33,6 +33,7 @@ type Desk struct {
 	names     catalog   // last one said by any engine
 	last      Hello     // of the engine that attached last
 	awaySince time.Time // no engine is attached since then; zero while one is
+	vacant    time.Time // no engine takes new requests since then; zero while one does
 	everReady bool
 	shown     map[pair]Loaded // what the metrics say is loaded
 	adapters  string          // what the metrics say of running and waiting versions
@@ -66,6 +67,7 @@ func New(o Options) *Desk {
 		queue:     queue.New(queue.Limits{Items: o.QueueCapacity, Bytes: o.QueueMaxBytes}),
 		journal:   journal.New(o.JournalMaxBytes),
 		awaySince: time.Now(),
+		vacant:    time.Now(),
 		shown:     make(map[pair]Loaded),
 		refused:   newRefusals(),
 	}
@@ -187,6 +189,7 @@ func (d *Desk) Drain() {
 	d.draining = true
 	d.m.SetDraining(true)
 	d.dismiss()
+	d.pump(time.Now()) // to an engine that leaves as well
 }
 
 // EngineMetrics fetches the newest engine's own metrics; there are none while no engine is attached, which is no error.

@@ -86,7 +86,7 @@ type Server interface {
 type Status struct {
 	EngineUp       bool
 	EverReady      bool          // an engine was ready once
-	EngineAwayFor  time.Duration // since the last one was lost; 0 while up
+	EngineAwayFor  time.Duration // since no engine takes new requests: it was lost, or is about to leave; 0 while one does
 	Draining       bool
 	CrashLoop      bool
 	Loading        []string // model@version with a load in hand

@@ -41,7 +41,7 @@ type engine struct {
 type base struct{ sequences, outstanding, replays int }
 
 // serves tells whether the engine can be given requests for p.
-func (e *engine) serves(p pair) bool { return e.names.pairs[p] && !e.broken && !e.moving }
+func (e *engine) serves(p pair) bool { return e.names.pairs[p] && !e.broken && !e.moving && !e.drained }
 
 // find gives the engine of a link, nil when it isn't attached any more.
 func (d *Desk) find(link Engine) *engine {
@@ -86,6 +86,7 @@ func (d *Desk) Attached(link Engine, h Hello) {
 	e := &engine{link: link, hello: h, attachedAt: now, loaded: make(map[pair]Loaded), loading: make(map[pair]time.Time), bases: make(map[string]base)}
 	d.engines = append(d.engines, e)
 	d.last, d.awaySince = h, time.Time{}
+	d.noteVacancy(now)
 	d.m.EngineUp(metrics.EngineInfo{Build: h.Build, LibraryCommit: h.LibraryCommit, Backend: h.Device, Schema: "1"})
 	d.log.Info("engine attached", "build", h.Build, "device", h.Device, "pid", h.PID, "instance", h.Instance)
 	if before.Instance != 0 && before.Numerics != h.Numerics {
@@ -121,6 +122,7 @@ func (d *Desk) Lost(link Engine, l Loss) {
 		return
 	}
 	d.engines = slices.DeleteFunc(d.engines, func(x *engine) bool { return x == e })
+	d.noteVacancy(now)
 	there := d.thereAt(e)
 	level := slog.LevelWarn
 	if e.drained || d.draining {
@@ -248,7 +250,9 @@ func (d *Desk) resolveWaiting(now time.Time) {
 
 // orphans ends waiting requests whose model no engine has any more, once every attached engine has said what it has.
 func (d *Desk) orphans(now time.Time) {
-	if len(d.engines) == 0 || slices.ContainsFunc(d.engines, func(e *engine) bool { return !e.names.known() || e.broken || e.moving }) {
+	if len(d.engines) == 0 || slices.ContainsFunc(d.engines, func(e *engine) bool {
+		return !e.names.known() || e.broken || e.moving || e.draining && !d.draining // what leaves may come again
+	}) {
 		return
 	}
 	for _, en := range d.sorted() {
@@ -286,6 +290,16 @@ func (d *Desk) recovered(now time.Time) {
 	d.outage = outage{}
 }
 
+// noteVacancy notes since when no engine takes new requests.
+func (d *Desk) noteVacancy(now time.Time) {
+	switch {
+	case slices.ContainsFunc(d.engines, func(e *engine) bool { return !e.draining }):
+		d.vacant = time.Time{}
+	case d.vacant.IsZero():
+		d.vacant = now
+	}
+}
+
 // Draining implements Board.
 func (d *Desk) Draining(link Engine, grace time.Duration, replacement bool) {
 	d.mu.Lock()
@@ -295,9 +309,11 @@ func (d *Desk) Draining(link Engine, grace time.Duration, replacement bool) {
 		return
 	}
 	d.log.Info("engine drains", "pid", e.hello.PID, "grace", grace, "replacement", replacement)
+	now := time.Now()
 	e.draining, e.replacement = true, replacement
+	d.noteVacancy(now)
 	d.dismiss()
-	d.pump(time.Now())
+	d.pump(now)
 }
 
 // Moved implements Board: everything that the engine had came back.
@@ -318,7 +334,7 @@ func (d *Desk) Moved(link Engine) {
 }
 
 // dismiss tells draining engines what to do: to hand their requests back when another engine takes them, and to go when nothing of
-// theirs is left. A proxy that drains itself lets them finish.
+// theirs is left. What waits then waits for the next engine. A proxy that drains itself lets them finish everything.
 func (d *Desk) dismiss() {
 	for _, e := range d.engines {
 		if !e.draining || e.drained || e.broken {
@@ -332,7 +348,7 @@ func (d *Desk) dismiss() {
 		if e.count > 0 || e.moving && !e.moved {
 			continue
 		}
-		if other || e.replacement && !d.draining || len(d.entries) == 0 {
+		if other || !d.draining || len(d.entries) == 0 {
 			e.drained = true
 			e.link.Drained()
 		}

@@ -7,8 +7,8 @@ import (
 	"tandem/proxy/queue"
 )
 
-// target is the engine that a request for a model goes to: the newest that lists it, one that is about to leave only when there is no
-// other. Nil: none can serve it now.
+// target is the engine that a request for a model goes to: the newest that lists it and isn't about to leave. Nil: none can serve it now.
+// One that leaves finishes what it has, and gets what waits only when the proxy ends too, since none comes after it then.
 func (d *Desk) target(p pair) *engine {
 	var leaving *engine
 	for _, e := range slices.Backward(d.engines) {
@@ -16,7 +16,7 @@ func (d *Desk) target(p pair) *engine {
 		case !e.serves(p):
 		case !e.draining:
 			return e
-		case leaving == nil:
+		case leaving == nil && d.draining:
 			leaving = e
 		}
 	}

@@ -283,18 +283,76 @@ func TestDrainWithoutANextEngineLosesNothing(t *testing.T) {
 		f := b.attach(LastExit{})
 		a := b.admit(nil)
 		b.Draining(f, time.Minute, false)
-		other := b.admit(nil) // nobody else could take it
-		if f.move || f.drained || len(f.infers) != 2 {
+		other := b.admit(nil) // or it would never end
+		time.Sleep(time.Minute)
+		if f.move || f.drained || len(f.infers) != 1 {
 			t.Fatalf("move %v, drained %v, %d requests", f.move, f.drained, len(f.infers))
 		}
+		if s := b.Status(); !s.EngineUp || s.EngineAwayFor != time.Minute {
+			t.Errorf("up %v, nobody takes new requests for %s", s.EngineUp, s.EngineAwayFor)
+		}
 		b.serve(f, f.infers[0], 1)
-		b.serve(f, f.infers[1], 1)
 		if !f.drained {
 			t.Error("not told to go after the last answer")
 		}
-		a.Settle(Delivered)
-		other.Settle(Delivered)
-		b.wantValue(2, "successful_inferences_total")
+		third := b.admit(nil) // too late for it
+		b.lose(f)
+		time.Sleep(9 * time.Second)
+		g := b.attach(LastExit{Kind: ExitUpgrade})
+		if len(f.infers) != 1 || len(g.infers) != 2 || b.Status().EngineAwayFor != 0 {
+			t.Fatalf("%d requests at the old engine, %d at the next one", len(f.infers), len(g.infers))
+		}
+		for _, s := range g.infers {
+			b.serve(g, s, 1)
+		}
+		for _, x := range []Answer{a, other, third} {
+			b.want(x, "a", "", true)
+			x.Settle(Delivered)
+		}
+		b.wantValue(3, "successful_inferences_total")
+	})
+}
+
+func TestDrainWithoutANextEngineAtAllIsRefusedInTheEnd(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, b *bench) {
+		f := b.attach(LastExit{})
+		b.Draining(f, time.Minute, false)
+		if !f.drained {
+			t.Fatal("an idle engine may go at once")
+		}
+		a := b.admit(nil)
+		time.Sleep(time.Minute)
+		b.want(a, "", "", false)
+		b.lose(f)
+		time.Sleep(11 * time.Second)
+		b.want(a, "", api.TypeEngineUnavailable, true)
+		a.Settle(Failed)
+	})
+}
+
+func TestWhatWaitsGoesToALeavingEngineWhenTheProxyEndsAsWell(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, b *bench) {
+		f := b.attach(LastExit{})
+		a := b.admit(nil)
+		b.Draining(f, time.Minute, false)
+		other := b.admit(nil)
+		b.Drain()
+		if len(f.infers) != 2 {
+			t.Fatalf("%d requests at the engine", len(f.infers))
+		}
+		for _, s := range f.infers {
+			if f.drained {
+				t.Error("told to go too early")
+			}
+			b.serve(f, s, 1)
+		}
+		for _, x := range []Answer{a, other} {
+			b.want(x, "a", "", true)
+			x.Settle(Delivered)
+		}
+		if !f.drained {
+			t.Error("not told to go after the last answer")
+		}
 	})
 }
 

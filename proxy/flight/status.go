@@ -20,8 +20,8 @@ func (d *Desk) Status() Status {
 	if d.last.Device != "" {
 		s.Device = d.last.Device
 	}
-	if !s.EngineUp {
-		s.EngineAwayFor = now.Sub(d.awaySince)
+	if !d.vacant.IsZero() {
+		s.EngineAwayFor = now.Sub(d.vacant)
 	}
 	for _, en := range d.entries {
 		if en.state == streaming {

@@ -104,7 +104,7 @@ func healthStatus(st *flight.Status) api.HealthStatus {
 	switch {
 	case st.Draining:
 		return api.HealthDraining
-	case st.CrashLoop, st.EverReady && !st.EngineUp, st.EngineUp && st.DefaultMissing:
+	case st.CrashLoop, st.EverReady && (!st.EngineUp || st.EngineAwayFor > 0), st.EngineUp && st.DefaultMissing:
 		return api.HealthDegraded
 	case !st.EverReady, !st.DefaultLoaded && len(st.Loading) > 0:
 		return api.HealthLoading
@@ -144,6 +144,8 @@ func notReady(st *flight.Status, engineWait time.Duration) string {
 		return fmt.Sprintf("the engine is not ready yet; the default model is %s", st.DefaultModel)
 	case !st.EngineUp && st.EngineAwayFor >= engineWait:
 		return fmt.Sprintf("the engine is away for %s", st.EngineAwayFor.Round(time.Second))
+	case st.EngineAwayFor > 0 && st.EngineAwayFor >= engineWait:
+		return fmt.Sprintf("the engine ends and takes nothing new, for %s by now", st.EngineAwayFor.Round(time.Second))
 	}
 	return ""
 }

@@ -159,6 +159,8 @@ func TestHealthAndReadiness(t *testing.T) {
 		{"default loads again", func(s *flight.Status) { s.DefaultLoaded, s.Loading = false, []string{"demo@v1.0"} }, "loading", "loading", ""},
 		{"default was evicted", func(s *flight.Status) { s.DefaultLoaded = false }, "ok", "healthy", ""},
 		{"engine away for a moment", func(s *flight.Status) { s.EngineUp, s.EngineAwayFor = false, 9*time.Second }, "degraded", "degraded", ""},
+		{"engine ends, for a moment", func(s *flight.Status) { s.EngineAwayFor = 9 * time.Second }, "degraded", "degraded", ""},
+		{"engine ends and takes its time", func(s *flight.Status) { s.EngineAwayFor = 10 * time.Second }, "degraded", "degraded", "takes nothing new, for 10s"},
 		{"engine away for long", func(s *flight.Status) { s.EngineUp, s.EngineAwayFor = false, 10*time.Second }, "degraded", "degraded", "away for 10s"},
 		{"crash loop", func(s *flight.Status) { s.CrashLoop = true }, "degraded", "unhealthy", "stops again"},
 		{"default missing", func(s *flight.Status) { s.DefaultMissing, s.DefaultModel = true, "acme/x" }, "degraded", "degraded", "acme/x"},

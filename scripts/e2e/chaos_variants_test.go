@@ -169,6 +169,19 @@ func TestDrainWithoutANextEngineFinishesWhatWasAccepted(t *testing.T) {
 	}
 }
 
+// What comes while the only engine drains waits for the next one; otherwise the drain would last for as long as somebody asks.
+func TestDrainUnderLoadEndsWithItsAnswers(t *testing.T) {
+	t.Parallel()
+	c := newChaos(t)
+	c.disturb("a drain under load", func() {
+		old := c.s.engine
+		old.cmd.Process.Signal(syscall.SIGTERM)
+		old.mustEnd(t, 20*time.Second)
+		c.s.startEngine()
+		c.s.engineAttached(2)
+	})
+}
+
 func TestDrainThatIsCutShortLosesNothing(t *testing.T) {
 	t.Parallel()
 	c := newChaos(t, "DRAIN_TIMEOUT=1s")
