@@ -97,7 +97,7 @@ func repetition(s string, start int) (largest, end int) {
 	return largest, end
 }
 
-// checkSchema refuses a JSON schema by its size, its depth and the depth of the groups in its patterns.
+// checkSchema refuses a JSON schema by its size, its depth, the depth of the groups in its patterns and what its conversion would cost.
 func checkSchema(schema []byte) error {
 	if len(schema) > schemaBytesMax {
 		return fmt.Errorf("%w: the JSON schema has %d bytes, at most %d are allowed", ErrGrammar, len(schema), schemaBytesMax)
@@ -106,7 +106,7 @@ func checkSchema(schema []byte) error {
 	for d := json.NewDecoder(bytes.NewReader(schema)); ; {
 		token, err := d.Token()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return checkSchemaCost(schema)
 		}
 		if err != nil {
 			return fmt.Errorf("%w: the JSON schema is no JSON: %w", ErrGrammar, err)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -69,10 +70,49 @@ func TestSchemasThatAreRefused(t *testing.T) {
 		"deep pattern":       `{"type":"string","pattern":"^` + strings.Repeat("(", 20_000) + "a" + strings.Repeat(")", 20_000) + `$"}`,
 		"huge repetition":    `{"type":"string","minLength":1,"maxLength":100000}`,
 		"no JSON":            `{"type":`,
-		"unknown type":       `{"type":"nothing"}`,
-		"unknown reference":  `{"$ref":"#/definitions/none"}`,
+
+		"part of itself":            `{"$defs":{"a":{"$ref":"#/$defs/a"}},"allOf":[{"$ref":"#/$defs/a"}]}`,
+		"long name":                 `{"properties":{"` + strings.Repeat("a", 60_000) + `":{}},"additionalProperties":{"type":"string"}}`,
+		"many optional properties":  `{"type":"object","properties":{` + numbered(3200, `"$i":{}`) + `}}`,
+		"many parts of a whole":     `{"allOf":[` + numbered(1000, `{"anyOf":[{"properties":{"$i":{}}}]}`) + `]}`,
+		"properties many times":     `{"$defs":{"a":{"properties":{` + numbered(200, `"$i":{}`) + `}}},"allOf":[{"anyOf":[` + numbered(1000, `{"$ref":"#/$defs/a","x":$i}`) + `]}]}`,
+		"types that multiply":       strings.Repeat(`{"type":["object","object"],"properties":{"a":`, 31) + "{}" + strings.Repeat("}}", 31),
+		"arrays that multiply":      strings.Repeat(`{"type":["array","array"],"items":`, 60) + "{}" + strings.Repeat("}", 60),
+		"parts that multiply":       `{"$ref":"#/0","60":{},` + numbered(60, `"$i":{"properties":{"x":{"allOf":[{"$ref":"#/$j"},{"$ref":"#/$j"}]}}}`) + `}`,
+		"long list of types":        `{"type":[` + numbered(6000, `"null"`) + `]}`,
+		"references thousands deep": `{"$ref":"#/0","2000":{},` + numbered(2000, `"$i":{"$ref":"#/$j"}`) + `}`,
+		"unknown type":              `{"type":"nothing"}`,
+		"unknown reference":         `{"$ref":"#/definitions/none"}`,
 	} {
 		if _, err := base.Render(t.Context(), models.Input{Prompt: france, JSONSchema: []byte(schema)}); !errors.Is(err, ErrGrammar) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// numbered repeats a text, with $i and $j become 0 and 1, then 1 and 2, and so on.
+func numbered(n int, text string) string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = strings.NewReplacer("$i", strconv.Itoa(i), "$j", strconv.Itoa(i+1)).Replace(text)
+	}
+	return strings.Join(list, ",")
+}
+
+func TestSchemasThatAreAllowed(t *testing.T) {
+	base, _ := loadDemo(t, nil)
+	names := numbered(400, `"$i"`)
+	for name, schema := range map[string]string{
+		"nothing":            `{}`,
+		"recursive":          `{"$defs":{"tree":{"type":"object","properties":{"left":{"$ref":"#/$defs/tree"},"right":{"$ref":"#/$defs/tree"}}}},"$ref":"#/$defs/tree"}`,
+		"all required":       `{"type":"object","required":[` + names + `],"properties":{` + numbered(400, `"$i":{"type":"null"}`) + `}}`,
+		"hundreds optional":  `{"type":"object","properties":{` + numbered(200, `"$i":{"type":"string"}`) + `}}`,
+		"parts of a whole":   `{"$defs":{"a":{"properties":{"a":{"type":"string"}}},"b":{"properties":{"b":{"type":"integer"}}}},"allOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/b"}]}`,
+		"types that may be":  strings.Repeat(`{"type":["object","null"],"properties":{"a":`, 20) + "{}" + strings.Repeat("}}", 20),
+		"long enumeration":   `{"enum":[` + numbered(2000, `"value $i"`) + `]}`,
+		"hundred references": `{"$ref":"#/0","100":{},` + numbered(100, `"$i":{"$ref":"#/$j"}`) + `}`,
+	} {
+		if _, err := base.Render(t.Context(), models.Input{Prompt: france, JSONSchema: []byte(schema)}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
