@@ -54,6 +54,7 @@ type admin struct {
 	ln     net.Listener
 	drain  func()
 	log    *slog.Logger
+	ended  chan struct{} // closed by close
 	served sync.WaitGroup
 }
 
@@ -72,20 +73,29 @@ func startAdmin(path string, drain func(), log *slog.Logger) (*admin, error) {
 		_ = ln.Close()
 		return nil, fmt.Errorf("protect admin socket: %w", err)
 	}
-	a := &admin{ln: ln, drain: drain, log: log}
+	a := &admin{ln: ln, drain: drain, log: log, ended: make(chan struct{})}
 	a.served.Go(a.serve)
 	return a, nil
 }
+
+// adminPause is how long nothing is accepted after an error, out of file descriptors usually.
+const adminPause = time.Second
 
 // serve takes one connection after the other; each is short.
 func (a *admin) serve() {
 	for {
 		conn, err := a.ln.Accept()
-		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				a.log.Error("the admin socket is lost; tandem-proxy drain won't work", "error", err)
-			}
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil {
+			a.log.Error("tandem-proxy drain can't be heard now", "error", err)
+			select {
+			case <-a.ended:
+				return
+			case <-time.After(adminPause):
+				continue
+			}
 		}
 		a.answer(conn)
 		_ = conn.Close()
@@ -108,6 +118,7 @@ func (a *admin) answer(conn net.Conn) {
 
 // close ends the admin socket and waits for its last exchange.
 func (a *admin) close() {
+	close(a.ended)
 	_ = a.ln.Close()
 	a.served.Wait()
 }

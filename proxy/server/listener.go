@@ -2,10 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"tandem/proxy/api"
@@ -31,6 +33,8 @@ type listener struct {
 	limit    int
 	log      *slog.Logger
 	refusals chan struct{} // places for refused connections that linger
+	ended    chan struct{} // closed by Close
+	end      sync.Once
 
 	mu       sync.Mutex
 	open     map[*conn]struct{}
@@ -39,13 +43,24 @@ type listener struct {
 
 func newListener(ln net.Listener, watch *watcher, limit int, log *slog.Logger) *listener {
 	return &listener{Listener: ln, watch: watch, limit: limit, log: log, refusals: make(chan struct{}, refusalsAtOnce),
-		open: make(map[*conn]struct{})}
+		ended: make(chan struct{}), open: make(map[*conn]struct{})}
+}
+
+// Close stops accepting; connections stay.
+func (l *listener) Close() error {
+	l.end.Do(func() { close(l.ended) })
+	return l.Listener.Close()
 }
 
 // Accept waits for a connection that there is room for and refuses the others.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		raw, err := l.Listener.Accept()
+		if exhausted(err) {
+			l.log.Error("no connection can be accepted now; those that are open go on", "error", err)
+			l.pause()
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -63,6 +78,26 @@ func (l *listener) Accept() (net.Conn, error) {
 			l.log.Warn("this connection is not watched: its client's leaving is noticed with the next write", "error", err)
 		}
 		return c, nil
+	}
+}
+
+// exhausted tells whether accepting failed for want of files or memory, which passes when connections end.
+func exhausted(err error) bool {
+	for _, passing := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
+}
+
+// acceptPause is how long nothing is accepted after that.
+const acceptPause = 500 * time.Millisecond
+
+func (l *listener) pause() {
+	select {
+	case <-l.ended:
+	case <-time.After(acceptPause):
 	}
 }
 
