@@ -2,6 +2,8 @@ package link
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -103,6 +105,9 @@ func (l *Link) render(ctx context.Context, base models.Base, in models.Input, to
 	in.MaxTokens = base.Facts().ContextTokens
 	prompt, err := base.Render(ctx, in)
 	*took = time.Since(began)
+	if errors.Is(err, models.ErrPromptTooLong) {
+		return prompt, &errContext{"prompt", fmt.Sprintf("the prompt is longer than the model's context of %d tokens; shorten it", in.MaxTokens)}
+	}
 	if err != nil {
 		return prompt, &errRender{err, in.Grammar != "" || len(in.JSONSchema) > 0}
 	}

@@ -1,10 +1,21 @@
 package flight
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"tandem/proxy/api"
 )
+
+// A client is told which field to change and how, whatever the words of the engine.
+func TestGrammarThatIsTooComplexIsBlamedOnTheSchema(t *testing.T) {
+	en := &entry{model: "demo", version: "v1.0"}
+	err := en.failure(&Summary{Reason: FinishError, Failure: Failure{Code: "grammar_too_complex", Text: "grammar is too complex"}}, time.Now())
+	if err.Status() != 400 || err.Param != "json_schema" || !strings.Contains(err.Message, "simplify") {
+		t.Errorf("status %d, %+v", err.Status(), err)
+	}
+}
 
 func TestEndingOf(t *testing.T) {
 	whole := &Result{FinishReason: "length"}

@@ -56,6 +56,8 @@ func TestBadRequestsAreRefusedWithAReason(t *testing.T) {
 			param   string
 		}{
 			{"prompt longer than the context", question(long, "v1.0"), nil, 400, "context_length_exceeded", "prompt"},
+			{"schema that takes too long", `{"prompt":"Hi","json_schema":{"type":"string","pattern":"^(a?){500}b$"}}`, nil, 400, "grammar_too_complex", "json_schema"},
+			{"schema that is none", `{"prompt":"Hi","json_schema":{"type":"nonsense"}}`, nil, 400, "invalid_request", "json_schema"},
 			{"max_new_tokens larger than the context", `{"prompt":"Hi","max_new_tokens":100000}`, nil, 400, "invalid_request", "max_new_tokens"},
 		}...)
 	}
@@ -75,6 +77,9 @@ func TestBadRequestsAreRefusedWithAReason(t *testing.T) {
 			if c.param != "" && param != c.param {
 				t.Errorf("param is %q: %s", param, tail(a.Body, 400))
 			}
+			if c.kind == "context_length_exceeded" && !strings.Contains(a.Error.Message, "512 tokens") {
+				t.Errorf("the message doesn't say how much fits: %s", a.Error.Message)
+			}
 			if a.Error.Message == "" || a.Error.RequestID == "" || a.Error.RequestID != a.Header.Get("X-Request-Id") {
 				t.Errorf("incomplete error: %s, X-Request-Id %q", tail(a.Body, 400), a.Header.Get("X-Request-Id"))
 			}
@@ -82,8 +87,25 @@ func TestBadRequestsAreRefusedWithAReason(t *testing.T) {
 	}
 	p := s.waitIdle()
 	checkInvariants(t, p)
-	if n := p.sum("llm_requests_rejected_total", "reason", "unauthorized"); n != 2 {
-		t.Errorf("unauthorized counted %v times, want 2", n)
+	refused := map[string]float64{}
+	for _, c := range cases {
+		switch c.kind {
+		case "grammar_too_complex": // found out when the answer had begun
+		case "version_not_found":
+			refused["model_not_found"]++
+		case "unsupported_media_type":
+			refused["invalid_request"]++
+		default:
+			refused[c.kind]++
+		}
+	}
+	for reason, want := range refused {
+		if n := p.sum("llm_requests_rejected_total", "reason", reason); n != want {
+			t.Errorf("%s counted %v times, want %v", reason, n, want)
+		}
+	}
+	if n := p.sum("api_requests_total", "endpoint", "/infer", "status", "client_error"); n != float64(len(cases)) {
+		t.Errorf("%v client errors, want %d", n, len(cases))
 	}
 	for _, family := range p {
 		for _, m := range family.Metric {
