@@ -13,6 +13,9 @@ import (
 	"tandem/proxy/metrics"
 )
 
+// oversize is the longest prompt that a fakeEngine takes.
+const oversize = 1 << 20
+
 // fakeEngine records what the desk asks of it.
 type fakeEngine struct {
 	infers  []*Submission
@@ -22,7 +25,13 @@ type fakeEngine struct {
 	move    bool
 }
 
-func (f *fakeEngine) Infer(s *Submission)                        { f.infers = append(f.infers, s) }
+func (f *fakeEngine) Infer(s *Submission) bool {
+	if len(s.Prompt) > oversize {
+		return false
+	}
+	f.infers = append(f.infers, s)
+	return true
+}
 func (f *fakeEngine) Cancel(id uint64, _ uint32)                 { f.cancels = append(f.cancels, id) }
 func (f *fakeEngine) Drained()                                   { f.drained = true }
 func (f *fakeEngine) Move()                                      { f.move = true }

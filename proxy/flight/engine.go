@@ -8,7 +8,8 @@ import (
 // Engine is one attached engine process as the desk uses it. Calls append to a bounded outgoing queue and never block; they do
 // nothing once the connection is lost.
 type Engine interface {
-	Infer(s *Submission)
+	// Infer tells whether the request fits into a frame; otherwise it isn't sent.
+	Infer(s *Submission) bool
 	Cancel(id uint64, attempt uint32)
 	// Drained tells a draining engine that nothing of its is left.
 	Drained()

@@ -1,9 +1,11 @@
 package flight
 
 import (
+	"errors"
 	"slices"
 	"time"
 
+	"tandem/proxy/api"
 	"tandem/proxy/queue"
 )
 
@@ -104,7 +106,17 @@ func (d *Desk) send(e *engine, en *entry, now time.Time) {
 			"held", en.rec.Held, "constrained", en.rec.Grammar != "", "alone", en.alone)
 	}
 	e.bases[en.model] = base
-	e.link.Infer(en.submission(now, d.o.ReplaySteps))
+	if !e.link.Infer(en.submission(now, d.o.ReplaySteps)) {
+		d.finish(en, nil, en.oversize(), now)
+	}
+}
+
+// oversize is the error of a request that doesn't fit into a frame.
+func (en *entry) oversize() *api.Error {
+	if en.accepted {
+		return api.Internal(errors.New("what the engine made of the request is too large to be sent again"))
+	}
+	return api.Invalid("prompt", "prompt, system and json_schema together are larger than what the engine takes; shorten them")
 }
 
 // gained notes the first token, or the end, of a request at its engine: it no longer counts as one that may be killing it.

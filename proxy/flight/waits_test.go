@@ -1,6 +1,7 @@
 package flight
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -186,6 +187,22 @@ func TestCreditFollowsTheStats(t *testing.T) {
 		for _, a := range answers {
 			a.Settle(ClientGone)
 		}
+	})
+}
+
+func TestRequestThatFitsIntoNoFrameIsRefused(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, b *bench) {
+		large := prompt(strings.Repeat("x", oversize+1))
+		waited := b.admit(large)
+		f := b.attach(LastExit{})
+		for _, a := range []Answer{waited, b.admit(large)} {
+			b.want(a, "", api.TypeInvalidRequest, true)
+			a.Settle(Failed)
+		}
+		b.wantValue(2, "llm_requests_rejected_total", "reason=invalid_request")
+		a := b.admit(nil)
+		b.serve(f, f.last(t), 1)
+		a.Settle(Delivered)
 	})
 }
 

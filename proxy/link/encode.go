@@ -1,6 +1,8 @@
 package link
 
 import (
+	"slices"
+
 	"tandem/proxy/flight"
 	"tandem/schema"
 )
@@ -8,14 +10,22 @@ import (
 // inferFrame is a submission that is written when its turn has come.
 type inferFrame flight.Submission
 
-// frameBytes is about what a request costs in a frame besides its texts and token ids.
-const frameBytes = 512
+// frameBytes is more than what a request costs in a frame besides its texts and token ids, stopBytes what a stop string costs besides its text.
+const (
+	frameBytes = 2 << 10
+	stopBytes  = 16
+)
 
-// Size implements wire.Later.
+// Size implements wire.Later. It is never less than the frame will be.
 func (s *inferFrame) Size() int {
 	n := frameBytes + len(s.Prompt) + len(s.System) + len(s.JSONSchema) + 4*len(s.Generated)
+	stops := s.Stops
 	if s.Rendered != nil {
 		n += 4*len(s.Rendered.PromptTokens) + len(s.Rendered.Grammar) + len(s.Rendered.ParserState)
+		stops = slices.Concat(stops, s.Rendered.Stops)
+	}
+	for _, stop := range stops {
+		n += stopBytes + len(stop)
 	}
 	return n
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	"tandem/proxy/flight"
 	"tandem/schema"
+	"tandem/schema/wire"
 )
 
 func TestMain(m *testing.M) {
@@ -341,6 +343,32 @@ func TestGoodbye(t *testing.T) {
 	}
 	if _, err := os.Lstat(l.o.Socket); err != nil {
 		t.Errorf("the socket's file must stay: %v", err)
+	}
+}
+
+// A request that no frame can hold would otherwise end one connection after the other, and with them what others wait for.
+func TestRequestThatFitsIntoNoFrameLeavesTheConnection(t *testing.T) {
+	b := newBoard()
+	l := listen(t, Options{Board: b, Wire: wire.Options{MaxFrameBytes: 64 << 10}})
+	p, e := attach(t, l, b, 1)
+	stops := slices.Repeat([]string{strings.Repeat("s", 256)}, 8)
+	fit := 0
+	for n := 56 << 10; n <= 66<<10; n += 256 {
+		s := &flight.Submission{ID: uint64(n), Model: strings.Repeat("m", 256), Version: strings.Repeat("v", 256), Prompt: strings.Repeat("x", n), Stops: stops,
+			RequestID: strings.Repeat("r", 64), Traceparent: strings.Repeat("t", 55),
+			Rendered: &flight.Rendered{Stops: stops}, Generated: []int32{1}, ExpectRevision: make([]byte, 32)}
+		if !e.Infer(s) {
+			continue
+		}
+		fit++
+		p.read(schema.Frame_Which_infer, func(f schema.Frame) {
+			if f.Id() != s.ID {
+				t.Errorf("got request %d, want %d", f.Id(), s.ID)
+			}
+		})
+	}
+	if fit == 0 || fit == 41 {
+		t.Errorf("%d of 41 fit", fit)
 	}
 }
 

@@ -227,8 +227,13 @@ func (s *session) loss(err error) flight.Loss {
 }
 
 // Infer implements flight.Engine. The frame is built when its turn to be written has come.
-func (s *session) Infer(sub *flight.Submission) {
-	_ = s.conn.SendLater((*inferFrame)(sub)) // a lost connection is the reader's business
+func (s *session) Infer(sub *flight.Submission) bool {
+	frame := (*inferFrame)(sub)
+	if !s.conn.Fits(frame.Size()) {
+		return false // it would end the connection, and the next one, for everybody
+	}
+	_ = s.conn.SendLater(frame) // a lost connection is the reader's business
+	return true
 }
 
 // Cancel implements flight.Engine. It may overtake its request; engines remember such cancels.

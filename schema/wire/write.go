@@ -43,6 +43,9 @@ func (c *Conn) Send(build func(schema.Frame) error) error {
 	return c.queue(entry{frame: frame, size: len(frame)})
 }
 
+// Fits tells whether a frame of that size, its header included, may be sent.
+func (c *Conn) Fits(size int) bool { return size <= c.options.MaxFrameBytes }
+
 // SendLater queues a frame that is built when it is written. l is the connection's from now on, whatever is returned.
 func (c *Conn) SendLater(l Later) error {
 	return c.queue(entry{later: l, size: l.Size()})
