@@ -12,6 +12,7 @@
 # need PyTorch, which is installed once into the cache: about 5 GB with the CUDA libraries that its default package brings along, less with
 # PIP_EXTRA_INDEX_URL set to PyTorch's index of CPU builds.
 set -euo pipefail
+shopt -s inherit_errexit # what fails inside of $(…) ends it
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=native/source.sh
@@ -25,8 +26,10 @@ die() {
 	say "$*"
 	exit 1
 }
+help() { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 usage() {
 	sed -n '5,6s/^# *//p' "${BASH_SOURCE[0]}" >&2
+	say "see $0 --help"
 	exit 2
 }
 
@@ -44,6 +47,7 @@ source_dir() {
 		aside=$(mktemp -d "$root/source.XXXXXX")
 		tarball=$(tarball_path)
 		if [ ! -s "$tarball" ]; then
+			command -v npm >/dev/null || die "npm is needed to fetch llama.cpp's converters (scripts/bootstrap.sh installs it); or set LLAMA_CPP_DIR to a checkout, or LLAMA_TARBALL"
 			say "fetching $package_name@$package_version (34 MiB) ..."
 			(cd "$aside" && npm pack --silent "$package_name@$package_version" >/dev/null)
 			tarball=$aside/$package_name-$package_version.tgz
@@ -66,7 +70,7 @@ python_with_packages() {
 		say "installing PyTorch and transformers into $venv (minutes) ..."
 		rm -rf "$venv"
 		"${PYTHON:-python3}" -m venv "$venv" || die "python3 with venv is needed: apt-get install python3-venv"
-		"$venv/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}" >&2
+		"$venv/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}" >&2 || die "the Python packages could not be installed"
 		touch "$venv/complete"
 	fi
 	printf '%s\n' "$venv/bin/python"
@@ -74,7 +78,7 @@ python_with_packages() {
 
 check_name() {
 	[[ $2 =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] || die "$1 '$2' isn't a valid name: letters, digits, dots, underscores, hyphens"
-	case $2 in none | unknown | other | base) die "$1 '$2' is reserved" ;; esac
+	case $1:$2 in *:none | *:unknown | *:other | version:base) die "$1 '$2' is reserved" ;; esac
 }
 
 # Runs a converter and moves its output into place in one step: the engine must never see half a file.
@@ -100,6 +104,7 @@ base)
 	[ $# -ge 3 ] && [ $# -le 4 ] || usage
 	[ -f "$2/config.json" ] || die "$2 has no config.json"
 	check_name model "$(basename "$3")"
+	case ${4:-q8_0} in q8_0 | f16 | bf16 | f32 | auto) ;; *) die "type '$4' is none of q8_0, f16, bf16, f32, auto" ;; esac
 	convert "$3/model.gguf" convert_hf_to_gguf.py "$2" --outtype "${4:-q8_0}"
 	mkdir -p "$3/.source"
 	cp "$2/config.json" "$3/.source/"
@@ -113,5 +118,6 @@ adapter)
 	[ -f "$base/config.json" ] || die "$base has no config.json; name the directory of the base model as the last argument"
 	convert "$3/versions/$4.gguf" convert_lora_to_gguf.py "$2" --base "$base" --outtype f16
 	;;
+-h | --help | help) help ;;
 *) usage ;;
 esac
