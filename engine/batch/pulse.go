@@ -5,8 +5,10 @@ import (
 	"time"
 )
 
-// stallFactor: a step that takes this many times longer than predicted is hung.
-const stallFactor = 20
+const (
+	stallFactor = 20 // a step that takes this many times longer than predicted is hung
+	callFactor  = 10 // a call may take this many times the floor: it may make a context and run it once
+)
 
 // pulse is the heartbeat: written by the executor's goroutine, read by any.
 type pulse struct {
@@ -24,7 +26,11 @@ func (p *pulse) init(floor time.Duration) {
 
 // move notes that something new begins and how long it is expected to take (0: unknown).
 func (p *pulse) move(now time.Duration, phase Phase, predicted time.Duration) {
-	p.budget.Store(int64(max(p.floor, stallFactor*predicted)))
+	budget := max(p.floor, stallFactor*predicted)
+	if phase == PhaseCall {
+		budget = callFactor * p.floor
+	}
+	p.budget.Store(int64(budget))
 	p.phase.Store(uint32(phase))
 	p.moved.Store(int64(now))
 	p.counter.Add(1)

@@ -153,6 +153,27 @@ func TestHeartbeat(t *testing.T) {
 	})
 }
 
+// A call makes a context and runs it once, which takes a large model on a slow machine longer than any step.
+func TestALongCallDoesNotCountAsHung(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t, newFake(roomy), Options{StallFloor: 5 * time.Second})
+		err := e.Do(t.Context(), func() error {
+			time.Sleep(45 * time.Second)
+			if b := e.Beat(); b.Phase != PhaseCall || b.Age > b.Budget {
+				t.Errorf("in a call of 45 s: %+v", b)
+			}
+			time.Sleep(6 * time.Second)
+			if b := e.Beat(); b.Age <= b.Budget {
+				t.Errorf("in a call that hangs: %+v", b)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestBudgetFollowsPredictedStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, c := newFake(roomy), newCollector(t)
