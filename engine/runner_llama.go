@@ -51,6 +51,10 @@ func newComputer(c *Config, executor *batch.Executor, log *slog.Logger) (compute
 		host, accelerators := memories(backend)
 		return placement.Fits(uint64(bytes), host, accelerators)
 	}
+	out.left = func(bytes int64) int64 {
+		host, accelerators := memories(backend)
+		return int64(placement.Left(uint64(bytes), host, accelerators))
+	}
 	return out, nil
 }
 

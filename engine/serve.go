@@ -37,6 +37,7 @@ type computer struct {
 	numerics string        // equal for equal tokens
 	devices  []link.Device // of the machine
 	fits     func(bytes int64) bool
+	left     func(bytes int64) int64
 	sample   func(*metrics.Metrics) // device gauges; may be nil
 	close    func() error           // may be nil
 }
@@ -115,7 +116,7 @@ func (e *engine) openModels() error {
 	e.cache = models.NewCache(models.CacheOptions{
 		Registry: e.registry, Backend: e.computer.backend, Dir: c.CacheDir, Size: c.CacheSize,
 		Context: c.Context, Parallel: c.Parallel, MMap: c.MMap, LoadTimeout: c.LoadTimeout, BusyWait: c.BusyWait,
-		Attach: e.attach, Detach: e.detach, OnEvent: e.event, OnLoad: e.heartbeat.load, Fits: e.computer.fits, Log: e.log,
+		Attach: e.attach, Detach: e.detach, OnEvent: e.event, OnLoad: e.heartbeat.load, Fits: e.computer.fits, Left: e.computer.left, Log: e.log,
 	})
 	return nil
 }

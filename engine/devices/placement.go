@@ -38,6 +38,16 @@ func (p *Placement) Fits(bytes uint64, host Memory, accelerators []Memory) bool 
 	return true
 }
 
+// Left is how much of the host's memory may still be filled when weights of that size are there, at least 1. 0: they go elsewhere, or
+// nobody tells.
+func (p *Placement) Left(bytes uint64, host Memory, accelerators []Memory) uint64 {
+	if host.Total == 0 || p.Layers != 0 && len(accelerators) > 0 {
+		return 0
+	}
+	room := host.room(p.Highest)
+	return max(room-min(bytes, room), 1)
+}
+
 // parts are the bytes that each accelerator gets of a model that is all on them.
 func (p *Placement) parts(bytes uint64, accelerators []Memory) []uint64 {
 	weights, whole := make([]float64, len(accelerators)), 0.0

@@ -39,3 +39,26 @@ func TestFitsWhereTheWeightsGo(t *testing.T) {
 		}
 	}
 }
+
+func TestLeftOfTheHostBesideTheWeights(t *testing.T) {
+	host := Memory{Total: 1000, Used: 600}
+	for _, tt := range []struct {
+		name  string
+		p     Placement
+		host  Memory
+		gpus  []Memory
+		bytes uint64
+		want  uint64
+	}{
+		{"no accelerator", Placement{Layers: -1}, host, nil, 150, 50},
+		{"none wanted", Placement{Layers: 0}, host, []Memory{{Total: 100}}, 150, 50},
+		{"nothing is left", Placement{Layers: -1}, host, nil, 300, 1},
+		{"the accelerator's library knows", Placement{Layers: -1}, host, []Memory{{Total: 100}}, 150, 0},
+		{"nobody tells", Placement{Layers: -1}, Memory{}, nil, 150, 0},
+	} {
+		tt.p.Highest = 0.8
+		if got := tt.p.Left(tt.bytes, tt.host, tt.gpus); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}

@@ -274,6 +274,11 @@ func TestContextIsCutToWhatIsSafe(t *testing.T) {
 			t.Errorf("%+v gives %+v", c, got)
 		}
 	}
+	// The library takes all memory of the machine for free; a container's limit is told beside.
+	spec := models.BaseSpec{Parallel: 32, FreeBytes: 4 << 30}
+	if got, want := planContext(spec, Options{CacheCells: defaultCacheCells}, 131072, 128<<10, 256<<30), (plan{8192, 8192, 32}); got != want {
+		t.Errorf("with 4 GiB left: %+v, want %+v", got, want)
+	}
 }
 
 func TestSamplingNumbersAreChecked(t *testing.T) {

@@ -182,6 +182,9 @@ func planContext(spec models.BaseSpec, o Options, trained int, cellBytes, freeBy
 	}
 	p.context = min(p.context, trained)
 	p.cells = min(p.context*p.sequences, max(o.CacheCells, p.context))
+	if spec.FreeBytes > 0 {
+		freeBytes = min(freeBytes, spec.FreeBytes)
+	}
 	budget := o.CacheBytes
 	if budget <= 0 {
 		budget = freeBytes / 4

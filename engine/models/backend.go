@@ -28,6 +28,8 @@ type BaseSpec struct {
 	Parallel int    // sequences
 	MMap     bool
 	Template TemplateMode
+	// FreeBytes is the memory that is left beside the weights; 0: what the backend finds. A container's limit isn't known to every library.
+	FreeBytes int64
 }
 
 // TemplateMode says whether prompts go through the model's chat template.

@@ -46,6 +46,8 @@ type CacheOptions struct {
 	// Fits tells whether weights of this size can be loaded without passing the memory watermark. False: idle entries are evicted
 	// one after the other, and when there are none left the load fails with out_of_memory. Nil: everything fits.
 	Fits func(bytes int64) bool
+	// Left is how much memory is left for the KV cache beside weights of this size, at least 1; 0: the backend knows better. Nil: it does.
+	Left func(bytes int64) int64
 	Log  *slog.Logger
 }
 
@@ -68,6 +70,9 @@ func (o *CacheOptions) fill() {
 	if o.Fits == nil {
 		o.Fits = func(int64) bool { return true }
 	}
+	if o.Left == nil {
+		o.Left = func(int64) int64 { return 0 }
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -80,6 +85,7 @@ type Cache struct {
 	events *eventQueue
 	ctx    context.Context // of loads
 	stop   context.CancelCauseFunc
+	claims claims
 	wg     sync.WaitGroup // loads, unloads, checksums and the goroutine that follows the registry
 
 	mu         sync.Mutex
@@ -265,14 +271,15 @@ func (c *Cache) enqueue(src *source, now time.Time) (*entry, error) {
 	return e, nil
 }
 
-// brokenLoad remembers a failure that is the files' fault, so that requests for them don't push good models out again and again.
+// brokenLoad remembers a failure that is the files' fault, or that is certain to come again, so that requests for them don't push good
+// models out again and again.
 type brokenLoad struct {
 	err   *LoadError
 	until time.Time
 }
 
 func (c *Cache) remember(src *source, err *LoadError) {
-	if err.Reason != ReasonBadFormat && err.Reason != ReasonAdapterMismatch {
+	if err.Reason != ReasonBadFormat && err.Reason != ReasonAdapterMismatch && !errors.Is(err, errTooBig) {
 		return
 	}
 	if len(c.broken) >= maxModels {

@@ -42,6 +42,74 @@ func TestMemoryWatermarkEvictsIdleModels(t *testing.T) {
 	})
 }
 
+// holds makes the machine large enough for so many bytes; a loaded base has 1100, whatever its file.
+func (r *rig) holds(most int64) {
+	r.cache.opts.Fits = func(bytes int64) bool {
+		r.fake.mu.Lock()
+		defer r.fake.mu.Unlock()
+		for _, n := range r.fake.open {
+			bytes += 1100 * int64(n)
+		}
+		return bytes <= most
+	}
+}
+
+// Each of two models fits, both together don't: the second waits for the first, and is no more hung than that one.
+func TestLoadsThatDontFitTogetherFollowEachOther(t *testing.T) {
+	inBubble(t, func(o *CacheOptions) { o.Size, o.LoadTimeout = 5, time.Hour }, func(r *rig) {
+		r.holds(int64(len(gguf("model", 0))) * 3 / 2)
+		open := r.fake.gate("a/model.gguf")
+		a := r.start("a", "base")
+		synctest.Wait()
+		b := r.start("b", "base")
+		time.Sleep(10 * time.Minute)
+		for _, l := range r.cache.Loads() {
+			if l.Model == "b" && l.Age > 2*time.Second {
+				r.Errorf("%s looks hung: %+v", l.Model, l)
+			}
+		}
+		r.wantLog("")
+		open()
+		<-a.done
+		<-b.done
+		if reasonOf(b.err) != ReasonOutOfMemory { // a is in use now
+			r.Errorf("error %v", b.err)
+		}
+		a.lease.Release()
+		r.use("b", "base")
+		r.wantLog("load a/model.gguf, close a/model.gguf, load b/model.gguf")
+	})
+}
+
+func TestAModelThatNeverFitsPushesOthersOutOnlyOnce(t *testing.T) {
+	inBubble(t, func(o *CacheOptions) { o.Size = 5 }, func(r *rig) {
+		r.holds(100)
+		if _, err := r.cache.Acquire(r.Context(), "d", "base"); reasonOf(err) != ReasonOutOfMemory {
+			r.Errorf("error %v", err)
+		}
+		r.holds(1 << 30)
+		r.use("a", "base")
+		r.fake.take()
+		r.holds(100)
+		if _, err := r.cache.Acquire(r.Context(), "d", "base"); reasonOf(err) != ReasonOutOfMemory {
+			r.Errorf("the second time: error %v", err)
+		}
+		r.wantLog("")
+		r.holds(1 << 30)
+		time.Sleep(brokenFor)
+		r.use("d", "base")
+	})
+}
+
+func TestTheBackendHearsWhatIsLeftForTheCache(t *testing.T) {
+	inBubble(t, func(o *CacheOptions) { o.Left = func(bytes int64) int64 { return 10_000 - bytes } }, func(r *rig) {
+		r.use("a", "base")
+		if got, want := r.fake.free, 10_000-int64(len(gguf("model", 0))); got != want {
+			r.Errorf("%d bytes, want %d", got, want)
+		}
+	})
+}
+
 func TestChangedFileIsServedAnew(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		old := r.acquire("a", "v1")

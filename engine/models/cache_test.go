@@ -237,7 +237,7 @@ func TestAWaiterThatLeavesFreesItsTurn(t *testing.T) {
 
 // A client's own timeout may well be as long as MODEL_BUSY_WAIT: then both end at the same moment.
 func TestAWaiterMayLeaveAtTheMomentItIsSentAway(t *testing.T) {
-	for range 100 {
+	for range 20 {
 		inBubble(t, func(o *CacheOptions) { o.Size = 1 }, func(r *rig) {
 			a := r.acquire("a", "base")
 			ctx, stop := context.WithTimeout(r.Context(), r.cache.opts.BusyWait)

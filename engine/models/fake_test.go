@@ -21,6 +21,7 @@ type fakeBackend struct {
 	gates    map[string]chan struct{} // guarded by mu; loads wait for these
 	deaf     bool                     // guarded by mu; gates are waited for whatever the context says
 	attached map[string]bool          // guarded by mu
+	free     int64                    // guarded by mu; of the last load
 }
 
 func newFake(t *testing.T) *fakeBackend {
@@ -91,6 +92,7 @@ func (f *fakeBackend) LoadBase(ctx context.Context, spec BaseSpec, progress func
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.open[spec.Path]++
+	f.free = spec.FreeBytes
 	if f.open[spec.Path] > 1 {
 		f.t.Errorf("%s is loaded twice at a time", spec.Path)
 	}

@@ -161,9 +161,11 @@ func (c *Cache) fetchAdapter(ctx context.Context, b *held, src *source, tell fun
 	if err != nil {
 		return nil, err
 	}
-	if err := c.roomInMemory(ctx, src, src.adapter.bytes); err != nil {
+	done, err := c.roomInMemory(ctx, src, src.adapter.bytes)
+	if err != nil {
 		return nil, err
 	}
+	defer done()
 	tell(Progress{Phase: "adapter"})
 	adapter, err := b.base.LoadAdapter(ctx, AdapterSpec{Name: src.version, Path: path})
 	if err != nil {
@@ -280,12 +282,15 @@ func (c *Cache) readBase(ctx context.Context, b *held, src *source) (Base, error
 	if err != nil {
 		return nil, err
 	}
-	if err := c.roomInMemory(ctx, src, src.base.bytes); err != nil {
+	done, err := c.roomInMemory(ctx, src, src.base.bytes)
+	if err != nil {
 		return nil, err
 	}
+	defer done()
 	tell(Progress{Phase: "weights"})
 	base, err := c.opts.Backend.LoadBase(ctx, BaseSpec{
 		Name: src.model, Path: path, Context: c.opts.Context, Parallel: c.opts.Parallel, MMap: c.opts.MMap, Template: src.template,
+		FreeBytes: c.opts.Left(src.base.bytes),
 	}, tell)
 	if err != nil {
 		return nil, err
@@ -334,45 +339,6 @@ func (c *Cache) unload(e *entry) {
 	c.events.add(Event{Kind: EventEvicted, Model: e.src.model, Version: e.src.version, Reason: e.why})
 	c.drop(e)
 	c.plan()
-}
-
-var errNoRoom = errors.New("it would pass the memory watermark and no idle model can make room")
-
-// roomInMemory evicts idle entries of other bases until the new weights fit.
-func (c *Cache) roomInMemory(ctx context.Context, src *source, bytes int64) error {
-	for !c.opts.Fits(bytes) {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		victim := c.idlest(src.baseID)
-		if victim == nil {
-			return &LoadError{Reason: ReasonOutOfMemory, What: label(src.model, src.version), Err: errNoRoom}
-		}
-		if err := waitFor(ctx, victim.gone); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// idlest starts the eviction of the least recently requested idle entry of another base, or gives one that is being evicted already.
-func (c *Cache) idlest(baseID string) *entry {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var victim *entry
-	for _, e := range c.entries {
-		switch {
-		case e.src.baseID == baseID:
-		case e.state == seatClosing:
-			return e
-		case e.state == seatResident && e.leases == 0 && (victim == nil || e.requested.Before(victim.requested)):
-			victim = e
-		}
-	}
-	if victim != nil {
-		c.evict(victim, evictedMemory)
-	}
-	return victim
 }
 
 // checksum computes the content's sha256 in the background, for revisions that outlast a copy to another machine.
