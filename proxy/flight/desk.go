@@ -32,8 +32,8 @@ type Answer interface {
 	Take(dst []byte) Piece
 	// Wrote records that tokens reached a streaming client at now (time to first token, inter-token latency).
 	Wrote(tokens int, now time.Time)
-	// Cancel gives the request up because the client left or the proxy stops. Idempotent; Ready fires.
-	Cancel()
+	// Cancel gives the request up because the client left (api.Cancelled), the proxy stops or serving it failed. Idempotent; Ready fires.
+	Cancel(because *api.Error)
 	// Settle must be called exactly once, after the answer was delivered or not: it records the outcome in every metric.
 	Settle(outcome Outcome)
 }

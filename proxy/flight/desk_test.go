@@ -353,8 +353,8 @@ func TestLateEngineFramesMeetTheFence(t *testing.T) {
 		f := b.attach(LastExit{})
 		a := b.admit(nil)
 		s := f.last(t)
-		a.Cancel()
-		a.Cancel()
+		a.Cancel(api.Cancelled())
+		a.Cancel(api.Cancelled())
 		if len(f.cancels) != 1 || f.cancels[0] != s.ID {
 			t.Errorf("cancelled %v", f.cancels)
 		}

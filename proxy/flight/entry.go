@@ -208,10 +208,10 @@ func (en *entry) passed(tokens int, now time.Time) {
 }
 
 // Cancel implements Answer.
-func (en *entry) Cancel() {
+func (en *entry) Cancel(because *api.Error) {
 	en.desk.mu.Lock()
 	defer en.desk.mu.Unlock()
-	en.desk.cancel(en, time.Now())
+	en.desk.cancel(en, because, time.Now())
 }
 
 // Settle implements Answer.

@@ -32,12 +32,12 @@ func (d *Desk) finish(en *entry, result *Result, err *api.Error, now time.Time) 
 }
 
 // cancel gives a request up. The entry is deleted before the engine hears of it, so that late frames meet nobody.
-func (d *Desk) cancel(en *entry, now time.Time) {
+func (d *Desk) cancel(en *entry, because *api.Error, now time.Time) {
 	if en.state == done {
 		return
 	}
 	e, working := en.at, en.state.atEngine()
-	d.finish(en, nil, api.Cancelled(), now)
+	d.finish(en, nil, because, now)
 	if working {
 		e.link.Cancel(en.id, en.attempt)
 	}
@@ -59,7 +59,7 @@ func (d *Desk) settle(en *entry, outcome Outcome, now time.Time) {
 		return
 	}
 	en.settled = true
-	d.cancel(en, now)
+	d.cancel(en, api.Cancelled(), now)
 	en.rec.Close()
 	d.unsettled--
 	d.gauges()

@@ -30,7 +30,7 @@ func TestEndingOf(t *testing.T) {
 		{"whole, but the client left", whole, nil, ClientGone, ending{"cancelled", "cancelled"}},
 		{"whole, but not deliverable", whole, nil, Failed, ending{"error", "internal"}},
 		{"client left half-way", nil, api.Cancelled(), ClientGone, ending{"cancelled", "cancelled"}},
-		{"cancelled by a stopping proxy", nil, api.Cancelled(), Failed, ending{"cancelled", "cancelled"}},
+		{"broken off by a stopping proxy", nil, api.Draining(), Failed, ending{"error", "engine_unavailable"}},
 		{"failed", nil, api.DeadlineExceeded(1), Failed, ending{"error", "deadline_exceeded"}},
 		{"failed, and the client left as well", nil, api.DeadlineExceeded(1), ClientGone, ending{"cancelled", "cancelled"}},
 		{"settled before anything came", nil, nil, Failed, ending{"error", "internal"}},

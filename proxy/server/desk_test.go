@@ -56,9 +56,10 @@ type fakeAnswer struct {
 	settled   chan flight.Outcome
 	onTake    func()
 
-	mu    sync.Mutex
-	next  flight.Piece
-	wrote int
+	mu      sync.Mutex
+	next    flight.Piece
+	wrote   int
+	because api.Type
 }
 
 func newAnswer(r flight.Request) *fakeAnswer {
@@ -87,13 +88,24 @@ func (a *fakeAnswer) Wrote(tokens int, _ time.Time) {
 	a.wrote += tokens
 }
 
-func (a *fakeAnswer) Cancel() {
+func (a *fakeAnswer) Cancel(because *api.Error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.because = because.Type
 	select {
 	case <-a.cancelled:
 	default:
 		close(a.cancelled)
+	}
+}
+
+// expectBecause is for answers that were cancelled.
+func (a *fakeAnswer) expectBecause(t *testing.T, want api.Type) {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.because != want {
+		t.Errorf("cancelled because of %q, want %q", a.because, want)
 	}
 }
 

@@ -149,7 +149,7 @@ func (x *exchange) broken(fault any) {
 	x.s.log.Error("panic while serving a request", "request_id", x.id, "endpoint", x.route.path, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
 	x.note(api.Internal(fmt.Errorf("panic: %v", fault)))
 	if x.answer != nil {
-		x.answer.Cancel()
+		x.answer.Cancel(x.err)
 		x.settle(flight.Failed)
 	}
 }

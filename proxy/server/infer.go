@@ -167,7 +167,7 @@ func (x *exchange) final(text []byte) api.Result {
 // leave gives an answer up that nobody waits for, and the connection with it.
 func (x *exchange) leave() {
 	x.note(api.Cancelled())
-	x.answer.Cancel()
+	x.answer.Cancel(x.err)
 	x.take(nil)
 	x.settle(flight.ClientGone)
 	if c := unwrap(x.ctx.Conn()); c != nil {
@@ -178,7 +178,7 @@ func (x *exchange) leave() {
 // breakOff ends an answer for which the drain left no time.
 func (x *exchange) breakOff() {
 	x.fail(api.Draining())
-	x.answer.Cancel()
+	x.answer.Cancel(x.err)
 	x.take(nil)
 	x.settle(flight.Failed)
 }

@@ -136,6 +136,7 @@ func TestPanicsAreAnswered(t *testing.T) {
 	}
 	a.expectCancel(t)
 	a.expectOutcome(t, flight.Failed)
+	a.expectBecause(t, api.TypeInternal)
 
 	c, reader := d.raw()
 	d.send(c, rawInfer(streamed(question), "HTTP/1.1"))
@@ -253,9 +254,12 @@ func TestDrainBreaksOffWhatTakesTooLong(t *testing.T) {
 	desk, asked := answers()
 	d := openDoor(t, desk, func(o *Options) { o.DrainTimeout = 300 * time.Millisecond })
 	got := make(chan reply, 2)
+	var brokenOff []*fakeAnswer
 	for _, body := range []string{question, streamed(question)} {
 		go func() { got <- d.ask(body) }()
-		await(t, "request", asked, waitLimit).say("x")
+		a := await(t, "request", asked, waitLimit)
+		a.say("x")
+		brokenOff = append(brokenOff, a)
 	}
 	d.raw()
 	silent, _ := d.raw() // nor does a client that says nothing, or too little, hold the drain up
@@ -273,6 +277,9 @@ func TestDrainBreaksOffWhatTakesTooLong(t *testing.T) {
 				t.Errorf("status %d, type %s", r.StatusCode, typ)
 			}
 		}
+	}
+	for _, a := range brokenOff {
+		a.expectBecause(t, api.TypeDraining) // so that no metric says the client left
 	}
 }
 

@@ -122,9 +122,9 @@ func (r *eventReader) next() error {
 		case clientLeft:
 			return errClientGone
 		case serverStops:
-			x.answer.Cancel()
 			r.events = r.events[:0]
 			r.fail(api.Draining())
+			x.answer.Cancel(x.err)
 			r.rest = r.events
 			r.arm()
 			return nil
@@ -202,7 +202,7 @@ func (r *eventReader) CloseWithError(error) error {
 		if !r.written {
 			r.outcome = flight.ClientGone
 			x.note(api.Cancelled())
-			x.answer.Cancel()
+			x.answer.Cancel(x.err)
 		}
 		x.settle(r.outcome)
 	}
