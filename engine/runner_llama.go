@@ -16,8 +16,12 @@ import (
 	"tandem/engine/metrics"
 )
 
-// samplerVersion goes into the numerics id: it moves with any change of how tokens are drawn.
-const samplerVersion = "gumbel-1"
+// These go into the numerics id. samplerVersion moves with any change of how tokens are drawn, patchVersion with a patch in
+// scripts/native/patches that changes what llama.cpp computes.
+const (
+	samplerVersion = "gumbel-1"
+	patchVersion   = "attention-1"
+)
 
 // newComputer loads llama.cpp's backends, or gives the mock when that was asked for.
 func newComputer(c *Config, executor *batch.Executor, log *slog.Logger) (computer, error) {
@@ -70,7 +74,7 @@ func describe(d llama.Device) link.Device {
 // numerics names what decides which token follows: the library, its backends' instruction sets, the device and our sampler.
 func numerics(device string) string {
 	h := fnv.New64a()
-	fmt.Fprint(h, llama.BuildInfo(), device, samplerVersion)
+	fmt.Fprint(h, llama.BuildInfo(), patchVersion, device, samplerVersion)
 	return fmt.Sprintf("llama-%s-%016x", device, h.Sum64())
 }
 
