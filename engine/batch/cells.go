@@ -129,7 +129,7 @@ func commonPrefix(a, b []Token) int {
 	return n
 }
 
-// free is how many cells nobody holds. A shared prefix counts for each of its sequences, which is what a split cache needs.
+// free is how many cells nobody holds. A shared prefix counts for each of its sequences, which errs on the safe side.
 func (s *scheduler) free() int {
 	n := s.limits.Cells
 	for i := range s.slots {

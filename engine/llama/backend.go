@@ -40,7 +40,6 @@ type Options struct {
 	StepTokens int       // tokens of one step at most; 0: 2048
 	CacheBytes int64     // KV cache of one base at most; 0: a quarter of what its device has free after loading
 	CacheCells int       // KV cells of one base at most; 0: 65536
-	SplitCache bool      // a KV buffer for each sequence instead of one for all
 }
 
 const (

@@ -102,7 +102,6 @@ func (b *Base) openContext() error {
 		ubatch:      microBatch,
 		sequences:   C.uint32_t(b.layout.sequences),
 		threads:     C.int32_t(b.threads.all),
-		unified:     C.bool(!b.opts.SplitCache),
 	}
 	why := newComplaint()
 	defer why.free()
@@ -127,7 +126,7 @@ func (b *Base) setLimits() {
 		Sequences:   int(C.llama_n_seq_max(b.context)),
 		SequenceMax: longest,
 		StepTokens:  int(C.llama_n_batch(b.context)),
-		Prefix:      !recurrent && !b.opts.SplitCache,
+		Prefix:      !recurrent,
 	}
 }
 

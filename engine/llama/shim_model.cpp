@@ -165,7 +165,7 @@ struct llama_context * tdm_context_new(struct llama_model * model, const tdm_con
         p.n_outputs_max   = how->sequences;
         p.n_threads       = how->threads;
         p.n_threads_batch = how->threads;
-        p.kv_unified      = how->unified;
+        p.kv_unified      = true; // one sequence may use what the others leave, and prefixes are shared
         p.no_perf         = true;
         p.swa_full        = true; // a window that keeps its cells can be rolled back
         llama_context * ctx = llama_init_from_model(model, p);

@@ -167,7 +167,7 @@ func (b *Base) Truncate(seq, from int) bool {
 	if int(C.llama_memory_seq_pos_max(b.memory, C.llama_seq_id(seq))) < from {
 		return true
 	}
-	if b.limits.Prefix || b.opts.SplitCache {
+	if b.limits.Prefix {
 		if bool(C.llama_memory_seq_rm(b.memory, C.llama_seq_id(seq), C.llama_pos(from), -1)) {
 			return true
 		}
