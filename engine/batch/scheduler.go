@@ -1,12 +1,14 @@
 package batch
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 const (
 	turnSteps   = 4  // steps of one adapter before the next has its turn: a switch costs milliseconds
 	growthCells = 16 // cells kept free for each sequence's answer when another is let in
 	minReuse    = 8  // a shorter common prefix isn't worth taking a slot's cells over
-	minShare    = 16 // prompt tokens that a prefilling sequence gets at least, if it gets any
 )
 
 // scheduler decides what one base decodes next. It knows no clock, no goroutine and no model: the executor tells it what happened and
@@ -22,7 +24,6 @@ type scheduler struct {
 	cleared []int
 	turns   turns[Adapter]
 	tick    uint64 // counts endings, to find the oldest kept cells
-	rotate  int    // slot where the next step begins to hand out prompt tokens
 
 	// Scratch of one plan.
 	groups   []contender[Adapter]
@@ -220,11 +221,9 @@ func byArrival(a, b *sequence) int {
 	return 1
 }
 
-// share hands out prompt tokens: equal parts, beginning at another sequence each step, so a long prompt never holds up a short one.
+// share hands out prompt tokens. Half of them go to the prompt that came first, so a long one always gets on; the others to the shortest
+// ones, so that most are through early and a short one never waits for a long one (shortest remaining processing time first).
 func (s *scheduler) share(p *plan, budget int) {
-	if len(s.prefills) == 0 || budget <= 0 {
-		return
-	}
 	wanted := 0
 	for _, q := range s.prefills {
 		wanted += q.chunk()
@@ -233,27 +232,38 @@ func (s *scheduler) share(p *plan, budget int) {
 	for s.free()-p.decodes < budget && s.dropKept() {
 	}
 	budget = min(budget, s.free()-p.decodes)
-	first := 0
-	for first < len(s.prefills) && s.prefills[first].slot < s.rotate {
-		first++
+	if budget <= 0 {
+		return
 	}
-	n := len(s.prefills)
-	for i := range n {
-		q := s.prefills[(first+i)%n]
-		part := min(max(budget/(n-i), minShare), budget, q.chunk())
-		if part <= 0 {
-			s.rotate = q.slot
-			return
+	s.orderPrompts()
+	first := s.prefills[0]
+	others := wanted - first.chunk()
+	left := give(p, first, max((budget+1)/2, budget-others), budget)
+	for _, q := range s.prefills[1:] {
+		left = give(p, q, left, left)
+	}
+}
+
+// give puts up to so many of a prompt's tokens into the plan and returns what is left of the budget.
+func give(p *plan, q *sequence, most, budget int) int {
+	part := min(most, q.chunk(), budget)
+	if part <= 0 {
+		return budget
+	}
+	p.prompts += part
+	p.items = append(p.items, item{q, part})
+	return budget - part
+}
+
+// orderPrompts puts the prompt that came first at the front and the others behind it by what is left of them.
+func (s *scheduler) orderPrompts() {
+	list := s.prefills
+	for i := range list {
+		if list[i].arrival < list[0].arrival {
+			list[0], list[i] = list[i], list[0]
 		}
-		budget -= part
-		p.prompts += part
-		p.items = append(p.items, item{q, part})
 	}
-	s.rotate = s.prefills[(first+1)%n].slot
-	for i := p.decodes; i < len(p.items) && budget > 0; i++ { // what short prompts left over
-		more := min(budget, p.items[i].seq.chunk()-p.items[i].tokens)
-		budget -= more
-		p.prompts += more
-		p.items[i].tokens += more
-	}
+	slices.SortFunc(list[1:], func(a, b *sequence) int {
+		return cmp.Or(cmp.Compare(a.chunk(), b.chunk()), cmp.Compare(a.arrival, b.arrival))
+	})
 }

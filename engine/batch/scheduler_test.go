@@ -19,7 +19,7 @@ type desk struct {
 }
 
 func newDesk(t *testing.T, l Limits) *desk {
-	return &desk{t: t, s: newScheduler(l, pace{target: time.Millisecond, most: 1 << 20, perPrompt: 1})}
+	return &desk{t: t, s: newScheduler(l, pace{target: time.Millisecond, most: 1 << 20, price: promptPrice(1), prompts: true})}
 }
 
 // enter submits a request of so many prompt tokens and answer tokens.
@@ -79,6 +79,9 @@ func (d *desk) shape() string {
 	return strings.TrimSpace(b.String())
 }
 
+// promptPrice makes steps cost so many ns a prompt token and nothing else.
+func promptPrice(ns float64) price { return price{parts: [3]float64{0, 0, ns * pricePrompts}} }
+
 func TestPlan(t *testing.T) {
 	one, two := &fakeAdapter{"one"}, &fakeAdapter{"two"}
 	type enter struct {
@@ -98,10 +101,10 @@ func TestPlan(t *testing.T) {
 			[]enter{{0, nil, 2, 9}, {1, nil, 70, 9}},
 			[]string{"0:2", "0:1 1:32", "0:1 1:32", "0:1 1:6", "0:1 1:1"},
 		},
-		"prompts share the budget": {
-			Limits{Cells: 1000, Sequences: 4, StepTokens: 100}, 64,
-			[]enter{{0, nil, 300, 9}, {0, nil, 40, 9}, {0, nil, 10, 9}},
-			[]string{"0:33 1:21 2:10", "2:1 1:19 0:45", "1:1 2:1 0:64"},
+		"the first prompt has half, the shortest ones the rest": {
+			Limits{Cells: 1000, Sequences: 5, StepTokens: 100}, 64,
+			[]enter{{0, nil, 300, 9}, {0, nil, 40, 9}, {0, nil, 10, 9}, {2, nil, 5, 9}},
+			[]string{"0:32 2:10 1:22", "2:1 0:46 1:18", "1:1 2:1 0:59 3:5", "1:1 2:1 3:1 0:64"},
 		},
 		"a step never exceeds what the runner takes": {
 			Limits{Cells: 1000, Sequences: 4, StepTokens: 3}, 64,
@@ -126,7 +129,7 @@ func TestPlan(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDesk(t, tc.limits)
-			d.s.pace.perPrompt = float64(d.s.pace.target) / float64(tc.perStep)
+			d.s.pace.price = promptPrice(float64(d.s.pace.target) / float64(tc.perStep))
 			d.s.pace.most = tc.perStep
 			for i, want := range tc.want {
 				for _, e := range tc.enters {
@@ -274,7 +277,7 @@ func TestTinyCacheNeverDeadlocks(t *testing.T) {
 func TestAdaptersShareFairly(t *testing.T) {
 	few, many, prompts := &fakeAdapter{"few"}, &fakeAdapter{"many"}, &fakeAdapter{"prompts"}
 	d := newDesk(t, Limits{Cells: 1 << 20, Sequences: 32, SequenceMax: 1 << 20, StepTokens: 512})
-	d.s.pace.perPrompt = float64(d.s.pace.target) / 64
+	d.s.pace.price = promptPrice(float64(d.s.pace.target) / 64)
 	lone := d.enter("", few, 1, 1<<20)
 	var crowd []*sequence
 	for range 12 {
@@ -373,36 +376,6 @@ func TestKeptCellsGiveWay(t *testing.T) {
 	}
 	if d.shape() != "2:50" || len(d.p.preempted) != 0 {
 		t.Errorf("step %s", d.shape())
-	}
-}
-
-func TestPace(t *testing.T) {
-	p := pace{target: 50 * time.Millisecond, most: 512}
-	if got := p.budget(3, true); got != firstPrompt {
-		t.Errorf("first budget %d", got)
-	}
-	// A device that takes 10 ms for the decoding sequences and 0.5 ms a prompt token.
-	for range 40 {
-		n := p.budget(8, true)
-		p.measured(8, 0, 10*time.Millisecond)
-		p.measured(8, n, 10*time.Millisecond+time.Duration(n)*500*time.Microsecond)
-	}
-	for _, tc := range []struct {
-		decodes int
-		waited  bool
-		want    int
-	}{{8, true, 80}, {0, true, 100}, {0, false, 512}} {
-		if got := p.budget(tc.decodes, tc.waited); got < tc.want*9/10 || got > tc.want*11/10 {
-			t.Errorf("budget(%d, %v) is %d, want about %d", tc.decodes, tc.waited, got, tc.want)
-		}
-	}
-	if got := p.predict(8, 80); got < 45*time.Millisecond || got > 55*time.Millisecond {
-		t.Errorf("predicts %s", got)
-	}
-	p.measured(8, 0, time.Second)
-	p.measured(8, 0, time.Second)
-	if got := p.budget(8, true); got != minPromptTokens {
-		t.Errorf("a slow device gets %d prompt tokens a step, want the least", got)
 	}
 }
 

@@ -71,7 +71,7 @@ var table = []Setting{
 	{Env: "PARALLEL", Path: "engine.parallel", Kind: Int, Default: "32", Min: "1", Max: "256", Owner: Engine, Help: "Sequences decoded together, per base model."},
 	{Env: "CONTEXT", Path: "engine.context", Kind: Int, Default: "8192", Min: "64", Max: "16777216", Owner: Engine, Help: "Tokens that one request may hold; the model's own limit when that is lower."},
 	{Env: "BATCH_TOKENS", Path: "engine.batch_tokens", Kind: Int, Default: "512", Min: "1", Max: "65536", Owner: Engine, Help: "Prompt tokens that one decode step takes in beside the running answers: more makes prompts faster and tokens less even."},
-	{Env: "STEP_TARGET", Path: "engine.step_target", Kind: Duration, Default: "50ms", Min: "1ms", Max: "1m", Owner: Engine, Help: "How long a decode step should take while somebody waits for a next token; prompts are taken in smaller pieces to keep it."},
+	{Env: "STEP_TARGET", Path: "engine.step_target", Kind: Duration, Default: "50ms", Min: "1ms", Max: "1m", Owner: Engine, Help: "How long a decode step should take while somebody waits for a next token; prompts are taken in smaller pieces to keep it, but get at least as much time as decoding."},
 	{Env: "THREADS", Path: "engine.threads", Kind: Int, Default: "0", Min: "0", Max: "1024", Owner: Engine, Help: "CPU threads for computing; 0: as many as the process may use."},
 	{Env: "GPU_LAYERS", Path: "engine.gpu_layers", Kind: Int, Default: "-1", Min: "-1", Max: "100000", Owner: Engine, Help: "Layers to put on the GPU; -1: all."},
 	{Env: "GPU_SPLIT", Path: "engine.gpu_split", Kind: List, Items: 16, Owner: Engine, check: checkShare, whole: checkSplit, Help: "Shares of a model for each GPU, such as 3,1. Empty: by their free memory; none: MAIN_GPU alone."},
