@@ -51,6 +51,7 @@ func benchEngine() error {
 	if err != nil {
 		return fmt.Errorf("BENCH_STREAMS: %w", err)
 	}
+	prompts := 0
 	for _, mode := range []struct{ name, ours, theirs string }{
 		{"greedy", `,"temperature":0`, `,"temperature":0,"ignore_eos":false`},
 		{"sampled", `,"temperature":0.8,"top_k":40,"top_p":0.95,"min_p":0`, `,"temperature":0.8,"top_k":40,"top_p":0.95,"min_p":0,"samplers":["top_k","top_p","temperature"]`},
@@ -59,9 +60,10 @@ func benchEngine() error {
 			continue
 		}
 		for _, clients := range streams {
-			if err := compare(mode.name, clients, targets(mode.ours, mode.theirs, serverURL)); err != nil {
+			if err := compare(mode.name, clients, prompts, targets(mode.ours, mode.theirs, serverURL)); err != nil {
 				return err
 			}
+			prompts += (engineRounds + 1) * max(engineMinimum, clients*2)
 		}
 	}
 	return nil
@@ -80,12 +82,13 @@ func numbers(list string) ([]int, error) {
 	return out, nil
 }
 
-func compare(mode string, clients int, targets []target) error {
+// compare asks both for the same new prompts in each round, so that no answer begins with what a cache kept.
+func compare(mode string, clients, firstPrompt int, targets []target) error {
 	rates := make([][]float64, len(targets))
 	requests := max(engineMinimum, clients*2)
 	for round := range engineRounds + 1 { // the first warms up
 		for i, t := range targets {
-			r, err := run(t, clients, requests)
+			r, err := run(t, clients, firstPrompt+round*requests, requests)
 			if err != nil {
 				return err
 			}

@@ -69,8 +69,8 @@ type result struct {
 
 func (r result) tokensPerSecond() float64 { return float64(r.tokens) / r.took.Seconds() }
 
-// run sends requests from a number of clients, each one after another, and waits for all.
-func run(t target, clients, requests int) (result, error) {
+// run sends requests number first and following from a number of clients, each one after another, and waits for all.
+func run(t target, clients, first, requests int) (result, error) {
 	transport := &http.Transport{MaxIdleConnsPerHost: clients}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: 5 * time.Minute}
@@ -87,7 +87,7 @@ func run(t target, clients, requests int) (result, error) {
 				if i >= requests {
 					return
 				}
-				n, e, err := ask(client, t, i)
+				n, e, err := ask(client, t, first+i)
 				mu.Lock()
 				failure = firstError(failure, err)
 				mu.Unlock()

@@ -15,11 +15,11 @@ func benchMemory() error {
 	defer s.stop()
 	ready := time.Since(began)
 	one := tandem(s.url, "demo", 1, func(int) string { return "What is the capital of France?" }, "")
-	if _, err := run(one, 1, 1); err != nil {
+	if _, err := run(one, 1, 0, 1); err != nil {
 		return err
 	}
 	first := time.Since(began)
-	if _, err := run(tandem(s.url, "demo", 32, func(int) string { return "What is the capital of Italy?" }, ""), 8, 200); err != nil {
+	if _, err := run(tandem(s.url, "demo", 32, func(int) string { return "What is the capital of Italy?" }, ""), 8, 0, 200); err != nil {
 		return err
 	}
 	engine, err := childOf(s.engine.cmd.Process.Pid)

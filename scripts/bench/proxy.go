@@ -41,7 +41,7 @@ func benchUnary(s *stack) error {
 	relayed := reply
 	relayed.Relay = true
 	round := func(t target) (int, error) {
-		r, err := run(t, proxyClients, proxyRequests)
+		r, err := run(t, proxyClients, 0, proxyRequests)
 		return r.requests, err
 	}
 	return beside(s, "unary request, 64 connections", unary, round, []bare{{"bare server", reply}, {"bare server, woken", relayed}})
@@ -56,7 +56,7 @@ func benchStream(s *stack) error {
 	}
 	reply.Events, reply.Pause = streamTokens+1, streamPause
 	round := func(t target) (int, error) {
-		r, err := run(t, streamClients, streamCount)
+		r, err := run(t, streamClients, 0, streamCount)
 		return r.events, err
 	}
 	return beside(s, "streamed event, 64 streams", stream, round, []bare{{"bare server", reply}})
