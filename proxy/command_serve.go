@@ -73,6 +73,7 @@ type service struct {
 	keys    *auth.Keys // nil: off
 	metrics *metrics.Metrics
 	live    *metrics.Live
+	domains *api.Domains
 	desk    *flight.Desk
 	link    *link.Listener
 	limits  server.Limiter
@@ -94,6 +95,10 @@ func assemble(ctx context.Context, c *Config, keys *auth.Keys, log *slog.Logger)
 	}()
 	s.metrics = metrics.New(s.metricsOptions())
 	s.live = s.metrics.Live()
+	s.domains = api.NewDomains(c.Domains)
+	if keys != nil {
+		s.bindDomains()
+	}
 	s.metrics.ConfigLoaded(time.Now())
 	s.desk = flight.New(s.flightOptions())
 	if s.spans, err = openSpans(ctx, c, log); err != nil {
@@ -228,7 +233,16 @@ func (s *service) keysReloaded(r auth.Reload) {
 		return
 	}
 	s.metrics.ConfigLoaded(time.Now())
+	s.bindDomains()
 	s.log.Info("API keys reloaded", "keys", r.Keys)
+}
+
+// bindDomains makes the domains of the keys known.
+func (s *service) bindDomains() {
+	for _, domain := range s.keys.Domains() {
+		s.domains.Bind(domain)
+		s.metrics.BindDomain(domain)
+	}
 }
 
 func (s *service) metricsOptions() metrics.Options {
@@ -259,19 +273,12 @@ func (s *service) linkOptions() link.Options {
 
 func (s *service) serverOptions() server.Options {
 	c := s.c
-	var bound []string
-	if s.keys != nil {
-		bound = s.keys.Domains()
-		for _, domain := range bound {
-			s.metrics.AllowDomain(domain)
-		}
-	}
 	var tracer trace.Tracer
 	if s.spans != nil {
 		tracer = trace.New(s.spans.Tracer())
 	}
 	return server.Options{
-		Desk: s.desk, Metrics: s.metrics, Live: s.live, NoPage: !c.PageEnabled, Keys: s.keys, Log: s.log, Domains: api.NewDomains(c.Domains, bound...),
+		Desk: s.desk, Metrics: s.metrics, Live: s.live, NoPage: !c.PageEnabled, Keys: s.keys, Log: s.log, Domains: s.domains,
 		Limits: s.limits, DefaultLimit: c.RateLimit, RateLimitDraft: c.IETFHeaders,
 		KeyHeader: c.APIKeyHeader, MetricsPath: c.MetricsPath, Prometheus: c.PrometheusEnabled, MetricsElsewhere: c.MetricsAddr != "",
 		Request:      api.Limits{PromptBytes: c.PromptBytes},

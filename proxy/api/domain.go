@@ -1,5 +1,7 @@
 package api
 
+import "sync"
+
 // MaxDomains bounds the values of the label domain, DomainGeneral and DomainOther included.
 const MaxDomains = 32
 
@@ -9,10 +11,12 @@ const (
 	DomainOther   = "other"   // a client named one that isn't listed
 )
 
-// Domains is the closed set of domains of a configuration. It doesn't change after NewDomains.
+// Domains is the closed set of domains of a configuration. It is safe from any goroutine.
 type Domains struct {
 	listed map[string]string // what a client may name, by name
-	known  map[string]string // every value that can come out of Resolve, by name
+
+	mu    sync.RWMutex
+	known map[string]string // every value that can come out of Resolve, by name
 }
 
 // DomainSources are the places that can name a request's domain, the most trusted first.
@@ -41,6 +45,13 @@ func NewDomains(listed []string, bound ...string) *Domains {
 	return d
 }
 
+// Bind adds a domain that is bound to a key, as NewDomains does.
+func (d *Domains) Bind(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.add(name)
+}
+
 func (d *Domains) add(name string) bool {
 	if !ValidDomain(name) {
 		return false
@@ -59,6 +70,8 @@ func (d *Domains) Resolve(from DomainSources) string {
 	if asked == "" {
 		asked = from.Header
 	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	switch {
 	case from.Key != "":
 		return closed(d.known, from.Key)

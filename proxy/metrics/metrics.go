@@ -145,7 +145,27 @@ func (m *Metrics) waiting() int64 { return m.state.queued.Load() + m.state.engin
 // Domain folds the name of a business domain into the bounded set: empty gives general, one that nobody configured gives other.
 func (m *Metrics) Domain(name string) string { return m.known.domain(name) }
 
-// AllowDomain adds a domain named by a trusted source, an API key or a model. It does nothing beyond catalogue.MaxDomains, apart
+// BindDomain adds the domain of an API key: its counters begin at 0 for every model. It does nothing beyond catalogue.MaxDomains, apart
+// from counting the overflow.
+func (m *Metrics) BindDomain(name string) {
+	m.AllowDomain(name)
+	if m.known.domain(name) != name {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if slices.Contains(m.o.Domains, name) {
+		return
+	}
+	m.o.Domains = append(slices.Clip(m.o.Domains), name)
+	m.pairs.Range(func(_, p any) bool {
+		mm := p.(*ModelMetrics)
+		m.v.counter("successful_inferences_total", mm.model, mm.version, name)
+		return true
+	})
+}
+
+// AllowDomain adds the domain of a model, whose counters come with its first answer. It does nothing beyond catalogue.MaxDomains, apart
 // from counting the overflow.
 func (m *Metrics) AllowDomain(name string) {
 	if !m.known.addDomain(name) {
