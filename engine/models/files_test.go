@@ -190,6 +190,31 @@ func TestChecksumsOfModelFile(t *testing.T) {
 	}
 }
 
+// Whatever the directory behind it is called: the file is named by its way from the model's directory.
+func TestChecksumsHoldBehindLinks(t *testing.T) {
+	dir := t.TempDir()
+	wrong := sha([]byte("something else"))
+	place(t, dir, "m/model.gguf", gguf("model", 1))
+	place(t, dir, "m/adapters/v1.gguf", gguf("adapter", 1))
+	place(t, dir, "m/model.yaml", []byte("checksums: {versions/v1.gguf: "+wrong+", modell.gguf: "+wrong+"}\n"))
+	if err := os.Symlink("adapters", filepath.Join(dir, "m/versions")); err != nil {
+		t.Fatal(err)
+	}
+	place(t, dir, "versions/model.gguf", gguf("model", 2))
+	place(t, dir, "versions/model.yaml", []byte("checksums: {model.gguf: "+wrong+"}\n"))
+	var log bytes.Buffer
+	r := mustRegistry(t, RegistryOptions{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	f := openFiles(t.TempDir(), quiet())
+	for _, a := range []*artefact{r.source("m", "v1").adapter, r.source("versions", "base").base} {
+		if _, err := f.ready(t.Context(), a, "m", noProgress); reasonOf(err) != ReasonBadFormat {
+			t.Errorf("%s: error %v", a.name(), err)
+		}
+	}
+	if text := log.String(); strings.Count(text, "checksum of a file") != 1 || !strings.Contains(text, "modell.gguf") {
+		t.Errorf("the log says %q", text)
+	}
+}
+
 func TestFileThatChangedIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	place(t, dir, "m/model.gguf", gguf("model", 5))

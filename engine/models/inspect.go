@@ -8,8 +8,8 @@ import (
 )
 
 // artefact finds dir/name as name.gguf, name.gguf.xz or the parts of a split GGUF, and checks what can be checked without unpacking.
-// False: there is no such file.
-func (v *visit) artefact(m *found, dir, name string) (*artefact, bool) {
+// prefix is the way from the model's directory to dir, as model.yaml says it. False: there is no such file.
+func (v *visit) artefact(m *found, dir, prefix, name string) (*artefact, bool) {
 	for _, form := range []struct {
 		file   string
 		packed bool
@@ -19,20 +19,17 @@ func (v *visit) artefact(m *found, dir, name string) (*artefact, bool) {
 		}
 		a := &artefact{packed: form.packed}
 		v.part(m, a, dir, form.file)
-		v.sums(m, a, dir, form.file)
+		v.sums(m, a, prefix+form.file)
 		return a, true
 	}
-	return v.split(m, dir, name)
+	return v.split(m, dir, prefix, name)
 }
 
 // sums copies what model.yaml says about the file: under its own name, and for a packed one also under the name without .xz.
-func (v *visit) sums(m *found, a *artefact, dir, file string) {
-	rel := file
-	if filepath.Base(dir) == "versions" {
-		rel = "versions/" + file
-	}
+func (v *visit) sums(m *found, a *artefact, file string) {
 	add := func(key, name string) {
 		if sum, ok := m.file.Checksums[name]; ok {
+			m.summed[name] = true
 			if a.sums == nil {
 				a.sums = map[string]string{}
 			}
@@ -42,9 +39,9 @@ func (v *visit) sums(m *found, a *artefact, dir, file string) {
 	if len(a.parts) == 0 {
 		return
 	}
-	add(a.parts[len(a.parts)-1].path, rel)
+	add(a.parts[len(a.parts)-1].path, file)
 	if a.packed {
-		add("", strings.TrimSuffix(rel, ".xz"))
+		add("", strings.TrimSuffix(file, ".xz"))
 	}
 }
 
@@ -110,7 +107,7 @@ func checkFile(path, name string, packed bool) (checkedFile, bool) {
 }
 
 // split finds name-00001-of-0000N.gguf and its sisters.
-func (v *visit) split(m *found, dir, name string) (*artefact, bool) {
+func (v *visit) split(m *found, dir, prefix, name string) (*artefact, bool) {
 	first, err := filepath.Glob(filepath.Join(globEscape(dir), globEscape(name)+"-00001-of-?????"+ggufSuffix))
 	if err != nil || len(first) == 0 {
 		return nil, false
@@ -132,7 +129,7 @@ func (v *visit) split(m *found, dir, name string) (*artefact, bool) {
 			return a, true
 		}
 		v.part(m, a, dir, file)
-		v.sums(m, a, dir, file)
+		v.sums(m, a, prefix+file)
 		if a.problem != "" {
 			return a, true
 		}

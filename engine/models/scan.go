@@ -58,7 +58,8 @@ type found struct {
 	base     *artefact
 	adapters map[string]*artefact
 	full     map[string]*artefact
-	settled  bool // no file of it changed lately
+	summed   map[string]bool // files with a checksum in model.yaml that are there
+	settled  bool            // no file of it changed lately
 }
 
 // scan reads the whole tree once. A directory that doesn't exist holds no models.
@@ -176,9 +177,9 @@ func (v *visit) directory(parent, name string) (string, bool) {
 
 // model reads a directory that may be a model; false when nothing in it says so.
 func (v *visit) model(name, dir string) (found, bool) {
-	m := found{name: name, settled: true, adapters: map[string]*artefact{}, full: map[string]*artefact{}}
+	m := found{name: name, settled: true, adapters: map[string]*artefact{}, full: map[string]*artefact{}, summed: map[string]bool{}}
 	hasFile := v.modelFile(&m, dir)
-	base, hasBase := v.artefact(&m, dir, "model")
+	base, hasBase := v.artefact(&m, dir, "", "model")
 	m.base = base
 	hasVersions := v.adapters(&m, dir)
 	if !hasFile && !hasBase && !hasVersions {
@@ -189,7 +190,7 @@ func (v *visit) model(name, dir string) (found, bool) {
 		if n, _, _, ok := splitName(filepath.Base(s)); ok {
 			s = filepath.Join(filepath.Dir(s), n)
 		}
-		a, ok := v.artefact(&m, dir, s)
+		a, ok := v.artefact(&m, dir, "", s)
 		if !ok {
 			a = &artefact{problem: fmt.Sprintf("%s is missing", f.File)}
 		}
@@ -197,6 +198,11 @@ func (v *visit) model(name, dir string) (found, bool) {
 	}
 	if !hasBase {
 		m.base = &artefact{problem: "model.gguf is missing"}
+	}
+	for file := range m.file.Checksums {
+		if !m.summed[file] {
+			v.warnOnce("checksum "+name+" "+file, "model.yaml has the checksum of a file that isn't there", "model", name, "file", fmt.Sprintf("%.100q", file))
+		}
 	}
 	return m, true
 }
@@ -266,7 +272,7 @@ func (v *visit) adapters(m *found, dir string) bool {
 			v.warnOnce(sub+"/"+version, "version ignored", "model", m.name, "err", err)
 			continue
 		}
-		if a, ok := v.artefact(m, sub, version); ok {
+		if a, ok := v.artefact(m, sub, "versions/", version); ok {
 			any = true
 			if a.problem == "" && a.checked && a.header.Type != "adapter" {
 				a.problem = "not a LoRA adapter (a full model becomes a version by an entry in model.yaml)"
