@@ -77,6 +77,10 @@ func newHeartbeatFile(socket string) (string, error) {
 			continue
 		}
 		prune(dir)
+		if err := writable(dir); err != nil {
+			problems = append(problems, err)
+			continue
+		}
 		return filepath.Join(dir, heartbeatPrefix(socket)+strconv.Itoa(os.Getpid())+".json"), nil
 	}
 	return "", fmt.Errorf("find a place for the heartbeat: %w", errors.Join(problems...))
@@ -111,6 +115,16 @@ func privateDir(dir string) error {
 	return nil
 }
 
+// writable tells whether a file with content finds place: the disk may be full, or read-only.
+func writable(dir string) error {
+	f, err := os.CreateTemp(dir, "heartbeat-probe-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, 4096))
+	return errors.Join(err, f.Close(), os.Remove(f.Name()))
+}
+
 func prune(dir string) {
 	files, _ := filepath.Glob(filepath.Join(dir, "heartbeat-*")) // the pattern is good
 	for _, f := range files {
@@ -120,20 +134,35 @@ func prune(dir string) {
 	}
 }
 
-// WriteHeartbeat replaces the file in one go.
+// WriteHeartbeat replaces the file in one go. Where there is no room for a second one, as on a full disk, it is overwritten: a reader
+// may then meet half of it once, but an engine that works isn't taken for hung.
 func WriteHeartbeat(path string, h Heartbeat) error {
 	text, err := json.Marshal(h)
 	if err != nil {
 		return fmt.Errorf("write heartbeat: %w", err)
 	}
 	temporary := path + ".new"
-	if err := os.WriteFile(temporary, text, 0o600); err != nil {
-		return fmt.Errorf("write heartbeat: %w", err)
+	err = os.WriteFile(temporary, text, 0o600)
+	if err == nil {
+		err = os.Rename(temporary, path)
 	}
-	if err := os.Rename(temporary, path); err != nil {
-		return fmt.Errorf("write heartbeat: %w", err)
+	if err == nil {
+		return nil
+	}
+	if again := overwrite(path, text); again != nil {
+		return fmt.Errorf("write heartbeat: %w", errors.Join(err, again))
 	}
 	return nil
+}
+
+// overwrite keeps the blocks that the file has.
+func overwrite(path string, text []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Truncate(int64(len(text))), f.Close())
 }
 
 // ReadHeartbeat gives the content and the age of the file.

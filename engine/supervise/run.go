@@ -83,6 +83,7 @@ func Run(o Options) error {
 	if err != nil {
 		return err
 	}
+	_ = os.Remove(path + stoppingSuffix) // of a supervisor that was killed and had this process's number, as in a container that starts again
 	s := &supervisor{o: o, heartbeat: path, epoch: time.Now()}
 	defer func() {
 		_ = os.Remove(path)

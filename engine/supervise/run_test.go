@@ -75,6 +75,12 @@ func child(lives []string) int {
 	case "stubborn":
 		beat(Heartbeat{Sequence: 1})
 		time.Sleep(time.Hour)
+	case "asked": // by somebody else than its supervisor
+		syscall.Kill(os.Getpid(), syscall.SIGTERM)
+		<-signals
+		if !Replaced() {
+			return 5
+		}
 	case "serve":
 		beat(Heartbeat{Sequence: 1})
 		<-signals
@@ -218,10 +224,26 @@ func TestKeepsTheSignalBackUntilTheProxyTakesNothingNew(t *testing.T) {
 func TestAnEngineThatDiesBeforeTheSignalIsPassedOnIsStartedAgain(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	lives, err := play(t, "brief serve", signals, func(o *Options) {
-		o.DrainDelay = time.Second
+		o.DrainDelay = 3 * time.Second // a busy machine may take a second over the first engine's death
 		signalWhenBeating(o, signals)
 	})
 	if err != nil || len(lives) != 2 {
+		t.Errorf("%+v, ended with %v", lives, err)
+	}
+}
+
+// A container that starts again has the same process numbers, and may have the files of the supervisor that was killed.
+func TestTheMarkOfADeadSupervisorSaysNothing(t *testing.T) {
+	lives, err := play(t, "asked usage", nil, func(o *Options) {
+		path, err := newHeartbeatFile(o.Socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path+stoppingSuffix, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if !errors.As(err, &UsageError{}) || len(lives) != 2 || lives[1].last != Upgrade {
 		t.Errorf("%+v, ended with %v", lives, err)
 	}
 }
@@ -345,6 +367,29 @@ func TestCheck(t *testing.T) {
 	}
 	if err := Check(socket, Live, time.Minute); err == nil {
 		t.Error("alive with an old heartbeat")
+	}
+}
+
+// On a full disk there is no second file.
+func TestHeartbeatNeedsNoRoomForASecondFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "h.json")
+	long := Heartbeat{Sequence: 1, Beats: []Beat{{Name: strings.Repeat("x", 100)}}}
+	if err := WriteHeartbeat(path, long); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(path+".new", 0o700); err != nil { // no file can be made under that name now
+		t.Fatal(err)
+	}
+	for sequence := uint64(2); sequence < 5; sequence++ {
+		if err := WriteHeartbeat(path, Heartbeat{Sequence: sequence}); err != nil {
+			t.Fatal(err)
+		}
+		if h, _, err := ReadHeartbeat(path); err != nil || h.Sequence != sequence || len(h.Beats) != 0 {
+			t.Errorf("%+v, %v", h, err)
+		}
+	}
+	if err := WriteHeartbeat(filepath.Join(t.TempDir(), "none", "h.json"), long); err == nil {
+		t.Error("nothing could be written, and nobody hears of it")
 	}
 }
 
