@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -35,15 +34,18 @@ const (
 
 // top shows what /status/live of a running server says: once, or anew each second until ctx ends.
 func top(ctx context.Context, p program) error {
-	env := environment(p.environ)
+	c, err := readConfig(nil, p.environ)
+	if err != nil {
+		return err
+	}
 	flags := flag.NewFlagSet("top", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	url := flags.String("url", localURL(env), "")
+	url := flags.String("url", ownURL(c), "")
 	once := flags.Bool("once", false, "")
 	if err := flags.Parse(p.args); err != nil || flags.NArg() > 0 {
 		return fmt.Errorf("top takes --url=URL and --once only: %w", errUsage)
 	}
-	view := topView{url: strings.TrimRight(*url, "/"), client: &http.Client{Timeout: topTimeout}, styled: isTerminal(p.stdout) && env("NO_COLOR", "") == ""}
+	view := topView{url: strings.TrimRight(*url, "/"), client: &http.Client{Timeout: topTimeout}, styled: isTerminal(p.stdout) && !slices.ContainsFunc(p.environ, noColour)}
 	defer view.client.CloseIdleConnections()
 	if *once {
 		screen, err := view.screen(ctx)
@@ -56,13 +58,10 @@ func top(ctx context.Context, p program) error {
 	return view.follow(ctx, p.stdout, isTerminal(p.stdout))
 }
 
-// localURL is where a proxy with the same environment serves.
-func localURL(env func(name, otherwise string) string) string {
-	host := env("HOST", "127.0.0.1")
-	if host == "0.0.0.0" || host == "::" {
-		host = "127.0.0.1"
-	}
-	return "http://" + net.JoinHostPort(host, env("PORT", "8000"))
+// noColour is a variable by which people ask all programs to leave colours out.
+func noColour(variable string) bool {
+	value, ok := strings.CutPrefix(variable, "NO_COLOR=")
+	return ok && value != ""
 }
 
 // isTerminal tells whether screens may be drawn over each other.

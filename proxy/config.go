@@ -89,6 +89,16 @@ type Config struct {
 // loadConfig reads the proxy's settings. Errors are settings.ErrHelp, settings.ErrVersion or a list of everything that is wrong, which
 // comes with what is good.
 func loadConfig(args, environ []string) (*Config, error) {
+	c, err := readConfig(args, environ)
+	if c == nil {
+		return nil, err
+	}
+	return c, settings.Check(err, c.check())
+}
+
+// readConfig is loadConfig without asking whether the settings fit each other, which doesn't matter to who only looks for a server that
+// runs with them.
+func readConfig(args, environ []string) (*Config, error) {
 	v, err := settings.Load(settings.Proxy, args, environ, os.ReadFile)
 	if v == nil {
 		return nil, err
@@ -98,7 +108,7 @@ func loadConfig(args, environ []string) (*Config, error) {
 	c.readMonitoring(v)
 	c.readModels(v)
 	c.readEngine(v)
-	return c, settings.Check(err, c.check())
+	return c, err
 }
 
 func (c *Config) readServer(v *settings.Values) {

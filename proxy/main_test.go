@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -231,6 +233,36 @@ func TestTestMonitoringFollowsTheMetrics(t *testing.T) {
 	for address, want := range map[string]string{"": "", "127.0.0.1:9100": "http://127.0.0.1:9100", ":9100": "http://127.0.0.1:9100", "[::]:9100": "http://127.0.0.1:9100"} {
 		if got := metricsURL(address); got != want {
 			t.Errorf("METRICS_ADDR=%s: %s, want %s", address, got, want)
+		}
+	}
+}
+
+// Without --url the server is looked for where the settings say, those of the file too, and so is its metrics page.
+func TestTestMonitoringFindsTheServerByItsSettings(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := ln.Addr().(*net.TCPAddr).Port
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	text := fmt.Sprintf("server: {port: %d}\nmonitoring: {metrics_path: /figures}\nsecurity: {auth_disabled: true}\n", port)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	startProxy(t, "CONFIG_FILE="+file, fmt.Sprintf("PORT=%d", port))
+	out, _, err := command(t, "", []string{"CONFIG_FILE=" + file}, "test-monitoring")
+	if err == nil || !strings.Contains(out, "ok    /figures can be read") || !strings.Contains(out, "FAIL  one inference is answered: status 503") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, _, err := command(t, "", []string{"CONFIG_FILE=" + file}, "top", "--once"); err != nil || !strings.Contains(out, "engine DOWN") {
+		t.Errorf("top: %v\n%s", err, out)
+	}
+	for _, args := range [][]string{{"test-monitoring"}, {"top", "--once"}} {
+		if _, _, err := command(t, "", []string{"PORT=many"}, args...); err == nil || !strings.Contains(err.Error(), "must be a whole number") {
+			t.Errorf("%v with a mistake in the settings: %v", args, err)
 		}
 	}
 }

@@ -59,24 +59,24 @@ func testMonitoring(ctx context.Context, p program) error {
 	return err
 }
 
-// newProbe finds the server by --url, or where the settings in the environment say that it listens.
+// newProbe finds the server by --url, or where the settings say that it listens.
 func newProbe(ctx context.Context, p program) (*probe, error) {
-	env := environment(p.environ)
-	host := env("HOST", "127.0.0.1")
-	if host == "0.0.0.0" || host == "::" {
-		host = "127.0.0.1"
+	c, err := readConfig(nil, p.environ)
+	if err != nil {
+		return nil, err
 	}
-	key, _, _ := strings.Cut(env("API_KEYS", "demo:demo-key"), ",")
-	_, key, _ = strings.Cut(key, ":")
-
+	key := "demo-key"
+	if len(c.APIKeys) > 0 {
+		_, key, _ = strings.Cut(c.APIKeys[0], ":")
+	}
 	t := &probe{out: p.stdout, ctx: ctx, client: &http.Client{Timeout: 5 * time.Minute}}
 	flags := flag.NewFlagSet("test-monitoring", flag.ContinueOnError)
 	flags.SetOutput(p.stderr)
-	flags.StringVar(&t.url, "url", "http://"+net.JoinHostPort(host, env("PORT", "8000")), "where the server listens")
+	flags.StringVar(&t.url, "url", ownURL(c), "where the server listens")
 	flags.StringVar(&t.key, "key", key, "API key for one inference; empty: none is made")
 	flags.StringVar(&t.model, "model", "", "model for the inference; empty: the server's default")
-	flags.StringVar(&t.metricsURL, "metrics-url", metricsURL(env("METRICS_ADDR", "")), "where the metrics are served; empty: there as well")
-	flags.StringVar(&t.metricsPath, "metrics-path", env("METRICS_PATH", "/prometheus"), "path of the metrics page")
+	flags.StringVar(&t.metricsURL, "metrics-url", metricsURL(c.MetricsAddr), "where the metrics are served; empty: there as well")
+	flags.StringVar(&t.metricsPath, "metrics-path", c.MetricsPath, "path of the metrics page")
 	if err := flags.Parse(p.args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil, errUsage
@@ -102,17 +102,6 @@ func metricsURL(address string) string {
 		host = "127.0.0.1"
 	}
 	return "http://" + net.JoinHostPort(host, port)
-}
-
-func environment(environ []string) func(name, otherwise string) string {
-	return func(name, otherwise string) string {
-		for _, line := range environ {
-			if value, ok := strings.CutPrefix(line, name+"="); ok && value != "" {
-				return value
-			}
-		}
-		return otherwise
-	}
 }
 
 func (t *probe) check(what string, f func() error) {
