@@ -3,10 +3,12 @@ package link
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"tandem/engine/batch"
+	"tandem/engine/models"
 	"tandem/schema"
 )
 
@@ -118,6 +120,34 @@ func TestBrokenPeerCostsItsConnectionOnly(t *testing.T) {
 		t.Errorf("answer %q", text)
 	}
 	e.idle()
+}
+
+// swelling is a catalog that is too long for a frame until it shrinks.
+type swelling struct {
+	Catalog
+	models  atomic.Int64 // more than there are
+	changed chan struct{}
+}
+
+func (c *swelling) Changes() <-chan struct{} { return c.changed }
+
+func (c *swelling) Snapshot() []models.Model {
+	return append(c.Catalog.Snapshot(), make([]models.Model, c.models.Load())...)
+}
+
+func TestACatalogThatDoesNotFitIsNotTheLast(t *testing.T) {
+	c := &swelling{changed: make(chan struct{}, 1)}
+	c.models.Store(10_000)
+	e := newBench(t, &backend{}, func(_ *batch.Options, l *Options) {
+		c.Catalog = l.Catalog
+		l.Catalog, l.Wire.MaxFrameBytes = c, 100_000
+	})
+	p := e.accept()
+	p.infer(1, "abc")
+	p.answer(1) // loads, and every load is news for the catalog
+	c.models.Store(0)
+	c.changed <- struct{}{}
+	p.next("catalog")
 }
 
 func TestSlowProxyCostsTheConnection(t *testing.T) {

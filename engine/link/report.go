@@ -1,12 +1,14 @@
 package link
 
 import (
+	"errors"
 	"slices"
 	"time"
 
 	"tandem/engine/batch"
 	"tandem/engine/models"
 	"tandem/schema"
+	"tandem/schema/wire"
 )
 
 // reportStats sends the executor's figures whenever they changed, not too often, and once a second in any case.
@@ -35,7 +37,10 @@ func (s *session) reportStats() {
 func (s *session) reportCatalog() {
 	for {
 		changed := s.link.o.Catalog.Changes()
-		if s.conn.Send(s.link.writeCatalog) != nil {
+		switch err := s.conn.Send(s.link.writeCatalog); {
+		case errors.Is(err, wire.ErrTooLarge): // the proxy goes on with the list it has
+			s.link.o.Log.Error("the proxy isn't told what is installed: install fewer models and versions", "err", err)
+		case err != nil:
 			return
 		}
 		select {
