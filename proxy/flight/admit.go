@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -154,6 +155,9 @@ func (d *Desk) resolve(en *entry, now time.Time) *api.Error {
 	if err != nil {
 		return err
 	}
+	if en.req.Models != nil && !slices.Contains(en.req.Models, model) {
+		return api.Forbidden(model)
+	}
 	m := d.names.find(model)
 	if _, err := r.NewTokens(m.ContextTokens); err != nil {
 		return err
@@ -169,17 +173,6 @@ func (d *Desk) resolve(en *entry, now time.Time) *api.Error {
 		en.domain = m.Domain
 	}
 	return nil
-}
-
-// Resolve finds the names of the model and version that a request would get, for permissions. Before any engine has listed its models
-// they are empty.
-func (d *Desk) Resolve(model, version string) (string, string, *api.Error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.names.known() {
-		return "", "", nil
-	}
-	return d.names.resolve(d.o, model, version)
 }
 
 // Drain implements Server: nothing new is admitted, what was admitted goes on.

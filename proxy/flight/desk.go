@@ -11,9 +11,10 @@ import (
 
 // Request is an inference request that passed key, limit and decoding.
 type Request struct {
-	ID          string // X-Request-Id
-	Key         string // name of the API key; empty without one
-	Domain      string // resolved business domain of the key or request; empty: the model's
+	ID          string   // X-Request-Id
+	Key         string   // name of the API key; empty without one
+	Models      []string // that the key may use; nil: all
+	Domain      string   // resolved business domain of the key or request; empty: the model's
 	Traceparent string
 	Received    time.Time
 	Timeout     time.Duration // the smaller of REQUEST_TIMEOUT and X-Request-Timeout

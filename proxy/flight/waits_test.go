@@ -190,6 +190,25 @@ func TestCreditFollowsTheStats(t *testing.T) {
 	})
 }
 
+// A key of some models only: what a request gets that names none is known when an engine has said what it has.
+func TestKeyOfSomeModelsAndTheDefault(t *testing.T) {
+	documented := "microsoft/DialoGPT-medium" // which isn't installed, so that the demo model is the default
+	inBubble(t, Options{DefaultModel: documented}, func(t *testing.T, b *bench) {
+		of := func(model string) func(*Request) { return func(r *Request) { r.Models = []string{model} } }
+		may, mayNot := b.admit(of("demo")), b.admit(of(documented))
+		f := b.attach(LastExit{})
+		b.want(mayNot, "", api.TypeForbidden, true)
+		b.serve(f, f.last(t), 1)
+		b.want(may, "a", "", true)
+		may.Settle(Delivered)
+		mayNot.Settle(Failed)
+		if _, err := b.Admit(t.Context(), infer(of(documented))); err == nil || err.Type != api.TypeForbidden {
+			t.Errorf("later: %v", err)
+		}
+		b.wantValue(1, "llm_requests_rejected_total", "reason=forbidden")
+	})
+}
+
 func TestRequestThatFitsIntoNoFrameIsRefused(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, b *bench) {
 		large := prompt(strings.Repeat("x", oversize+1))

@@ -48,16 +48,18 @@ func (s *Server) lookup(h *fasthttp.RequestHeader) (*auth.Key, auth.Outcome) {
 	return s.o.Keys.Lookup(secret, time.Now())
 }
 
-// inScope checks that the key may use the model. A request that names none is about the default.
-func (s *Server) inScope(who caller, asked string) *api.Error {
-	if who.key == nil || who.key.Models == nil {
-		return nil
-	}
-	if asked == "" {
-		asked = s.o.Desk.Status().DefaultModel
-	}
-	if !who.key.MayUse(asked) {
+// inScope checks that the key may use the model that a request names. Which one it gets when it names none only the desk knows, and checks.
+func (who *caller) inScope(asked string) *api.Error {
+	if who.key != nil && asked != "" && !who.key.MayUse(asked) {
 		return api.Forbidden(asked)
 	}
 	return nil
+}
+
+// models that the key may use; nil: all.
+func (who *caller) models() []string {
+	if who.key == nil {
+		return nil
+	}
+	return who.key.Models
 }

@@ -55,14 +55,14 @@ func (s *Server) decode(x *exchange, who caller) (*flight.Request, *api.Error) {
 	if body.Stream && !h.IsHTTP11() {
 		return nil, api.UpgradeRequired()
 	}
-	if err := s.inScope(who, body.Model); err != nil {
+	if err := who.inScope(body.Model); err != nil {
 		return nil, err
 	}
 	if s.o.LogPrompts {
 		s.log.Debug("prompt", "request_id", x.id, "trace_id", x.span.ID(), "prompt", body.Prompt, "system", body.System)
 	}
 	return &flight.Request{
-		ID: x.id, Key: who.name, Domain: s.domain(who, body.Domain, string(h.Peek(domainHeader))), Traceparent: x.span.Parent(),
+		ID: x.id, Key: who.name, Models: who.models(), Domain: s.domain(who, body.Domain, string(h.Peek(domainHeader))), Traceparent: x.span.Parent(),
 		Received: x.received, Timeout: limit, Infer: body,
 	}, nil
 }

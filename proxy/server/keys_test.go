@@ -57,13 +57,13 @@ func TestKeysWithRights(t *testing.T) {
 	d.expectCount(1, "llm_requests_rejected_total", "reason", "forbidden")
 	go func() {
 		a := <-asked
-		if a.request.Domain != "other" || a.request.Key != "scoped" { // legal isn't in the closed set of this server
+		if a.request.Domain != "other" || a.request.Key != "scoped" || len(a.request.Models) != 2 { // legal isn't in the closed set of this server
 			t.Errorf("the desk got %+v", a.request)
 		}
 		a.say("x")
 		a.end(1)
 	}()
-	if r := post("scoped", `{"prompt":"x"}`); r.StatusCode != 200 { // the default model is in scope
+	if r := post("scoped", `{"prompt":"x"}`); r.StatusCode != 200 { // the desk decides about the default model
 		t.Errorf("a model in scope: status %d", r.StatusCode)
 	}
 	if r := post("scoped", question); r.StatusCode != 429 || r.Header.Get("X-Ratelimit-Limit-Requests") != "2" {
