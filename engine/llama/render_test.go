@@ -154,6 +154,21 @@ func TestLongRunsAreCutAtCharacters(t *testing.T) {
 	}
 }
 
+func TestRunsOfDigitsAreCutSooner(t *testing.T) {
+	ones := strings.Repeat("1", digitsMax)
+	for text, want := range map[string][]int{
+		ones:                       nil,
+		ones + "a" + ones:          nil,
+		ones + "1":                 {digitsMax},
+		"x" + ones + ones + "1":    {1 + digitsMax, 1 + 2*digitsMax},
+		strings.Repeat("1.", 4000): nil,
+	} {
+		if got := longRuns([]byte(text)); !slices.Equal(got, want) {
+			t.Errorf("%d bytes: %v, want %v", len(text), got, want)
+		}
+	}
+}
+
 // TestEndlessRunsTokeniseQuickly fails by its own clock without the cut: the work grows with the square of a run.
 func TestEndlessRunsTokeniseQuickly(t *testing.T) {
 	base, _ := loadDemo(t, nil)

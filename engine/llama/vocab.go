@@ -47,6 +47,9 @@ type part struct {
 // runMax is where a run without a change between white space and the rest is cut: the tokeniser's work grows with its square.
 const runMax = 16 << 10
 
+// digitsMax is where a run of digits is cut: some tokenisers look from each of them to the last one, 40 s for 60 KB.
+const digitsMax = 1 << 10
+
 func readVocab(model *C.struct_llama_model) (*vocab, error) {
 	handle := C.llama_model_get_vocab(model)
 	n := int(C.llama_vocab_n_tokens(handle))
@@ -274,18 +277,22 @@ func (e *encoder) add(text []byte, specials bool) {
 	}
 }
 
-// longRuns gives the places to cut runs of only white space or only other bytes that are longer than runMax, never inside a character.
+// longRuns gives the places to cut runs of only white space or only other bytes that are longer than runMax, and of digits that are
+// longer than digitsMax, never inside a character.
 func longRuns(text []byte) []int {
 	var cuts []int
-	start, blank := 0, false
+	start, blank, digits := 0, false, 0
 	for i, c := range text {
+		if digits++; c < '0' || c > '9' {
+			digits = 0
+		}
 		isBlank := c == ' ' || c == '\t' || c == '\n' || c == '\r'
 		if i == 0 || isBlank != blank {
 			start, blank = i, isBlank
 		}
-		if i-start >= runMax && utf8.RuneStart(c) {
+		if (i-start >= runMax || digits > digitsMax) && utf8.RuneStart(c) {
 			cuts = append(cuts, i)
-			start = i
+			start, digits = i, min(digits, 1)
 		}
 	}
 	return cuts
