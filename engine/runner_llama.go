@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -39,7 +40,8 @@ func newComputer(c *Config, executor *batch.Executor, log *slog.Logger) (compute
 	}
 	driver := devices.OpenNVML(log)
 	out := computer{
-		backend: backend, device: "cpu", close: driver.Close,
+		backend: backend, device: "cpu",
+		close:  func() error { return errors.Join(backend.Close(), driver.Close()) },
 		sample: func(m *metrics.Metrics) { sampleDevices(m, backend, driver) },
 	}
 	for _, d := range backend.Devices() {

@@ -299,11 +299,13 @@ func (e *engine) close() error {
 			problems = append(problems, fmt.Errorf("close model cache: %w", err))
 		}
 	}
+	var running error
 	if e.executor != nil {
-		problems = append(problems, e.executor.Close(ctx))
+		running = e.executor.Close(ctx)
+		problems = append(problems, running)
 	}
 	e.work.Wait()
-	if e.computer.close != nil {
+	if e.computer.close != nil && running == nil { // a step that goes on needs what this closes
 		problems = append(problems, e.computer.close())
 	}
 	e.record.close(ctx, e.log)

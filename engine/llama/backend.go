@@ -53,7 +53,10 @@ const (
 )
 
 // Backend loads models with llama.cpp. The library's log and its list of backends belong to the process, so there is one Backend.
-type Backend struct{ opts Options }
+type Backend struct {
+	opts   Options
+	thread *stepThread // shared by all bases: each thread that decodes has computing threads of its own. Of the goroutine that steps.
+}
 
 var _ models.Backend = (*Backend)(nil)
 
@@ -79,6 +82,26 @@ func New(o Options) (*Backend, error) {
 		return nil, err
 	}
 	return &Backend{opts: o}, nil
+}
+
+// Close ends the thread that decodes, if there is one. All bases are closed and OnDevice runs nothing any more.
+func (b *Backend) Close() error {
+	if b.thread == nil {
+		return nil
+	}
+	err := b.thread.close()
+	b.thread = nil
+	return err
+}
+
+// stepThread is the one thread that decodes for all bases whose steps are computed by several threads of a CPU.
+func (b *Backend) stepThread() (*stepThread, error) {
+	if b.thread != nil {
+		return b.thread, nil
+	}
+	thread, err := newStepThread()
+	b.thread = thread
+	return thread, err
 }
 
 var backends struct {

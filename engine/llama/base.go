@@ -22,6 +22,7 @@ import (
 
 // Base is a loaded model with its context: what package models keeps and what package batch steps.
 type Base struct {
+	backend  *Backend
 	spec     models.BaseSpec
 	opts     Options
 	model    *C.struct_llama_model
@@ -37,6 +38,7 @@ type Base struct {
 	using    *Adapter
 	drawTook time.Duration // of the last step
 	threads  *threadChoice
+	thread   *stepThread // nil: decodes are calls of the goroutine that steps
 	step     stepArrays
 
 	mu       sync.Mutex // guards adapters and closed
@@ -113,7 +115,14 @@ func (b *Base) openContext() error {
 	}
 	b.setLimits()
 	b.step = newStepArrays(b.limits.StepTokens)
-	return b.dryRun(deviceOf(&device).GPU)
+	gpu := deviceOf(&device).GPU
+	if b.threads.all > 1 && !gpu {
+		var err error
+		if b.thread, err = b.backend.stepThread(); err != nil {
+			return err
+		}
+	}
+	return b.dryRun(gpu)
 }
 
 // setLimits asks the library what it made of the wishes: it clamps n_batch and rounds the cells.
@@ -256,6 +265,10 @@ func newStepArrays(n int) stepArrays {
 		seq:    unsafe.Slice((*int32)(column(4)), n),
 		output: unsafe.Slice((*int8)(column(1)), n),
 	}
+}
+
+func (s *stepArrays) columns() (token, pos, seq *C.int32_t, output *C.int8_t) {
+	return (*C.int32_t)(&s.token[0]), (*C.int32_t)(&s.pos[0]), (*C.int32_t)(&s.seq[0]), (*C.int8_t)(&s.output[0])
 }
 
 func (s *stepArrays) free() {

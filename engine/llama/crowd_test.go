@@ -11,8 +11,9 @@ import (
 	"tandem/engine/models"
 )
 
-// sureMargin is a lead over the second token that the order of additions doesn't turn round.
-const sureMargin = 0.1
+// sureMargin is a lead over the second token that the order of additions doesn't turn round, here where tokens follow each other at
+// random: the lead changes by up to 0.3, and by 0.03 on average.
+const sureMargin, meanBound = 0.5, 0.1
 
 // path is what one sequence is fed: a prompt in pieces, then an answer token by token, whatever is drawn.
 type path struct {
@@ -107,7 +108,7 @@ func TestACrowdDrawsWhatEachDrawsAlone(t *testing.T) {
 			draws++
 		}
 	}
-	if mean := sum / float64(draws); mean > sureMargin {
+	if mean := sum / float64(draws); mean > meanBound {
 		t.Errorf("the lead of the token drawn differs by %g on average", mean)
 	}
 }

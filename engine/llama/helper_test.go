@@ -78,6 +78,11 @@ func newBackend(t testing.TB, change func(*Options)) (*Backend, *device) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return b, d
 }
 

@@ -36,7 +36,7 @@ func (b *Backend) LoadBase(ctx context.Context, spec models.BaseSpec, progress f
 	if err != nil {
 		return nil, fail(loadReason(ctx, err), err)
 	}
-	base := &Base{spec: spec, opts: b.opts, model: model}
+	base := &Base{backend: b, spec: spec, opts: b.opts, model: model}
 	if err := base.open(ctx, progress); err != nil {
 		base.release()
 		return nil, fail(loadReason(ctx, err), err)

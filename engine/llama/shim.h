@@ -56,6 +56,14 @@ int32_t tdm_adapter_use(struct llama_context * ctx, struct llama_adapter_lora * 
 #define TDM_EXCEPTION (-1000)
 int32_t tdm_decode(struct llama_context * ctx, int32_t n, int32_t * token, int32_t * pos, int32_t * seq, int8_t * output);
 
+// A thread that decodes, for as long as nobody else touches the context. Post begins a decode; the descriptor becomes readable when it
+// has ended; result waits for that and gives what tdm_decode gave. Free ends the thread once it is idle.
+typedef struct tdm_thread tdm_thread;
+tdm_thread * tdm_thread_new(int * fd); // NULL: no thread or no descriptor to be had. The descriptor is the caller's to close.
+void         tdm_thread_post(tdm_thread * t, struct llama_context * ctx, int32_t n, int32_t * token, int32_t * pos, int32_t * seq, int8_t * output);
+int32_t      tdm_thread_result(tdm_thread * t);
+void         tdm_thread_free(tdm_thread * t);
+
 // ---- vocabulary
 enum { TDM_END = 1, TDM_CONTROL = 2, TDM_USER = 4, TDM_UNKNOWN = 8, TDM_LSTRIP = 16, TDM_RSTRIP = 32 };
 // Fills flags and offsets (n + 1) and writes the pieces to buf as far as they fit; returns the bytes needed.

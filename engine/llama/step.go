@@ -93,7 +93,7 @@ func (b *Base) decode(slices []batch.Slice) error {
 	threads := b.threads.pick(n)
 	C.llama_set_n_threads(b.context, C.int32_t(threads), C.int32_t(threads))
 	began := time.Now()
-	rc := C.tdm_decode(b.context, C.int32_t(n), (*C.int32_t)(&b.step.token[0]), (*C.int32_t)(&b.step.pos[0]), (*C.int32_t)(&b.step.seq[0]), (*C.int8_t)(&b.step.output[0]))
+	rc := b.compute(n)
 	switch {
 	case rc == 0:
 		b.threads.took(n, threads, time.Since(began))
@@ -104,6 +104,14 @@ func (b *Base) decode(slices []batch.Slice) error {
 		b.rollBack(slices)
 	}
 	return fmt.Errorf("decode %d tokens: llama.cpp gives %d", n, int(rc))
+}
+
+func (b *Base) compute(n int) C.int32_t {
+	if b.thread != nil {
+		return b.thread.decode(b.context, n, &b.step)
+	}
+	token, pos, seq, output := b.step.columns()
+	return C.tdm_decode(b.context, C.int32_t(n), token, pos, seq, output)
 }
 
 // checkSlice refuses what makes the library assert: unknown sequences, places beyond the trained context, unknown tokens.
