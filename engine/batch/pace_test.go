@@ -123,3 +123,23 @@ func TestPaceFollowsTheDevice(t *testing.T) {
 		t.Errorf("40 steps after the device became slow a step of %s is predicted as %s", want, got)
 	}
 }
+
+// One step hangs for half a minute, as when the machine was suspended.
+func TestPaceForgetsAHiccup(t *testing.T) {
+	d := devices["two cores"]
+	p := pace{target: 50 * time.Millisecond, most: 512}
+	step := func(i int) {
+		n := i % 2 * p.budget(8, true)
+		p.measured(8, n, d.takes(8, n))
+	}
+	for i := range 50 {
+		step(i)
+	}
+	p.measured(8, 0, 30*time.Second)
+	for i := range 20 {
+		step(i)
+	}
+	if got, want := p.predict(8, 32), d.takes(8, 32); !near(got, want, 0.2) {
+		t.Errorf("20 steps after the hiccup a step of %s is predicted as %s", want, got)
+	}
+}

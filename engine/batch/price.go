@@ -5,6 +5,7 @@ const (
 	priceInertia = 0.02 // how strongly a price stays where it is while the steps seen don't tell it from the others
 	priceDecodes = 8.0  // so many decoding sequences and so many prompt tokens cost something like a step's fixed part, so that
 	pricePrompts = 64.0 // what can't be told apart is shared out sensibly
+	priceMost    = 4.0  // times its price that a step counts at most: a hiccup of seconds must not decide hundreds of steps
 )
 
 // price is what a step takes: a fixed part (the weights are read once), a part for each decoding sequence and a part for each prompt
@@ -14,7 +15,7 @@ type price struct {
 	parts [3]float64 // ns: fixed, of priceDecodes sequences, of pricePrompts tokens; none is negative
 	seen  [3][3]float64
 	took  [3]float64
-	steps int // seen, up to two; the first one is priced by itself
+	begun bool // a step was seen
 }
 
 func priceTerms(decodes, prompts int) [3]float64 {
@@ -33,11 +34,13 @@ func (p *price) perPrompt() float64 { return p.parts[2] / pricePrompts }
 // learn takes in one step.
 func (p *price) learn(decodes, prompts int, ns float64) {
 	t := priceTerms(decodes, prompts)
-	if p.steps == 0 { // nothing to stay near to yet
-		total := t[0] + t[1] + t[2]
-		p.parts = [3]float64{ns / total, ns / total, ns / total}
+	if !p.begun { // nothing to stay near to yet
+		part := ns / (t[0] + t[1] + t[2])
+		p.begun, p.parts = true, [3]float64{part, part, part}
 	}
-	p.steps++
+	if most := priceMost * p.of(decodes, prompts); most > 0 {
+		ns = min(ns, most)
+	}
 	size := t[0]*t[0] + t[1]*t[1] + t[2]*t[2] // a long step must not outweigh all short ones: each counts alike
 	for i := range t {
 		for k := range t {
@@ -50,9 +53,9 @@ func (p *price) learn(decodes, prompts int, ns float64) {
 
 // fit solves for the parts. One that comes out negative is nothing, and the others are solved again without it.
 func (p *price) fit() {
-	var fixed [3]bool
+	var zero [3]bool
 	for range p.parts {
-		x := p.solve(fixed)
+		x := p.solve(zero)
 		lowest := 0
 		for i := range x {
 			if x[i] < x[lowest] {
@@ -63,7 +66,7 @@ func (p *price) fit() {
 			p.parts = x
 			return
 		}
-		fixed[lowest] = true
+		zero[lowest] = true
 	}
 }
 
