@@ -166,6 +166,31 @@ func TestNoCellsWaitsForOthers(t *testing.T) {
 	checkAnswer(t, b, c.wait(2))
 }
 
+// A connection breaks while one of its requests was cancelled and another just came: the new one ends with the others, once.
+func TestSinkThatLeavesWithARequestInTheInbox(t *testing.T) {
+	f, c := newFake(roomy), newCollector(t)
+	e := start(t, f, Options{})
+	late := c.request(2, prompt(2, 8), 30)
+	c.onToken = func(s StepToken) {
+		if s.Index != 3 {
+			return
+		}
+		e.Cancel(1, 0)
+		if err := e.Submit(late); err != nil {
+			t.Error(err)
+		}
+		c.deaf = true
+	}
+	submit(t, e, c.request(1, endless, 300))
+	c.wait(1)
+	c.wait(2)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := e.Detach(ctx, "b"); err != nil {
+		t.Errorf("something is left: %v", err)
+	}
+}
+
 // A long prompt is read in chunks; the others get their next token after one step each.
 func TestOnlyTheGuiltySequenceFails(t *testing.T) {
 	guilty := prompt(5, 9)

@@ -73,6 +73,9 @@ func (e *Executor) takeIn() (closing bool) {
 
 // received puts a new sequence on its way.
 func (e *Executor) received(b *base, q *sequence) {
+	if q.stage == stageEnded { // its sink left while what came before it was handled
+		return
+	}
 	b.stalled = false
 	if q.deadline > 0 && (e.deadline == 0 || q.deadline < e.deadline) {
 		e.deadline = q.deadline
