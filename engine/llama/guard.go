@@ -49,6 +49,9 @@ func checkGrammar(gbnf string) error {
 			depth--
 		case '{':
 			largest, end := repetition(gbnf, i)
+			if largest == repetitionReversed {
+				return fmt.Errorf("%w: a repetition whose maximum is below its minimum", ErrGrammar)
+			}
 			if largest > grammarRepetitionMax {
 				return fmt.Errorf("%w: a repetition of more than %d", ErrGrammar, grammarRepetitionMax)
 			}
@@ -77,6 +80,10 @@ func skipLiteral(s string, start int) int {
 	return len(s)
 }
 
+// repetitionReversed is what repetition says of {m,n} with n below m: the library takes their difference as unsigned and unfolds it until
+// no memory is left.
+const repetitionReversed = -1
+
 // repetition reads the largest number of {m}, {m,} or {m,n} and where it ends.
 func repetition(s string, start int) (largest, end int) {
 	for end = start + 1; end < len(s) && s[end] != '}'; {
@@ -92,7 +99,10 @@ func repetition(s string, start int) (largest, end int) {
 		if err != nil { // more digits than an int has
 			n = grammarRepetitionMax + 1
 		}
-		largest = max(largest, n)
+		if n < largest {
+			return repetitionReversed, end
+		}
+		largest = n
 	}
 	return largest, end
 }

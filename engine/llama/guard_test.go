@@ -28,6 +28,7 @@ func TestGrammarsThatAreRefused(t *testing.T) {
 		"nested large repetition":   `root ::= (("a"{1,100000}){1,100000})`,
 		"number beyond 64 bits":     `root ::= "a"{99999999999999999999}`,
 		"repetitions that add up":   "root ::= " + strings.Repeat(`"a"{1500} `, 30),
+		"maximum below minimum":     `root ::= "a"{10,5}`,
 		"too long":                  "root ::= " + strings.Repeat(`"abc" `, 20_000),
 		"zero byte":                 "root ::= \"a\x00\"",
 		"syntax error":              "root ::= (",
@@ -70,6 +71,12 @@ func TestSchemasThatAreRefused(t *testing.T) {
 		"deep pattern":       `{"type":"string","pattern":"^` + strings.Repeat("(", 20_000) + "a" + strings.Repeat(")", 20_000) + `$"}`,
 		"huge repetition":    `{"type":"string","minLength":1,"maxLength":100000}`,
 		"no JSON":            `{"type":`,
+
+		"shortest above longest":   `{"type":"string","minLength":10,"maxLength":5}`,
+		"fewest above most":        `{"type":"array","items":{"type":"null"},"minItems":4,"maxItems":2}`,
+		"reversed pattern":         `{"type":"string","pattern":"^a{2,1}$"}`,
+		"reversed pattern of one":  `{"type":"string","pattern":"^[ab]{1,0}$"}`,
+		"reversed pattern, nested": `{"properties":{"a":{"anyOf":[{"type":"string","pattern":"^(x(yz){9,8})*$"}]}}}`,
 
 		"part of itself":            `{"$defs":{"a":{"$ref":"#/$defs/a"}},"allOf":[{"$ref":"#/$defs/a"}]}`,
 		"long name":                 `{"properties":{"` + strings.Repeat("a", 60_000) + `":{}},"additionalProperties":{"type":"string"}}`,
