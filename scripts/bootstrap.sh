@@ -9,6 +9,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=native/source.sh
 . "$here/native/source.sh"
+# shellcheck source=native/rust.sh
+. "$here/native/rust.sh"
 
 say() { printf 'bootstrap: %s\n' "$*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -25,6 +27,7 @@ missing_packages() {
 	if have gcc && ! printf '#include <stdlib.h>\n' | gcc -E -x c - >/dev/null 2>&1; then
 		printf 'libc6-dev\n'
 	fi
+	find_rust || rust_packages
 }
 
 mapfile -t packages < <(missing_packages)
@@ -59,10 +62,10 @@ mkdir -p "$archives/partial"
 chmod 755 "$archives"
 options=(-o DPkg::Lock::Timeout=300 -o "Dir::Cache::archives=$archives" -o APT::Sandbox::User=root -o Dpkg::Use-Pty=0)
 
-say "installing ${packages[*]}"
 say "apt-get update ..."
 "${run[@]}" apt-get "${options[@]}" -qq update >&2
-say "apt-get install (a minute or two with npm) ..."
+mapfile -t packages < <(missing_packages) # the names of some are known only now
+say "apt-get install ${packages[*]} (a minute or two with npm or Rust) ..."
 "${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${options[@]}" -q install -y --no-install-recommends "${packages[@]}" >&2
 
 mapfile -t packages < <(missing_packages)

@@ -6,7 +6,7 @@
 #   bin/      llama-server, with SERVER=1
 #
 #   scripts/build-llama.sh          build or find; the path on stdout, progress on stderr
-#   scripts/build-llama.sh --env    print the exports that a build with -tags llama needs, for eval
+#   scripts/build-llama.sh --env    print the exports that a build with -tags llama needs, for eval; builds llguidance, too
 #   scripts/build-llama.sh --key    print the path only, without building
 #
 # Environment: TANDEM_CACHE, LLAMA_CPP_DIR (a checkout instead of the pinned package), LLAMA_TARBALL (a copy of the package),
@@ -115,12 +115,14 @@ is_complete() {
 
 # Lazy binding: go-nvml leaves its functions unresolved until NVIDIA's library is there, and some distributions bind everything at start.
 print_env() {
+	local guidance
+	guidance=$("$here/build-llguidance.sh")
 	cat <<END
 export LLAMA='$result'
 export CGO_ENABLED=1
-export CGO_CFLAGS='-O2 -g -Wno-deprecated-declarations -I$result/include'
+export CGO_CFLAGS='-O2 -g -Wno-deprecated-declarations -I$result/include -I$guidance/include'
 export CGO_CXXFLAGS='-O2 -g -I$result/include -I$result/include/common -I$result/include/vendor -I$result/include/src'
-export CGO_LDFLAGS='-O2 -g -L$result/lib -Wl,-z,lazy'
+export CGO_LDFLAGS='-O2 -g -L$result/lib -L$guidance/lib -Wl,-z,lazy'
 export LD_LIBRARY_PATH='$result/lib'"\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}"
 export BACKEND_DIR='$result/lib'
 END

@@ -15,7 +15,7 @@ go vet ./...
 step staticcheck
 go tool -modfile=scripts/tools/go.mod staticcheck ./...
 
-if [ -x "$(command -v cc || true)" ] && [ -d "$(scripts/build-llama.sh --key)" ]; then
+if [ -x "$(command -v cc || true)" ] && [ -d "$(scripts/build-llama.sh --key)" ] && [ -d "$(scripts/build-llguidance.sh --key)" ]; then
   step "go vet and staticcheck with llama.cpp"
   eval "$(scripts/build-llama.sh --env)"
   go vet -tags llama ./...
@@ -32,6 +32,10 @@ go run ./scripts/docs -check
 
 step generated licence lists
 go run ./scripts/licences -check
+if guidance=$(scripts/build-llguidance.sh --key 2>/dev/null) && [ -d "$guidance" ]; then
+  cmp "$guidance/licences.txt" scripts/licences/extra/llguidance.txt ||
+    { echo "scripts/licences/extra/llguidance.txt is stale; copy $guidance/licences.txt there and run: go run ./scripts/licences" >&2; exit 1; }
+fi
 
 step generated rules and dashboards
 go run ./scripts/rules -check

@@ -41,7 +41,7 @@ var programs = []program{
 	}},
 	{"tandem-engine", "./engine", "llama", "engine/licences.txt", []other{
 		{"Go standard library and runtime", "go.txt"}, {"llama.cpp and ggml (in builds with the tag llama)", "llama.cpp.txt"},
-		{"nlohmann/json (inside llama.cpp)", "json.txt"},
+		{"nlohmann/json (inside llama.cpp)", "json.txt"}, {"llguidance and the Rust crates in it (in builds with the tag llama)", "llguidance.txt"},
 	}},
 }
 

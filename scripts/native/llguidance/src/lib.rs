@@ -1,0 +1,3 @@
+//! llguidance's C interface; nothing is added to it.
+extern crate llguidance;
+pub use llguidance::ffi::*;
