@@ -1,0 +1,18 @@
+//go:build llama
+
+// What Go needs of llguidance beyond its header: structures that it fills, and the way back into Go for tokenising.
+#pragma once
+
+#include "llguidance.h"
+
+// The most work and memory that one grammar may take.
+typedef struct {
+    uint64_t compile_fuel, mask_fuel;
+    size_t   row_items, mask_items, lexer_states, symbols;
+} tdm_grammar_limits;
+
+// lens and bytes hold the text of each token; ends[0] is the end token that is preferred. handle goes to grammarTokenize.
+LlgTokenizer * tdm_grammar_vocabulary(uint32_t n, const uint32_t * lens, const uint8_t * bytes, const uint32_t * ends, uint32_t n_ends,
+                                      bool canonical, uintptr_t handle, char * err, size_t err_size);
+
+LlgMatcher * tdm_grammar_matcher(const LlgTokenizer * vocabulary, const tdm_grammar_limits * limits, const char * kind, const char * text);

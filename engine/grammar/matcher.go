@@ -1,0 +1,194 @@
+//go:build llama
+
+package grammar
+
+/*
+#include <stdlib.h>
+#include "bridge.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+	"unsafe"
+)
+
+// limits of one grammar. The library's own defaults, but for the lexer's states, of which each takes one to two KiB.
+var limits = C.tdm_grammar_limits{
+	compile_fuel: 1_000_000, // about 20 ms
+	mask_fuel:    200_000,   // about 14 ms for one mask
+	row_items:    2_000,
+	mask_items:   50_000,
+	lexer_states: 30_000,
+	symbols:      500_000,
+}
+
+// forcedMost is how many forced tokens are taken at a time.
+const forcedMost = 64
+
+// Matcher follows one answer. One goroutine at a time.
+type Matcher struct {
+	vocabulary *Vocabulary
+	handle     *C.LlgMatcher
+	cancel     *cancellation
+	maskBytes  C.size_t
+	forced     []C.uint32_t
+}
+
+// NewMatcher stands before the first token. Errors wrap ErrInvalid or ErrTooComplex.
+func (v *Vocabulary) NewMatcher(s Source) (*Matcher, error) {
+	kind, text, err := s.prepare()
+	if err != nil {
+		return nil, err
+	}
+	ckind, ctext := C.CString(kind), C.CString(text)
+	defer C.free(unsafe.Pointer(ckind))
+	defer C.free(unsafe.Pointer(ctext))
+	m := v.adopt(C.tdm_grammar_matcher(v.handle, &limits, ckind, ctext))
+	if err := m.failure(); err != nil {
+		m.Close()
+		return nil, s.explain(err)
+	}
+	return m, nil
+}
+
+func (v *Vocabulary) adopt(handle *C.LlgMatcher) *Matcher {
+	m := &Matcher{vocabulary: v, handle: handle, maskBytes: C.llg_matcher_get_mask_byte_size(handle)}
+	m.cancel = &cancellation{handle: C.llg_matcher_get_cancellation_handle(handle)}
+	return m
+}
+
+// Check tells whether a grammar can be followed at all: it is compiled, and its first mask is made.
+func (v *Vocabulary) Check(s Source, budget time.Duration) error {
+	m, err := v.NewMatcher(s)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return m.Mask(make([]uint32, m.MaskWords()), budget)
+}
+
+// Clone stands where m stands and goes its own way.
+func (m *Matcher) Clone() *Matcher { return m.vocabulary.adopt(C.llg_clone_matcher(m.handle)) }
+
+// Close frees the matcher. Twice is harmless.
+func (m *Matcher) Close() {
+	if m.handle == nil {
+		return
+	}
+	m.cancel.close()
+	C.llg_free_matcher(m.handle)
+	m.handle = nil
+}
+
+// MaskWords is how many words a mask has.
+func (m *Matcher) MaskWords() int { return int(m.maskBytes) / 4 }
+
+// Mask writes which tokens may come next: bit t%32 of word t/32. The budget is time; 0: none. ErrTooComplex: it is used up.
+func (m *Matcher) Mask(words []uint32, budget time.Duration) error {
+	if len(words) != m.MaskWords() {
+		return fmt.Errorf("a mask of %d words, %d are needed", len(words), m.MaskWords())
+	}
+	defer m.cancel.after(budget)()
+	if C.llg_matcher_compute_mask_into(m.handle, (*C.uint32_t)(unsafe.SliceData(words)), m.maskBytes) != 0 {
+		return m.failure()
+	}
+	return nil
+}
+
+// Accept moves past a token. An error that wraps ErrInvalid means that it isn't allowed here; the matcher is of no use then.
+func (m *Matcher) Accept(t int32, budget time.Duration) error {
+	defer m.cancel.after(budget)()
+	if C.llg_matcher_consume_token(m.handle, C.uint32_t(t)) != 0 {
+		return m.failure()
+	}
+	return nil
+}
+
+// Forced gives the tokens that must come next, at most most of them, without moving past them. When the grammar is at its end and allows
+// nothing more it is the end token.
+func (m *Matcher) Forced(most int, budget time.Duration) ([]int32, error) {
+	if m.handle == nil || most <= 0 {
+		return nil, nil
+	}
+	if bool(C.llg_matcher_is_stopped(m.handle)) {
+		if err := m.failure(); err != nil {
+			return nil, err
+		}
+		return []int32{m.vocabulary.end}, nil
+	}
+	if m.forced == nil {
+		m.forced = make([]C.uint32_t, forcedMost)
+	}
+	defer m.cancel.after(budget)()
+	n := C.llg_matcher_compute_ff_tokens(m.handle, unsafe.SliceData(m.forced), forcedMost)
+	if n < 0 {
+		return nil, m.failure()
+	}
+	tokens := make([]int32, min(int(n), most, forcedMost))
+	for i := range tokens {
+		tokens[i] = int32(m.forced[i])
+	}
+	return tokens, nil
+}
+
+// Ended tells that nothing but an end token may follow.
+func (m *Matcher) Ended() bool { return bool(C.llg_matcher_is_stopped(m.handle)) }
+
+// failure is the matcher's error, nil when there is none.
+func (m *Matcher) failure() error {
+	text := C.llg_matcher_get_error(m.handle)
+	if text == nil {
+		return nil
+	}
+	return sorted(C.GoString(text))
+}
+
+// sorted makes a Go error of the library's words, of which it has no codes.
+func sorted(text string) error {
+	text, _, _ = strings.Cut(text, "\n<")
+	if strings.Contains(text, "NoExtensionBias") {
+		return invalid("no text fits it")
+	}
+	for _, words := range []string{"cancel", "fuel", "too many", "too complex", "too big", "limit", "Limit", "too large", "max is", "u16::MAX"} {
+		if strings.Contains(text, words) {
+			return fmt.Errorf("%w (%s)", ErrTooComplex, text)
+		}
+	}
+	if strings.HasPrefix(text, "panic:") {
+		return invalid("the library failed on it (%s)", text)
+	}
+	return invalid("%w", errors.New(text))
+}
+
+// cancellation stops a matcher's work from another goroutine. The matcher can't be used afterwards.
+type cancellation struct {
+	mu     sync.Mutex
+	handle *C.LlgCancellationHandle
+}
+
+// after cancels when the budget is used up before the returned function is called.
+func (c *cancellation) after(budget time.Duration) (done func()) {
+	if budget <= 0 {
+		return func() {}
+	}
+	timer := time.AfterFunc(budget, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.handle != nil {
+			C.llg_cancel(c.handle)
+		}
+	})
+	return func() { timer.Stop() }
+}
+
+func (c *cancellation) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	C.llg_free_cancellation_handle(c.handle)
+	c.handle = nil
+}

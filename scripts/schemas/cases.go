@@ -1,0 +1,96 @@
+//go:build llama
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/ulikunitz/xz"
+)
+
+// schemaCase is one schema with instances.
+type schemaCase struct {
+	Name        string         `json:"name"`
+	Description string         `json:"description"`
+	Schema      jsontext.Value `json:"schema"`
+	Tests       []struct {
+		Valid bool           `json:"valid"`
+		Data  jsontext.Value `json:"data"`
+	} `json:"tests"`
+}
+
+func readCases(path string) ([]schemaCase, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	in := bufio.NewReaderSize(f, 1<<20)
+	if strings.HasSuffix(path, ".xz") {
+		r, err := xz.NewReader(in)
+		if err != nil {
+			return nil, err
+		}
+		in = bufio.NewReaderSize(r, 1<<20)
+	}
+	first, err := in.Peek(1)
+	if err != nil {
+		return nil, err
+	}
+	if first[0] == '[' {
+		return readSuite(in)
+	}
+	return readLines(in)
+}
+
+func readSuite(in io.Reader) ([]schemaCase, error) {
+	var list []schemaCase
+	if err := json.UnmarshalRead(in, &list); err != nil {
+		return nil, err
+	}
+	for i := range list {
+		list[i].Name = list[i].Description
+	}
+	return list, nil
+}
+
+func readLines(in *bufio.Reader) ([]schemaCase, error) {
+	var list []schemaCase
+	for {
+		line, err := in.ReadBytes('\n')
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			var c schemaCase
+			if err := json.Unmarshal(line, &c, jsontext.AllowDuplicateNames(true)); err != nil {
+				return nil, err
+			}
+			list = append(list, c)
+		}
+		if errors.Is(err, io.EOF) {
+			return list, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+var place = regexp.MustCompile(`(\$?[A-Za-z]+) at /`)
+
+// refuse counts a schema under the keyword that can't be obeyed.
+func (b *bench) refuse(c schemaCase, err error) {
+	b.refused++
+	reason := "other"
+	if m := place.FindStringSubmatch(err.Error()); m != nil {
+		reason = m[1]
+	}
+	b.refusals[reason]++
+	b.say("%s: refused: %v", c.Name, err)
+}
