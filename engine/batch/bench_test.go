@@ -33,10 +33,11 @@ var idlePieces = func() (p [256][]byte) {
 	return p
 }()
 
-func (idleSampler) Slow() bool             { return false }
-func (idleSampler) Draw(int) (Draw, error) { return Draw{}, nil }
-func (idleSampler) Accept(Token) error     { return nil }
-func (idleSampler) Close()                 {}
+func (idleSampler) Constrained() bool            { return false }
+func (idleSampler) Advance(int) ([]Token, error) { return nil, nil }
+func (idleSampler) Draw(int) (Draw, error)       { return Draw{}, nil }
+func (idleSampler) Accept(Token) error           { return nil }
+func (idleSampler) Close()                       {}
 
 // tally is a sink that counts.
 type tally struct {

@@ -17,8 +17,8 @@ type fakeRunner struct {
 	cost   func(tokens int) time.Duration                         // of a step; nil: none
 	fail   func(adapter Adapter, slices []Slice) error            // of a whole step
 	failed func(seq int, tokens []Token) error                    // of one slice
-	slow   func(s Sampling) bool                                  // whether its sampler is slow
-	draw   func(index int) error                                  // runs on the worker
+	work   func(index int) error                                  // of a grammar, on the worker, before the token at index
+	force  func(index int) int                                    // how many tokens from index on a grammar forces
 	trace  func(adapter Adapter, slices []Slice, all map[int]int) // every step that succeeded
 	build  error
 
@@ -94,14 +94,14 @@ func (f *fakeRunner) feed(adapter Adapter, s *Slice) {
 	}
 	fs := s.Sampler.(*fakeSampler)
 	d := Draw{Token: nextToken(adapter, f.cells[s.Seq]), Margin: float32(math.Inf(1))}
+	if fs.grammar {
+		fs.kept, fs.history = &d, f.cells[s.Seq]
+		return
+	}
 	if fs.accepted != s.Index {
 		f.faults = append(f.faults, fmt.Sprintf("sequence %d: index %d, sampler accepted %d", s.Seq, s.Index, fs.accepted))
 	}
 	fs.accepted++
-	if fs.isSlow {
-		fs.kept = d
-		return
-	}
 	s.Draw = d
 }
 
@@ -140,7 +140,9 @@ func (f *fakeRunner) NewSampler(s Sampling, prompt, generated []Token) (Sampler,
 		return nil, f.build
 	}
 	f.samplers.Add(1)
-	return &fakeSampler{runner: f, isSlow: f.slow != nil && f.slow(s), accepted: len(generated)}, nil
+	fs := &fakeSampler{runner: f, grammar: s.Grammar != "", accepted: len(generated), ahead: len(generated)}
+	fs.known = append(append(fs.known, prompt...), generated...)
+	return fs, nil
 }
 
 func (f *fakeRunner) Piece(t Token) []byte { return fakePieces[t] }
@@ -159,23 +161,56 @@ func (f *fakeRunner) check(t *testing.T) {
 	}
 }
 
+// fakeSampler with a grammar forces tokens that the model without adapters would have drawn, so that answers are the same with and without.
 type fakeSampler struct {
 	runner   *fakeRunner
-	isSlow   bool
+	grammar  bool
 	accepted int
-	kept     Draw
 	closed   bool
+
+	ahead   int // index that Advance made ready for
+	known   []Token
+	ready   bool
+	kept    *Draw
+	history []Token // of kept
 }
 
-func (s *fakeSampler) Slow() bool { return s.isSlow }
+func (s *fakeSampler) Constrained() bool { return s.grammar }
 
-func (s *fakeSampler) Draw(index int) (Draw, error) {
-	if s.runner.draw != nil {
-		if err := s.runner.draw(index); err != nil {
-			return Draw{}, err
+func (s *fakeSampler) Advance(room int) ([]Token, error) {
+	if s.runner.work != nil {
+		if err := s.runner.work(s.ahead); err != nil {
+			return nil, err
 		}
 	}
-	return s.kept, nil
+	n := 0
+	if s.runner.force != nil {
+		n = min(s.runner.force(s.ahead), room)
+	}
+	var forced []Token
+	for range n {
+		t := nextToken(nil, s.known)
+		forced, s.known = append(forced, t), append(s.known, t)
+		s.ahead++
+		s.accepted++
+		if t == 0 {
+			break
+		}
+	}
+	s.ready = true
+	return forced, nil
+}
+
+func (s *fakeSampler) Draw(index int) (Draw, error) {
+	if s.kept == nil || !s.ready || index != s.ahead || len(s.history) != len(s.known) {
+		return Draw{}, fmt.Errorf("draw %d: logits kept: %t, ready: %t for %d, %d tokens in the cache of %d", index, s.kept != nil, s.ready, s.ahead, len(s.history), len(s.known))
+	}
+	d := *s.kept
+	s.kept, s.ready = nil, false
+	s.known = append(s.known, d.Token)
+	s.ahead++
+	s.accepted++
+	return d, nil
 }
 
 func (s *fakeSampler) Accept(Token) error { s.accepted++; return nil }

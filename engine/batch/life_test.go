@@ -50,7 +50,6 @@ var endless = func() []Token {
 // Half of 10,000 requests are cancelled at any point of their life; nothing is left of any.
 func TestTenThousandRequestsLeaveNothing(t *testing.T) {
 	f, c := newFake(Limits{Cells: 2000, Sequences: 32, SequenceMax: 128, StepTokens: 256, Prefix: true}), newCollector(t)
-	f.slow = func(s Sampling) bool { return s.Grammar != "" }
 	e := start(t, f, Options{MaxRequests: 500, Workers: 2})
 	const senders, each = 8, 1250
 	var wg sync.WaitGroup

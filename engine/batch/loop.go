@@ -59,9 +59,7 @@ func (e *Executor) takeIn() (closing bool) {
 			e.dropSink(m.sink)
 		}
 	}
-	for _, q := range drawn {
-		e.jobFinished(q)
-	}
+	e.jobsFinished(drawn)
 	for _, c := range calls {
 		e.call(c, closing)
 	}
@@ -93,11 +91,25 @@ func (e *Executor) received(b *base, q *sequence) {
 // dispatch gives a sequence's job to the workers.
 func (e *Executor) dispatch(q *sequence) {
 	q.busy = true
+	q.job.room = q.room(q.job.base.limits)
 	e.outgoing++
 	e.pool.queue <- q // never blocks: it has room for every request in hand
 }
 
-// jobFinished takes a sequence back from its worker.
+// jobsFinished takes sequences back from their workers. What they drew goes out together.
+func (e *Executor) jobsFinished(list []*sequence) {
+	var took time.Duration
+	for i, q := range list {
+		took = max(took, q.job.took) // before the sequence goes back to a worker
+		e.jobFinished(q)
+		if i+1 == len(list) || list[i+1].job.base != q.job.base {
+			e.flush(q.job.base.key, took)
+			took = 0
+		}
+	}
+}
+
+// jobFinished takes one sequence back.
 func (e *Executor) jobFinished(q *sequence) {
 	b := q.job.base
 	q.busy = false
@@ -108,6 +120,7 @@ func (e *Executor) jobFinished(q *sequence) {
 	if building {
 		q.sampler = q.job.sampler
 	}
+	q.forced = q.job.forced
 	switch {
 	case q.stage == stageEnded:
 		e.leave(q)
@@ -115,12 +128,11 @@ func (e *Executor) jobFinished(q *sequence) {
 		e.fail(q, samplerFailure(q.job.err))
 	case building:
 		b.sched.enqueue(q)
-	default:
-		q.stage = stageReady
-		e.token(b, q, q.job.draw, e.now())
-		e.opts.Observe.Tokens(b.key, "generated", 1)
+	case q.stage == stageDrawing:
+		if n := e.constrained(b, q, e.now()); n > 0 {
+			e.opts.Observe.Tokens(b.key, "generated", n)
+		}
 	}
-	e.flush(b.key, q.job.took)
 }
 
 // call runs one function given to Do, unless its caller gave up.

@@ -10,8 +10,8 @@ type Token = int32
 type Runner interface {
 	// Limits tells what the context can hold. It doesn't change after Attach.
 	Limits() Limits
-	// Step runs one decode over the slices, all with the same adapter, and draws one token for each slice that has a fast
-	// sampler. A result for one slice only goes into its Err; an error is about the whole step and leaves the cache unchanged.
+	// Step runs one decode over the slices, all with the same adapter, and draws one token for each slice that has a sampler without
+	// a grammar. A result for one slice only goes into its Err; an error is about the whole step and leaves the cache unchanged.
 	Step(adapter Adapter, slices []Slice) error
 	// Truncate forgets the cells of a sequence from position from on. False means that the model can't forget a part: the
 	// whole sequence is gone and must be prefilled again.
@@ -45,11 +45,11 @@ type Adapter interface{ Name() string }
 type Slice struct {
 	Seq     int
 	Start   int     // position of Tokens[0]
-	Tokens  []Token // prompt chunk, or the one token drawn last
+	Tokens  []Token // prompt chunk, or the one token drawn last and those that a grammar forced after it
 	Sampler Sampler // nil: only fill the cache
 	Index   int     // which token of the answer is drawn, from 0
 
-	Draw Draw  // set by Step for a fast sampler
+	Draw Draw  // set by Step for a sampler without a grammar
 	Err  error // set by Step when this sequence alone failed
 }
 
@@ -67,11 +67,13 @@ type TopLogprob struct {
 	Logprob float32
 }
 
-// Sampler is the state of one answer's draws. Step (fast) and Draw (slow) accept the token that they return.
+// Sampler is the state of one answer's draws. Step and Draw accept the token that they return.
 type Sampler interface {
-	// Slow tells that a draw may take longer than a step (a grammar): Step then only copies the logits, and Draw is called
-	// afterwards on a worker goroutine.
-	Slow() bool
+	// Constrained tells that a grammar decides which tokens may come. Step then only keeps the logits; the executor calls Draw itself,
+	// and Advance on a worker before each Draw, while the device computes.
+	Constrained() bool
+	// Advance makes ready for the next draw: it gives the tokens that the grammar forces now, at most room of them, and moves past them.
+	Advance(room int) ([]Token, error)
 	// Draw takes the token at index from the logits kept by the last Step.
 	Draw(index int) (Draw, error)
 	// Accept moves the state past a token that is already known (replay).
@@ -95,8 +97,8 @@ type Sampling struct {
 	Logprobs         bool // compute Draw.Logprob, which takes another pass over the vocabulary
 	TopLogprobs      int  // 0 … 20, how many Draw.Top entries; implies Logprobs
 	LogitBias        map[Token]float32
-	Grammar          string        // GBNF with rule root; empty: none
-	GrammarBudget    time.Duration // time for one draw, then ErrGrammarTooComplex
+	Grammar          string        // in the runner's own words; empty: none
+	GrammarBudget    time.Duration // work on the grammar for one token, then ErrGrammarTooComplex
 }
 
 // Request is one answer to compute. The executor owns it from Submit until its Summary was emitted.

@@ -50,7 +50,7 @@ type plan struct {
 	adapter   Adapter
 	items     []item // decoding ones first, by slot
 	decodes   int    // sequences that advance by one token
-	prompts   int    // prompt tokens
+	prompts   int    // prompt tokens, and those of sequences that advance by several
 	preempted []*sequence
 	starved   *sequence // can't go on, even alone
 }
@@ -175,17 +175,36 @@ func (s *scheduler) contend(crowded bool) {
 // fill plans a step of one adapter: a token for each decoding sequence, then prompt chunks.
 func (s *scheduler) fill(p *plan, adapter Adapter, crowded bool) {
 	s.collect(adapter)
-	for len(s.decoders) > s.free() && (s.dropKept() || s.giveWay(p)) {
+	for feeds(s.decoders) > s.free() && (s.dropKept() || s.giveWay(p)) {
 		s.collect(adapter)
 	}
 	s.decoders = s.affordable(s.decoders, min(s.free(), s.limits.StepTokens))
-	p.adapter, p.decodes = adapter, len(s.decoders)
+	p.adapter = adapter
 	for _, q := range s.decoders {
-		p.items = append(p.items, item{q, 1})
+		p.add(q, q.feed())
 	}
 	waited := crowded || len(s.groups) > 1
-	budget := min(s.pace.budget(p.decodes, waited), s.limits.StepTokens-p.decodes)
+	budget := min(s.pace.budget(p.decodes, waited), s.limits.StepTokens-p.decodes-p.prompts)
 	s.share(p, budget)
+}
+
+// add puts a decoding sequence into the plan. Several tokens at once cost what as many of a prompt do.
+func (p *plan) add(q *sequence, tokens int) {
+	p.items = append(p.items, item{q, tokens})
+	if tokens == 1 {
+		p.decodes++
+	} else {
+		p.prompts += tokens
+	}
+}
+
+// feeds is how many tokens the sequences feed together.
+func feeds(list []*sequence) int {
+	n := 0
+	for _, q := range list {
+		n += q.feed()
+	}
+	return n
 }
 
 // collect finds the ready sequences of an adapter, in slot order, which stays the same from step to step.
@@ -203,13 +222,17 @@ func (s *scheduler) collect(adapter Adapter) {
 	}
 }
 
-// affordable keeps the oldest n sequences, in slot order.
+// affordable keeps the oldest sequences that feed at most n tokens together, in slot order.
 func (s *scheduler) affordable(list []*sequence, n int) []*sequence {
-	if len(list) <= n {
+	if feeds(list) <= n {
 		return list
 	}
 	slices.SortFunc(list, byArrival)
-	list = list[:max(n, 0)]
+	fit := 0
+	for ; fit < len(list) && list[fit].feed() <= n; fit++ {
+		n -= list[fit].feed()
+	}
+	list = list[:fit]
 	slices.SortFunc(list, func(a, b *sequence) int { return a.slot - b.slot })
 	return list
 }
@@ -229,9 +252,9 @@ func (s *scheduler) share(p *plan, budget int) {
 		wanted += q.chunk()
 	}
 	budget = min(budget, wanted)
-	for s.free()-p.decodes < budget && s.dropKept() {
+	for s.free()-p.decodes-p.prompts < budget && s.dropKept() {
 	}
-	budget = min(budget, s.free()-p.decodes)
+	budget = min(budget, s.free()-p.decodes-p.prompts)
 	if budget <= 0 {
 		return
 	}

@@ -13,7 +13,7 @@ const (
 	stagePreparing stage = iota // a worker builds its sampler
 	stageWaiting                // wants a slot
 	stageReady                  // in a slot; the next step may take it
-	stageDrawing                // in a slot; a worker draws its token
+	stageDrawing                // in a slot; its logits are there, the worker that gets its grammar ready isn't done
 	stageEnded
 )
 
@@ -41,7 +41,9 @@ type sequence struct {
 	text    assembler
 	decided FinishReason // the replayed tokens already end the answer; 0: they don't
 	job     job
-	busy    bool // a worker has job
+	busy    bool    // a worker has job
+	forced  []Token // what the grammar forces next
+	run     int     // how many tokens at the end of an answer are fed together by the step that draws the next one; more than 1 after forced ones
 
 	// Guarded by Executor.mu.
 	received  bool // the executor's goroutine knows of it
@@ -60,7 +62,7 @@ type sequence struct {
 
 func newSequence(r *Request) *sequence {
 	room := len(r.Prompt) + len(r.Generated) + min(r.MaxNewTokens, 256)
-	s := &sequence{req: r, text: newAssembler(r.Stops), tokens: make([]Token, 0, room)}
+	s := &sequence{req: r, text: newAssembler(r.Stops), tokens: make([]Token, 0, room), run: 1}
 	s.tokens = append(append(s.tokens, r.Prompt...), r.Generated...)
 	return s
 }
@@ -99,20 +101,29 @@ func (s *sequence) fresh() bool { return s.answer() == len(s.req.Generated) }
 // pending is how many known tokens the cache lacks.
 func (s *sequence) pending() int { return len(s.tokens) - s.filled }
 
-// chunk is how many tokens may be fed as prompt. The last token of an answer is always fed alone, by the step that draws the next one.
+// chunk is how many tokens may be fed as prompt. The last token of an answer is always fed by the step that draws the next one, alone or
+// with those that were forced together with it.
 func (s *sequence) chunk() int {
 	if s.answer() == 0 {
 		return s.pending()
 	}
-	until := len(s.tokens) - 1
+	until := len(s.tokens) - s.run
 	if s.req.ReplaySteps {
 		until = len(s.req.Prompt)
 	}
 	return max(until-s.filled, 0)
 }
 
-// decoding tells that the sequence advances by one token a step.
+// decoding tells that the sequence has no prompt left to feed.
 func (s *sequence) decoding() bool { return s.chunk() == 0 }
+
+// feed is how many tokens a decoding sequence feeds in its next step.
+func (s *sequence) feed() int { return min(s.pending(), s.run) }
+
+// room is how many more tokens the answer may have.
+func (s *sequence) room(l Limits) int {
+	return min(s.req.MaxNewTokens-s.answer(), l.SequenceMax+1-len(s.tokens))
+}
 
 // growth is how many cells beyond its known tokens are set aside for a sequence when others are let in.
 func (s *sequence) growth() int {

@@ -1,12 +1,16 @@
 package batch
 
 import (
+	"bytes"
 	"errors"
+	"math"
 	"time"
 )
 
-// noCellsTries: how often a sequence for which the runner found no cells waits for others to end before it fails.
-const noCellsTries = 4
+const (
+	noCellsTries = 4  // how often a sequence for which the runner found no cells waits for others to end before it fails
+	forcedRun    = 16 // forced tokens that one sequence feeds in a step at most; the rest of a longer run goes the way of a prompt
+)
 
 // step lets one base decode once: admit, plan, make room, decode, hand out what was drawn.
 func (e *Executor) step(b *base) {
@@ -142,14 +146,47 @@ func (e *Executor) settle(b *base, q *sequence, s *Slice, now time.Duration) int
 	switch {
 	case s.Sampler == nil:
 		return 0
-	case s.Sampler.Slow():
+	case s.Sampler.Constrained():
 		q.stage = stageDrawing
-		q.job.index = s.Index
-		e.dispatch(q)
-		return 0
+		if q.busy {
+			return 0
+		}
+		return e.constrained(b, q, now)
 	}
 	e.token(b, q, s.Draw, now)
 	return 1
+}
+
+// constrained gives a sequence whose grammar is ready its next tokens, the forced ones or a drawn one, and returns how many.
+func (e *Executor) constrained(b *base, q *sequence, now time.Duration) int {
+	q.stage = stageReady
+	if len(q.forced) > 0 {
+		return e.force(b, q, now)
+	}
+	d, err := q.sampler.Draw(q.answer())
+	if err != nil {
+		e.fail(q, samplerFailure(err))
+		return 0
+	}
+	q.run = 1
+	if e.token(b, q, d, now); q.stage != stageEnded {
+		e.dispatch(q)
+	}
+	return 1
+}
+
+// force takes in what a grammar left no choice about. The grammar is past it already, so the next draw needs no worker.
+func (e *Executor) force(b *base, q *sequence, now time.Duration) int {
+	forced := q.forced
+	q.forced = nil
+	q.run = min(len(forced), forcedRun)
+	for i, t := range forced {
+		e.token(b, q, Draw{Token: t, Logprob: float32(math.NaN()), Margin: float32(math.Inf(1))}, now)
+		if q.stage == stageEnded {
+			return i + 1
+		}
+	}
+	return len(forced)
 }
 
 // stepFailed deals with a sequence that couldn't be decoded.
@@ -164,7 +201,7 @@ func (e *Executor) stepFailed(b *base, q *sequence, err error) {
 	e.fail(q, Failure{failureOf(err), err.Error()})
 }
 
-// failureOf names the error of a step, or of a fast sampler in it.
+// failureOf names the error of a step, or of a sampler in it.
 func failureOf(err error) FailureCode {
 	switch {
 	case errors.Is(err, ErrNoCells):
@@ -175,7 +212,7 @@ func failureOf(err error) FailureCode {
 	return FailDecode
 }
 
-// samplerFailure names what a worker ran into.
+// samplerFailure names what went wrong with a grammar.
 func samplerFailure(err error) Failure {
 	if errors.Is(err, ErrGrammarTooComplex) {
 		return Failure{FailGrammarTooHard, err.Error()}
@@ -202,6 +239,9 @@ func (e *Executor) token(b *base, q *sequence, d Draw, now time.Duration) {
 	reason, over := ends(q.req, b.limits, index+1, last || stopped)
 	if over {
 		text = q.text.finish()
+	}
+	if q.run > 1 { // the assembler uses its memory again for the next token, which goes out together with this one
+		text = bytes.Clone(text)
 	}
 	step := e.out.to(q.req.Sink)
 	step.Tokens = append(step.Tokens, StepToken{

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// job is work on a sampler that may take longer than a step: building it (sampler is nil) or drawing with it.
+// job is work on a sampler that may take longer than a step: building it (sampler is nil), and getting a grammar ready for the next draw.
 type job struct {
-	base  *base
-	index int
+	base *base
+	room int // how many more tokens the answer may have
 
 	// Set by the worker.
 	sampler Sampler
-	draw    Draw
+	forced  []Token
 	err     error
 	took    time.Duration
 }
@@ -36,14 +36,24 @@ func startWorkers(n, queue int, done func(*sequence)) *workers {
 func (w *workers) run() {
 	for q := range w.queue {
 		start := time.Now()
-		j := &q.job
-		if q.sampler == nil {
-			j.sampler, j.err = j.base.runner.NewSampler(q.req.Sampling, q.req.Prompt, q.req.Generated)
-		} else {
-			j.draw, j.err = q.sampler.Draw(j.index)
-		}
-		j.took = time.Since(start)
+		q.job.forced, q.job.err = nil, nil
+		q.work()
+		q.job.took = time.Since(start)
 		w.done(q)
+	}
+}
+
+// work is what a worker does for a sequence.
+func (q *sequence) work() {
+	j, sampler := &q.job, q.sampler
+	if sampler == nil {
+		if j.sampler, j.err = j.base.runner.NewSampler(q.req.Sampling, q.req.Prompt, q.req.Generated); j.err != nil {
+			return
+		}
+		sampler = j.sampler
+	}
+	if sampler.Constrained() {
+		j.forced, j.err = sampler.Advance(j.room)
 	}
 }
 

@@ -142,7 +142,8 @@ func (d *drawer) at(i int) batch.Token {
 	}
 	return batch.Token('a' + i%26)
 }
-func (*drawer) Slow() bool                           { return false }
+func (*drawer) Constrained() bool                    { return false }
+func (*drawer) Advance(int) ([]batch.Token, error)   { return nil, nil }
 func (d *drawer) Draw(index int) (batch.Draw, error) { return batch.Draw{Token: d.at(index)}, nil }
 func (*drawer) Accept(batch.Token) error             { return nil }
 func (*drawer) Close()                               {}

@@ -17,6 +17,7 @@ import (
 	"unsafe"
 
 	"tandem/engine/batch"
+	"tandem/engine/grammar"
 	"tandem/engine/models"
 )
 
@@ -40,6 +41,10 @@ type Base struct {
 	threads  *threadChoice
 	thread   *stepThread // nil: decodes are calls of the goroutine that steps
 	step     stepArrays
+
+	grammarOnce sync.Once // guards the next two
+	grammars    *grammar.Vocabulary
+	grammarErr  error
 
 	mu       sync.Mutex // guards adapters and closed
 	adapters map[*Adapter]struct{}
@@ -239,6 +244,9 @@ func (b *Base) release() {
 	if b.context != nil {
 		C.llama_free(b.context)
 		b.context = nil
+	}
+	if b.grammars != nil {
+		b.grammars.Close()
 	}
 	if b.template != nil {
 		C.tdm_template_free(b.template)

@@ -3,5 +3,5 @@
 // No C type leaves it. Everything but this comment needs the build tag llama, a C++ compiler and the library that
 // scripts/build-llama.sh makes.
 //
-// Inputs that would end or stall the process inside the library are refused here before the call; see guard.go.
+// Inputs that would end or stall the process inside the library are refused here before the call.
 package llama

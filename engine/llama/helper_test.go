@@ -182,25 +182,36 @@ func generate(base *Base, d *device, adapter batch.Adapter, seq int, prompt []ba
 	defer sampler.Close()
 	defer d.run(func() { base.Truncate(seq, 0) })
 	next, start := prompt, 0
-	for index := range most {
+	for index := 0; index < most; {
+		var drawn []batch.Token
+		if sampler.Constrained() {
+			if drawn, err = sampler.Advance(most - index); err != nil {
+				return text, tokens, err
+			}
+		}
 		s := []batch.Slice{{Seq: seq, Start: start, Tokens: next, Sampler: sampler, Index: index}}
 		d.run(func() { err = base.Step(adapter, s) })
 		if err = errors.Join(err, s[0].Err); err != nil {
 			return text, tokens, err
 		}
-		draw := s[0].Draw
-		if sampler.Slow() {
-			if draw, err = sampler.Draw(index); err != nil {
-				return text, tokens, err
-			}
-		}
-		tokens = append(tokens, draw.Token)
-		if base.IsEnd(draw.Token) {
-			return text, tokens, nil
-		}
-		text += string(base.Piece(draw.Token))
 		start += len(next)
-		next = []batch.Token{draw.Token}
+		if len(drawn) == 0 {
+			draw := s[0].Draw
+			if sampler.Constrained() {
+				if draw, err = sampler.Draw(index); err != nil {
+					return text, tokens, err
+				}
+			}
+			drawn = []batch.Token{draw.Token}
+		}
+		next = drawn
+		for _, token := range drawn {
+			tokens = append(tokens, token)
+			if index++; base.IsEnd(token) {
+				return text, tokens, nil
+			}
+			text += string(base.Piece(token))
+		}
 	}
 	return text, tokens, nil
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"tandem/engine/grammar"
 	"tandem/engine/models"
 )
 
@@ -26,7 +27,7 @@ var roles = map[string]bool{"system": true, "user": true, "assistant": true}
 var ErrMessage = errors.New("messages can't be rendered")
 
 // Render applies the chat template and tokenises. Safe from any goroutine. Errors: models.ErrPromptTooLong, and ones that wrap ErrMessage
-// or ErrGrammar.
+// grammar.ErrInvalid or batch.ErrGrammarTooComplex.
 func (b *Base) Render(ctx context.Context, in models.Input) (models.Prompt, error) {
 	limit := b.limits.SequenceMax
 	if in.MaxTokens > 0 {
@@ -40,7 +41,7 @@ func (b *Base) Render(ctx context.Context, in models.Input) (models.Prompt, erro
 	if bytes > limit*b.vocab.longest {
 		return models.Prompt{}, models.ErrPromptTooLong
 	}
-	grammar, err := grammarOf(in)
+	rules, err := b.grammarOf(in)
 	if err != nil {
 		return models.Prompt{}, err
 	}
@@ -55,7 +56,7 @@ func (b *Base) Render(ctx context.Context, in models.Input) (models.Prompt, erro
 	if len(tokens) == 0 {
 		return models.Prompt{}, fmt.Errorf("%w: nothing is left of the prompt", ErrMessage)
 	}
-	return models.Prompt{Tokens: tokens, Grammar: grammar}, nil
+	return models.Prompt{Tokens: tokens, Grammar: rules}, nil
 }
 
 func messagesOf(in models.Input) []models.Message {
@@ -69,32 +70,16 @@ func messagesOf(in models.Input) []models.Message {
 	return []models.Message{{Role: "system", Content: in.System}, user}
 }
 
-// grammarOf turns a JSON schema into a grammar and checks either.
-func grammarOf(in models.Input) (string, error) {
-	grammar := in.Grammar
-	if len(in.JSONSchema) > 0 {
-		var err error
-		if grammar, err = schemaGrammar(in.JSONSchema); err != nil {
-			return "", err
-		}
+// grammarOf gives what the answer must follow, having made sure that it can be.
+func (b *Base) grammarOf(in models.Input) (string, error) {
+	source := grammar.Source{Kind: grammar.GBNF, Text: in.Grammar}
+	switch {
+	case len(in.JSONSchema) > 0:
+		source = grammar.Source{Kind: grammar.JSONSchema, Text: string(in.JSONSchema)}
+	case in.Grammar == "":
+		return "", nil
 	}
-	return grammar, checkGrammar(grammar)
-}
-
-func schemaGrammar(schema []byte) (string, error) {
-	if err := checkSchema(schema); err != nil {
-		return "", err
-	}
-	text := C.CString(string(schema))
-	defer C.free(unsafe.Pointer(text))
-	why := newComplaint()
-	defer why.free()
-	grammar := C.tdm_schema_grammar(text, why.text, why.size)
-	if grammar == nil {
-		return "", fmt.Errorf("%w: JSON schema: %w", ErrGrammar, why.err())
-	}
-	defer C.free(unsafe.Pointer(grammar))
-	return C.GoString(grammar), nil
+	return source.String(), b.checkGrammar(source)
 }
 
 func (b *Base) renderParts(in models.Input, messages []models.Message) ([]part, error) {

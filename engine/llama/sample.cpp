@@ -365,32 +365,34 @@ bool tdm_sampler_draw(tdm_sampler * s, float * logits, int32_t n, uint32_t index
     return finish(v, w, lse, out);
 }
 
-bool tdm_sampler_draw_masked(tdm_sampler * s, float * logits, int32_t n, uint32_t index, const uint8_t * allowed, tdm_draw * out) {
-    if (n <= 0) return false;
-    std::vector<float> copy(logits, logits + n);
-    for (int32_t i = 0; i < n; i++) {
-        if (!allowed[i]) copy[i] = NONE;
+// Takes the tokens out of a row whose bit isn't set.
+static void apply_mask(float * row, int32_t n, const uint32_t * mask) {
+    for (int32_t at = 0; at < n; at += 32) {
+        const uint32_t bits = mask[at / 32];
+        const int32_t  end  = std::min(n - at, 32);
+        if (bits == 0xffffffffu) continue;
+        for (int32_t i = 0; i < end; i++) {
+            if (!(bits >> i & 1)) row[at + i] = NONE;
+        }
     }
-    out->n_top = 0;
-    double lse   = NAN;
-    view   whole = look(s, logits, n, s->how.logprobs ? &lse : nullptr);
-    if (!std::isfinite(whole.max)) return false;
-    if (s->how.top > 0) report_top(s, whole, lse, out);
-    view v = look(s, copy.data(), n, nullptr);
-    adjust(s, v);
-    winners w;
-    if (std::isfinite(v.max)) w = s->how.temperature > 0 ? draw_sampled(s, v, index) : draw_greedy(s, v);
-    return finish(whole, w, lse, out);
 }
 
-int32_t tdm_sampler_best(tdm_sampler * s, float * logits, int32_t n, int32_t count, int32_t * out) {
-    if (n <= 0) return 0;
+bool tdm_sampler_draw_masked(tdm_sampler * s, float * logits, int32_t n, uint32_t index, const uint32_t * mask, tdm_draw * out) {
+    if (n <= 0) return false;
+    out->n_top = 0;
+    double lse = NAN;
+    if (s->how.logprobs) {
+        view whole = look(s, logits, n, &lse);
+        if (!std::isfinite(whole.max)) return false;
+        if (s->how.top > 0) report_top(s, whole, lse, out);
+    }
+    apply_mask(logits, n, mask);
     view v = look(s, logits, n, nullptr);
     adjust(s, v);
-    collect_best(s, v, std::min(count, n));
+    winners w;
+    if (std::isfinite(v.max) && v.max > NONE) w = s->how.temperature > 0 ? draw_sampled(s, v, index) : draw_greedy(s, v);
     restore(s, v);
-    for (size_t i = 0; i < s->candidates.size(); i++) out[i] = s->candidates[i].token;
-    return (int32_t) s->candidates.size();
+    return finish(v, w, lse, out);
 }
 
 // ---- life ------------------------------------------------------------------------------------------------------------------------

@@ -45,11 +45,9 @@ void tdm_sampler_accept(tdm_sampler * s, int32_t token);
 // Draws the token at place index from n logits, which are changed during the call and restored. False: no logit is finite.
 bool tdm_sampler_draw(tdm_sampler * s, float * logits, int32_t n, uint32_t index, tdm_draw * out);
 
-// The same with tokens left out: allowed has n entries, 0 means never. Log-probabilities are those of the whole row.
-bool tdm_sampler_draw_masked(tdm_sampler * s, float * logits, int32_t n, uint32_t index, const uint8_t * allowed, tdm_draw * out);
-
-// Writes the ids of the count most likely tokens after penalties and bias, best first; returns how many.
-int32_t tdm_sampler_best(tdm_sampler * s, float * logits, int32_t n, int32_t count, int32_t * out);
+// The same with tokens left out: bit t % 32 of word t / 32 is set for those that may come. The others are gone from logits afterwards.
+// Log-probabilities are those of the whole row.
+bool tdm_sampler_draw_masked(tdm_sampler * s, float * logits, int32_t n, uint32_t index, const uint32_t * mask, tdm_draw * out);
 
 #ifdef __cplusplus
 }

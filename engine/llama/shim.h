@@ -1,7 +1,7 @@
 //go:build llama
 
 // What Go needs of llama.cpp beyond llama.h: the C++ parts (templates, grammars, schemas, memory figures) and calls that may throw,
-// with every exception caught. Nothing here decides; limits are checked in guard.go before.
+// with every exception caught. Nothing here decides; limits are checked before the call.
 #pragma once
 
 #include "llama.h"
@@ -40,6 +40,7 @@ typedef struct {
     bool            one_gpu;
     const float *   split; // NULL or llama_max_devices() numbers
     uintptr_t       progress;
+    bool            vocab_only;
 } tdm_load;
 struct llama_model * tdm_model_load(const char * path, const tdm_load * how, char * err, size_t err_size);
 
@@ -87,18 +88,6 @@ tdm_template * tdm_template_new(const struct llama_model * model, char * err, si
 void           tdm_template_free(tdm_template * t);
 bool           tdm_template_render(const tdm_template * t, const tdm_message * messages, size_t n, tdm_rendered * out, char * err, size_t err_size);
 void           tdm_rendered_free(tdm_rendered * r);
-
-// ---- grammar
-char * tdm_schema_grammar(const char * json, char * err, size_t err_size); // to be freed
-
-typedef struct tdm_grammar tdm_grammar;
-enum { TDM_OK = 1, TDM_REFUSED = 0, TDM_TIMEOUT = -1, TDM_BROKEN = -2 };
-tdm_grammar * tdm_grammar_new(const struct llama_vocab * vocab, const char * gbnf, int64_t budget_us, int32_t * status);
-void          tdm_grammar_free(tdm_grammar * g);
-// The grammar is unusable after TDM_TIMEOUT and TDM_BROKEN. deadline_us counts from the call.
-int32_t       tdm_grammar_check(tdm_grammar * g, int32_t token, int64_t budget_us);
-int32_t       tdm_grammar_mask(tdm_grammar * g, const int32_t * tokens, int32_t n, uint8_t * allowed, int64_t budget_us); // allowed by token id
-int32_t       tdm_grammar_accept(tdm_grammar * g, int32_t token, int64_t budget_us);
 
 #ifdef __cplusplus
 }

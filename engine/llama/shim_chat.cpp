@@ -6,9 +6,7 @@
 #include "jinja/parser.h"
 #include "jinja/runtime.h"
 #include "jinja/value.h"
-#include "json-schema-to-grammar.h"
 #include "json.h"
-#include "llama-grammar.h"
 
 #include <chrono>
 #include <cmath>
@@ -156,101 +154,4 @@ void tdm_rendered_free(tdm_rendered * r) {
     free(r->input);
     free(r->text);
     memset(r, 0, sizeof *r);
-}
-
-// ---- grammar ---------------------------------------------------------------------------------------------------------------------
-
-char * tdm_schema_grammar(const char * json, char * err, size_t err_size) {
-    try {
-        return strdup(json_schema_to_grammar(common_json::parse(std::string(json))).c_str());
-    } catch (const std::exception & e) {
-        snprintf(err, err_size, "%s", e.what());
-    } catch (...) {
-        snprintf(err, err_size, "unknown exception");
-    }
-    return nullptr;
-}
-
-struct tdm_grammar {
-    const llama_vocab * vocab;
-    llama_grammar *     rules;
-    bool                broken = false;
-
-    ~tdm_grammar() { llama_grammar_free_impl(rules); }
-};
-
-struct deadline {
-    explicit deadline(int64_t budget_us) { llama_grammar_set_deadline(budget_us > 0 ? llama_time_us() + budget_us : 0); }
-    ~deadline() { llama_grammar_set_deadline(0); }
-};
-
-// Runs work on a grammar; whatever it throws makes the grammar unusable.
-template <typename F> static int32_t guarded(tdm_grammar * g, int64_t budget_us, F work) {
-    if (g->broken) return TDM_BROKEN;
-    deadline until(budget_us);
-    try {
-        return work();
-    } catch (const llama_grammar_deadline_exceeded &) {
-        g->broken = true;
-        return TDM_TIMEOUT;
-    } catch (...) {
-        g->broken = true;
-        return TDM_BROKEN;
-    }
-}
-
-tdm_grammar * tdm_grammar_new(const struct llama_vocab * vocab, const char * gbnf, int64_t budget_us, int32_t * status) {
-    *status = TDM_BROKEN;
-    deadline until(budget_us);
-    try {
-        llama_grammar * rules = llama_grammar_init_impl(vocab, gbnf, "root", false, nullptr, 0, nullptr, 0);
-        if (rules == nullptr) return nullptr;
-        if (rules->stacks.empty()) { // the library asserts that there is one
-            llama_grammar_free_impl(rules);
-            return nullptr;
-        }
-        *status = TDM_OK;
-        return new tdm_grammar{ vocab, rules };
-    } catch (const llama_grammar_deadline_exceeded &) {
-        *status = TDM_TIMEOUT;
-    } catch (...) {
-    }
-    return nullptr;
-}
-
-void tdm_grammar_free(tdm_grammar * g) { delete g; }
-
-static bool allows(tdm_grammar * g, int32_t token) {
-    llama_token_data       one  = { token, 0.0f, 0.0f };
-    llama_token_data_array list = { &one, 1, -1, false };
-    llama_grammar_apply_impl(*g->rules, &list);
-    return !std::isinf(one.logit);
-}
-
-int32_t tdm_grammar_check(tdm_grammar * g, int32_t token, int64_t budget_us) {
-    return guarded(g, budget_us, [&] { return allows(g, token) ? TDM_OK : TDM_REFUSED; });
-}
-
-int32_t tdm_grammar_mask(tdm_grammar * g, const int32_t * tokens, int32_t n, uint8_t * allowed, int64_t budget_us) {
-    return guarded(g, budget_us, [&] {
-        std::vector<llama_token_data> data(n);
-        for (int32_t i = 0; i < n; i++) data[i] = { tokens[i], 0.0f, 0.0f };
-        llama_token_data_array list = { data.data(), (size_t) n, -1, false };
-        llama_grammar_apply_impl(*g->rules, &list);
-        int32_t any = TDM_REFUSED;
-        for (const auto & d : data) {
-            allowed[d.id] = std::isinf(d.logit) ? 0 : 1;
-            if (allowed[d.id]) any = TDM_OK;
-        }
-        return any;
-    });
-}
-
-int32_t tdm_grammar_accept(tdm_grammar * g, int32_t token, int64_t budget_us) {
-    return guarded(g, budget_us, [&] {
-        // Accepting an end token that the grammar doesn't allow aborts the process; any other one throws.
-        if (!allows(g, token)) return TDM_REFUSED;
-        llama_grammar_accept_impl(*g->rules, token);
-        return TDM_OK;
-    });
 }

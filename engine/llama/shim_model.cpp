@@ -139,6 +139,7 @@ struct llama_model * tdm_model_load(const char * path, const tdm_load * how, cha
         p.main_gpu     = how->main_gpu;
         p.split_mode   = how->one_gpu ? LLAMA_SPLIT_MODE_NONE : LLAMA_SPLIT_MODE_LAYER;
         p.tensor_split = how->split;
+        p.vocab_only   = how->vocab_only;
         if (how->progress != 0) {
             p.progress_callback           = on_progress;
             p.progress_callback_user_data = (void *) how->progress;

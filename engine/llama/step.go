@@ -16,7 +16,7 @@ import (
 	"tandem/engine/batch"
 )
 
-// Step decodes the slices with one adapter and draws a token for each slice with a fast sampler. batch.ErrNoCells: the cache is full.
+// Step decodes the slices with one adapter and draws a token for each slice whose sampler has no grammar. batch.ErrNoCells: the cache is full.
 func (b *Base) Step(adapter batch.Adapter, slices []batch.Slice) error {
 	b.drawTook = 0
 	if err := b.useAdapter(adapter); err != nil {
@@ -140,7 +140,7 @@ func (b *Base) rollBack(slices []batch.Slice) {
 	}
 }
 
-// draw lets a fast sampler choose from the logits of the output at a batch place; a slow one only keeps them.
+// draw lets a sampler choose from the logits of the output at a batch place; one with a grammar only keeps them.
 func (b *Base) draw(s *batch.Slice, at int) error {
 	sampler, ok := s.Sampler.(*Sampler)
 	if !ok || sampler.base != b || sampler.handle == nil {
@@ -151,8 +151,8 @@ func (b *Base) draw(s *batch.Slice, at int) error {
 		return fmt.Errorf("no logits at place %d of the step", at)
 	}
 	logits := unsafe.Slice((*float32)(row), b.vocab.size())
-	if sampler.Slow() {
-		sampler.keep(logits)
+	if sampler.rules != nil {
+		sampler.rules.keep(logits)
 		return nil
 	}
 	draw, err := sampler.drawFrom(logits, s.Index)

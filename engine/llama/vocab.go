@@ -18,6 +18,7 @@ import (
 	"unsafe"
 
 	"tandem/engine/batch"
+	"tandem/engine/grammar"
 	"tandem/engine/models"
 )
 
@@ -296,4 +297,40 @@ func longRuns(text []byte) []int {
 		}
 	}
 	return cuts
+}
+
+// forGrammars is the vocabulary as grammars see it. The texts of control tokens begin with a byte that no text has, so that they match
+// nothing by accident.
+func (v *vocab) forGrammars() grammar.Tokens {
+	const marker = 0xff
+	t := grammar.Tokens{Texts: make([][]byte, v.size()), Encode: v.encodePlain}
+	for i := range t.Texts {
+		t.Texts[i] = v.piece(batch.Token(i))
+	}
+	for _, list := range v.specials {
+		for _, sp := range list {
+			t.Texts[sp.token] = append([]byte{marker}, sp.text...)
+		}
+	}
+	for _, end := range []C.llama_token{C.llama_vocab_eot(v.handle), C.llama_vocab_eos(v.handle)} {
+		if v.isEnd(batch.Token(end)) && !slices.Contains(t.Ends, batch.Token(end)) {
+			t.Ends = append(t.Ends, batch.Token(end))
+		}
+	}
+	for i := range t.Texts {
+		if v.isEnd(batch.Token(i)) && !slices.Contains(t.Ends, batch.Token(i)) {
+			t.Ends = append(t.Ends, batch.Token(i))
+		}
+	}
+	return t
+}
+
+// encodePlain tokenises a part of an answer; nil when that fails.
+func (v *vocab) encodePlain(text []byte) []batch.Token {
+	e := encoder{vocab: v, ctx: context.Background(), limit: len(text) + 8}
+	e.plain(text)
+	if e.err != nil {
+		return nil
+	}
+	return e.out
 }

@@ -128,9 +128,10 @@ type sampler struct {
 	top    []batch.TopLogprob
 }
 
-func (s *sampler) Slow() bool               { return false }
-func (s *sampler) Accept(batch.Token) error { return nil }
-func (s *sampler) Close()                   {}
+func (s *sampler) Constrained() bool                  { return false }
+func (s *sampler) Advance(int) ([]batch.Token, error) { return nil, nil }
+func (s *sampler) Accept(batch.Token) error           { return nil }
+func (s *sampler) Close()                             {}
 func (s *sampler) Draw(int) (batch.Draw, error) {
-	return batch.Draw{}, errors.New("mock: the sampler isn't slow")
+	return batch.Draw{}, errors.New("mock: the sampler has no grammar")
 }
