@@ -35,7 +35,7 @@ type Source struct {
 // Errors that callers tell apart.
 var (
 	// ErrInvalid is wrapped by errors about a grammar that can't be used or obeyed: the client's mistake.
-	ErrInvalid = errors.New("grammar can't be used")
+	ErrInvalid = errors.New("unusable grammar")
 	// ErrTooComplex means that following a grammar took more work or memory than is allowed.
 	ErrTooComplex = errors.New("the grammar is too complex to be followed in time")
 )

@@ -16,6 +16,10 @@ func TestBadRequestsAreRefusedWithAReason(t *testing.T) {
 	s := newStack(t)
 	long := strings.Repeat("word ", 30_000)
 	deep := strings.Repeat(`[`, 70) + strings.Repeat(`]`, 70)
+	var wide []string
+	for i := range 900 {
+		wide = append(wide, fmt.Sprintf(`"p%d":{}`, i))
+	}
 	cases := []struct {
 		name    string
 		body    string
@@ -56,7 +60,9 @@ func TestBadRequestsAreRefusedWithAReason(t *testing.T) {
 			param   string
 		}{
 			{"prompt longer than the context", question(long, "v1.0"), nil, 400, "context_length_exceeded", "prompt"},
-			{"schema that takes too long", `{"prompt":"Hi","json_schema":{"type":"string","pattern":"^(a?){500}b$"}}`, nil, 400, "grammar_too_complex", "json_schema"},
+			{"schema that takes too long", `{"prompt":"Hi","json_schema":{"type":"object","properties":{` + strings.Join(wide, ",") + `}}}`, nil, 400, "grammar_too_complex", "json_schema"},
+			{"schema whose maximum is below its minimum", `{"prompt":"Hi","json_schema":{"type":"string","minLength":10,"maxLength":5}}`, nil, 400, "invalid_request", "json_schema"},
+			{"schema that can't be obeyed", `{"prompt":"Hi","json_schema":{"properties":{"a":{"not":{}}}}}`, nil, 400, "invalid_request", "json_schema"},
 			{"schema that is none", `{"prompt":"Hi","json_schema":{"type":"nonsense"}}`, nil, 400, "invalid_request", "json_schema"},
 			{"max_new_tokens larger than the context", `{"prompt":"Hi","max_new_tokens":100000}`, nil, 400, "invalid_request", "max_new_tokens"},
 		}...)
@@ -77,6 +83,9 @@ func TestBadRequestsAreRefusedWithAReason(t *testing.T) {
 			if c.param != "" && param != c.param {
 				t.Errorf("param is %q: %s", param, tail(a.Body, 400))
 			}
+			if strings.HasSuffix(c.name, "can't be obeyed") && !strings.Contains(a.Error.Message, "not at /properties/a/not") {
+				t.Errorf("the message doesn't say which keyword where: %s", a.Error.Message)
+			}
 			if c.kind == "context_length_exceeded" && !strings.Contains(a.Error.Message, "512 tokens") {
 				t.Errorf("the message doesn't say how much fits: %s", a.Error.Message)
 			}
@@ -90,10 +99,9 @@ func TestBadRequestsAreRefusedWithAReason(t *testing.T) {
 	refused := map[string]float64{}
 	for _, c := range cases {
 		switch c.kind {
-		case "grammar_too_complex": // found out when the answer had begun
 		case "version_not_found":
 			refused["model_not_found"]++
-		case "unsupported_media_type":
+		case "unsupported_media_type", "grammar_too_complex":
 			refused["invalid_request"]++
 		default:
 			refused[c.kind]++
