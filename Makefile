@@ -29,8 +29,12 @@ build: ## both programs, with llama.cpp, into bin/
 	  [ -z "$$missing" ] || { echo "$$missing" >&2; exit 1; } # the linker doesn't say so any more: go-nvml makes it lenient
 
 .PHONY: run
-run: build ## proxy and engine on this machine, with the demo model; key demo-key
-	@scripts/run.sh
+run: model build ## proxy and engine on this machine, with the demo model or MODEL=smollm2; key demo-key
+	@MODEL='$(MODEL)' scripts/run.sh
+
+.PHONY: model
+model: # before the build, which takes longer and would only be in the way of a message
+	@[ -z '$(MODEL)' ] || [ '$(MODEL)' = demo ] || scripts/models/fetch.sh '$(MODEL)' >/dev/null
 
 .PHONY: mock
 mock: ## the same without a model: a mock engine that echoes (no C compiler needed)

@@ -1,12 +1,19 @@
 #!/usr/bin/env bash
 # Starts engine and proxy on this machine, prints curl lines when they are ready, and stops both on Ctrl-C or when one ends.
 # Settings come from the environment and from CONFIG_FILE as always; what nobody set gets values for trying things out.
+# MODEL names a model of scripts/models/table, which is fetched and served.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 engine=${ENGINE:-bin/tandem-engine}
 proxy=${PROXY:-bin/tandem-proxy}
 unset ENGINE PROXY
+if [ -n "${MODEL:-}" ] && [ "$MODEL" != demo ]; then
+  [ -z "${MODELS_DIR:-}" ] || echo "run: serving $MODEL, not what is in MODELS_DIR=$MODELS_DIR" >&2
+  file=$(scripts/models/fetch.sh "$MODEL")
+  MODELS_DIR=$(dirname "$(dirname "$file")")
+  export MODELS_DIR DEFAULT_MODEL="$MODEL"
+fi
 
 # value NAME prints what a setting is, nobody_set NAME tells whether that is the default.
 value() { awk -v name="$1" '$1 == name && NF > 2 { print $2 }' <<<"$settings"; }
