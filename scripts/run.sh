@@ -78,10 +78,10 @@ while ! (ready) 2>/dev/null; do
 done
 
 # The lines to try are about what is there: another model where one is installed, since the demo model then isn't.
-model='"adapter_version":"v1.0","base_model":"demo"'
+prompt='What is the capital of France?' model='"adapter_version":"v1.0","base_model":"demo"'
 models=$( (get /models) 2>/dev/null || true)
 if [[ $models != *'"base_model":"demo"'* && $models =~ \"base_model\":\"[^\"]+\" ]]; then
-  model=${BASH_REMATCH[0]}
+  prompt='Name the capital of France.' model=${BASH_REMATCH[0]}
 fi
 header=" -H '$(value API_KEY_HEADER): $key'"
 case $(value AUTH_DISABLED) in
@@ -102,7 +102,7 @@ cat >&2 <<END
 Tandem is ready on $scheme://$url (Ctrl-C stops it). Try:
 
   curl $scheme://$url/infer -H 'Content-Type: application/json'$header \\
-    -d '{"prompt":"What is the capital of France?","max_new_tokens":32,$model}'
+    -d '{"prompt":"$prompt","max_new_tokens":32,$model}'
 
   curl $scheme://$url/health
   curl $scheme://$url/status
