@@ -33,6 +33,22 @@ if nobody_set HOST; then export HOST=127.0.0.1; fi
 if nobody_set RATE_LIMIT; then export RATE_LIMIT=120/minute; fi
 if nobody_set ENGINE_SOCKET; then export ENGINE_SOCKET=$dir/engine.sock; fi
 
+port=$(value PORT)
+address=${HOST:-$(value HOST)}
+case $address in
+  0.0.0.0 | ::) address=127.0.0.1 ;;
+esac
+case $address in
+  *:*) url="[$address]:$port" ;;
+  *) url=$address:$port ;;
+esac
+# Another server there would be taken for ours.
+if (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null; then
+  echo "run: something listens on $url already; stop it, or take another port: PORT=8001 make run" >&2
+  rm -rf "$dir"
+  exit 1
+fi
+
 pids=()
 stop() {
   trap - EXIT INT TERM
@@ -46,15 +62,6 @@ trap 'exit 0' INT TERM
 "$proxy" serve & pids+=($!)
 "$engine" supervise & pids+=($!)
 
-port=$(value PORT)
-address=${HOST:-$(value HOST)}
-case $address in
-  0.0.0.0 | ::) address=127.0.0.1 ;;
-esac
-case $address in
-  *:*) url="[$address]:$port" ;;
-  *) url=$address:$port ;;
-esac
 scheme=http
 [ -z "$(value TLS_CERT_FILE)" ] || scheme=https
 
