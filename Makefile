@@ -15,7 +15,8 @@ TOOL := $(GO) tool -modfile=scripts/tools/go.mod
 # The environment of a build with llama.cpp; the first call builds the library.
 NATIVE = scripts/bootstrap.sh && env_lines="$$(scripts/build-llama.sh --env)" && eval "$$env_lines"
 # The real model of the tests. Where it can't be fetched those that need it are skipped; in continuous integration they fail.
-REAL_MODEL = { SMOLLM2="$${SMOLLM2:-$$(scripts/models/fetch.sh smollm2)}" || [ "$${CI:-}" != true ]; } && export SMOLLM2
+REAL_MODEL = { SMOLLM2="$${SMOLLM2:-$$(scripts/models/fetch.sh smollm2)}" || { [ "$${CI:-}" != true ] \
+  && echo 'make: without SmolLM2, what needs it is SKIPPED' >&2; }; } && export SMOLLM2
 
 .PHONY: help
 help: ## list the targets
