@@ -14,6 +14,9 @@ PROXY_TAGS := grpcnotrace,validator_novalidatefn
 TOOL := $(GO) tool -modfile=scripts/tools/go.mod
 # The environment of a build with llama.cpp; the first call builds the library.
 NATIVE = scripts/bootstrap.sh && env_lines="$$(scripts/build-llama.sh --env)" && eval "$$env_lines"
+# The real model of the tests. Where it can't be fetched those that need it are skipped; in continuous integration they fail.
+REAL_MODEL = { SMOLLM2="$${SMOLLM2:-$$(scripts/models/fetch.sh smollm2)}" || { [ "$${CI:-}" != true ] \
+  && echo 'make: without SmolLM2, what needs it is SKIPPED' >&2; }; } && export SMOLLM2
 
 .PHONY: help
 help: ## list the targets
@@ -29,8 +32,12 @@ build: ## both programs, with llama.cpp, into bin/
 	  [ -z "$$missing" ] || { echo "$$missing" >&2; exit 1; } # the linker doesn't say so any more: go-nvml makes it lenient
 
 .PHONY: run
-run: build ## proxy and engine on this machine, with the demo model; key demo-key
-	@scripts/run.sh
+run: model build ## proxy and engine on this machine, with the demo model or MODEL=smollm2; key demo-key
+	@MODEL='$(MODEL)' scripts/run.sh
+
+.PHONY: model
+model: # before the build, which takes longer and would only be in the way of a message
+	@[ -z '$(MODEL)' ] || [ '$(MODEL)' = demo ] || scripts/models/fetch.sh '$(MODEL)' >/dev/null
 
 .PHONY: mock
 mock: ## the same without a model: a mock engine that echoes (no C compiler needed)
@@ -44,8 +51,8 @@ test-monitoring: ## drive every monitoring endpoint of a running server and chec
 	@$(BIN)/tandem-proxy test-monitoring
 
 .PHONY: test
-test: ## unit and end-to-end tests with the real demo model, race detector on
-	@$(NATIVE) && REDIS_SERVER="$$(scripts/redis.sh)" && export REDIS_SERVER && $(GO) test -race -shuffle=on ./... \
+test: ## unit and end-to-end tests with the demo model and SmolLM2, race detector on
+	@$(REAL_MODEL) && $(NATIVE) && REDIS_SERVER="$$(scripts/redis.sh)" && export REDIS_SERVER && $(GO) test -race -shuffle=on ./... \
 	  && $(GO) build -o $(BIN)/promtool -modfile=scripts/tools/go.mod github.com/prometheus/prometheus/cmd/promtool \
 	  && $(GO) build -o $(BIN)/amtool -modfile=scripts/tools/go.mod github.com/prometheus/alertmanager/cmd/amtool \
 	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool AMTOOL=$(CURDIR)/$(BIN)/amtool scripts/check-rules.sh \
@@ -58,7 +65,7 @@ test-go: ## unit tests that need only Go
 
 .PHONY: chaos
 chaos: ## kill, stop and drain engines under load: 1,000 requests, 100 kills (about ten minutes)
-	@$(NATIVE) && scripts/chaos.sh
+	@$(REAL_MODEL) && $(NATIVE) && scripts/chaos.sh
 
 .PHONY: test-prometheus
 test-prometheus: ## a real Prometheus scrapes a server in which faults are injected
@@ -91,7 +98,7 @@ fuzz: ## each fuzz target for FUZZTIME (default one minute)
 
 .PHONY: bench
 bench: ## figures of proxy, wire and engine; the engine beside llama-server
-	@scripts/bench.sh
+	@$(REAL_MODEL) && scripts/bench.sh
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck with and without llama.cpp, import rules, generated files

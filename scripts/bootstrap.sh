@@ -4,6 +4,7 @@
 #
 #   scripts/bootstrap.sh            tools for the engine with llama.cpp
 #   scripts/bootstrap.sh --check    only say what is missing; exit status 1 when something is
+#   scripts/bootstrap.sh --models   what scripts/models/fetch.sh needs instead: pip
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -15,8 +16,16 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 say() { printf 'bootstrap: %s\n' "$*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# Command, Debian package. npm is needed only to fetch the source of llama.cpp, so not when it is already here.
 missing_packages() {
+	if [ "${1:-}" = --models ]; then
+		missing_for_models
+	else
+		missing_for_build
+	fi
+}
+
+# Command, Debian package. npm is needed only to fetch the source of llama.cpp, so not when it is already here.
+missing_for_build() {
 	local need=("gcc gcc" "g++ g++" "cmake cmake" "ninja ninja-build" "git git" "xz xz-utils" "flock util-linux" "make make") pair
 	for pair in "${need[@]}"; do
 		have "${pair% *}" || printf '%s\n' "${pair#* }"
@@ -30,7 +39,14 @@ missing_packages() {
 	find_rust || rust_packages
 }
 
-mapfile -t packages < <(missing_packages)
+# Debian's Python comes without pip, and may be installed beside another that the PATH finds first.
+missing_for_models() {
+	have flock || printf 'util-linux\n'
+	have_pip python3 || have_pip /usr/bin/python3 || printf 'python3-pip\n'
+}
+have_pip() { "$1" -c "import pip" 2>/dev/null; }
+
+mapfile -t packages < <(missing_packages "$@")
 if [ "${#packages[@]}" -eq 0 ]; then
 	exit 0
 fi
@@ -68,7 +84,7 @@ mapfile -t packages < <(missing_packages) # the names of some are known only now
 say "apt-get install ${packages[*]} (a minute or two with npm or Rust) ..."
 "${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${options[@]}" -q install -y --no-install-recommends "${packages[@]}" >&2
 
-mapfile -t packages < <(missing_packages)
+mapfile -t packages < <(missing_packages "$@")
 if [ "${#packages[@]}" -ne 0 ]; then
 	say "still missing after the installation: ${packages[*]}"
 	exit 1

@@ -1,12 +1,19 @@
 #!/usr/bin/env bash
 # Starts engine and proxy on this machine, prints curl lines when they are ready, and stops both on Ctrl-C or when one ends.
 # Settings come from the environment and from CONFIG_FILE as always; what nobody set gets values for trying things out.
+# MODEL names a model of scripts/models/table, which is fetched and served.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 engine=${ENGINE:-bin/tandem-engine}
 proxy=${PROXY:-bin/tandem-proxy}
 unset ENGINE PROXY
+if [ -n "${MODEL:-}" ] && [ "$MODEL" != demo ]; then
+  [ -z "${MODELS_DIR:-}" ] || echo "run: serving $MODEL, not what is in MODELS_DIR=$MODELS_DIR" >&2
+  file=$(scripts/models/fetch.sh "$MODEL")
+  MODELS_DIR=$(dirname "$(dirname "$file")")
+  export MODELS_DIR DEFAULT_MODEL="$MODEL"
+fi
 
 # value NAME prints what a setting is, nobody_set NAME tells whether that is the default.
 value() { awk -v name="$1" '$1 == name && NF > 2 { print $2 }' <<<"$settings"; }
@@ -26,6 +33,22 @@ if nobody_set HOST; then export HOST=127.0.0.1; fi
 if nobody_set RATE_LIMIT; then export RATE_LIMIT=120/minute; fi
 if nobody_set ENGINE_SOCKET; then export ENGINE_SOCKET=$dir/engine.sock; fi
 
+port=$(value PORT)
+address=${HOST:-$(value HOST)}
+case $address in
+  0.0.0.0 | ::) address=127.0.0.1 ;;
+esac
+case $address in
+  *:*) url="[$address]:$port" ;;
+  *) url=$address:$port ;;
+esac
+# Another server there would be taken for ours.
+if (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null; then
+  echo "run: something listens on $url already; stop it, or take another port: PORT=8001 make run" >&2
+  rm -rf "$dir"
+  exit 1
+fi
+
 pids=()
 stop() {
   trap - EXIT INT TERM
@@ -39,15 +62,6 @@ trap 'exit 0' INT TERM
 "$proxy" serve & pids+=($!)
 "$engine" supervise & pids+=($!)
 
-port=$(value PORT)
-address=${HOST:-$(value HOST)}
-case $address in
-  0.0.0.0 | ::) address=127.0.0.1 ;;
-esac
-case $address in
-  *:*) url="[$address]:$port" ;;
-  *) url=$address:$port ;;
-esac
 scheme=http
 [ -z "$(value TLS_CERT_FILE)" ] || scheme=https
 
@@ -71,10 +85,10 @@ while ! (ready) 2>/dev/null; do
 done
 
 # The lines to try are about what is there: another model where one is installed, since the demo model then isn't.
-model='"adapter_version":"v1.0","base_model":"demo"'
+prompt='What is the capital of France?' model='"adapter_version":"v1.0","base_model":"demo"'
 models=$( (get /models) 2>/dev/null || true)
 if [[ $models != *'"base_model":"demo"'* && $models =~ \"base_model\":\"[^\"]+\" ]]; then
-  model=${BASH_REMATCH[0]}
+  prompt='Name the capital of France.' model=${BASH_REMATCH[0]}
 fi
 header=" -H '$(value API_KEY_HEADER): $key'"
 case $(value AUTH_DISABLED) in
@@ -95,7 +109,7 @@ cat >&2 <<END
 Tandem is ready on $scheme://$url (Ctrl-C stops it). Try:
 
   curl $scheme://$url/infer -H 'Content-Type: application/json'$header \\
-    -d '{"prompt":"What is the capital of France?","max_new_tokens":32,$model}'
+    -d '{"prompt":"$prompt","max_new_tokens":32,$model}'
 
   curl $scheme://$url/health
   curl $scheme://$url/status

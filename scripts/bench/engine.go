@@ -17,23 +17,29 @@ const (
 	engineMinimum = 8 // requests in a round, at least
 )
 
-// benchEngine compares tokens per second with llama-server on the same model, threads and prompts, in alternating rounds.
+// benchEngine is about the bench model.
 func benchEngine() error {
 	model := benchModel()
 	if err := ensureModel(model); err != nil {
 		return err
 	}
+	return benchWith(model, benchPrompt)
+}
+
+// benchWith compares tokens per second with llama-server on the same model, threads and prompts, in alternating rounds.
+func benchWith(model string, prompt func(i int) string) error {
+	name := filepath.Base(filepath.Dir(model))
 	threads := env("THREADS", "2")
 	s, err := startStack(env("PROXY", "bin/tandem-proxy"), env("ENGINE_PROGRAM", "bin/tandem-engine"),
-		"MODELS_DIR="+filepath.Dir(filepath.Dir(model)), "DEFAULT_MODEL=bench", "THREADS="+threads, "PARALLEL=32", "CONTEXT=8192")
+		"MODELS_DIR="+filepath.Dir(filepath.Dir(model)), "DEFAULT_MODEL="+name, "THREADS="+threads, "PARALLEL=32", "CONTEXT=8192")
 	if err != nil {
 		return err
 	}
 	defer s.stop()
 	targets := func(extra, serverExtra string, url string) []target {
-		list := []target{tandem(s.url, "bench", newTokens, benchPrompt, extra)}
+		list := []target{tandem(s.url, name, newTokens, prompt, extra)}
 		if url != "" {
-			list = append(list, llamaServer(url, newTokens, benchPrompt, serverExtra))
+			list = append(list, llamaServer(url, newTokens, prompt, serverExtra))
 		}
 		return list
 	}
@@ -46,7 +52,7 @@ func benchEngine() error {
 		defer server.stop()
 		serverURL = url
 	}
-	fmt.Printf("model: %s; %s threads; %d prompt and %d new tokens; median of %d alternated rounds\n", model, threads, promptTokens, newTokens, engineRounds)
+	fmt.Printf("model: %s; %s threads; about %d prompt and at most %d new tokens; median of %d alternated rounds\n", model, threads, promptTokens, newTokens, engineRounds)
 	streams, err := numbers(env("BENCH_STREAMS", "1,4,16,32"))
 	if err != nil {
 		return fmt.Errorf("BENCH_STREAMS: %w", err)

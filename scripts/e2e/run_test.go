@@ -140,15 +140,32 @@ func TestRunTakesTheConfigurationFile(t *testing.T) {
 	}
 }
 
-// A mistake in the settings ends it at once, and is told.
-func TestRunTellsWhatIsWrong(t *testing.T) {
-	p := start(t, "run.sh", filepath.Join("..", "run.sh"), append(cleanEnvironment(), "ENGINE="+programs.engine, "PROXY="+programs.proxy, "RATE_LIMIT=often"))
+// A server that runs already isn't taken for the new one.
+func TestRunTellsThatThePortIsTaken(t *testing.T) {
+	other := newStack(t)
+	port := strings.TrimPrefix(other.url, "http://127.0.0.1:")
+	p := start(t, "run.sh", filepath.Join("..", "run.sh"), append(cleanEnvironment(), "ENGINE="+programs.engine, "PROXY="+programs.proxy, "ENGINE_MOCK=true", "PORT="+port))
 	select {
 	case <-p.done:
 	case <-time.After(30 * time.Second):
 		t.Fatal("run.sh goes on")
 	}
-	if log := p.log.String(); p.err == nil || !strings.Contains(log, "RATE_LIMIT") || strings.Contains(log, "API_KEYS_FILE") {
+	if log := p.log.String(); p.err == nil || strings.Contains(log, "is ready") || !strings.Contains(log, "127.0.0.1:"+port+" already") {
 		t.Errorf("%v\n%s", p.err, log)
+	}
+}
+
+// A mistake in the settings ends it at once, and is told.
+func TestRunTellsWhatIsWrong(t *testing.T) {
+	for setting, want := range map[string]string{"RATE_LIMIT=often": "RATE_LIMIT", "MODEL=giant": "no model giant; there are: smollm2"} {
+		p := start(t, "run.sh", filepath.Join("..", "run.sh"), append(cleanEnvironment(), "ENGINE="+programs.engine, "PROXY="+programs.proxy, setting))
+		select {
+		case <-p.done:
+		case <-time.After(30 * time.Second):
+			t.Fatal("run.sh goes on")
+		}
+		if log := p.log.String(); p.err == nil || !strings.Contains(log, want) || strings.Contains(log, "API_KEYS_FILE") {
+			t.Errorf("%s: %v\n%s", setting, p.err, log)
+		}
 	}
 }
