@@ -92,6 +92,10 @@ test-peer: ## token ids and greedy answers beside llama-server of the same sourc
 	@$(NATIVE) && server="$$(SERVER=1 scripts/build-llama.sh)/bin/llama-server" \
 	  && LLAMA_SERVER="$$server" $(GO) test -count=1 -v -tags llama -run LlamaServers ./engine/llama
 
+.PHONY: test-schemas
+test-schemas: ## constrained output on JSON schemas with known instances: FILE=…, or the JSON Schema Test Suite
+	@scripts/bootstrap.sh && scripts/schemas.sh $(FILE)
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (default one minute)
 	@scripts/fuzz.sh $(or $(FUZZTIME),1m)

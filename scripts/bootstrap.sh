@@ -80,7 +80,7 @@ options=(-o DPkg::Lock::Timeout=300 -o "Dir::Cache::archives=$archives" -o APT::
 
 say "apt-get update ..."
 "${run[@]}" apt-get "${options[@]}" -qq update >&2
-mapfile -t packages < <(missing_packages) # the names of some are known only now
+mapfile -t packages < <(missing_packages "$@") # the names of some are known only now
 say "apt-get install ${packages[*]} (a minute or two with npm or Rust) ..."
 "${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${options[@]}" -q install -y --no-install-recommends "${packages[@]}" >&2
 

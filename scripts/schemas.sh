@@ -37,11 +37,13 @@ suite() {
 }
 
 files=("$@")
+strict=(-strict)
 if [ "${#files[@]}" -eq 0 ]; then
+	strict=()
 	tests=$(suite)
 	files=("$tests"/draft2020-12/*.json "$tests"/draft7/*.json)
 fi
 model=${MODEL_FILE:-$(scripts/models/fetch.sh smollm2)}
 env_lines=$(scripts/build-llama.sh --env)
 eval "$env_lines"
-go run -tags llama ./scripts/schemas -model "$model" "${files[@]}"
+go run -tags llama ./scripts/schemas -model "$model" "${strict[@]}" "${files[@]}"

@@ -35,6 +35,9 @@ func prepareSchema(text string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := checkReferences(text); err != nil {
+		return "", err
+	}
 	how := options{Whitespace: whitespace}
 	var out strings.Builder
 	for _, m := range members {
@@ -107,6 +110,28 @@ func checkJSON(text string) error {
 			}
 		}
 	}
+}
+
+// checkReferences refuses a relative reference beside an $id: drafts differ about what it is relative to, and the library doesn't follow
+// the older ones.
+func checkReferences(text string) error {
+	if !strings.Contains(text, `"$ref"`) || !strings.Contains(text, `"$id"`) {
+		return nil
+	}
+	identified := make(map[string]bool)
+	all := keywords(jsontext.Value(text), "")
+	for _, k := range all {
+		if k.name == "$id" {
+			identified[strings.TrimSuffix(k.path, "/$id")] = true
+		}
+	}
+	for _, k := range all {
+		at := strings.TrimSuffix(k.path, "/$ref")
+		if k.name == "$ref" && at != "" && identified[at] && !strings.HasPrefix(string(k.value), `"#`) {
+			return invalid("JSON schema: $ref at %s stands beside an $id; leave that out", k.path)
+		}
+	}
+	return nil
 }
 
 // membersOf lists an object's members; nil for anything else. The text has been checked.
