@@ -114,6 +114,7 @@ func TestSchemasDecideWhatFits(t *testing.T) {
 		{`{"allOf":[{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]},{"allOf":[{"properties":{"b":{"type":"null"}},"required":["b"]}]}]}`,
 			[]string{`{"a":1,"b":null}`}, []string{`{"a":1}`, `{"b":null}`}},
 		{`{"type":"array","prefixItems":[{"type":"integer"},{"type":"string"}],"items":false,"minItems":2}`, []string{`[1,"x"]`}, []string{`[1]`, `["x",1]`, `[1,"x",2]`}},
+		{`{"allOf":[{"items":[{"type":"integer"},{"type":"string"}]}],"items":[{"type":"integer"}],"additionalItems":{"type":"boolean"}}`, []string{`[1]`}, []string{`[1,"x"]`, `["x"]`}},
 		{`{"oneOf":[{"type":"integer"},{"type":"string"}]}`, []string{`1`, `"x"`}, []string{`null`}},
 		{`{"x-guidance":{"coerce_one_of":true},"oneOf":[{"type":"integer"},{"type":"number"}]}`, []string{`1`, `1.5`}, []string{`null`}},
 		{`{"enum":["a",1,null,{"b":[]}]}`, []string{`"a"`, `1`, `null`, `{"b":[]}`}, []string{`"b"`, `{}`}},

@@ -54,7 +54,7 @@ func prepareSchema(text string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	fmt.Fprintf(&out, `{"%s":%s`, optionsKeyword, head)
+	out.WriteByte('{')
 	for _, m := range members {
 		if m.name == optionsKeyword {
 			continue
@@ -63,9 +63,10 @@ func prepareSchema(text string) (string, error) {
 		if err != nil {
 			return "", invalid("the name %q: %w", m.name, err)
 		}
-		fmt.Fprintf(&out, ",%s:%s", name, m.value)
+		fmt.Fprintf(&out, "%s:%s,", name, m.value)
 	}
-	out.WriteByte('}')
+	// At the end, since the library puts the last member in the place of the one that it takes out.
+	fmt.Fprintf(&out, `"%s":%s}`, optionsKeyword, head)
 	return out.String(), nil
 }
 
