@@ -268,7 +268,7 @@ func TestDrainBreaksOffWhatTakesTooLong(t *testing.T) {
 	for range 2 {
 		r := await(t, "reply", got, waitLimit)
 		switch r.Header.Get("Content-Type") {
-		case "text/event-stream":
+		case "text/event-stream; charset=utf-8":
 			if !strings.Contains(r.body, "event: error\ndata: {\"error\":{\"type\":\"draining\"") {
 				t.Errorf("stream ends with %q", r.body)
 			}
