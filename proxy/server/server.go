@@ -82,6 +82,7 @@ type Server struct {
 	other   *route // for paths without a route
 	watch   *watcher
 	certs   *certificates // nil without TLS
+	origins origins
 
 	draining atomic.Bool   // readiness is off
 	expired  chan struct{} // closed when answers in hand have to end now
@@ -99,7 +100,7 @@ type Server struct {
 // New prepares a server; Serve starts it.
 func New(o Options) (*Server, error) {
 	o.fillDefaults()
-	s := &Server{o: o, log: o.Log, expired: make(chan struct{})}
+	s := &Server{o: o, log: o.Log, origins: o.CORSOrigins, expired: make(chan struct{})}
 	s.pages.New = func() any { return new(bytes.Buffer) }
 	if o.CertFile != "" {
 		certs, err := loadCertificates(o.CertFile, o.KeyFile, o.Log)
@@ -197,7 +198,7 @@ func wrapServe(err error, ln net.Listener) error {
 }
 
 func (s *Server) track(ln net.Listener) *listener {
-	own := newListener(ln, s.watch, s.o.MaxConnections, s.log)
+	own := newListener(ln, s.watch, s.o.MaxConnections, s.origins, s.log)
 	s.mu.Lock()
 	s.listeners = append(s.listeners, own)
 	s.mu.Unlock()
