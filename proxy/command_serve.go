@@ -179,6 +179,9 @@ func (s *service) abandon() {
 			_ = ln.Close()
 		}
 	}
+	if s.http != nil {
+		s.http.Abandon()
+	}
 	if s.link != nil {
 		s.link.Close()
 	}

@@ -269,6 +269,9 @@ func (s *Server) breakOff() {
 	})
 }
 
+// Abandon ends a server that was never served from.
+func (s *Server) Abandon() { s.watch.close() }
+
 // close ends what is left of every connection.
 func (s *Server) close() {
 	if n := s.abort(anyConn); n > 0 {

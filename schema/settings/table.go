@@ -64,7 +64,7 @@ var table = []Setting{
 	{Env: "QUEUE_MAX_BYTES", Path: "queue.max_bytes", Kind: Bytes, Default: "64MiB", Min: "1MiB", Max: "64GiB", Owner: Proxy, Help: "Memory for the prompts of waiting requests; beyond it new ones get 503."},
 	{Env: "REQUEST_TIMEOUT", Path: "engine.request_timeout", Kind: Duration, Default: "300s", Min: "100ms", Max: "24h", Owner: Proxy, Help: "Time for a request from its arrival to its last token; then 504."},
 
-	{Env: "ENGINE_SOCKET", Path: "engine.socket", Kind: String, Default: "/run/tandem/engine.sock", Owner: Both, check: checkSocket, Help: "Unix socket between the programs; the proxy listens, engines dial."},
+	{Env: "ENGINE_SOCKET", Path: "engine.socket", Kind: String, Default: "/run/tandem/engine.sock", Owner: Both, check: checkSocket, Help: "Unix socket between the programs; the proxy listens, engines dial. One proxy a directory: a second one refuses to start."},
 	{Env: "ENGINE_PEER_UIDS", Path: "engine.peer_uids", Kind: List, Owner: Proxy, check: checkUID, Help: "Further user ids whose engines may attach; the proxy's own always may."},
 	{Env: "ENGINE_WAIT", Path: "engine.wait", Kind: Duration, Default: "10s", Min: "0", Max: "1h", Owner: Proxy, Help: "How long a new request waits while no engine is connected; then 503."},
 	{Env: "ENGINE_STALL_TIMEOUT", Path: "engine.stall_timeout", Kind: Duration, Default: "30s", Min: "1s", Max: "1h", Owner: Both, Help: "An engine whose step loop makes no progress for this long counts as hung (longer steps have a longer allowance), and so does one from which the proxy hears nothing for as long."},
