@@ -18,7 +18,9 @@ func TestSeriesGoWithTheirModel(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, b *bench) {
 		f := b.attach(LastExit{})
 		b.Catalog(f, catalogOf("demo", "old"))
-		ask := func() Answer { return b.admit(func(r *Request) { r.Infer.Model, r.Infer.Version, r.Timeout = "old", "base", 0 }) }
+		ask := func() Answer {
+			return b.admit(func(r *Request) { r.Infer.Model, r.Infer.Version, r.Timeout = "old", "base", 0 })
+		}
 		a := ask()
 		b.serve(f, f.last(t), 3)
 		a.Settle(Delivered)
