@@ -12,27 +12,27 @@ import (
 	"tandem/proxy/limit"
 )
 
-const page = "https://app.example"
+const appOrigin = "https://app.example"
 
 func withOrigins(list ...string) func(*Options) {
 	return func(o *Options) { o.CORSOrigins = list }
 }
 
 func TestCrossOrigin(t *testing.T) {
-	d := openDoor(t, instant(), withOrigins(page))
-	r := d.do("OPTIONS", "/infer", "", "Origin", page, "Access-Control-Request-Method", "POST")
-	if r.StatusCode != 204 || r.Header.Get("Access-Control-Allow-Origin") != page || r.Header.Get("Access-Control-Allow-Methods") != "POST" ||
+	d := openDoor(t, instant(), withOrigins(appOrigin))
+	r := d.do("OPTIONS", "/infer", "", "Origin", appOrigin, "Access-Control-Request-Method", "POST")
+	if r.StatusCode != 204 || r.Header.Get("Access-Control-Allow-Origin") != appOrigin || r.Header.Get("Access-Control-Allow-Methods") != "POST" ||
 		!strings.Contains(r.Header.Get("Access-Control-Allow-Headers"), "X-API-Key") || r.body != "" {
 		t.Errorf("preflight: %d %v", r.StatusCode, r.Header)
 	}
-	if r := d.ask(question, "Origin", page); r.StatusCode != 200 || r.Header.Get("Access-Control-Allow-Origin") != page || r.Header.Get("Vary") != "Origin" {
+	if r := d.ask(question, "Origin", appOrigin); r.StatusCode != 200 || r.Header.Get("Access-Control-Allow-Origin") != appOrigin || r.Header.Get("Vary") != "Origin" {
 		t.Errorf("request: %d %v", r.StatusCode, r.Header)
 	}
 	if r := d.do("OPTIONS", "/infer", "", "Origin", "https://evil.example", "Access-Control-Request-Method", "POST"); r.StatusCode != 405 || r.Header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("another origin: %d %v", r.StatusCode, r.Header)
 	}
 	off := openDoor(t, instant(), nil)
-	if r := off.ask(question, "Origin", page); r.Header.Get("Access-Control-Allow-Origin") != "" {
+	if r := off.ask(question, "Origin", appOrigin); r.Header.Get("Access-Control-Allow-Origin") != "" {
 		t.Error("cross-origin requests are on without being asked for")
 	}
 }
@@ -41,7 +41,7 @@ func TestCrossOrigin(t *testing.T) {
 func checkReadable(t *testing.T, header http.Header) {
 	t.Helper()
 	allowed := header.Values("Access-Control-Allow-Origin")
-	if len(allowed) != 1 || allowed[0] != page && allowed[0] != "*" {
+	if len(allowed) != 1 || allowed[0] != appOrigin && allowed[0] != "*" {
 		t.Errorf("Access-Control-Allow-Origin %q", allowed)
 	}
 	if !slices.Contains(header.Values("Vary"), "Origin") {
@@ -66,11 +66,11 @@ func TestPagesMayReadEveryReply(t *testing.T) {
 		return admit(r)
 	}
 	d := openDoor(t, desk, func(o *Options) {
-		o.CORSOrigins = []string{"https://other.example", page}
+		o.CORSOrigins = []string{"https://other.example", appOrigin}
 		o.ReadTimeout, o.MaxBodyBytes, o.MaxHeaderBytes = 100*time.Millisecond, 1<<20, 8<<10
 		o.Limits, o.DefaultLimit = limit.New(100, time.Now()), limit.Rate{Requests: 4, Unit: time.Hour}
 	})
-	from := "\r\nHost: x\r\nOrigin: " + page + "\r\n"
+	from := "\r\nHost: x\r\nOrigin: " + appOrigin + "\r\n"
 	key := from + "X-API-Key: " + testKey + "\r\n"
 	post := "POST /infer HTTP/1.1" + key + "Content-Type: application/json\r\n"
 	infer := func(body string) string { return post + "Content-Length: " + itoa(len(body)) + "\r\n\r\n" + body }
@@ -114,12 +114,12 @@ func TestPagesMayReadEveryReply(t *testing.T) {
 }
 
 func TestPagesMayReadThatThereIsNoRoom(t *testing.T) {
-	d := openDoor(t, instant(), func(o *Options) { o.CORSOrigins, o.MaxConnections = []string{page}, 1 })
+	d := openDoor(t, instant(), func(o *Options) { o.CORSOrigins, o.MaxConnections = []string{appOrigin}, 1 })
 	held, r := d.raw()
 	d.send(held, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
 	d.receive(r, "GET")
 	c, r := d.raw()
-	d.send(c, "GET /health HTTP/1.1\r\nHost: x\r\nOrigin: "+page+"\r\n\r\n")
+	d.send(c, "GET /health HTTP/1.1\r\nHost: x\r\nOrigin: "+appOrigin+"\r\n\r\n")
 	got := d.receive(r, "GET")
 	if got.StatusCode != 503 {
 		t.Errorf("status %d", got.StatusCode)
@@ -130,7 +130,7 @@ func TestPagesMayReadThatThereIsNoRoom(t *testing.T) {
 // Without its permission a browser wouldn't even send a request to a path that isn't there, and the page couldn't see the 404.
 func TestPreflightOfUnknownPath(t *testing.T) {
 	d := openDoor(t, instant(), withOrigins("*"))
-	r := d.do("OPTIONS", "/v2/infer", "", "Origin", page, "Access-Control-Request-Method", "POST")
+	r := d.do("OPTIONS", "/v2/infer", "", "Origin", appOrigin, "Access-Control-Request-Method", "POST")
 	if r.StatusCode != 204 || !strings.Contains(r.Header.Get("Access-Control-Allow-Methods"), "POST") {
 		t.Errorf("%d %v", r.StatusCode, r.Header)
 	}
@@ -138,7 +138,7 @@ func TestPreflightOfUnknownPath(t *testing.T) {
 }
 
 func TestOtherPagesReadNothing(t *testing.T) {
-	d := openDoor(t, instant(), withOrigins(page))
+	d := openDoor(t, instant(), withOrigins(appOrigin))
 	for _, headers := range [][]string{nil, {"Origin", "https://evil.example"}, {"Origin", "null"}} {
 		for path, status := range map[string]int{"/status": 200, "/infer": 405, "/prometheus": 200, "/nowhere": 404} {
 			r := d.do("GET", path, "", headers...)
@@ -153,7 +153,7 @@ func TestNoOriginsNoHeaders(t *testing.T) {
 	d := openDoor(t, instant(), func(o *Options) { o.MaxHeaderBytes = 8 << 10 })
 	conn, r := d.raw()
 	d.send(conn, "GET /health HTTP/1.1\r\nHost: x\r\nX-Huge: "+strings.Repeat("x", 9<<10)+"\r\n\r\n")
-	for _, got := range []reply{d.receive(r, "GET"), d.do("GET", "/status", "", "Origin", page), d.do("GET", "/nowhere", "", "Origin", page)} {
+	for _, got := range []reply{d.receive(r, "GET"), d.do("GET", "/status", "", "Origin", appOrigin), d.do("GET", "/nowhere", "", "Origin", appOrigin)} {
 		if got.Header.Get("Access-Control-Allow-Origin") != "" || got.Header.Get("Vary") != "" {
 			t.Errorf("%d %v", got.StatusCode, got.Header)
 		}
