@@ -42,12 +42,13 @@ func inUse(socket string) error {
 // Listening tells whether somebody listens on a Unix socket; an error means that nobody can tell.
 func Listening(socket string) (bool, error) {
 	conn, err := net.DialTimeout("unix", socket, probeTimeout)
+	var slow net.Error
 	switch {
 	case err == nil:
 		return true, conn.Close()
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 		return false, nil
-	case errors.Is(err, syscall.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded): // too busy to say so
+	case errors.Is(err, syscall.EAGAIN), errors.As(err, &slow) && slow.Timeout(): // too busy to say so
 		return true, nil
 	}
 	return false, fmt.Errorf("find out whether somebody listens on %s: %w", socket, err)
