@@ -11,6 +11,16 @@ GO ?= go
 BIN := bin
 # What calls methods by name is left out, so that the linker can drop those that nobody calls: half of the program.
 PROXY_TAGS := grpcnotrace,validator_novalidatefn
+# The live page: auto builds it where Node is there, 1 insists on it, 0 leaves it out.
+UI ?= auto
+ifeq ($(UI),0)
+  PROXY_TAGS := $(PROXY_TAGS),noui
+  PAGE := true
+else
+  PAGE := scripts/build-ui.sh $(if $(filter auto,$(UI)),--if-possible)
+endif
+BUILD_PROXY = mkdir -p $(BIN) && $(PAGE) \
+  && CGO_ENABLED=0 $(GO) build -tags $(PROXY_TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-proxy ./proxy
 TOOL := $(GO) tool -modfile=scripts/tools/go.mod
 # The environment of a build with llama.cpp; the first call builds the library.
 NATIVE = scripts/bootstrap.sh && env_lines="$$(scripts/build-llama.sh --env)" && eval "$$env_lines"
@@ -23,10 +33,10 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 .PHONY: build
-build: ## both programs, with llama.cpp, into bin/
+build: ## both programs, with llama.cpp and the live page (UI=0 leaves it out), into bin/
 	@$(NATIVE) && mkdir -p $(BIN) \
 	  && $(GO) build -tags llama -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-engine ./engine \
-	  && CGO_ENABLED=0 $(GO) build -tags $(PROXY_TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-proxy ./proxy \
+	  && $(BUILD_PROXY) \
 	  && ln -sfn "$$BACKEND_DIR" $(BIN)/lib
 	@missing=$$(ldd -r $(BIN)/tandem-engine 2>&1 | grep 'undefined symbol' | grep -v 'symbol: nvml' || true); \
 	  [ -z "$$missing" ] || { echo "$$missing" >&2; exit 1; } # the linker doesn't say so any more: go-nvml makes it lenient
@@ -42,12 +52,12 @@ model: # before the build, which takes longer and would only be in the way of a 
 .PHONY: mock
 mock: ## the same without a model: a mock engine that echoes (no C compiler needed)
 	@mkdir -p $(BIN) && CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-engine-mock ./engine \
-	  && CGO_ENABLED=0 $(GO) build -tags $(PROXY_TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-proxy ./proxy
+	  && $(BUILD_PROXY)
 	@ENGINE=$(BIN)/tandem-engine-mock ENGINE_MOCK=true scripts/run.sh
 
 .PHONY: test-monitoring
 test-monitoring: ## drive every monitoring endpoint of a running server and check shape and numbers
-	@mkdir -p $(BIN) && CGO_ENABLED=0 $(GO) build -tags $(PROXY_TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-proxy ./proxy
+	@$(BUILD_PROXY)
 	@$(BIN)/tandem-proxy test-monitoring
 
 .PHONY: test
@@ -84,7 +94,7 @@ test-pod: ## build both images and run them as a pod, with podman (root; a quart
 	@scripts/test-pod.sh
 
 .PHONY: ui
-ui: ## bundle the live page (needs Node); build the proxy with -tags ui to embed it
+ui: ## bundle the live page (needs Node), which every build of the proxy embeds from then on
 	@scripts/build-ui.sh
 
 .PHONY: test-peer
@@ -118,3 +128,4 @@ generate: ## schema code (needs capnp 0.9 or later), the generated docs and lice
 .PHONY: clean
 clean: ## remove what was built in this tree; the llama.cpp cache stays
 	rm -rf $(BIN) out
+	find proxy/server/page/dist -mindepth 1 ! -name .gitignore -delete

@@ -48,6 +48,7 @@ func loadAll(args, environ []string) (*Config, *auth.Keys, error) {
 	if c == nil {
 		return nil, nil, err
 	}
+	err = settings.Check(err, c.checkSurroundings())
 	var k *auth.Keys
 	var wrong error
 	if c.hasKeys() {

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"tandem/proxy/link"
 )
 
 // adminTimeout bounds one exchange on the admin socket.
@@ -60,6 +62,12 @@ type admin struct {
 
 // startAdmin takes the place of a socket that a proxy before this one left.
 func startAdmin(path string, drain func(), log *slog.Logger) (*admin, error) {
+	switch listening, err := link.Listening(path); {
+	case err != nil:
+		return nil, err
+	case listening:
+		return nil, fmt.Errorf("another proxy listens on admin socket %s; give each ENGINE_SOCKET a directory of its own", path)
+	}
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("remove old admin socket: %w", err)

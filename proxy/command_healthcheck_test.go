@@ -98,11 +98,16 @@ func TestOwnURL(t *testing.T) {
 // writeCertificate makes a certificate for a name that isn't the loopback's.
 func writeCertificate(t *testing.T) (certFile, keyFile string) {
 	t.Helper()
+	return writeCertificateUntil(t, time.Now().Add(time.Hour))
+}
+
+func writeCertificateUntil(t *testing.T, end time.Time) (certFile, keyFile string) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"inference.example"}}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: end, DNSNames: []string{"inference.example"}}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)

@@ -179,6 +179,9 @@ func (s *service) abandon() {
 			_ = ln.Close()
 		}
 	}
+	if s.http != nil {
+		s.http.Abandon()
+	}
 	if s.link != nil {
 		s.link.Close()
 	}
@@ -251,7 +254,7 @@ func (s *service) metricsOptions() metrics.Options {
 		DefaultModel: c.DefaultModel, DefaultVersion: c.DefaultVersion, Domains: c.Domains, QueueCapacity: c.QueueCapacity, CacheSize: c.CacheSize,
 		Build:            metrics.BuildInfo{Version: version, Revision: revision},
 		SLO:              metrics.SLO{FirstToken: c.SLOFirstToken, PerToken: c.SLOPerToken, Request: c.SLORequest},
-		NativeHistograms: c.NativeHistograms, HideCustom: !c.CustomMetrics, Log: s.log,
+		NativeHistograms: c.NativeHistograms, HideCustom: !c.CustomMetrics, KeepRemoved: c.KeepRemoved, Log: s.log,
 		// The desk is made after the metrics, and before anybody scrapes.
 		EngineText: func(ctx context.Context) ([]byte, error) { return s.desk.EngineMetrics(ctx) },
 	}

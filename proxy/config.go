@@ -48,6 +48,7 @@ type Config struct {
 	MetricsAddr       string // host:port; empty: on the main listener
 	CustomMetrics     bool
 	NativeHistograms  bool
+	KeepRemoved       time.Duration // series of removed models
 	PageEnabled       bool
 	Domains           []string
 	SLOFirstToken     time.Duration
@@ -135,6 +136,7 @@ func (c *Config) readServer(v *settings.Values) {
 func (c *Config) readMonitoring(v *settings.Values) {
 	c.PrometheusEnabled, c.MetricsPath, c.MetricsAddr = v.Bool("PROMETHEUS_ENABLED"), v.String("METRICS_PATH"), v.String("METRICS_ADDR")
 	c.CustomMetrics, c.NativeHistograms = v.Bool("CUSTOM_METRICS"), v.Bool("NATIVE_HISTOGRAMS")
+	c.KeepRemoved = v.Duration("METRICS_KEEP_REMOVED")
 	c.PageEnabled, c.Domains = v.Bool("PAGE_ENABLED"), v.List("DOMAINS")
 	c.TraceCollector, c.TraceService, c.TraceRatio = v.String("OTEL_EXPORTER_OTLP_ENDPOINT"), v.String("OTEL_SERVICE_NAME"), v.Float("OTEL_TRACES_SAMPLER_ARG")
 	c.SLOFirstToken, c.SLOPerToken, c.SLORequest = v.Duration("SLO_TTFT"), v.Duration("SLO_TPOT"), v.Duration("SLO_E2E")

@@ -169,6 +169,21 @@ func (r *running) get(t *testing.T, path string, headers ...string) (int, string
 	return response.StatusCode, string(body)
 }
 
+func TestSecondProxyDoesNotStart(t *testing.T) {
+	r := startProxy(t, "AUTH_DISABLED=true")
+	socket := strings.TrimPrefix(r.environ[3], "ENGINE_SOCKET=")
+	beside := filepath.Join(filepath.Dir(socket), "other.sock") // whose admin socket would be the same
+	for _, second := range []string{socket, beside} {
+		_, _, err := command(t, "", append(r.environ, "ENGINE_SOCKET="+second), "serve")
+		if err == nil || !strings.Contains(err.Error(), filepath.Dir(socket)) || !strings.Contains(err.Error(), "ENGINE_SOCKET") {
+			t.Errorf("a second proxy on %s: %v", second, err)
+		}
+	}
+	if out, _, err := command(t, "", r.environ, "drain"); err != nil || !strings.Contains(out, "draining") {
+		t.Errorf("the first one's drain: %q, %v", out, err)
+	}
+}
+
 func TestServeWithoutAnEngine(t *testing.T) {
 	r := startProxy(t, "API_KEYS=demo:demo-key", "RATE_LIMIT=off", "METRICS_ADDR=127.0.0.1:0")
 	for _, c := range []struct {

@@ -11,6 +11,7 @@ unformatted=$(git ls-files '*.go' | grep -v '\.capnp\.go$' | xargs gofmt -l)
 
 step go vet
 go vet ./...
+go vet -tags noui ./proxy/server
 
 step staticcheck
 go tool -modfile=scripts/tools/go.mod staticcheck ./...

@@ -65,11 +65,11 @@ trap 'exit 0' INT TERM
 scheme=http
 [ -z "$(value TLS_CERT_FILE)" ] || scheme=https
 
-# get prints the reply to GET without needing curl. Behind TLS it only sees that somebody listens.
+# get PATH [ACCEPT] prints the reply to GET without needing curl. Behind TLS it only sees that somebody listens.
 get() {
   exec 3<>"/dev/tcp/$address/$port" || return 1
   [ "$scheme" = http ] || return 0
-  printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$1" >&3
+  printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nAccept: %s\r\nConnection: close\r\n\r\n' "$1" "${2:-*/*}" >&3
   cat <&3
 }
 ready() {
@@ -104,11 +104,21 @@ case $(value PROMETHEUS_ENABLED) in
   false | no | off | 0) metrics= ;;
 esac
 
+# The page comes first, where there is one; behind TLS nobody can look.
+page="  $scheme://$url/  in a browser: what it does now, and a place to try prompts"
+case $(value PAGE_ENABLED) in
+  false | no | off | 0) page= ;;
+  *) [ "$scheme" = https ] || [[ $( (get / text/html) 2>/dev/null || true) == *'<!doctype html>'* ]] ||
+    page="  $scheme://$url/  (a plain table: this build has no live page)" ;;
+esac
+
 cat >&2 <<END
 
 Tandem is ready on $scheme://$url (Ctrl-C stops it). Try:
 
-  curl $scheme://$url/infer -H 'Content-Type: application/json'$header \\
+${page:+$page
+
+}  curl $scheme://$url/infer -H 'Content-Type: application/json'$header \\
     -d '{"prompt":"$prompt","max_new_tokens":32,$model}'
 
   curl $scheme://$url/health

@@ -27,7 +27,7 @@ out=$PWD/out/page
 rm -rf "$out"
 mkdir -p "$out/bin"
 step "building proxy and mock engine"
-CGO_ENABLED=0 go build -tags ui -o "$out/bin/tandem-proxy" ./proxy
+CGO_ENABLED=0 go build -o "$out/bin/tandem-proxy" ./proxy
 CGO_ENABLED=0 go build -o "$out/bin/tandem-engine-mock" ./engine
 real=
 if [ -x bin/tandem-engine ]; then

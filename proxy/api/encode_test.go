@@ -107,16 +107,18 @@ func TestSeconds(t *testing.T) {
 }
 
 var stringCases = map[string]string{
-	"":                        `""`,
-	"Grüße, 世界 😀":             `"Grüße, 世界 😀"`,
-	"\"\\/\b\f\n\r\t\x00\x1f": `"\"\\/\u0008\u000c\n\r\t\u0000\u001f"`,
-	"a\u2028b\u2029":          `"a\u2028b\u2029"`,
-	"\u2027\u202a":            "\"\u2027\u202a\"",
-	"\xff":                    "\"\uFFFD\"",
-	"a\xe4\xb8":               "\"a\uFFFD\uFFFD\"",
-	"\xed\xa0\x80z":           "\"\uFFFD\uFFFD\uFFFDz\"",
-	"\uFFFD":                  "\"\uFFFD\"",
-	"<b> & '\x7f":             "\"<b> & '\x7f\"",
+	"":                         `""`,
+	"Grüße, 世界 😀":              `"Grüße, 世界 😀"`,
+	"\"\\/\b\f\n\r\t\x00\x1f":  `"\"\\/\u0008\u000c\n\r\t\u0000\u001f"`,
+	"a\u2028b\u2029":           `"a\u2028b\u2029"`,
+	"a\u0085b":                 `"a\u0085b"`,
+	"\v\x1c\x1d\x1e":           `"\u000b\u001c\u001d\u001e"`,
+	"\u2027\u202a\u0084\u0086": "\"\u2027\u202a\u0084\u0086\"",
+	"\xff":                     "\"\uFFFD\"",
+	"a\xe4\xb8":                "\"a\uFFFD\uFFFD\"",
+	"\xed\xa0\x80z":            "\"\uFFFD\uFFFD\uFFFDz\"",
+	"\uFFFD":                   "\"\uFFFD\"",
+	"<b> & '\x7f":              "\"<b> & '\x7f\"",
 }
 
 func TestString(t *testing.T) {
@@ -126,6 +128,25 @@ func TestString(t *testing.T) {
 		}
 		if got := string(appendString(nil, []byte(in))); got != want {
 			t.Errorf("bytes %q: got %s, want %s", in, got, want)
+		}
+	}
+}
+
+// lineEnds are the characters at which a reader of lines may cut: HTML's, and those of Python's str.splitlines.
+const lineEnds = "\n\r\v\f\x1c\x1d\x1e\u0085\u2028\u2029"
+
+func TestEventsStayOneLine(t *testing.T) {
+	for _, end := range lineEnds {
+		text := "a" + string(end) + "b"
+		result := answer
+		result.Text = text
+		for _, event := range [][]byte{
+			AppendTextEvent(nil, text), AppendFinalEvent(nil, &result), AppendErrorEvent(nil, Invalid("stop", "%s", text), text),
+		} {
+			body := strings.TrimPrefix(string(event), "event: error\n")
+			if line := strings.TrimSuffix(body, "\n\n"); strings.ContainsAny(line, lineEnds) {
+				t.Errorf("%U ends a line of %q", end, event)
+			}
 		}
 	}
 }
@@ -141,7 +162,7 @@ func FuzzString(f *testing.F) {
 		if err := json.Unmarshal(got, &back); err != nil {
 			t.Fatalf("%q gives %q: %v", in, got, err)
 		}
-		if want := string([]rune(in)); back != want || !utf8.Valid(got) || strings.ContainsAny(string(got), "\r\n\u2028\u2029") {
+		if want := string([]rune(in)); back != want || !utf8.Valid(got) || strings.ContainsAny(string(got), lineEnds) {
 			t.Fatalf("%q gives %q", in, got)
 		}
 	})

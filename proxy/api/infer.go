@@ -20,13 +20,13 @@ type inferBody struct {
 	System         string         `json:"system"`
 	BaseModel      string         `json:"base_model"`
 	AdapterVersion string         `json:"adapter_version"`
-	MaxNewTokens   *int           `json:"max_new_tokens" validate:"omitnil,gte=1,lte=1048576"`
+	MaxNewTokens   *whole         `json:"max_new_tokens" validate:"omitnil,gte=1,lte=1048576"`
 	Temperature    *float32       `json:"temperature" validate:"omitnil,gte=0,lte=2"`
 	TopP           *float32       `json:"top_p" validate:"omitnil,gt=0,lte=1"`
-	TopK           *int           `json:"top_k" validate:"omitnil,gte=0,lte=1000"`
+	TopK           *whole         `json:"top_k" validate:"omitnil,gte=0,lte=1000"`
 	MinP           *float32       `json:"min_p" validate:"omitnil,gte=0,lte=1"`
 	RepeatPenalty  *float32       `json:"repeat_penalty" validate:"omitnil,gt=0,lte=2"`
-	Seed           *uint64        `json:"seed" validate:"omitnil,lte=9007199254740991"`
+	Seed           *whole         `json:"seed" validate:"omitnil,lte=9007199254740991"`
 	Stop           stops          `json:"stop" validate:"dive,required"`
 	Domain         string         `json:"domain"`
 	Stream         bool           `json:"stream"`
@@ -132,8 +132,8 @@ func (b *inferBody) request() *Request {
 	r := &Request{
 		Model: b.BaseModel, Version: b.AdapterVersion,
 		Prompt: b.Prompt, System: b.System,
-		MaxNewTokens: b.MaxNewTokens, Temperature: b.Temperature, TopP: b.TopP, MinP: b.MinP,
-		RepeatPenalty: b.RepeatPenalty, TopK: b.TopK, Seed: b.Seed,
+		MaxNewTokens: number[int](b.MaxNewTokens), Temperature: b.Temperature, TopP: b.TopP, MinP: b.MinP,
+		RepeatPenalty: b.RepeatPenalty, TopK: number[int](b.TopK), Seed: number[uint64](b.Seed),
 		Domain: b.Domain, Stream: b.Stream,
 	}
 	if len(b.Stop) > 0 {

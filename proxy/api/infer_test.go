@@ -87,13 +87,13 @@ func optional[T any](line func(string, bool, any), name string, value *T) {
 
 func TestDecodeInferRanges(t *testing.T) {
 	for field, values := range map[string]struct{ good, bad []string }{
-		"max_new_tokens": {[]string{"1", "32", "1048576"}, []string{"0", "-1", "1048577", "1.5", "1e3", "99999999999999999999999", `"32"`, "true", "[]", "{}"}},
+		"max_new_tokens": {[]string{"1", "32", "1048576", "100.0", "1e3"}, []string{"0", "-1", "1048577", "1.5", "1e7", "0.0", "99999999999999999999999", `"32"`, "true", "[]", "{}"}},
 		"temperature":    {[]string{"0", "-0", "0.7", "2"}, []string{"-0.1", "2.1", "1e400", `"hot"`}},
 		"top_p":          {[]string{"0.0001", "0.95", "1"}, []string{"0", "-1", "1.01", "1e-99"}},
-		"top_k":          {[]string{"0", "40", "1000"}, []string{"-1", "1001", "0.5"}},
+		"top_k":          {[]string{"0", "40", "1000", "40.0", "0.4e2"}, []string{"-1", "1001", "0.5", "40.5", "1e400"}},
 		"min_p":          {[]string{"0", "0.05", "1"}, []string{"-0.01", "1.01"}},
 		"repeat_penalty": {[]string{"0.1", "1", "2"}, []string{"0", "-1", "2.5"}},
-		"seed":           {[]string{"0", "42", "9007199254740991"}, []string{"-1", "9007199254740992", "1.5", "18446744073709551616"}},
+		"seed":           {[]string{"0", "42", "9007199254740991", "42.0", "9007199254740991.0"}, []string{"-1", "9007199254740992", "1.5", "18446744073709551616"}},
 		"stop":           {[]string{`"x"`, `[]`, `["a","b"]`, `["1","2","3","4","5","6","7","8"]`}, []string{`""`, `["a",""]`, `[null]`, `[1]`, `3`, `{}`, `["1","2","3","4","5","6","7","8","9"]`}},
 		"stream":         {[]string{"true", "false"}, []string{`"true"`, "1"}},
 		"json_schema":    {[]string{`{}`, `{"type":"object"}`}, []string{`true`, `"x"`, `[]`, `1`}},
@@ -114,6 +114,13 @@ func TestDecodeInferRanges(t *testing.T) {
 				t.Errorf("%s %s: %+v", field, value, err)
 			}
 		}
+	}
+}
+
+func TestWholeNumbersReachTheRequest(t *testing.T) {
+	r, err := DecodeInfer([]byte(`{"prompt":"x","max_new_tokens":1e2,"top_k":40.0,"seed":9007199254740.991e3}`), Limits{})
+	if err != nil || *r.MaxNewTokens != 100 || *r.TopK != 40 || *r.Seed != MaxSeed {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

@@ -16,8 +16,8 @@ var plain = func() (t [256]bool) {
 	return t
 }()
 
-// appendString appends s as a JSON string. Bytes that aren't UTF-8 become U+FFFD; U+2028 and U+2029 are escaped, since some readers
-// take them for the end of a line.
+// appendString appends s as a JSON string. Bytes that aren't UTF-8 become U+FFFD, and whatever a reader may take for the end of a line
+// is escaped: control characters as JSON demands, and endsLine.
 func appendString[T string | []byte](dst []byte, s T) []byte {
 	dst = append(dst, '"')
 	start := 0
@@ -40,16 +40,24 @@ func appendString[T string | []byte](dst []byte, s T) []byte {
 			dst = append(dst, s[start:i]...)
 			dst = append(dst, "\uFFFD"...)
 			start = i + size
-		case r == '\u2028' || r == '\u2029':
+		case endsLine(r):
 			dst = append(dst, s[start:i]...)
-			dst = append(dst, `\u202`...)
-			dst = append(dst, hexDigits[r&0xf])
+			dst = appendUnicode(dst, r)
 			start = i + size
 		}
 		i += size
 	}
 	dst = append(dst, s[start:]...)
 	return append(dst, '"')
+}
+
+// endsLine tells the characters beyond ASCII at which Unicode ends a line. Python's str.splitlines cuts there, and with it many a client
+// that reads events; JavaScript did at two of them.
+func endsLine(r rune) bool { return r == '\u0085' || r == '\u2028' || r == '\u2029' }
+
+// appendUnicode appends a character of at most four hexadecimal digits by its number.
+func appendUnicode(dst []byte, r rune) []byte {
+	return append(dst, '\\', 'u', hexDigits[r>>12&0xf], hexDigits[r>>8&0xf], hexDigits[r>>4&0xf], hexDigits[r&0xf])
 }
 
 func appendEscaped(dst []byte, c byte) []byte {
@@ -63,7 +71,7 @@ func appendEscaped(dst []byte, c byte) []byte {
 	case '\t':
 		return append(dst, `\t`...)
 	}
-	return append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&0xf])
+	return appendUnicode(dst, rune(c))
 }
 
 // appendTimestamp appends Unix seconds with three digits, as documented: 1703123456.789.

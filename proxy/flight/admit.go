@@ -38,6 +38,7 @@ type Desk struct {
 	everReady bool
 	shown     map[pair]Loaded // what the metrics say is loaded
 	adapters  string          // what the metrics say of running and waiting versions
+	sweptAt   time.Time       // when the metrics last heard what is installed
 
 	outage  outage
 	loop    crashLoop
@@ -109,6 +110,7 @@ func (d *Desk) Admit(_ context.Context, r Request) (Answer, *api.Error) {
 		return nil, api.QueueFull(d.o.QueueCapacity, retryFullAfter)
 	}
 	d.unsettled++
+	en.mm.Hold()
 	d.gauges()
 	return en, nil
 }

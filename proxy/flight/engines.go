@@ -240,10 +240,13 @@ func (e *engine) setLoaded(list []Loaded, now time.Time) {
 func (d *Desk) resolveWaiting(now time.Time) {
 	for _, it := range d.queue.TakeBase("") {
 		en := d.entries[it.ID]
+		before := en.mm
 		if err := d.resolve(en, now); err != nil {
 			d.finish(en, nil, err, now)
 			continue
 		}
+		before.Release()
+		en.mm.Hold()
 		d.queue.Push(en.item())
 	}
 }

@@ -33,6 +33,8 @@ const MarginBound = 0.1
 const (
 	tickEvery = 100 * time.Millisecond // precision of every deadline here
 
+	sweepEvery = 5 * time.Second // how often the metrics hear what is installed
+
 	retryFullAfter   = time.Second     // Retry-After of a full queue
 	retryEngineAfter = 2 * time.Second // Retry-After while no engine works
 

@@ -64,6 +64,7 @@ func (d *Desk) settle(en *entry, outcome Outcome, now time.Time) {
 	d.unsettled--
 	d.gauges()
 	d.record(en, outcome, now)
+	en.mm.Release()
 }
 
 // ending of a request as the metrics call it.

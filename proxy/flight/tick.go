@@ -2,6 +2,7 @@ package flight
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"tandem/proxy/api"
@@ -63,6 +64,19 @@ func (d *Desk) tick(now time.Time) {
 	d.pump(now)
 	d.gauges()
 	d.showAdapters(now)
+	d.sweepMetrics(now)
+}
+
+// sweepMetrics lets the series of models go that no engine has any more. While no engine is there, the last one's models count as there.
+func (d *Desk) sweepMetrics(now time.Time) {
+	if !d.names.known() || now.Sub(d.sweptAt) < sweepEvery {
+		return
+	}
+	d.sweptAt = now
+	d.m.Sweep(func(model, version string) bool {
+		p := pair{model, version}
+		return d.names.pairs[p] || slices.ContainsFunc(d.engines, func(e *engine) bool { return e.names.pairs[p] })
+	}, now)
 }
 
 // waits decides whether a request has waited too long.

@@ -3,11 +3,9 @@ package link
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -396,56 +394,6 @@ func TestPingsAreAnsweredByBeats(t *testing.T) {
 	b.next(t, "lost")
 	if meter.in == 0 || meter.out == 0 {
 		t.Errorf("metered %d bytes in, %d out", meter.in, meter.out)
-	}
-}
-
-func TestSocketFile(t *testing.T) {
-	b := newBoard()
-	path := socketPath(t)
-	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Listen(Options{Socket: path, Board: b}); err == nil {
-		t.Fatal("a file that is no socket was replaced")
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Listen(Options{Socket: strings.Repeat("x", maxPathBytes+1), Board: b}); err == nil {
-		t.Error("a path that is too long was taken")
-	}
-	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	stale.SetUnlinkOnClose(false)
-	_ = stale.Close()
-	l := listen(t, Options{Socket: path, Board: b})
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode().Perm() != socketMode || info.Mode().Type() != fs.ModeSocket {
-		t.Errorf("mode %v, %v", info.Mode(), err)
-	}
-	attached, _ := attach(t, l, b, 1)
-
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	for { // the watch looks once a second
-		if conn, err := net.Dial("unix", path); err == nil {
-			_ = conn.Close()
-			break
-		}
-		select {
-		case <-within(t).Done():
-			t.Fatal("the socket wasn't made again")
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	attached.stats(1) // the engine that was there stays
-	b.next(t, "stats")
-	attach(t, l, b, 2)
-	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "*")); len(left) != 1 {
-		t.Errorf("files left: %v", left)
 	}
 }
 

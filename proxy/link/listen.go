@@ -13,7 +13,6 @@ import (
 	"net"
 	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -52,6 +51,7 @@ const (
 	maxEngines     = 2   // an old one and its successor
 	maxGreeting    = 4   // connections that haven't said hello
 	maxPathBytes   = 100 // a Unix address holds 107; the temporary name needs the rest
+	newSuffix      = ".new"
 	socketMode     = 0o660
 )
 
@@ -60,17 +60,19 @@ type Listener struct {
 	o        Options
 	instance uint64
 	quit     chan struct{} // closed by Close
+	lock     *os.File      // held from Listen to Close
 	running  sync.WaitGroup
 
 	mu       sync.Mutex
 	socket   *net.UnixListener
 	file     fs.FileInfo // of the path, as it was after binding
+	trouble  string      // why the socket can't be made again, as it was logged
 	closed   bool
 	sessions map[*session]bool // said hello
 	greeting map[net.Conn]bool
 }
 
-// Listen binds the socket. Engines are served from Serve on.
+// Listen binds the socket, unless another proxy has it. Engines are served from Serve on.
 func Listen(o Options) (*Listener, error) {
 	if o.HelloTimeout == 0 {
 		o.HelloTimeout = defaultHelloTimeout
@@ -85,23 +87,35 @@ func Listen(o Options) (*Listener, error) {
 		o.Meter = unmetered{}
 	}
 	l := &Listener{o: o, instance: rand.Uint64(), quit: make(chan struct{}), sessions: make(map[*session]bool), greeting: make(map[net.Conn]bool)}
+	if err := checkPath(o.Socket); err != nil {
+		return nil, err
+	}
 	var err error
+	if l.lock, err = lock(o.Socket); err != nil {
+		return nil, err
+	}
 	if l.socket, l.file, err = bind(o.Socket); err != nil {
+		_ = l.lock.Close()
 		return nil, err
 	}
 	return l, nil
 }
 
-// bind listens under a temporary name and renames it, so that the path always leads to a socket that is listened on. What lies there is
-// replaced only if it is a socket.
-func bind(path string) (*net.UnixListener, fs.FileInfo, error) {
+func checkPath(path string) error {
 	if path == "" || len(path) > maxPathBytes {
-		return nil, nil, fmt.Errorf("engine socket path %q has %d bytes, 1 to %d are possible", path, len(path), maxPathBytes)
+		return fmt.Errorf("engine socket path %q has %d bytes, 1 to %d are possible", path, len(path), maxPathBytes)
 	}
-	if old, err := os.Lstat(path); err == nil && old.Mode().Type() != fs.ModeSocket {
-		return nil, nil, fmt.Errorf("engine socket path %q exists and is no socket", path)
+	return nil
+}
+
+// bind listens under a temporary name and renames it, so that the path always leads to a socket that is listened on. What lies there is
+// replaced only if it is a socket on which nobody listens.
+func bind(path string) (*net.UnixListener, fs.FileInfo, error) {
+	if err := replaceable(path); err != nil {
+		return nil, nil, err
 	}
-	temporary := path + strconv.FormatUint(uint64(rand.Uint32()&0xfffff|0x100000), 36) // 5 bytes more
+	temporary := path + newSuffix
+	_ = os.Remove(temporary) // of a proxy that ended right here; listening fails if it can't go
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
 	if err != nil {
 		return nil, nil, fmt.Errorf("listen for engines: %w", err)
@@ -114,6 +128,18 @@ func bind(path string) (*net.UnixListener, fs.FileInfo, error) {
 		return nil, nil, err
 	}
 	return ln, file, nil
+}
+
+// replaceable finds out whether what lies at a path may go. Whoever listens there may not know our lock.
+func replaceable(path string) error {
+	if old, err := os.Lstat(path); err == nil && old.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("engine socket path %q exists and is no socket", path)
+	}
+	listening, err := Listening(path)
+	if err == nil && listening {
+		err = inUse(path)
+	}
+	return err
 }
 
 func install(temporary, path string) (fs.FileInfo, error) {
@@ -178,7 +204,7 @@ func (l *Listener) after(ln *net.UnixListener, err error) (*net.UnixListener, er
 	return ln, nil
 }
 
-// watch binds again when the socket's file is gone: somebody cleaned up.
+// watch binds again when the path no longer leads to our socket: somebody cleaned up, or put another file there.
 func (l *Listener) watch() {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
@@ -199,25 +225,27 @@ func (l *Listener) look() {
 		return
 	}
 	now, err := os.Lstat(l.o.Socket)
-	if err == nil {
-		if !os.SameFile(now, l.file) {
-			l.o.Log.Warn("the engine socket's path leads to another file; is a second proxy running?", "socket", l.o.Socket)
-			l.file = now // said once
-		}
-		return
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err == nil && os.SameFile(now, l.file) {
 		return
 	}
 	ln, file, err := bind(l.o.Socket)
 	if err != nil {
-		l.o.Log.Error("the engine socket is gone and can't be made again", "socket", l.o.Socket, "error", err)
+		l.complain(err)
 		return
 	}
+	l.trouble = ""
 	l.o.Log.Warn("the engine socket was gone and is made again", "socket", l.o.Socket)
 	old := l.socket
 	l.socket, l.file = ln, file
 	_ = old.Close() // wakes Serve, which goes on with the new one
+}
+
+// complain says once why engines can't find us. look goes on trying. It needs l.mu.
+func (l *Listener) complain(err error) {
+	if text := err.Error(); text != l.trouble {
+		l.trouble = text
+		l.o.Log.Error("the engine socket is gone and can't be made again yet; no new engine finds this proxy", "socket", l.o.Socket, "error", err)
+	}
 }
 
 // welcome checks who connected and starts its session.
@@ -290,6 +318,7 @@ func (l *Listener) Close() {
 	if first {
 		close(l.quit)
 		_ = l.socket.Close()
+		_ = l.lock.Close()
 		for conn := range l.greeting {
 			_ = conn.Close() // ends the wait for a hello
 		}

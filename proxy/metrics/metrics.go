@@ -26,7 +26,8 @@ type Options struct {
 	// DefaultModel and DefaultVersion are announced at once, so that a page at start already has every documented family. Empty:
 	// only the series for none and unknown exist until the engine lists its models.
 	DefaultModel, DefaultVersion string
-	Domains                      []string // monitoring.domains; at most catalogue.MaxDomains count
+	Domains                      []string      // monitoring.domains; at most catalogue.MaxDomains count
+	KeepRemoved                  time.Duration // how long the series of a model stay that isn't installed any more; 1 h
 	QueueCapacity                int
 	CacheSize                    int
 	Build                        BuildInfo
@@ -69,6 +70,7 @@ type Metrics struct {
 	mu      sync.Mutex           // guards the writes of pairs
 	pairs   sync.Map             // pair → *ModelMetrics
 	count   int                  // announced pairs, under mu
+	gone    map[pair]time.Time   // since when they aren't installed; under mu
 	none    *ModelMetrics        // a model does not apply
 	unkn    *ModelMetrics        // asked for, not installed
 	other   *ModelMetrics        // beyond catalogue.MaxPairs
@@ -79,6 +81,9 @@ type Metrics struct {
 	journal prometheus.Gauge
 	link    linkCounters
 	state   gauges
+
+	sampling sync.RWMutex // held for writing while series are removed
+	retired  sample       // what removed series counted; guarded by sampling
 
 	cache    info // llm_cache_config_info
 	build    info // llm_build_info
@@ -100,7 +105,10 @@ func New(o Options) *Metrics {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	m := &Metrics{o: o, registry: prometheus.NewRegistry(), ends: make(map[string]*Endpoint)}
+	if o.KeepRemoved == 0 {
+		o.KeepRemoved = time.Hour
+	}
+	m := &Metrics{o: o, registry: prometheus.NewRegistry(), ends: make(map[string]*Endpoint), gone: make(map[pair]time.Time), retired: newSample()}
 	m.known.init(o)
 	m.v = newVectors(m.registry, &m.known, o.NativeHistograms)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -159,8 +167,7 @@ func (m *Metrics) BindDomain(name string) {
 	}
 	m.o.Domains = append(slices.Clip(m.o.Domains), name)
 	m.pairs.Range(func(_, p any) bool {
-		mm := p.(*ModelMetrics)
-		m.v.counter("successful_inferences_total", mm.model, mm.version, name)
+		p.(*ModelMetrics).counter("successful_inferences_total", name)
 		return true
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,8 +30,11 @@ type ModelMetrics struct {
 	verdicts   map[string]map[string]prometheus.Counter // by slo and result
 	loaded     prometheus.Gauge
 
-	mu    sync.Mutex // guards facts and the series that come and go with the model
-	facts []string   // labels of the llm_model_info series; nil without one
+	held atomic.Int32 // requests in flight that count here
+
+	mu      sync.Mutex // guards facts and the making of series
+	facts   []string   // labels of the llm_model_info series; nil without one
+	removed bool       // no series may be made any more
 
 	once sync.Once // makes times
 	times
@@ -57,7 +61,10 @@ type times struct {
 func (m *Metrics) Announce(model, version string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, ok := m.pairs.Load(pair{model, version}); ok || model == "" || version == "" {
+	delete(m.gone, pair{model, version})
+	known, ok := m.pairs.Load(pair{model, version})
+	outside := ok && known == m.other && m.count < catalogue.MaxPairs && m.other.held.Load() == 0 // and there is room by now
+	if ok && !outside || model == "" || version == "" {
 		return
 	}
 	if m.count >= catalogue.MaxPairs {
@@ -138,9 +145,7 @@ func children(v *vectors, family, label string, before ...string) map[string]pro
 // wake makes the histograms.
 func (mm *ModelMetrics) wake() {
 	mm.once.Do(func() {
-		h := func(name string, more ...string) prometheus.Observer {
-			return mm.m.v.histogram(name, append([]string{mm.model, mm.version}, more...)...)
-		}
+		h := mm.histogram
 		mm.times = times{
 			perToken:   h("token_generation_time_seconds"),
 			firstToken: h("llm_time_to_first_token_seconds"),
@@ -154,7 +159,7 @@ func (mm *ModelMetrics) wake() {
 			decode:     h("llm_request_phase_seconds", "decode"),
 			restart:    h("llm_request_phase_seconds", "restart"),
 		}
-		mm.m.v.histogram("api_response_time_seconds", inferRoute, mm.model, mm.version)
+		mm.responseTime(inferRoute)
 	})
 }
 
@@ -198,7 +203,7 @@ func (mm *ModelMetrics) LoadFailed(reason string) { pick(mm.loadFailed, reason, 
 
 // Evicted counts the removal from the cache, by a reason of llm_model_evictions_total.
 func (mm *ModelMetrics) Evicted(reason string) {
-	mm.m.v.counter("llm_model_evictions_total", mm.model, mm.version, reason).Inc()
+	mm.counter("llm_model_evictions_total", reason).Inc()
 }
 
 // Facts of a loaded model.
@@ -232,7 +237,7 @@ func (mm *ModelMetrics) SetMemory(bytes int64) {
 	mm.setMemory(bytes)
 }
 
-// SetUnloaded says that the pair left the cache. Its counters and histograms stay.
+// SetUnloaded says that the pair left the cache. Its counters and histograms stay, until Sweep finds that it isn't installed any more.
 func (mm *ModelMetrics) SetUnloaded() {
 	if mm.special {
 		return
@@ -247,6 +252,9 @@ func (mm *ModelMetrics) SetUnloaded() {
 // setMemory and setFacts need mm.mu.
 func (mm *ModelMetrics) setMemory(bytes int64) {
 	series := mm.m.v.gauges["model_memory_usage_bytes"]
+	if mm.removed {
+		return
+	}
 	if bytes <= 0 {
 		series.DeleteLabelValues(mm.model, mm.version)
 		return
@@ -256,6 +264,9 @@ func (mm *ModelMetrics) setMemory(bytes int64) {
 
 func (mm *ModelMetrics) setFacts(labels []string) {
 	series := mm.m.v.gauges["llm_model_info"]
+	if mm.removed {
+		return
+	}
 	if mm.facts != nil && !slices.Equal(mm.facts, labels) {
 		series.DeleteLabelValues(mm.facts...)
 	}

@@ -79,7 +79,7 @@ func (mm *ModelMetrics) succeeded(domain string) prometheus.Counter {
 	if c, ok := mm.successes[domain]; ok {
 		return c
 	}
-	return mm.m.v.counter("successful_inferences_total", mm.model, mm.version, domain)
+	return mm.counter("successful_inferences_total", domain)
 }
 
 // judge holds the request against each objective. One that failed missed them all; the client that left is not held against us.
@@ -128,14 +128,30 @@ func (e *Endpoint) repliesOf(mm *ModelMetrics) *replies {
 	if known, ok := e.replies.Load(mm); ok {
 		return known.(*replies)
 	}
-	r := &replies{counts: make(map[string]prometheus.Counter), took: sync.OnceValue(func() prometheus.Observer {
-		return e.m.v.histogram("api_response_time_seconds", e.route, mm.model, mm.version)
-	})}
+	mm.mu.Lock()
+	defer mm.mu.Unlock()
+	r := &replies{counts: make(map[string]prometheus.Counter), took: sync.OnceValue(func() prometheus.Observer { return mm.responseTime(e.route) })}
+	if mm.removed {
+		for _, status := range values("api_requests_total", "status") {
+			r.counts[status] = noCounter
+		}
+		return r
+	}
 	for _, status := range values("api_requests_total", "status") {
 		r.counts[status] = e.m.v.counter("api_requests_total", e.route, status, mm.model, mm.version)
 	}
 	known, _ := e.replies.LoadOrStore(mm, r)
 	return known.(*replies)
+}
+
+// responseTime makes the histogram of whole requests to an endpoint, unless the pair's series were removed.
+func (mm *ModelMetrics) responseTime(route string) prometheus.Observer {
+	mm.mu.Lock()
+	defer mm.mu.Unlock()
+	if mm.removed {
+		return noHistogram
+	}
+	return mm.m.v.histogram("api_response_time_seconds", route, mm.model, mm.version)
 }
 
 // Endpoint gives the series of a route template, such as /infer. Routes come from the program, never from a request; a path without

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -43,7 +44,9 @@ type buckets struct {
 
 // sample reads the registry, and the engine's device memory unless custom metrics are hidden.
 func (m *Metrics) sample() sample {
-	s := sample{phases: make(map[string]buckets), status: make(map[string]float64), restarts: make(map[string]float64), memoryRatio: math.NaN()}
+	m.sampling.RLock()
+	defer m.sampling.RUnlock()
+	s := m.retired.clone()
 	families, err := m.registry.Gather()
 	if err != nil {
 		m.o.Log.Debug("live figures are incomplete", "error", err)
@@ -59,6 +62,22 @@ func (m *Metrics) sample() sample {
 		return cmp.Or(strings.Compare(a.Model, b.Model), strings.Compare(a.Version, b.Version))
 	})
 	return s
+}
+
+func newSample() sample {
+	return sample{phases: make(map[string]buckets), status: make(map[string]float64), restarts: make(map[string]float64), memoryRatio: math.NaN()}
+}
+
+// clone gives a sample that add may change.
+func (s *sample) clone() sample {
+	c := *s
+	c.response, c.firstToken, c.interToken = s.response.clone(), s.firstToken.clone(), s.interToken.clone()
+	c.phases, c.status, c.restarts = make(map[string]buckets), maps.Clone(s.status), maps.Clone(s.restarts)
+	for name, b := range s.phases {
+		c.phases[name] = b.clone()
+	}
+	c.memory = slices.Clone(s.memory)
+	return c
 }
 
 // add takes a family that figures are made of.
@@ -152,6 +171,11 @@ func (b *buckets) add(h *dto.Histogram) {
 	}
 	b.count += float64(h.GetSampleCount())
 	b.sum += h.GetSampleSum()
+}
+
+func (b buckets) clone() buckets {
+	b.counts = slices.Clone(b.counts)
+	return b
 }
 
 // minus is what came since old, which has the same edges or nothing yet.

@@ -122,6 +122,17 @@ func (s *set) add(value string) {
 	s.p.Store(&next)
 }
 
+// keep must be called by one goroutine at a time. What is reserved stays.
+func (s *set) keep(wanted map[string]bool) {
+	next := map[string]bool{catalogue.None: true, catalogue.Unknown: true, catalogue.Other: true}
+	for v := range *s.p.Load() {
+		if wanted[v] {
+			next[v] = true
+		}
+	}
+	s.p.Store(&next)
+}
+
 func (s *set) size() int { return len(*s.p.Load()) }
 
 func (f *fence) init(o Options) {
@@ -143,6 +154,14 @@ func (f *fence) addPair(model, version string) {
 	defer f.mu.Unlock()
 	f.models.add(model)
 	f.versions.add(version)
+}
+
+// keep leaves only these models and versions.
+func (f *fence) keep(models, versions map[string]bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.models.keep(models)
+	f.versions.keep(versions)
 }
 
 func (f *fence) addEndpoint(route string) {

@@ -43,6 +43,7 @@ func (s *Server) handleBroken(ctx *fasthttp.RequestCtx, cause error) {
 	}
 	x := s.begin(ctx, r, time.Now())
 	defer x.recovered()
+	s.origins.markUnread(&ctx.Request.Header, &ctx.Response.Header)
 	x.refuse(s.unreadable(&ctx.Request.Header, cause))
 	x.finish()
 }

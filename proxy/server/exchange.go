@@ -53,13 +53,20 @@ func (s *Server) begin(ctx *fasthttp.RequestCtx, r *route, received time.Time) *
 	}
 	asked := ctx.Request.Header.Peek(requestIDHeader)
 	x.id = requestID(asked)
-	ctx.Response.Header.Set(requestIDHeader, x.id)
+	x.mark()
 	if r.path == inferPath {
 		x.beginTrace(x.id != string(asked))
 	}
 	r.metrics.Begin()
 	s.open.Add(1)
 	return x
+}
+
+// mark sets the headers of every reply.
+func (x *exchange) mark() {
+	h := &x.ctx.Response.Header
+	h.Set(requestIDHeader, x.id)
+	x.s.origins.mark(&x.ctx.Request.Header, h)
 }
 
 // reply is a JSON answer that went well.

@@ -3,7 +3,6 @@ package server
 import (
 	"encoding/hex"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -85,31 +84,4 @@ func contentType(h *fasthttp.RequestHeader) *api.Error {
 		return api.UnsupportedMediaType(full)
 	}
 	return nil
-}
-
-// corsMaxAge is how long a browser may remember a preflight, in seconds.
-const corsMaxAge = "600"
-
-// crossOrigin lets pages of the listed origins in. It tells whether it has answered: a preflight.
-func (s *Server) crossOrigin(x *exchange, r *route) bool {
-	if len(s.o.CORSOrigins) == 0 {
-		return false
-	}
-	h := &x.ctx.Response.Header
-	h.Add(fasthttp.HeaderVary, fasthttp.HeaderOrigin)
-	origin := string(x.ctx.Request.Header.Peek(fasthttp.HeaderOrigin))
-	if origin == "" || !(slices.Contains(s.o.CORSOrigins, origin) || slices.Contains(s.o.CORSOrigins, "*")) {
-		return false
-	}
-	h.Set(fasthttp.HeaderAccessControlAllowOrigin, origin)
-	h.Set(fasthttp.HeaderAccessControlExposeHeaders, "X-Request-Id, Traceresponse, Retry-After, X-Ratelimit-Limit-Requests, X-Ratelimit-Remaining-Requests, X-Ratelimit-Reset-Requests")
-	if r == nil || !x.ctx.IsOptions() || len(x.ctx.Request.Header.Peek(fasthttp.HeaderAccessControlRequestMethod)) == 0 {
-		return false
-	}
-	h.Set(fasthttp.HeaderAccessControlAllowMethods, r.allow())
-	h.Set(fasthttp.HeaderAccessControlAllowHeaders, strings.Join([]string{"Content-Type", "Authorization", s.o.KeyHeader, requestIDHeader, timeoutHeader, domainHeader, traceHeader, stateHeader}, ", "))
-	h.Set(fasthttp.HeaderAccessControlMaxAge, corsMaxAge)
-	x.status = fasthttp.StatusNoContent
-	x.ctx.SetStatusCode(x.status)
-	return true
 }

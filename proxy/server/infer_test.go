@@ -118,7 +118,7 @@ func TestStream(t *testing.T) {
 	}
 	a.say("The capital of France ")
 	response := await(t, "status line", got, waitLimit)
-	for name, want := range map[string]string{"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"} {
+	for name, want := range map[string]string{"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"} {
 		if response.Header.Get(name) != want {
 			t.Errorf("%s: %q, want %q", name, response.Header.Get(name), want)
 		}

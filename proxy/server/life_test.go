@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -22,6 +23,7 @@ import (
 
 	"tandem/proxy/api"
 	"tandem/proxy/flight"
+	"tandem/proxy/metrics"
 )
 
 // A client may leave at any time; the engine must hear of it within a second.
@@ -268,7 +270,7 @@ func TestDrainBreaksOffWhatTakesTooLong(t *testing.T) {
 	for range 2 {
 		r := await(t, "reply", got, waitLimit)
 		switch r.Header.Get("Content-Type") {
-		case "text/event-stream":
+		case "text/event-stream; charset=utf-8":
 			if !strings.Contains(r.body, "event: error\ndata: {\"error\":{\"type\":\"draining\"") {
 				t.Errorf("stream ends with %q", r.body)
 			}
@@ -280,6 +282,28 @@ func TestDrainBreaksOffWhatTakesTooLong(t *testing.T) {
 	}
 	for _, a := range brokenOff {
 		a.expectBecause(t, api.TypeDraining) // so that no metric says the client left
+	}
+}
+
+// A server that is told to stop as it starts must not serve for ever.
+func TestServeAfterShutdownReturns(t *testing.T) {
+	for _, serve := range []func(*Server, net.Listener) error{(*Server).Serve, (*Server).ServeMetrics} {
+		s, err := New(Options{Desk: instant(), Metrics: metrics.New(metrics.Options{}), Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln, err := Listen(t.Context(), "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error, 1)
+		go func() { served <- serve(s, ln) }()
+		if err := await(t, "end of Serve", served, waitLimit); err != nil {
+			t.Errorf("Serve: %v", err)
+		}
 	}
 }
 

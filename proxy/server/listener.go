@@ -31,6 +31,7 @@ type listener struct {
 	net.Listener
 	watch    *watcher
 	limit    int
+	origins  origins // that may read a refusal
 	log      *slog.Logger
 	refusals chan struct{} // places for refused connections that linger
 	ended    chan struct{} // closed by Close
@@ -41,8 +42,8 @@ type listener struct {
 	refusing sync.WaitGroup
 }
 
-func newListener(ln net.Listener, watch *watcher, limit int, log *slog.Logger) *listener {
-	return &listener{Listener: ln, watch: watch, limit: limit, log: log, refusals: make(chan struct{}, refusalsAtOnce),
+func newListener(ln net.Listener, watch *watcher, limit int, origins origins, log *slog.Logger) *listener {
+	return &listener{Listener: ln, watch: watch, limit: limit, origins: origins, log: log, refusals: make(chan struct{}, refusalsAtOnce),
 		ended: make(chan struct{}), open: make(map[*conn]struct{})}
 }
 
@@ -133,17 +134,17 @@ func (l *listener) refuse(tcp *net.TCPConn) {
 		c := &conn{TCPConn: tcp, owner: l, cancel: func(error) {}}
 		c.linger.Store(true)
 		_ = tcp.SetWriteDeadline(time.Now().Add(lingerTimeout))
-		_, _ = tcp.Write(refusal(newID(), l.limit))
+		_, _ = tcp.Write(refusal(newID(), l.limit, l.origins))
 		_ = c.Close()
 	})
 }
 
 // refusal is a whole reply, since no HTTP server has seen the connection yet.
-func refusal(id string, limit int) []byte {
+func refusal(id string, limit int, readers origins) []byte {
 	err := api.NewError(api.TypeQueueFull, "all %d connections are in use; try again later", limit)
 	body := api.AppendError(nil, err, id)
 	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"+
-		"Connection: close\r\nX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s", id, len(body), body)
+		"Connection: close\r\n%sX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s", readers.markedLines(), id, len(body), body)
 }
 
 // abort closes the open connections that which picks and tells how many they were.

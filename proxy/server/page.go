@@ -10,7 +10,7 @@ import (
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// pageFile is a part of the live page, which is in builds with the tag ui only.
+// pageFile is a part of the live page, which is in every build that had it ready.
 type pageFile struct {
 	path        string
 	name        string

@@ -1,6 +1,6 @@
-//go:build !ui
+//go:build noui
 
 package server
 
-// pageContent has nothing in builds without the page.
+// pageContent has nothing in builds that leave the page out.
 func pageContent(string) []byte { return nil }

@@ -1,12 +1,12 @@
-//go:build ui
+//go:build !noui
 
 package server
 
 import "embed"
 
-// page is what make ui built.
+// page is what scripts/build-ui.sh made, or nothing yet: the folder is there in any case.
 //
-//go:embed page/dist
+//go:embed all:page/dist
 var page embed.FS
 
 // pageContent gives a file of the live page, or nil.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -78,6 +79,12 @@ func (s *Server) scrape(x *exchange, page fasthttp.RequestHandler) {
 		s.o.Metrics.SetRateLimitKeys(s.o.Limits.Len())
 	}
 	page(x.ctx)
+	if len(x.ctx.Response.Header.Peek(requestIDHeader)) == 0 { // the adaptor gave up, and began the reply anew
+		x.ctx.Response.Reset()
+		x.mark()
+		x.fail(api.Internal(errors.New("the metrics page can't be made for this request")))
+		return
+	}
 	if x.status = x.ctx.Response.StatusCode(); x.status >= fasthttp.StatusInternalServerError {
 		x.label = api.LabelError
 	}
@@ -115,7 +122,7 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx, r *route) {
 	x := s.begin(ctx, r, ctx.Time())
 	defer x.recovered()
 	switch {
-	case s.crossOrigin(x, r):
+	case s.preflight(x, r):
 	case r == nil:
 		x.fail(api.NotFound(string(ctx.Path())))
 	case !r.allows(ctx):

@@ -82,6 +82,7 @@ type Server struct {
 	other   *route // for paths without a route
 	watch   *watcher
 	certs   *certificates // nil without TLS
+	origins origins
 
 	draining atomic.Bool   // readiness is off
 	expired  chan struct{} // closed when answers in hand have to end now
@@ -90,6 +91,7 @@ type Server struct {
 
 	mu         sync.Mutex
 	listeners  []*listener
+	ended      bool // nothing is accepted any more
 	drainBegan time.Time
 	refuse     *time.Timer // makes the desk take nothing new
 
@@ -99,7 +101,7 @@ type Server struct {
 // New prepares a server; Serve starts it.
 func New(o Options) (*Server, error) {
 	o.fillDefaults()
-	s := &Server{o: o, log: o.Log, expired: make(chan struct{})}
+	s := &Server{o: o, log: o.Log, origins: o.CORSOrigins, expired: make(chan struct{})}
 	s.pages.New = func() any { return new(bytes.Buffer) }
 	if o.CertFile != "" {
 		certs, err := loadCertificates(o.CertFile, o.KeyFile, o.Log)
@@ -177,6 +179,9 @@ func (s *Server) newHTTP(handler fasthttp.RequestHandler) *fasthttp.Server {
 // Serve accepts connections from ln until Shutdown, which it doesn't wait for.
 func (s *Server) Serve(ln net.Listener) error {
 	own := s.track(ln)
+	if own == nil {
+		return nil
+	}
 	var accept net.Listener = own
 	if s.certs != nil {
 		accept = s.certs.listen(own)
@@ -186,7 +191,11 @@ func (s *Server) Serve(ln net.Listener) error {
 
 // ServeMetrics serves only the metrics and /livez from ln, until Shutdown.
 func (s *Server) ServeMetrics(ln net.Listener) error {
-	return wrapServe(s.scrapes.Serve(s.track(ln)), ln)
+	own := s.track(ln)
+	if own == nil {
+		return nil
+	}
+	return wrapServe(s.scrapes.Serve(own), ln)
 }
 
 func wrapServe(err error, ln net.Listener) error {
@@ -196,12 +205,27 @@ func wrapServe(err error, ln net.Listener) error {
 	return nil
 }
 
+// track gives the listener to accept from; nil after Shutdown.
 func (s *Server) track(ln net.Listener) *listener {
-	own := newListener(ln, s.watch, s.o.MaxConnections, s.log)
+	own := newListener(ln, s.watch, s.o.MaxConnections, s.origins, s.log)
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		_ = own.Close()
+		return nil
+	}
 	s.listeners = append(s.listeners, own)
-	s.mu.Unlock()
 	return own
+}
+
+// stopAccepting closes listeners of which fasthttp, when it was told to stop, didn't know yet: it would accept from them for ever.
+func (s *Server) stopAccepting() {
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	for _, l := range s.allListeners() {
+		_ = l.Close()
+	}
 }
 
 // Drain begins a drain: readiness goes off at once, and after DrainDelay nothing new is taken in. Answers in hand go on.
@@ -249,6 +273,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			err = errors.Join(err, stop)
 		}
 	}
+	s.stopAccepting()
 	s.breakOff()
 	s.close()
 	return err
@@ -267,6 +292,9 @@ func (s *Server) breakOff() {
 		close(s.expired)
 	})
 }
+
+// Abandon ends a server that was never served from.
+func (s *Server) Abandon() { s.watch.close() }
 
 // close ends what is left of every connection.
 func (s *Server) close() {

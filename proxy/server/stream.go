@@ -10,6 +10,9 @@ import (
 	"tandem/proxy/flight"
 )
 
+// eventStream names the character set although it is always this one: Python's requests reads ISO 8859-1 where nobody says so.
+const eventStream = "text/event-stream; charset=utf-8"
+
 // errBroken ends a stream that can't go on. fasthttp then closes the connection without the last chunk, so the client sees the cut.
 var errBroken = errors.New("stream broken off")
 
@@ -71,7 +74,7 @@ func (r *eventReader) begin() {
 	r.wrote = now
 	r.timer.Reset(x.s.o.StreamHeartbeat)
 	h := &x.ctx.Response.Header
-	h.SetContentType("text/event-stream")
+	h.SetContentType(eventStream)
 	h.Set("Cache-Control", "no-cache")
 	h.Set("X-Accel-Buffering", "no")
 	x.ctx.Response.ImmediateHeaderFlush = len(r.rest) == 0

@@ -32,6 +32,7 @@ var table = []Setting{
 	{Env: "METRICS_PATH", Path: "monitoring.metrics_path", Kind: String, Default: "/prometheus", Owner: Proxy, check: checkPath, Help: "Path of the metrics page."},
 	{Env: "METRICS_ADDR", Path: "monitoring.metrics_addr", Kind: String, Owner: Proxy, check: checkAddress, Help: "Further listener (host:port) for the metrics page; the main port then answers 404 there."},
 	{Env: "CUSTOM_METRICS", Path: "monitoring.custom_metrics", Kind: Bool, Default: "true", Owner: Proxy, Help: "Expose more than the documented metrics; false keeps only those and what their alerts need."},
+	{Env: "METRICS_KEEP_REMOVED", Path: "monitoring.keep_removed", Kind: Duration, Default: "1h", Min: "1m", Max: "720h", Owner: Proxy, Help: "How long the series of a model stay that is not installed any more; longer than a few scrapes, so that Prometheus has its last values. A model that comes back later counts from 0."},
 	{Env: "NATIVE_HISTOGRAMS", Path: "monitoring.native_histograms", Kind: Bool, Default: "false", Owner: Proxy, Help: "Expose native histograms beside the classic buckets. A server that ingests them drops the buckets, on which the alert rules stand, unless told otherwise."},
 	{Env: "PAGE_ENABLED", Path: "monitoring.page_enabled", Kind: Bool, Default: "true", Owner: Proxy, Help: "Serve the live page at / (a plain table in builds without it); false gives 404 there."},
 	{Env: "DOMAINS", Path: "monitoring.domains", Kind: List, Items: 30, Owner: Proxy, check: checkDomain, Help: "Business domains that a request may name, for successful_inferences_total; at most 30. Others count as other."},
@@ -64,7 +65,7 @@ var table = []Setting{
 	{Env: "QUEUE_MAX_BYTES", Path: "queue.max_bytes", Kind: Bytes, Default: "64MiB", Min: "1MiB", Max: "64GiB", Owner: Proxy, Help: "Memory for the prompts of waiting requests; beyond it new ones get 503."},
 	{Env: "REQUEST_TIMEOUT", Path: "engine.request_timeout", Kind: Duration, Default: "300s", Min: "100ms", Max: "24h", Owner: Proxy, Help: "Time for a request from its arrival to its last token; then 504."},
 
-	{Env: "ENGINE_SOCKET", Path: "engine.socket", Kind: String, Default: "/run/tandem/engine.sock", Owner: Both, check: checkSocket, Help: "Unix socket between the programs; the proxy listens, engines dial."},
+	{Env: "ENGINE_SOCKET", Path: "engine.socket", Kind: String, Default: "/run/tandem/engine.sock", Owner: Both, check: checkSocket, Help: "Unix socket between the programs; the proxy listens, engines dial. One proxy a directory: a second one refuses to start."},
 	{Env: "ENGINE_PEER_UIDS", Path: "engine.peer_uids", Kind: List, Owner: Proxy, check: checkUID, Help: "Further user ids whose engines may attach; the proxy's own always may."},
 	{Env: "ENGINE_WAIT", Path: "engine.wait", Kind: Duration, Default: "10s", Min: "0", Max: "1h", Owner: Proxy, Help: "How long a new request waits while no engine is connected; then 503."},
 	{Env: "ENGINE_STALL_TIMEOUT", Path: "engine.stall_timeout", Kind: Duration, Default: "30s", Min: "1s", Max: "1h", Owner: Both, Help: "An engine whose step loop makes no progress for this long counts as hung (longer steps have a longer allowance), and so does one from which the proxy hears nothing for as long."},

@@ -20,7 +20,8 @@ an engine belongs to the proxy. ` + "`CUSTOM_METRICS=false`" + ` leaves only gro
 ` + "`model` and `version`" + ` are names of installed models, ` + "`unknown`" + ` for one that isn't installed, ` + "`none`" + ` where a model does not apply, and
 ` + "`other`" + ` beyond 256 pairs. ` + "`endpoint`" + ` is a route, or ` + "`other`" + `. ` + "`domain`" + ` is one of at most 32 configured names, ` + "`general` or `other`" + `.
 No label comes from a client. Counters exist at 0 before their first event, so that ` + "`increase()`" + ` sees it; histograms of a model exist
-once it is asked for or loaded.
+once it is asked for or loaded. The series of a model that no engine has any more stay for an hour (` + "`METRICS_KEEP_REMOVED`" + `), so that their last
+values are scraped, and while a request counts there; then they go (those of ` + "`DEFAULT_MODEL`" + ` never), and a model that comes back counts from 0.
 
 ` + "`/metrics/router`" + ` is a small page for endpoint pickers that poll many times a second: ` + "`llm_requests_waiting`, `llm_requests_running`,\n`llm_kv_cache_usage_ratio`, `llm_cache_config_info` and `llm_lora_requests_info`" + `, one series each.
 `

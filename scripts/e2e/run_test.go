@@ -99,9 +99,35 @@ func TestRunPrintsLinesThatWork(t *testing.T) {
 	if header.Get("X-Ratelimit-Limit-Requests") != "120" {
 		t.Errorf("the limit is %q a minute", header.Get("X-Ratelimit-Limit-Requests"))
 	}
+	checkPageLine(t, p, port)
 	documented := fmt.Sprintf(`curl http://127.0.0.1:%d/infer -H 'Content-Type: application/json' -H 'X-API-Key: demo-key' -d '{"prompt":"What is the capital of France?","max_new_tokens":32,"adapter_version":"v1.0","base_model":"demo"}'`, port)
 	if got := strings.Join(strings.Fields(printed(p)[0]), " "); got != documented {
 		t.Errorf("the first line is\n%s\nwant\n%s", got, documented)
+	}
+}
+
+// checkPageLine wants the page's address before anything else that there is to try, and it to be what the line says.
+func checkPageLine(t *testing.T, p *process, port int) {
+	t.Helper()
+	_, said, _ := strings.Cut(p.log.String(), "Try:\n\n")
+	line, _, _ := strings.Cut(strings.TrimSpace(said), "\n")
+	url := fmt.Sprintf("http://127.0.0.1:%d/", port)
+	if !strings.HasPrefix(line, url) {
+		t.Fatalf("the first line to try is %q, not the page's", line)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Accept", "text/html")
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	isPage := strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html")
+	if isPage != strings.Contains(line, "in a browser") || isPage == strings.Contains(line, "a plain table") {
+		t.Errorf("%q, and / is %s", line, resp.Header.Get("Content-Type"))
 	}
 }
 

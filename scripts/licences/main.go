@@ -37,7 +37,7 @@ type other struct{ title, file string }
 
 var programs = []program{
 	{"tandem-proxy", "./proxy", "ui", "proxy/licences.txt", []other{
-		{"Go standard library and runtime", "go.txt"}, {"uPlot (in builds with the tag ui)", "uplot.txt"},
+		{"Go standard library and runtime", "go.txt"}, {"uPlot (of the live page)", "uplot.txt"},
 	}},
 	{"tandem-engine", "./engine", "llama", "engine/licences.txt", []other{
 		{"Go standard library and runtime", "go.txt"}, {"llama.cpp and ggml (in builds with the tag llama)", "llama.cpp.txt"},
