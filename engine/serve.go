@@ -109,7 +109,7 @@ func (e *engine) openModels() error {
 	c := e.c
 	var err error
 	if e.registry, err = models.NewRegistry(models.RegistryOptions{
-		Dir: c.ModelsDir, Demo: builtIn(c.Demo), AlwaysDemo: c.Demo == DemoTrue, Log: e.log,
+		Dir: c.ModelsDir, Inside: !c.FollowLinks, Demo: builtIn(c.Demo), AlwaysDemo: c.Demo == DemoTrue, Log: e.log,
 	}); err != nil {
 		return fmt.Errorf("read models directory: %w", err)
 	}
@@ -169,6 +169,9 @@ func (e *engine) event(ev models.Event) {
 		e.log.Info("loaded", "model", ev.Model, "version", ev.Version, "took", ev.Took.Round(time.Millisecond), "bytes", ev.Bytes)
 	case models.EventLoadFailed:
 		e.metrics.LoadEnded(ev.Model)
+		if ev.Told {
+			return
+		}
 		e.log.Error("load failed", "model", ev.Model, "version", ev.Version, "reason", ev.Reason, "err", ev.Message)
 	case models.EventEvicted:
 		e.log.Info("evicted", "model", ev.Model, "version", ev.Version, "reason", ev.Reason)

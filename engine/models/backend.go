@@ -123,6 +123,7 @@ type LoadError struct {
 	Reason Reason
 	What   string // which model, version or file
 	Err    error
+	Public string // what of Err clients may be told, without a path of this machine; empty: only the reason
 }
 
 func (e *LoadError) Error() string { return fmt.Sprintf("load %s: %s: %v", e.What, e.Reason, e.Err) }
@@ -141,6 +142,7 @@ type Event struct {
 	Facts    Facts         // EventLoaded of a base
 	Reason   string        // EventLoadFailed: a Reason; EventEvicted: lru, memory, changed, admin
 	Message  string        // EventLoadFailed, for people
+	Told     bool          // EventLoadFailed: the log has it already
 }
 
 // EventKind of an Event.

@@ -102,6 +102,7 @@ type entry struct {
 	src       *source
 	state     seatState
 	why       string // reason of the eviction to come; only for condemned and closing entries
+	blame     string // what the registry learns a broken load by; empty: the source's identity
 	doomed    bool   // loading only: its files changed or its time is over; it goes as soon as it is loaded
 	leases    int
 	waiters   []*waiter
@@ -226,9 +227,9 @@ func (c *Cache) find(model, version string) (*source, error) {
 
 // refuse answers a request for files that the registry found broken. It counts as a failed load, once in brokenFor. Called with mu held.
 func (c *Cache) refuse(src *source) *LoadError {
-	err := &LoadError{Reason: ReasonBadFormat, What: label(src.model, src.version), Err: errors.New(src.problem)}
+	err := &LoadError{Reason: ReasonBadFormat, What: label(src.model, src.version), Err: errors.New(src.problem), Public: src.problem}
 	c.remember(src, err)
-	c.tellFailed(src, err)
+	c.tellFailed(src, err, true) // the registry has told
 	return err
 }
 
@@ -279,7 +280,7 @@ type brokenLoad struct {
 }
 
 func (c *Cache) remember(src *source, err *LoadError) {
-	if err.Reason != ReasonBadFormat && err.Reason != ReasonAdapterMismatch && !errors.Is(err, errTooBig) {
+	if !err.brokenFiles() && !errors.Is(err, errTooBig) {
 		return
 	}
 	if len(c.broken) >= maxModels {

@@ -296,3 +296,51 @@ func TestManyAtOnce(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+func TestWhatALoadFindsBrokenIsListed(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		path := filepath.Join(r.dir, "a/model.gguf")
+		r.fake.fail["a/model.gguf"] = &LoadError{Reason: ReasonBadFormat, What: "a", Err: fmt.Errorf("failed to open '%s': unknown architecture in /some where/else.gguf", path)}
+		changed := r.reg.Changes()
+		_, err := r.cache.Acquire(r.Context(), "a", "v1")
+		const want = "failed to open 'model.gguf': unknown architecture in"
+		if le, _ := errors.AsType[*LoadError](err); le == nil || !strings.HasPrefix(le.Public, want) || strings.Contains(le.Public, r.dir) {
+			r.Errorf("clients are told %+v", le)
+		}
+		select {
+		case <-changed:
+		default:
+			r.Error("no word of it")
+		}
+		for _, version := range []string{"base", "v1", "v2"} { // the base's fault is everybody's
+			if p := problem(r.T, r.reg, "a", version); !strings.HasPrefix(p, want) {
+				r.Errorf("a@%s: problem %q", version, p)
+			}
+		}
+		if p := problem(r.T, r.reg, "b", "base"); p != "" {
+			r.Errorf("b: problem %q", p)
+		}
+		refresh(r.T, r.reg, time.Now().Add(time.Hour))
+		if p := problem(r.T, r.reg, "a", "base"); p == "" {
+			r.Error("forgotten at the next look")
+		}
+		delete(r.fake.fail, "a/model.gguf")
+		time.Sleep(brokenFor)
+		r.use("a", "base")
+		if p := problem(r.T, r.reg, "a", "base"); p != "" {
+			r.Errorf("after a good load: problem %q", p)
+		}
+	})
+}
+
+func TestABrokenAdapterDoesNotMarkItsBase(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.fake.fail["versions/v1.gguf"] = &LoadError{Reason: ReasonAdapterMismatch, What: "v1", Err: errors.New("other base")}
+		if _, err := r.cache.Acquire(r.Context(), "a", "v1"); reasonOf(err) != ReasonAdapterMismatch {
+			r.Errorf("error %v", err)
+		}
+		if base, v1 := problem(r.T, r.reg, "a", "base"), problem(r.T, r.reg, "a", "v1"); base != "" || v1 != "other base" {
+			r.Errorf("problems %q and %q", base, v1)
+		}
+	})
+}

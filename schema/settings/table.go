@@ -39,10 +39,11 @@ var table = []Setting{
 	{Env: "SLO_TPOT", Path: "monitoring.slo.tpot", Kind: Duration, Default: "100ms", Min: "0", Max: "1h", Owner: Proxy, Help: "Objective for the mean time per token after the first; 0 judges none."},
 	{Env: "SLO_E2E", Path: "monitoring.slo.e2e", Kind: Duration, Default: "1s", Min: "0", Max: "1h", Owner: Proxy, Help: "Objective for a whole answer of up to 32 tokens; each further token adds SLO_TPOT. 0 judges none."},
 
-	{Env: "DEFAULT_MODEL", Path: "models.default_model", Kind: String, Default: "microsoft/DialoGPT-medium", Owner: Both, check: checkModel, Help: "Model of a request that names none. When nobody set it and it is not installed, the demo model takes its place."},
+	{Env: "DEFAULT_MODEL", Path: "models.default_model", Kind: String, Default: "microsoft/DialoGPT-medium", Owner: Both, check: checkModel, Help: "Model of a request that names none. When nobody set it and it is not installed, the only installed model takes its place, else the demo model."},
 	{Env: "DEFAULT_VERSION", Path: "models.default_version", Kind: String, Default: "v1.0", Owner: Both, check: checkVersion, Help: "Version of a request that names none, for models that have it and no default of their own."},
 	{Env: "CACHE_SIZE", Path: "models.cache_size", Kind: Int, Default: "5", Min: "1", Max: "256", Owner: Both, Help: "Model versions that may be loaded at a time."},
-	{Env: "MODELS_DIR", Path: "models.dir", Kind: String, Default: "/models", Owner: Engine, Help: "Directory of installed models: <org>/<name>/model.gguf with versions/<version>.gguf."},
+	{Env: "MODELS_DIR", Path: "models.dir", Kind: String, Default: "/models", Owner: Engine, Help: "Directory of installed models: <org>/<name>/model.gguf with versions/<version>.gguf; <name>.gguf and one .gguf of any name in a directory work as well."},
+	{Env: "MODELS_FOLLOW_LINKS", Path: "models.follow_links", Kind: Bool, Default: "true", Owner: Engine, Help: "Follow links that lead out of MODELS_DIR, such as those into a Hugging Face cache or onto a network disk; false refuses them."},
 	{Env: "CACHE_DIR", Path: "models.cache_dir", Kind: String, Owner: Engine, Help: "Directory for unpacked files and checksums. Empty: tandem in the user's cache directory."},
 	{Env: "DEMO_MODEL", Path: "models.demo", Kind: Enum, Default: "auto", Choices: []string{"auto", "true", "false"}, Owner: Engine, Help: "Offer the built-in demo model; auto: only while no model is installed."},
 	{Env: "PRELOAD", Path: "models.preload", Kind: List, Default: "default", Owner: Engine, check: checkPreload, Help: "Models to load at start, as model or model@version; default stands for DEFAULT_MODEL."},
