@@ -62,7 +62,7 @@ func welcome(log *slog.Logger, c *Config, keys *auth.Keys) {
 		log.Info("API keys are loaded", "keys", keys.Len())
 	}
 	if !c.DefaultModelSet {
-		log.Info("DEFAULT_MODEL is not set: the documented default where it is installed, otherwise the demo model", "default", c.DefaultModel)
+		log.Info("DEFAULT_MODEL is not set: the documented default where it is installed, otherwise the only installed model, else the demo model", "default", c.DefaultModel)
 	}
 }
 

@@ -107,6 +107,25 @@ func TestEndings(t *testing.T) {
 	}
 }
 
+func TestClientsAreToldWhatIsWrongWithAModel(t *testing.T) {
+	broken := errors.New("open /srv/models/m/model.gguf: bad")
+	for _, test := range []struct {
+		err       models.LoadError
+		text      string
+		retryable bool
+	}{
+		{models.LoadError{Reason: models.ReasonBadFormat, What: "m@v1", Err: broken, Public: "model.gguf: bad"}, "m@v1 can't be loaded: bad_format: model.gguf: bad", false},
+		{models.LoadError{Reason: models.ReasonBadFormat, What: "m@v1", Err: broken}, "m@v1 can't be loaded: bad_format", false},
+		{models.LoadError{Reason: models.ReasonOther, What: "m@v1", Err: broken, Public: "open model.gguf: bad"}, "m@v1 can't be loaded: other", false},
+		{models.LoadError{Reason: models.ReasonTimeout, What: "m@v1", Err: broken}, "m@v1 can't be loaded: timeout", true},
+		{models.LoadError{Reason: models.ReasonOutOfMemory, What: "m@v1", Err: broken}, "m@v1 can't be loaded: out_of_memory", true},
+	} {
+		if got := endingOf(&test.err).failure; got.text != test.text || got.retryable != test.retryable {
+			t.Errorf("%s: %+v", test.text, got)
+		}
+	}
+}
+
 func TestRingForgetsTheOldest(t *testing.T) {
 	var r ring
 	n := uint64(len(r.keys))

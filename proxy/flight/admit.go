@@ -36,6 +36,7 @@ type Desk struct {
 	awaySince time.Time // no engine is attached since then; zero while one is
 	vacant    time.Time // no engine takes new requests since then; zero while one does
 	everReady bool
+	served    pair            // the default model when it was loaded last
 	shown     map[pair]Loaded // what the metrics say is loaded
 	adapters  string          // what the metrics say of running and waiting versions
 

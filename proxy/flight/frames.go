@@ -270,7 +270,7 @@ func (en *entry) failure(s *Summary, now time.Time) *api.Error {
 	default:
 		err := api.NewError(t, "%s", s.Failure.Text)
 		err.Param = s.Failure.Param
-		if err.Status() == 503 {
+		if err.Status() == 503 && s.Failure.Retryable { // files that are broken don't get well by waiting
 			err.RetryAfter = retryEngineAfter
 		}
 		return err

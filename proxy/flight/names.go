@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"tandem/proxy/api"
+	"tandem/schema/settings"
 )
 
 // catalog is what an engine can serve, in the forms in which it is looked up.
@@ -51,13 +52,26 @@ func (c *catalog) resolve(o Options, model, version string) (string, string, *ap
 	return api.Resolve(c.lookup, c.defaultModel(o), o.DefaultVersion, model, version)
 }
 
-// defaultModel is the one that a request gets that names none: the configured one, unless nobody chose it, it isn't installed and
-// the demo model is.
+// defaultModel is the one that a request gets that names none.
 func (c *catalog) defaultModel(o Options) string {
-	if !o.DefaultModelSet && c.find(o.DefaultModel) == nil && c.find(demoModel) != nil {
-		return demoModel
+	names := make([]string, len(c.models))
+	for i := range c.models {
+		names[i] = c.models[i].Name
 	}
-	return o.DefaultModel
+	return settings.DefaultModel(o.DefaultModel, o.DefaultModelSet, names)
+}
+
+// problem of a version, empty when none is known.
+func (c *catalog) problem(p pair) string {
+	m := c.find(p.model)
+	if m == nil {
+		return ""
+	}
+	i := slices.IndexFunc(m.Versions, func(v Version) bool { return v.Name == p.version })
+	if i < 0 {
+		return ""
+	}
+	return m.Versions[i].Problem
 }
 
 // copyModels gives models that share nothing with the desk.

@@ -23,9 +23,10 @@ func TestDefaultModel(t *testing.T) {
 		err   api.Type
 	}{
 		{"installed", Options{DefaultModel: documented}, list("demo", documented), documented, ""},
-		{"nobody chose, not installed: demo", Options{DefaultModel: documented}, list("demo", "other-model"), "demo", ""},
+		{"nobody chose, not installed: demo", Options{DefaultModel: documented}, list("demo", "one", "two"), "demo", ""},
+		{"nobody chose: the only one that is installed", Options{DefaultModel: documented}, list("mine"), "mine", ""},
 		{"chosen and missing: said, not replaced", Options{DefaultModel: documented, DefaultModelSet: true}, list("demo"), "", api.TypeModelNotFound},
-		{"neither installed", Options{DefaultModel: documented}, list("mine"), "", api.TypeModelNotFound},
+		{"neither installed", Options{DefaultModel: documented}, list("mine", "yours"), "", api.TypeModelNotFound},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
