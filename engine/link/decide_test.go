@@ -97,8 +97,9 @@ func TestEndings(t *testing.T) {
 		{batch.ErrGrammarTooComplex, schema.FinishReason_error, "grammar_too_complex"},
 		{batch.ErrUnknownBase, schema.FinishReason_error, "internal"},
 		{errModelChanged, schema.FinishReason_error, "model_changed"},
-		{&errRender{errors.New("template"), false}, schema.FinishReason_error, "internal"},
-		{&errRender{models.ErrPromptTooLong, true}, schema.FinishReason_error, "context_length_exceeded"},
+		{&errRender{errors.New("template"), false, "prompt"}, schema.FinishReason_error, "internal"},
+		{&errRender{fmt.Errorf("%w: no system role", models.ErrMessages), true, "system"}, schema.FinishReason_error, "invalid_request"},
+		{&errRender{models.ErrPromptTooLong, true, "prompt"}, schema.FinishReason_error, "context_length_exceeded"},
 	} {
 		got := endingOf(fmt.Errorf("wrapped: %w", test.err))
 		if got.reason != test.reason || got.failure.code != test.code {

@@ -30,7 +30,8 @@ var (
 // errRender marks errors of the template or the tokeniser.
 type errRender struct {
 	error
-	constrained bool // the request brought a schema or a grammar, which is then to blame
+	constrained bool   // the request brought a schema or a grammar, which is then to blame
+	param       string // or the text that the template refused
 }
 
 func (e *errRender) Unwrap() error { return e.error }
@@ -72,8 +73,13 @@ func failureOf(err error) failure {
 	case errors.Is(err, batch.ErrInvalid):
 		return failure{code: "invalid_request", text: err.Error()}
 	}
-	if render, ok := errors.AsType[*errRender](err); ok && render.constrained {
-		return failure{code: "invalid_request", text: err.Error(), param: "json_schema"}
+	if render, ok := errors.AsType[*errRender](err); ok {
+		switch {
+		case errors.Is(err, models.ErrMessages): // the template renders others, which the load has tried
+			return failure{code: "invalid_request", text: clip(err.Error()), param: render.param}
+		case render.constrained:
+			return failure{code: "invalid_request", text: err.Error(), param: "json_schema"}
+		}
 	}
 	return failure{code: "internal", text: err.Error()}
 }

@@ -10,7 +10,6 @@ import "C"
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -23,7 +22,7 @@ import (
 var roles = map[string]bool{"system": true, "user": true, "assistant": true}
 
 // ErrMessage is wrapped by errors about messages that the template can't take.
-var ErrMessage = errors.New("messages can't be rendered")
+var ErrMessage = models.ErrMessages
 
 // Render applies the chat template and tokenises. Safe from any goroutine. Errors: models.ErrPromptTooLong, and ones that wrap ErrMessage
 // or ErrGrammar.
@@ -142,7 +141,11 @@ func (b *Base) applyTemplate(messages []models.Message) ([]part, error) {
 		return nil, fmt.Errorf("%w: %w", ErrMessage, why.err())
 	}
 	defer C.tdm_rendered_free(&out)
-	return partsOf(&out), nil
+	parts := partsOf(&out)
+	if len(parts) == 0 {
+		return nil, fmt.Errorf("%w: the chat template makes nothing of them", ErrMessage)
+	}
+	return parts, nil
 }
 
 func partsOf(r *C.tdm_rendered) []part {

@@ -105,6 +105,9 @@ type Prompt struct {
 // ErrPromptTooLong is returned by Render for a prompt that can't fit the context.
 var ErrPromptTooLong = errors.New("prompt is longer than the context")
 
+// ErrMessages is wrapped by Render's errors about messages that the model's chat template refuses; the text may be the template's.
+var ErrMessages = errors.New("the model can't take these messages")
+
 // Reason is the closed set of load failures.
 type Reason string
 
