@@ -35,7 +35,7 @@ type computer struct {
 	device   string        // backend of the device in use: cpu, cuda, mock
 	numerics string        // equal for equal tokens
 	devices  []link.Device // of the machine
-	fits     func(bytes int64) bool
+	fits     func(bytes int64, alone bool) bool
 	left     func(bytes int64) int64
 	sample   func(*metrics.Metrics) // device gauges; may be nil
 	close    func() error           // may be nil

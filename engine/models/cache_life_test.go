@@ -21,7 +21,7 @@ func TestMemoryWatermarkEvictsIdleModels(t *testing.T) {
 		r.use("b", "base")
 		c := r.acquire("c", "base")
 		r.fake.take()
-		r.cache.opts.Fits = func(int64) bool {
+		r.cache.opts.Fits = func(int64, bool) bool {
 			r.fake.mu.Lock()
 			defer r.fake.mu.Unlock()
 			loaded := 0
@@ -44,7 +44,7 @@ func TestMemoryWatermarkEvictsIdleModels(t *testing.T) {
 
 // holds makes the machine large enough for so many bytes; a loaded base has 1100, whatever its file.
 func (r *rig) holds(most int64) {
-	r.cache.opts.Fits = func(bytes int64) bool {
+	r.cache.opts.Fits = func(bytes int64, _ bool) bool {
 		r.fake.mu.Lock()
 		defer r.fake.mu.Unlock()
 		for _, n := range r.fake.open {
@@ -98,6 +98,36 @@ func TestAModelThatNeverFitsPushesOthersOutOnlyOnce(t *testing.T) {
 		r.holds(1 << 30)
 		time.Sleep(brokenFor)
 		r.use("d", "base")
+	})
+}
+
+// As after the death of an engine whose memory isn't returned yet: each attempt is a real one.
+func TestALoadThatWasRefusedForMemoryIsTriedAgain(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.holds(100)
+		for range 2 {
+			if _, err := r.cache.Acquire(r.Context(), "a", "base"); reasonOf(err) != ReasonOutOfMemory {
+				r.Errorf("error %v", err)
+			}
+		}
+		r.holds(1 << 30)
+		r.use("a", "base")
+	})
+}
+
+func TestWithNothingElseLoadedOnlyFreeMemoryCounts(t *testing.T) {
+	inBubble(t, func(o *CacheOptions) { o.Size = 5 }, func(r *rig) {
+		r.cache.opts.Fits = func(_ int64, alone bool) bool { return alone } // everything passes the watermark
+		a := r.acquire("a", "v1")
+		a2 := r.acquire("a", "v2")
+		if _, err := r.cache.Acquire(r.Context(), "b", "base"); reasonOf(err) != ReasonOutOfMemory {
+			r.Errorf("beside a model in use: error %v", err)
+		}
+		a.Release()
+		a2.Release()
+		r.fake.take()
+		r.use("b", "base")
+		r.wantLog("close v1, close v2, close a/model.gguf, load b/model.gguf")
 	})
 }
 

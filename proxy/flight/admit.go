@@ -44,6 +44,7 @@ type Desk struct {
 	loop    crashLoop
 	graves  grave
 	refused refusals
+	short   map[pair]shortage
 }
 
 // pair names a version of a model.
@@ -72,6 +73,7 @@ func New(o Options) *Desk {
 		vacant:    time.Now(),
 		shown:     make(map[pair]Loaded),
 		refused:   newRefusals(),
+		short:     make(map[pair]shortage),
 	}
 	d.m.SetQueueCapacity(o.QueueCapacity)
 	return d

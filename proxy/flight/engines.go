@@ -29,6 +29,7 @@ type engine struct {
 	suspect     *entry // at work alone, without a token yet
 	progress    bool   // it gave a token or finished a request
 
+	restarted   bool // came after another one
 	draining    bool
 	replacement bool // another one is expected
 	moving      bool // was asked to give everything back
@@ -105,8 +106,10 @@ func (d *Desk) Attached(link Engine, h Hello) {
 	case h.Instance:
 		d.m.Reconnected()
 	default:
+		e.restarted = true
 		d.m.EngineRestarted(d.restartReason(h))
 	}
+	clear(d.short)
 	d.inquest(h, now)
 	d.pump(now)
 }

@@ -47,6 +47,9 @@ type entry struct {
 	strikes    int // deaths that it may have caused
 	breaches   int // of the protocol in frames about it
 
+	refusal   *api.Error // of the last load that was refused for memory
+	refusedAt time.Time  // the first such
+
 	waitingSince time.Time // in the queue or for an engine
 	sentAt       time.Time
 	firstSent    time.Time

@@ -35,6 +35,7 @@ func (d *Desk) Event(link Engine, ev ModelEvent) {
 		delete(e.failed, p)
 		e.loaded[p] = Loaded{Model: p.model, Version: p.version, Bytes: ev.Bytes, Facts: ev.Facts}
 		d.refused.loaded(p)
+		delete(d.short, p)
 		mm.LoadTime(ev.Took)
 		d.log.Debug("model loaded", "model", p.model, "version", p.version, "took", ev.Took, "bytes", ev.Bytes)
 	case EventLoadFailed:

@@ -47,6 +47,7 @@ func (d *Desk) Accepted(link Engine, id uint64, attempt uint32, a *Accepted) {
 	}
 	en.move(accepted)
 	en.accepted = true
+	en.refusal, en.refusedAt = nil, time.Time{}
 	d.delivered(en)
 	switch {
 	case en.looked || a.Lookup == LookupUncounted:
@@ -233,6 +234,9 @@ func (d *Desk) finished(e *engine, s *Summary, now time.Time) (problem string) {
 	if s.Failure.Code == string(api.TypeModelChanged) && len(en.rec.Generated) == 0 {
 		en.rec.Forget()
 		d.requeue(en, now)
+		return ""
+	}
+	if d.holdBack(en, e, s, now) {
 		return ""
 	}
 	d.finish(en, nil, en.failure(s, now), now)
