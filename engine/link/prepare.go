@@ -110,7 +110,7 @@ func (l *Link) render(ctx context.Context, base models.Base, in models.Input, to
 	}
 	if err != nil {
 		param := "prompt"
-		if in.System != "" {
+		if in.HasSystem {
 			param = "system"
 		}
 		return prompt, &errRender{err, in.Grammar != "" || len(in.JSONSchema) > 0, param}

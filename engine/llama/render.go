@@ -62,7 +62,7 @@ func messagesOf(in models.Input) []models.Message {
 		return in.Messages
 	}
 	user := models.Message{Role: "user", Content: in.Prompt}
-	if in.System == "" {
+	if in.System == "" && !in.HasSystem {
 		return []models.Message{user}
 	}
 	return []models.Message{{Role: "system", Content: in.System}, user}
@@ -110,9 +110,11 @@ func (b *Base) renderParts(in models.Input, messages []models.Message) ([]part, 
 
 // plainText is a prompt without a template: the texts, one a paragraph.
 func plainText(messages []models.Message) string {
-	texts := make([]string, len(messages))
-	for i, m := range messages {
-		texts[i] = m.Content
+	var texts []string
+	for _, m := range messages {
+		if m.Role != "system" || m.Content != "" {
+			texts = append(texts, m.Content)
+		}
 	}
 	return strings.Join(texts, "\n\n")
 }

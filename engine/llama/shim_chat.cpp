@@ -83,7 +83,7 @@ static std::vector<std::pair<std::string, std::string>> fold_system(const jinja:
     std::vector<std::pair<std::string, std::string>> out;
     for (size_t i = 0; i < n; i++) out.emplace_back(messages[i].role, std::string(messages[i].content, messages[i].content_len));
     if (!caps.supports_system_role && out.size() > 1 && out[0].first == "system") {
-        out[1].second = out[0].second + "\n" + out[1].second;
+        if (!out[0].second.empty()) out[1].second = out[0].second + "\n" + out[1].second;
         out.erase(out.begin());
     }
     return out;

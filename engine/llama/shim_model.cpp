@@ -3,6 +3,7 @@
 #include "shim.h"
 
 #include "ggml-backend.h"
+#include "llama-adapter.h"
 #include "llama-ext.h"
 
 #include <algorithm>
@@ -196,6 +197,11 @@ struct llama_adapter_lora * tdm_adapter_load(struct llama_model * model, const c
     try {
         llama_adapter_lora * a = llama_adapter_lora_init(model, path);
         if (a == nullptr) heard.tell(err, err_size, "llama.cpp gives no reason");
+        if (a != nullptr && a->ab_map.empty()) { // the library passes over what it has no use for
+            llama_adapter_lora_free(a);
+            snprintf(err, err_size, "none of the adapter's tensors applies to the base model");
+            return nullptr;
+        }
         return a;
     } catch (const std::exception & e) {
         heard.tell(err, err_size, e.what());

@@ -3,6 +3,7 @@
 package llama
 
 import (
+	"cmp"
 	"errors"
 	"strings"
 	"testing"
@@ -29,6 +30,45 @@ func TestBrokenTemplatesAreFoundAtTheLoad(t *testing.T) {
 		off := loadFile(t, b, path, func(s *models.BaseSpec) { s.Template = models.TemplateOff })
 		if len(render(t, off, "hello")) == 0 || off.Facts().ChatTemplate {
 			t.Errorf("%s: switched off, it still disturbs", name)
+		}
+	}
+}
+
+// text is the prompt as the model sees it.
+func text(t *testing.T, base *Base, in models.Input) string {
+	t.Helper()
+	p, err := base.Render(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, token := range p.Tokens {
+		b.Write(base.vocab.piece(token))
+	}
+	return b.String()
+}
+
+func TestAnEmptySystemTextSwitchesTheTemplatesOwnOff(t *testing.T) {
+	b, _ := newBackend(t, nil)
+	const own = "{% if messages[0]['role'] != 'system' %}{{ 'SYS You are Bob.' }}{% endif %}{% for m in messages %}{{ '|' + m['role'] + ':' + m['content'] }}{% endfor %}"
+	base := loadFile(t, b, dress(t, own, families["ChatML"].specials), nil)
+	absent, empty := models.Input{Prompt: "hello"}, models.Input{Prompt: "hello", HasSystem: true}
+	if got := text(t, base, absent); !strings.Contains(got, "You are Bob.") {
+		t.Errorf("absent: %q", got)
+	}
+	if got := text(t, base, empty); strings.Contains(got, "Bob") || !strings.Contains(got, "|system:|user:hello") {
+		t.Errorf("empty: %q", got)
+	}
+	// Where there is nothing to switch off an empty text changes nothing.
+	const none = "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}{{ '|' + m['role'] + ':' + m['content'] }}{% endfor %}"
+	for name, path := range map[string]string{"no system role": dress(t, none, families["ChatML"].specials), "no template": ""} {
+		base := loadFile(t, b, cmp.Or(path, demoFile(t, "demo-q8_0.gguf")), func(s *models.BaseSpec) {
+			if path == "" {
+				s.Template = models.TemplateOff
+			}
+		})
+		if a, e := text(t, base, absent), text(t, base, empty); a != e {
+			t.Errorf("%s: %q and %q", name, a, e)
 		}
 	}
 }

@@ -85,6 +85,7 @@ type Facts struct {
 type Input struct {
 	Prompt     string
 	System     string
+	HasSystem  bool // a system text is given, be it empty: the template then writes none of its own
 	Messages   []Message
 	Raw        bool   // no chat template, whatever the model has
 	JSONSchema []byte // checked JSON, or nil

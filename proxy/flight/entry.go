@@ -106,7 +106,7 @@ func (en *entry) submission(now time.Time, replaySteps bool) *Submission {
 	r := en.req.Infer
 	s := &Submission{
 		ID: en.id, Attempt: en.attempt, Model: en.model, Version: en.version,
-		Prompt: r.Prompt, System: r.System, JSONSchema: r.JSONSchema, Stops: r.Stop,
+		Prompt: r.Prompt, System: r.System, HasSystem: r.HasSystem, JSONSchema: r.JSONSchema, Stops: r.Stop,
 		Sampling:    sampling(r, en.seed),
 		Traceparent: en.req.Traceparent, RequestID: en.req.ID, Owner: en.owner,
 	}
