@@ -17,14 +17,19 @@ const (
 
 // preload loads what should be there from the start, one after the other; a failure stops nothing. Then it looks after the default model.
 func (e *engine) preload() {
+	keep, loaded := false, ""
 	for _, name := range e.c.Preload {
 		model, version, _ := strings.Cut(name, "@")
 		if model == "default" {
 			model, version = e.defaultModel(true), ""
+			keep, loaded = true, model
 		}
 		m, ok := e.registry.Find(model)
 		if !ok {
 			e.log.Error("model to preload isn't installed", "model", model, "models_dir", e.c.ModelsDir)
+			if keep && loaded == model {
+				loaded = ""
+			}
 			continue
 		}
 		if version == "" {
@@ -33,7 +38,7 @@ func (e *engine) preload() {
 		e.fetch(model, version)
 	}
 	e.heartbeat.started.Store(true)
-	e.keepDefault()
+	e.keepDefault(keep, loaded)
 }
 
 // fetch loads a version and tells whether it is loaded now. A load that failed has been logged as such.
@@ -50,12 +55,20 @@ func (e *engine) fetch(model, version string) bool {
 }
 
 // keepDefault tries the default model again for as long as it can't be loaded: nobody is sent to a proxy that isn't ready for want of it,
-// so no request would.
-func (e *engine) keepDefault() {
+// so no request would. preload: another one that becomes the default, as when its files came just before the start, is loaded too; loaded is
+// the one that was.
+func (e *engine) keepDefault(preload bool, loaded string) {
 	for {
+		changed := e.registry.Changes()
+		if model, version, problem := e.defaultVersion(); preload && model != "" && model != loaded && problem == "" {
+			loaded = model
+			e.fetch(model, version)
+		}
 		select {
 		case <-e.ctx.Done():
 			return
+		case <-changed:
+			continue
 		case <-e.defaultFailed:
 		}
 		e.retryDefault()

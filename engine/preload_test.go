@@ -105,6 +105,11 @@ func TestBrokenDefaultIsToldOnceAndLoadedWhenMended(t *testing.T) {
 	}
 	install(t, c, "mine.gguf.xz", whole)
 	log.waitFor(t, "msg=loaded model=mine version=base")
+	install(t, c, "yours.gguf.xz", whole) // two: none is the default, the demo model isn't offered
+	if err := os.Remove(filepath.Join(c.ModelsDir, "mine.gguf.xz")); err != nil {
+		t.Fatal(err)
+	}
+	log.waitFor(t, "msg=loaded model=yours version=base")
 	if n := log.count("level=ERROR"); n != 1 {
 		t.Errorf("%d lines of errors, want 1:\n%s", n, log.text.String())
 	}
