@@ -36,7 +36,7 @@ type Config struct {
 	BackendDir      string
 	Demo            DemoMode
 	DefaultModel    string
-	DefaultModelSet bool // somebody set it; otherwise the demo model may take its place
+	DefaultModelSet bool // somebody set it; otherwise another may take its place (settings.DefaultModel)
 	DefaultVersion  string
 	CacheSize       int
 	Preload         []string // model, model@version or default

@@ -19,6 +19,7 @@ import (
 	"tandem/proxy/metrics"
 	"tandem/proxy/server"
 	"tandem/proxy/trace"
+	"tandem/schema/settings"
 	tracing "tandem/schema/trace"
 )
 
@@ -262,6 +263,9 @@ func (s *service) flightOptions() flight.Options {
 	return flight.Options{
 		Metrics: s.metrics, Log: s.log,
 		DefaultModel: c.DefaultModel, DefaultModelSet: c.DefaultModelSet, DefaultVersion: c.DefaultVersion,
+		ChooseDefault: func(installed []string) string {
+			return settings.DefaultModel(c.DefaultModel, c.DefaultModelSet, installed)
+		},
 		QueueCapacity: c.QueueCapacity, QueueMaxBytes: c.QueueMaxBytes, JournalMaxBytes: c.JournalMaxBytes,
 		EngineWait: c.EngineWait, ModelLoadWait: c.ModelLoadWait, ReplayWait: c.ReplayWait, QuarantineTTL: c.QuarantineTTL, ReplaySteps: c.ReplayDecode,
 	}

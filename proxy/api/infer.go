@@ -131,7 +131,7 @@ func DecodeInfer(body []byte, limits Limits) (*Request, *Error) {
 func (b *inferBody) request() *Request {
 	r := &Request{
 		Model: b.BaseModel, Version: b.AdapterVersion,
-		Prompt: b.Prompt,
+		Prompt:       b.Prompt,
 		MaxNewTokens: b.MaxNewTokens, Temperature: b.Temperature, TopP: b.TopP, MinP: b.MinP,
 		RepeatPenalty: b.RepeatPenalty, TopK: b.TopK, Seed: b.Seed,
 		Domain: b.Domain, Stream: b.Stream,

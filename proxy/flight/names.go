@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"tandem/proxy/api"
-	"tandem/schema/settings"
 )
 
 // catalog is what an engine can serve, in the forms in which it is looked up.
@@ -54,11 +53,14 @@ func (c *catalog) resolve(o Options, model, version string) (string, string, *ap
 
 // defaultModel is the one that a request gets that names none.
 func (c *catalog) defaultModel(o Options) string {
+	if o.ChooseDefault == nil {
+		return o.DefaultModel
+	}
 	names := make([]string, len(c.models))
 	for i := range c.models {
 		names[i] = c.models[i].Name
 	}
-	return settings.DefaultModel(o.DefaultModel, o.DefaultModelSet, names)
+	return o.ChooseDefault(names)
 }
 
 // problem of a version, empty when none is known.

@@ -13,8 +13,10 @@ type Options struct {
 	Log     *slog.Logger     // nil: slog.Default()
 
 	DefaultModel    string // for requests that name none
-	DefaultModelSet bool   // somebody chose it; otherwise another takes its place where it isn't installed (settings.DefaultModel)
-	DefaultVersion  string // for models without a default version of their own
+	DefaultModelSet bool   // somebody chose it: where it isn't installed that is a mistake
+	// ChooseDefault gives the model of a request that names none by what is installed; nil: DefaultModel whatever is.
+	ChooseDefault  func(installed []string) string
+	DefaultVersion string // for models without a default version of their own
 
 	QueueCapacity   int           // waiting requests; 0: nobody waits, a request goes at once or is refused
 	QueueMaxBytes   int64         // prompts of waiting requests

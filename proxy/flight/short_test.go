@@ -138,6 +138,8 @@ func TestShortageIsOfOneVersion(t *testing.T) {
 		b.want(a, "a", "", true)
 		a.Settle(Delivered)
 		time.Sleep(time.Second)
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		if len(b.short) != 0 {
 			t.Errorf("shortages left: %v", b.short)
 		}

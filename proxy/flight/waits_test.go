@@ -192,8 +192,9 @@ func TestCreditFollowsTheStats(t *testing.T) {
 
 // A key of some models only: what a request gets that names none is known when an engine has said what it has.
 func TestKeyOfSomeModelsAndTheDefault(t *testing.T) {
-	documented := "microsoft/DialoGPT-medium" // which isn't installed, so that the only model besides the demo is the default
-	inBubble(t, Options{DefaultModel: documented}, func(t *testing.T, b *bench) {
+	documented := "microsoft/DialoGPT-medium" // which isn't installed, so that another is the default
+	big := func([]string) string { return "big" }
+	inBubble(t, Options{DefaultModel: documented, ChooseDefault: big}, func(t *testing.T, b *bench) {
 		of := func(model string) func(*Request) { return func(r *Request) { r.Models = []string{model} } }
 		may, mayNot := b.admit(of("big")), b.admit(of(documented))
 		f := b.attach(LastExit{})
