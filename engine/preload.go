@@ -35,10 +35,22 @@ func (e *engine) preload() {
 		if version == "" {
 			version = m.Resolve(e.c.DefaultVersion)
 		}
-		e.fetch(model, version)
+		e.fetchUnlessDeadly(model, version)
 	}
 	e.heartbeat.started.Store(true)
 	e.keepDefault(keep, loaded)
+}
+
+// fetchUnlessDeadly is fetch, but for a version in whose load the engine before this one died of a fault: loading it at each start would
+// end one engine after the other. When a request asks for it the proxy watches, and refuses it after a second death.
+func (e *engine) fetchUnlessDeadly(model, version string) {
+	for _, l := range e.lastExit.Loads {
+		if l.Model == model && l.Version == version && e.lastExit.Fault() {
+			e.log.Warn("not preloaded: the engine before this one died loading it", "model", model, "version", version)
+			return
+		}
+	}
+	e.fetch(model, version)
 }
 
 // fetch loads a version and tells whether it is loaded now. A load that failed has been logged as such.
@@ -62,7 +74,7 @@ func (e *engine) keepDefault(preload bool, loaded string) {
 		changed := e.registry.Changes()
 		if model, version, problem := e.defaultVersion(); preload && model != "" && model != loaded && problem == "" {
 			loaded = model
-			e.fetch(model, version)
+			e.fetchUnlessDeadly(model, version)
 		}
 		select {
 		case <-e.ctx.Done():

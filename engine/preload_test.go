@@ -80,6 +80,37 @@ func install(t *testing.T, c *Config, name string, content []byte) {
 	}
 }
 
+// A default that kills the engine at its load must not do so at every start.
+func TestAVersionThatKilledTheEngineIsNotPreloaded(t *testing.T) {
+	for exit, skipped := range map[string]bool{
+		`{"kind":"signal","signal":6,"loads":[{"model":"demo","version":"v1.0"}]}`: true,
+		`{"kind":"signal","signal":9,"loads":[{"model":"demo","version":"v1.0"}]}`: false,
+		`{"kind":"signal","signal":6,"loads":[{"model":"demo","version":"v2.0"}]}`: false,
+	} {
+		c, err := loadConfig(nil, environment(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("TANDEM_LAST_EXIT", exit)
+		log := newLogWatch(t)
+		e, err := start(c, slog.New(slog.NewTextHandler(log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if skipped {
+			log.waitFor(t, "not preloaded")
+		} else {
+			log.waitFor(t, "msg=loaded model=demo version=v1.0")
+		}
+		if err := e.close(); err != nil {
+			t.Error(err)
+		}
+		if loaded := log.count("msg=loaded"); skipped && loaded != 0 {
+			t.Errorf("%s: it was loaded", exit)
+		}
+	}
+}
+
 // The only installed model is the default. While its file is broken that is one line in the log; when it is mended nobody has to ask for it.
 func TestBrokenDefaultIsToldOnceAndLoadedWhenMended(t *testing.T) {
 	c, err := loadConfig(nil, environment(t))

@@ -54,6 +54,7 @@ type engine struct {
 	link     *link.Link
 	record   record
 
+	lastExit      supervise.LastExit
 	defaultFailed chan struct{} // a place for one: a load of the default model failed
 
 	events    atomic.Pointer[link.Link] // where the cache's events go, once there is a link
@@ -80,6 +81,7 @@ func start(c *Config, log *slog.Logger) (_ *engine, err error) {
 	if err != nil {
 		log.Warn("the supervisor's word about the last engine can't be read", "err", err)
 	}
+	e.lastExit = last
 	if err := e.heartbeat.open(c.Socket, e.beats, log); err != nil {
 		return nil, err
 	}

@@ -176,8 +176,11 @@ func TestTheLibrarysLogArrivesAtItsLevel(t *testing.T) {
 			t.Fatal("a LoRA was loaded as a model")
 		}
 		text := strings.Join(kept.all, "\n")
-		if !strings.Contains(text, "ERROR ") || strings.Contains(text, "\n.") {
-			t.Errorf("from %s on: no error line, or lines of dots:\n%.2000s", from, text)
+		if strings.Contains(text, "ERROR ") || strings.Contains(text, "\n.") {
+			t.Errorf("from %s on: what the error says is logged besides, or lines of dots:\n%.2000s", from, text)
+		}
+		if !strings.Contains(err.Error(), "error loading model") {
+			t.Errorf("the error doesn't say what the library said: %v", err)
 		}
 		if informed := strings.Contains(text, "INFO "); informed != (from == slog.LevelInfo) {
 			t.Errorf("from %s on: information is there: %v", from, informed)

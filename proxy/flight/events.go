@@ -113,6 +113,9 @@ func (d *Desk) defaultProblem(def pair, now time.Time) string {
 	if problem := d.names.problem(def); problem != "" {
 		return problem
 	}
+	if d.refused.load(def, now) > 0 {
+		return "engine_crash"
+	}
 	for _, e := range d.engines {
 		if f, failed := e.failed[def]; failed && (d.served != def || now.Sub(f.since) >= d.o.EngineWait) {
 			return f.reason

@@ -6,20 +6,14 @@ import "slices"
 const DemoModel = "demo"
 
 // DefaultModel is the model of a request that names none, as both programs understand it: DEFAULT_MODEL where somebody set it or it is
-// installed; otherwise the only installed model, else the demo model where it is offered. models are the names of all that are listed.
+// installed; otherwise the only model there is, else the demo model where it is offered. models are the names of all that are listed.
 func DefaultModel(configured string, isSet bool, models []string) string {
 	if isSet || slices.Contains(models, configured) {
 		return configured
 	}
-	sole, installed := "", 0
-	for _, name := range models {
-		if name != DemoModel {
-			sole, installed = name, installed+1
-		}
-	}
 	switch {
-	case installed == 1:
-		return sole
+	case len(models) == 1:
+		return models[0]
 	case slices.Contains(models, DemoModel):
 		return DemoModel
 	}

@@ -14,7 +14,7 @@ func TestDefaultModel(t *testing.T) {
 		"set and missing":                 {"acme/x", true, []string{DemoModel}, "acme/x"},
 		"the demo model alone":            {documented, false, []string{DemoModel}, DemoModel},
 		"one model":                       {documented, false, []string{"mine"}, "mine"},
-		"one model beside the demo model": {documented, false, []string{DemoModel, "mine"}, "mine"},
+		"one model beside the demo model": {documented, false, []string{DemoModel, "mine"}, DemoModel},
 		"several and the demo model":      {documented, false, []string{DemoModel, "mine", "yours"}, DemoModel},
 		"several":                         {documented, false, []string{"mine", "yours"}, documented},
 		"nothing":                         {documented, false, nil, documented},
