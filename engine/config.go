@@ -31,11 +31,12 @@ type Config struct {
 	PromptBytes  int
 
 	ModelsDir       string
+	FollowLinks     bool   // out of ModelsDir
 	CacheDir        string // empty: none could be found
 	BackendDir      string
 	Demo            DemoMode
 	DefaultModel    string
-	DefaultModelSet bool // somebody set it; otherwise the demo model may take its place
+	DefaultModelSet bool // somebody set it; otherwise another may take its place (settings.DefaultModel)
 	DefaultVersion  string
 	CacheSize       int
 	Preload         []string // model, model@version or default
@@ -102,6 +103,7 @@ func (c *Config) readProcess(v *settings.Values) {
 
 func (c *Config) readModels(v *settings.Values) {
 	c.ModelsDir, c.CacheDir, c.BackendDir = v.String("MODELS_DIR"), v.String("CACHE_DIR"), v.String("BACKEND_DIR")
+	c.FollowLinks = v.Bool("MODELS_FOLLOW_LINKS")
 	if c.CacheDir == "" {
 		c.CacheDir = userCache()
 	}

@@ -162,7 +162,7 @@ func TestPreloadOfAMissingModelIsLoggedAndStopsNothing(t *testing.T) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	if got := e.defaultModel(); got != "org/other" {
+	if got := e.defaultModel(false); got != "org/other" {
 		t.Errorf("a default that was set gave way to %q", got)
 	}
 	loaded := e.cache.Entries()

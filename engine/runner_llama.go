@@ -53,8 +53,11 @@ func newComputer(c *Config, executor *batch.Executor, log *slog.Logger) (compute
 	}
 	out.numerics = numerics(out.device)
 	placement := devices.Placement{Layers: c.GPULayers, One: c.OneGPU, Main: c.MainGPU, Shares: c.GPUSplit, Highest: c.MemoryWatermark}
-	out.fits = func(bytes int64) bool {
+	out.fits = func(bytes int64, alone bool) bool {
 		host, accelerators := memories(backend)
+		if alone {
+			return placement.Holds(uint64(bytes), host, accelerators)
+		}
 		return placement.Fits(uint64(bytes), host, accelerators)
 	}
 	out.left = func(bytes int64) int64 {

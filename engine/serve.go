@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +35,7 @@ type computer struct {
 	device   string        // backend of the device in use: cpu, cuda, mock
 	numerics string        // equal for equal tokens
 	devices  []link.Device // of the machine
-	fits     func(bytes int64) bool
+	fits     func(bytes int64, alone bool) bool
 	left     func(bytes int64) int64
 	sample   func(*metrics.Metrics) // device gauges; may be nil
 	close    func() error           // may be nil
@@ -55,6 +54,9 @@ type engine struct {
 	link     *link.Link
 	record   record
 
+	lastExit      supervise.LastExit
+	defaultFailed chan struct{} // a place for one: a load of the default model failed
+
 	events    atomic.Pointer[link.Link] // where the cache's events go, once there is a link
 	heartbeat heartbeat
 	ctx       context.Context // of the goroutines below
@@ -67,7 +69,7 @@ type engine struct {
 
 // start brings everything up; what was started before an error is taken down again.
 func start(c *Config, log *slog.Logger) (_ *engine, err error) {
-	e := &engine{c: c, log: log, metrics: metrics.New(), linked: make(chan struct{})}
+	e := &engine{c: c, log: log, metrics: metrics.New(), linked: make(chan struct{}), defaultFailed: make(chan struct{}, 1)}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	e.linkCtx, e.unlink = context.WithCancel(context.Background())
 	defer func() {
@@ -79,6 +81,7 @@ func start(c *Config, log *slog.Logger) (_ *engine, err error) {
 	if err != nil {
 		log.Warn("the supervisor's word about the last engine can't be read", "err", err)
 	}
+	e.lastExit = last
 	if err := e.heartbeat.open(c.Socket, e.beats, log); err != nil {
 		return nil, err
 	}
@@ -109,7 +112,7 @@ func (e *engine) openModels() error {
 	c := e.c
 	var err error
 	if e.registry, err = models.NewRegistry(models.RegistryOptions{
-		Dir: c.ModelsDir, Demo: builtIn(c.Demo), AlwaysDemo: c.Demo == DemoTrue, Log: e.log,
+		Dir: c.ModelsDir, Inside: !c.FollowLinks, Demo: builtIn(c.Demo), AlwaysDemo: c.Demo == DemoTrue, Log: e.log,
 	}); err != nil {
 		return fmt.Errorf("read models directory: %w", err)
 	}
@@ -169,7 +172,11 @@ func (e *engine) event(ev models.Event) {
 		e.log.Info("loaded", "model", ev.Model, "version", ev.Version, "took", ev.Took.Round(time.Millisecond), "bytes", ev.Bytes)
 	case models.EventLoadFailed:
 		e.metrics.LoadEnded(ev.Model)
-		e.log.Error("load failed", "model", ev.Model, "version", ev.Version, "reason", ev.Reason, "err", ev.Message)
+		e.noteFailure(ev)
+		if ev.Told {
+			return
+		}
+		e.log.Error("model load failed", "model", ev.Model, "version", ev.Version, "reason", ev.Reason, "err", ev.Message)
 	case models.EventEvicted:
 		e.log.Info("evicted", "model", ev.Model, "version", ev.Version, "reason", ev.Reason)
 	}
@@ -213,45 +220,6 @@ func exitOf(e supervise.LastExit) link.LastExit {
 		out.Loads = append(out.Loads, link.Load{Model: l.Model, Version: l.Version, Revision: l.Revision})
 	}
 	return out
-}
-
-// preload loads what should be there from the start, one after the other. A failure is logged by the load itself and stops nothing.
-func (e *engine) preload() {
-	defer e.heartbeat.started.Store(true)
-	for _, name := range e.c.Preload {
-		model, version, _ := strings.Cut(name, "@")
-		if model == "default" {
-			model, version = e.defaultModel(), ""
-		}
-		m, ok := e.registry.Find(model)
-		if !ok {
-			e.log.Error("model to preload isn't installed", "model", model, "models_dir", e.c.ModelsDir)
-			continue
-		}
-		if version == "" {
-			version = m.Resolve(e.c.DefaultVersion)
-		}
-		lease, err := e.cache.AcquireReplay(e.ctx, model, version)
-		if err != nil {
-			if e.ctx.Err() == nil {
-				e.log.Error("preload failed", "model", model, "version", version, "err", err)
-			}
-			continue
-		}
-		lease.Release()
-	}
-}
-
-// defaultModel is the configured one, or the built-in one when nobody configured any and the documented default isn't installed.
-func (e *engine) defaultModel() string {
-	if _, installed := e.registry.Find(e.c.DefaultModel); installed || e.c.DefaultModelSet {
-		return e.c.DefaultModel
-	}
-	if _, ok := e.registry.Find(demo.Name); !ok {
-		return e.c.DefaultModel
-	}
-	e.log.Info("DEFAULT_MODEL isn't set and the documented default isn't installed: the built-in demo model is the default", "model", demo.Name)
-	return demo.Name
 }
 
 // sample brings the gauges up to date once a second.

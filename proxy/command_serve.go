@@ -19,6 +19,7 @@ import (
 	"tandem/proxy/metrics"
 	"tandem/proxy/server"
 	"tandem/proxy/trace"
+	"tandem/schema/settings"
 	tracing "tandem/schema/trace"
 )
 
@@ -62,7 +63,7 @@ func welcome(log *slog.Logger, c *Config, keys *auth.Keys) {
 		log.Info("API keys are loaded", "keys", keys.Len())
 	}
 	if !c.DefaultModelSet {
-		log.Info("DEFAULT_MODEL is not set: the documented default where it is installed, otherwise the demo model", "default", c.DefaultModel)
+		log.Info("DEFAULT_MODEL is not set: the documented default where it is installed, otherwise the only installed model, else the demo model", "default", c.DefaultModel)
 	}
 }
 
@@ -265,6 +266,9 @@ func (s *service) flightOptions() flight.Options {
 	return flight.Options{
 		Metrics: s.metrics, Log: s.log,
 		DefaultModel: c.DefaultModel, DefaultModelSet: c.DefaultModelSet, DefaultVersion: c.DefaultVersion,
+		ChooseDefault: func(installed []string) string {
+			return settings.DefaultModel(c.DefaultModel, c.DefaultModelSet, installed)
+		},
 		QueueCapacity: c.QueueCapacity, QueueMaxBytes: c.QueueMaxBytes, JournalMaxBytes: c.JournalMaxBytes,
 		EngineWait: c.EngineWait, ModelLoadWait: c.ModelLoadWait, ReplayWait: c.ReplayWait, QuarantineTTL: c.QuarantineTTL, ReplaySteps: c.ReplayDecode,
 	}

@@ -60,7 +60,7 @@ type Config struct {
 	TraceRatio     float64
 
 	DefaultModel    string
-	DefaultModelSet bool // somebody set it; otherwise the demo model may take its place
+	DefaultModelSet bool // somebody set it; otherwise another may take its place (settings.DefaultModel)
 	DefaultVersion  string
 	CacheSize       int
 

@@ -91,7 +91,7 @@ struct InferRequest {
   model           @0  :Text;
   version         @1  :Text;
   prompt          @2  :Data;         # UTF-8, what the client wrote
-  system          @3  :Data;
+  system          @3  :Data;         # absent: the template may write its own; empty: none
   messages        @4  :List(Message);# replaces prompt and system when not empty
   raw             @5  :Bool;         # no chat template
   maxNewTokens    @6  :UInt32;

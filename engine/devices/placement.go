@@ -38,6 +38,17 @@ func (p *Placement) Fits(bytes uint64, host Memory, accelerators []Memory) bool 
 	return true
 }
 
+// Holds tells whether free memory can hold weights of that size, whatever the watermark: for a load beside which nothing is loaded. What is
+// free doesn't have to hold the weights alone, a load needs a little more.
+func (p *Placement) Holds(bytes uint64, host Memory, accelerators []Memory) bool {
+	all := *p
+	all.Highest = 1
+	return all.Fits(sum(bytes, bytes/besideWeights), host, accelerators)
+}
+
+// besideWeights is the part of the weights' size that a context takes at least, for its buffers and a short cache.
+const besideWeights = 32
+
 // Left is how much of the host's memory may still be filled when weights of that size are there, at least 1. 0: they go elsewhere, or
 // nobody tells.
 func (p *Placement) Left(bytes uint64, host Memory, accelerators []Memory) uint64 {
@@ -45,6 +56,9 @@ func (p *Placement) Left(bytes uint64, host Memory, accelerators []Memory) uint6
 		return 0
 	}
 	room := host.room(p.Highest)
+	if bytes > room { // they are loaded all the same, as Holds allows
+		room = host.Free()
+	}
 	return max(room-min(bytes, room), 1)
 }
 

@@ -40,6 +40,27 @@ func TestFitsWhereTheWeightsGo(t *testing.T) {
 	}
 }
 
+func TestFreeMemoryIsUsedBeyondTheWatermarkWhenNothingElseIsLoaded(t *testing.T) {
+	host, gpu := Memory{Total: 1000, Used: 600}, Memory{Total: 1000, Used: 900}
+	for _, tt := range []struct {
+		name string
+		p    Placement
+		gpus []Memory
+		most uint64
+	}{
+		{"on the host", Placement{Highest: 0.8}, nil, 388},
+		{"passed already", Placement{Highest: 0.5}, nil, 388},
+		{"on an accelerator", Placement{Highest: 0.8, Layers: -1}, []Memory{gpu}, 97},
+	} {
+		if !tt.p.Holds(tt.most, host, tt.gpus) || tt.p.Holds(tt.most+1, host, tt.gpus) {
+			t.Errorf("%s: the most isn't %d", tt.name, tt.most)
+		}
+		if tt.p.Fits(tt.most, host, tt.gpus) {
+			t.Errorf("%s: %d fit under the watermark", tt.name, tt.most)
+		}
+	}
+}
+
 func TestLeftOfTheHostBesideTheWeights(t *testing.T) {
 	host := Memory{Total: 1000, Used: 600}
 	for _, tt := range []struct {
@@ -52,7 +73,8 @@ func TestLeftOfTheHostBesideTheWeights(t *testing.T) {
 	}{
 		{"no accelerator", Placement{Layers: -1}, host, nil, 150, 50},
 		{"none wanted", Placement{Layers: 0}, host, []Memory{{Total: 100}}, 150, 50},
-		{"nothing is left", Placement{Layers: -1}, host, nil, 300, 1},
+		{"beyond the watermark", Placement{Layers: -1}, host, nil, 300, 100},
+		{"nothing is left", Placement{Layers: -1}, host, nil, 400, 1},
 		{"the accelerator's library knows", Placement{Layers: -1}, host, []Memory{{Total: 100}}, 150, 0},
 		{"nobody tells", Placement{Layers: -1}, Memory{}, nil, 150, 0},
 	} {

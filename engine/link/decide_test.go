@@ -97,12 +97,32 @@ func TestEndings(t *testing.T) {
 		{batch.ErrGrammarTooComplex, schema.FinishReason_error, "grammar_too_complex"},
 		{batch.ErrUnknownBase, schema.FinishReason_error, "internal"},
 		{errModelChanged, schema.FinishReason_error, "model_changed"},
-		{&errRender{errors.New("template"), false}, schema.FinishReason_error, "internal"},
-		{&errRender{models.ErrPromptTooLong, true}, schema.FinishReason_error, "context_length_exceeded"},
+		{&errRender{errors.New("template"), false, "prompt"}, schema.FinishReason_error, "internal"},
+		{&errRender{fmt.Errorf("%w: no system role", models.ErrMessages), true, "system"}, schema.FinishReason_error, "invalid_request"},
+		{&errRender{models.ErrPromptTooLong, true, "prompt"}, schema.FinishReason_error, "context_length_exceeded"},
 	} {
 		got := endingOf(fmt.Errorf("wrapped: %w", test.err))
 		if got.reason != test.reason || got.failure.code != test.code {
 			t.Errorf("%v: got %v %q, want %v %q", test.err, got.reason, got.failure.code, test.reason, test.code)
+		}
+	}
+}
+
+func TestClientsAreToldWhatIsWrongWithAModel(t *testing.T) {
+	broken := errors.New("open /srv/models/m/model.gguf: bad")
+	for _, test := range []struct {
+		err       models.LoadError
+		text      string
+		retryable bool
+	}{
+		{models.LoadError{Reason: models.ReasonBadFormat, What: "m@v1", Err: broken, Public: "model.gguf: bad"}, "m@v1 can't be loaded: bad_format: model.gguf: bad", false},
+		{models.LoadError{Reason: models.ReasonBadFormat, What: "m@v1", Err: broken}, "m@v1 can't be loaded: bad_format", false},
+		{models.LoadError{Reason: models.ReasonOther, What: "m@v1", Err: broken, Public: "open model.gguf: bad"}, "m@v1 can't be loaded: other", false},
+		{models.LoadError{Reason: models.ReasonTimeout, What: "m@v1", Err: broken}, "m@v1 can't be loaded: timeout", true},
+		{models.LoadError{Reason: models.ReasonOutOfMemory, What: "m@v1", Err: broken}, "m@v1 can't be loaded: out_of_memory", true},
+	} {
+		if got := endingOf(&test.err).failure; got.text != test.text || got.retryable != test.retryable {
+			t.Errorf("%s: %+v", test.text, got)
 		}
 	}
 }

@@ -30,7 +30,8 @@ var (
 // errRender marks errors of the template or the tokeniser.
 type errRender struct {
 	error
-	constrained bool // the request brought a schema or a grammar, which is then to blame
+	constrained bool   // the request brought a schema or a grammar, which is then to blame
+	param       string // or the text that the template refused
 }
 
 func (e *errRender) Unwrap() error { return e.error }
@@ -72,20 +73,30 @@ func failureOf(err error) failure {
 	case errors.Is(err, batch.ErrInvalid):
 		return failure{code: "invalid_request", text: err.Error()}
 	}
-	if render, ok := errors.AsType[*errRender](err); ok && render.constrained {
-		return failure{code: "invalid_request", text: err.Error(), param: "json_schema"}
+	if render, ok := errors.AsType[*errRender](err); ok {
+		switch {
+		case errors.Is(err, models.ErrMessages): // the template renders others, which the load has tried
+			return failure{code: "invalid_request", text: clip(err.Error()), param: render.param}
+		case render.constrained:
+			return failure{code: "invalid_request", text: err.Error(), param: "json_schema"}
+		}
 	}
 	return failure{code: "internal", text: err.Error()}
 }
 
-// loadFailure tells a client the reason only: the error's text may hold a path of this machine, and the cache has logged it.
+// loadFailure tells a client the reason, and for files that are at fault what is wrong with them, without a path of this machine. Only
+// what may pass is worth trying again.
 func loadFailure(e *models.LoadError) failure {
-	f := failure{text: fmt.Sprintf("the model can't be loaded: %s; the engine's log says more", e.Reason)}
+	what := string(e.Reason)
+	if e.Public != "" && (e.Reason == models.ReasonBadFormat || e.Reason == models.ReasonAdapterMismatch) {
+		what += ": " + e.Public
+	}
+	f := failure{text: fmt.Sprintf("%s can't be loaded: %s", e.What, what), param: "base_model"}
 	switch e.Reason {
 	case models.ReasonNotFound:
-		f.code, f.param = "model_not_found", "base_model"
+		f.code = "model_not_found"
 	case models.ReasonOutOfMemory:
-		f.code, f.retryable = "out_of_memory", true
+		f.code, f.param, f.retryable = "out_of_memory", "", true
 	default:
 		f.code, f.retryable = "model_load_failed", e.Reason == models.ReasonTimeout
 	}

@@ -109,7 +109,11 @@ func (l *Link) render(ctx context.Context, base models.Base, in models.Input, to
 		return prompt, &errContext{"prompt", fmt.Sprintf("the prompt is longer than the model's context of %d tokens; shorten it", in.MaxTokens)}
 	}
 	if err != nil {
-		return prompt, &errRender{err, in.Grammar != "" || len(in.JSONSchema) > 0}
+		param := "prompt"
+		if in.HasSystem {
+			param = "system"
+		}
+		return prompt, &errRender{err, in.Grammar != "" || len(in.JSONSchema) > 0, param}
 	}
 	return prompt, nil
 }

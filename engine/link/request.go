@@ -96,7 +96,7 @@ func decode(f schema.Frame) (key, inference, error) {
 	d := reading{}
 	in.model, in.version = d.text(r.Model()), d.text(r.Version())
 	in.input = models.Input{
-		Prompt: d.string(r.Prompt()), System: d.string(r.System()), Raw: r.Raw(),
+		Prompt: d.string(r.Prompt()), System: d.string(r.System()), HasSystem: r.HasSystem(), Raw: r.Raw(),
 		JSONSchema: d.data(r.JsonSchema()), Grammar: d.text(r.Grammar()),
 	}
 	in.maxNewTokens = int(r.MaxNewTokens())

@@ -101,7 +101,7 @@ func (a *Adapter) open(path string) error {
 func adapterReason(ctx context.Context, err error) models.Reason {
 	reason := loadReason(ctx, err)
 	if reason == models.ReasonBadFormat && mentions(err.Error(), "mismatch", "does not exist in base model", "incorrect shape", "not supported",
-		"hint: maybe wrong base model") {
+		"hint: maybe wrong base model", "none of the adapter's tensors applies") {
 		return models.ReasonAdapterMismatch
 	}
 	return reason

@@ -83,14 +83,36 @@ func (b *Base) openTemplate() error {
 	}
 	why := newComplaint()
 	defer why.free()
-	b.template = C.tdm_template_new(b.model, why.text, why.size)
-	if b.template == nil && b.spec.Template == models.TemplateOn {
+	var none C.bool
+	b.template = C.tdm_template_new(b.model, &none, why.text, why.size)
+	switch {
+	case b.template != nil:
+		return b.tryTemplate()
+	case !bool(none):
+		return badTemplate(why.err())
+	case b.spec.Template == models.TemplateOn:
 		return fmt.Errorf("chat template: %w", why.err())
 	}
-	if b.template == nil {
-		b.opts.Logger.Info("model has no usable chat template; prompts are sent as they are", "model", b.spec.Name, "reason", why.err())
-	}
+	b.opts.Logger.Info("model has no chat template; prompts are sent as they are", "model", b.spec.Name)
 	return nil
+}
+
+// tryTemplate renders a small conversation, without and with a system text. A template may refuse one of them, which is then the request's
+// fault; one that can do neither is broken.
+func (b *Base) tryTemplate() error {
+	system, user := models.Message{Role: "system", Content: "Answer briefly."}, models.Message{Role: "user", Content: "Hello"}
+	_, err := b.applyTemplate([]models.Message{user})
+	if err == nil {
+		return nil
+	}
+	if _, other := b.applyTemplate([]models.Message{system, user}); other == nil {
+		return nil
+	}
+	return badTemplate(err)
+}
+
+func badTemplate(err error) error {
+	return fmt.Errorf("the model's chat template is broken (template: off in model.yaml serves the model without it): %w", err)
 }
 
 // openContext makes the context and runs it once at its worst, so that pools grow now. Runs on the device's goroutine.

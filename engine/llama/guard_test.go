@@ -112,6 +112,10 @@ func TestContextIsCutToWhatIsSafe(t *testing.T) {
 	if got, want := planContext(spec, Options{CacheCells: defaultCacheCells}, 131072, 128<<10, 256<<30), (plan{8192, 8192, 32}); got != want {
 		t.Errorf("with 4 GiB left: %+v, want %+v", got, want)
 	}
+	spec.FreeBytes = 1 // the weights fill it all
+	if got, want := planContext(spec, Options{CacheCells: defaultCacheCells}, 131072, 128<<10, 256<<30), (plan{256, 256, 32}); got != want {
+		t.Errorf("with nothing left: %+v, want %+v", got, want)
+	}
 }
 
 func TestSamplingNumbersAreChecked(t *testing.T) {

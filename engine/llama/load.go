@@ -182,11 +182,12 @@ func planContext(spec models.BaseSpec, o Options, trained int, cellBytes, freeBy
 	}
 	p.context = min(p.context, trained)
 	p.cells = min(p.context*p.sequences, max(o.CacheCells, p.context))
-	if spec.FreeBytes > 0 {
-		freeBytes = min(freeBytes, spec.FreeBytes)
-	}
 	budget := o.CacheBytes
-	if budget <= 0 {
+	switch {
+	case budget > 0:
+	case spec.FreeBytes > 0: // next to nothing is a budget, too
+		budget = max(min(freeBytes, spec.FreeBytes)/4, 1)
+	default:
 		budget = freeBytes / 4
 	}
 	if cellBytes > 0 && budget > 0 {

@@ -5,6 +5,7 @@ package llama
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"os"
@@ -24,6 +25,40 @@ func damaged(t *testing.T, from string, change func([]byte) []byte) string {
 	}
 	path := filepath.Join(t.TempDir(), "damaged.gguf")
 	if err := os.WriteFile(path, change(data), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// adapterOf is a LoRA file with these tensors, of 32 numbers each.
+func adapterOf(t *testing.T, names ...string) string {
+	t.Helper()
+	var b bytes.Buffer
+	put := func(v any) { _ = binary.Write(&b, binary.LittleEndian, v) } // a Buffer doesn't fail
+	b.WriteString("GGUF")
+	put(uint32(3))
+	put([2]uint64{uint64(len(names)), 4})
+	for _, pair := range [][2]string{{"general.architecture", "llama"}, {"general.type", "adapter"}, {"adapter.type", "lora"}} {
+		putText(&b, pair[0])
+		put(uint32(ggufString))
+		putText(&b, pair[1])
+	}
+	putText(&b, "adapter.lora.alpha")
+	put(uint32(6)) // float
+	put(float32(16))
+	for i, name := range names {
+		putText(&b, name)
+		put(uint32(1))          // dimensions
+		put(uint64(32))         // numbers
+		put(uint32(0))          // F32
+		put(uint64(i * 32 * 4)) // place in the data
+	}
+	for b.Len()%32 != 0 {
+		b.WriteByte(0)
+	}
+	b.Write(make([]byte, len(names)*32*4))
+	path := filepath.Join(t.TempDir(), "adapter.gguf")
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -77,6 +112,8 @@ func TestFilesThatAreNoAdapterOfThisBase(t *testing.T) {
 		"cut":               {damaged(t, lora, func(d []byte) []byte { return d[:len(d)/2] }), models.ReasonBadFormat},
 		"a model":           {demo, models.ReasonBadFormat},
 		"other tensor name": {damaged(t, lora, func(d []byte) []byte { return bytes.ReplaceAll(d, []byte("blk.0.attn_q"), []byte("blk.0.attn_z")) }), models.ReasonAdapterMismatch},
+		"no tensors":        {adapterOf(t), models.ReasonAdapterMismatch},
+		"nothing of use":    {adapterOf(t, "blk.0.attn_norm.weight"), models.ReasonAdapterMismatch},
 	} {
 		_, err := base.LoadAdapter(t.Context(), models.AdapterSpec{Name: name, Path: c.path})
 		wantReason(t, name, err, c.want)
@@ -139,8 +176,11 @@ func TestTheLibrarysLogArrivesAtItsLevel(t *testing.T) {
 			t.Fatal("a LoRA was loaded as a model")
 		}
 		text := strings.Join(kept.all, "\n")
-		if !strings.Contains(text, "ERROR ") || strings.Contains(text, "\n.") {
-			t.Errorf("from %s on: no error line, or lines of dots:\n%.2000s", from, text)
+		if strings.Contains(text, "ERROR ") || strings.Contains(text, "\n.") {
+			t.Errorf("from %s on: what the error says is logged besides, or lines of dots:\n%.2000s", from, text)
+		}
+		if !strings.Contains(err.Error(), "error loading model") {
+			t.Errorf("the error doesn't say what the library said: %v", err)
 		}
 		if informed := strings.Contains(text, "INFO "); informed != (from == slog.LevelInfo) {
 			t.Errorf("from %s on: information is there: %v", from, informed)

@@ -10,7 +10,6 @@ import "C"
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -24,7 +23,7 @@ import (
 var roles = map[string]bool{"system": true, "user": true, "assistant": true}
 
 // ErrMessage is wrapped by errors about messages that the template can't take.
-var ErrMessage = errors.New("messages can't be rendered")
+var ErrMessage = models.ErrMessages
 
 // Render applies the chat template and tokenises. Safe from any goroutine. Errors: models.ErrPromptTooLong, and ones that wrap ErrMessage
 // grammar.ErrInvalid or batch.ErrGrammarTooComplex.
@@ -64,7 +63,7 @@ func messagesOf(in models.Input) []models.Message {
 		return in.Messages
 	}
 	user := models.Message{Role: "user", Content: in.Prompt}
-	if in.System == "" {
+	if in.System == "" && !in.HasSystem {
 		return []models.Message{user}
 	}
 	return []models.Message{{Role: "system", Content: in.System}, user}
@@ -96,9 +95,11 @@ func (b *Base) renderParts(in models.Input, messages []models.Message) ([]part, 
 
 // plainText is a prompt without a template: the texts, one a paragraph.
 func plainText(messages []models.Message) string {
-	texts := make([]string, len(messages))
-	for i, m := range messages {
-		texts[i] = m.Content
+	var texts []string
+	for _, m := range messages {
+		if m.Role != "system" || m.Content != "" {
+			texts = append(texts, m.Content)
+		}
 	}
 	return strings.Join(texts, "\n\n")
 }
@@ -127,7 +128,11 @@ func (b *Base) applyTemplate(messages []models.Message) ([]part, error) {
 		return nil, fmt.Errorf("%w: %w", ErrMessage, why.err())
 	}
 	defer C.tdm_rendered_free(&out)
-	return partsOf(&out), nil
+	parts := partsOf(&out)
+	if len(parts) == 0 {
+		return nil, fmt.Errorf("%w: the chat template makes nothing of them", ErrMessage)
+	}
+	return parts, nil
 }
 
 func partsOf(r *C.tdm_rendered) []part {

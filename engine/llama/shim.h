@@ -84,7 +84,7 @@ typedef struct {
     uint8_t *     input; // 1: written by the client
     char *        text;
 } tdm_rendered;
-tdm_template * tdm_template_new(const struct llama_model * model, char * err, size_t err_size);
+tdm_template * tdm_template_new(const struct llama_model * model, bool * none, char * err, size_t err_size); // none: the model has no template
 void           tdm_template_free(tdm_template * t);
 bool           tdm_template_render(const tdm_template * t, const tdm_message * messages, size_t n, tdm_rendered * out, char * err, size_t err_size);
 void           tdm_rendered_free(tdm_rendered * r);

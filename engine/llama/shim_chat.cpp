@@ -25,15 +25,25 @@ struct tdm_template {
     bool                 adds_bos;
 };
 
-tdm_template * tdm_template_new(const struct llama_model * model, char * err, size_t err_size) {
+// explicit_template is the source of the model's own template, or NULL.
+static const char * explicit_template(const struct llama_model * model) {
+    const char * text = llama_model_chat_template(model, nullptr);
+    return text != nullptr ? text : llama_model_chat_template(model, "tool_use");
+}
+
+tdm_template * tdm_template_new(const struct llama_model * model, bool * none, char * err, size_t err_size) {
+    const char * source = explicit_template(model);
+    if ((*none = source == nullptr)) {
+        snprintf(err, err_size, "the model has no chat template");
+        return nullptr;
+    }
     try {
+        // The library below writes its complaints elsewhere and throws an error without a text, so a template that can't be parsed is
+        // found before.
+        if (*source != 0 && strcmp(source, "chatml") != 0) common_chat_template(source, "", "");
         // The library's own set-up knows which templates need their source corrected; its result is parsed here, since only the
         // runtime below tells the client's text from the template's.
         auto found = common_chat_templates_init(model, "");
-        if (!common_chat_templates_was_explicit(found.get())) {
-            snprintf(err, err_size, "the model has no chat template");
-            return nullptr;
-        }
         const llama_vocab * vocab = llama_model_get_vocab(model);
         const auto          text  = [&](llama_token t) { return t == LLAMA_TOKEN_NULL ? std::string() : common_token_to_piece(vocab, t, true); };
         return new tdm_template{ common_chat_template(common_chat_templates_source(found.get()), text(llama_vocab_bos(vocab)), text(llama_vocab_eos(vocab))),
@@ -71,7 +81,7 @@ static std::vector<std::pair<std::string, std::string>> fold_system(const jinja:
     std::vector<std::pair<std::string, std::string>> out;
     for (size_t i = 0; i < n; i++) out.emplace_back(messages[i].role, std::string(messages[i].content, messages[i].content_len));
     if (!caps.supports_system_role && out.size() > 1 && out[0].first == "system") {
-        out[1].second = out[0].second + "\n" + out[1].second;
+        if (!out[0].second.empty()) out[1].second = out[0].second + "\n" + out[1].second;
         out.erase(out.begin());
     }
     return out;

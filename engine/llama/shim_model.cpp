@@ -3,6 +3,7 @@
 #include "shim.h"
 
 #include "ggml-backend.h"
+#include "llama-adapter.h"
 #include "llama-ext.h"
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <cstring>
 #include <exception>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "build-info.h"
@@ -30,8 +32,13 @@ struct log_state {
     int32_t     level     = 0;
     bool        capturing = false;
     std::string complaints;
+    std::vector<std::pair<int32_t, std::string>> held; // the same with their levels
 };
 static thread_local log_state log_here;
+
+static void log_write(int32_t level, std::string & line) {
+    if (level >= log_min_level.load(std::memory_order_relaxed)) tdmGoLog(level, line.data(), (int32_t) line.size());
+}
 
 static void log_flush() {
     auto & s = log_here;
@@ -40,8 +47,10 @@ static void log_flush() {
         if (s.capturing && s.level >= GGML_LOG_LEVEL_WARN && s.complaints.size() < CAPTURE_MAX_BYTES) {
             if (!s.complaints.empty()) s.complaints += "; ";
             s.complaints += s.line;
+            s.held.emplace_back(s.level, s.line);
+        } else {
+            log_write(s.level, s.line);
         }
-        if (s.level >= log_min_level.load(std::memory_order_relaxed)) tdmGoLog(s.level, s.line.data(), (int32_t) s.line.size());
     }
     s.line.clear();
 }
@@ -63,15 +72,22 @@ void tdm_log_start(int32_t min_level) {
     llama_log_set(on_log, nullptr);
 }
 
-// Collects what the library complains about while it lives.
+// Collects what the library complains about while it lives. What an error tells isn't logged besides, but for debugging.
 struct capture {
+    mutable bool told = false;
     capture() {
         log_here.complaints.clear();
+        log_here.held.clear();
         log_here.capturing = true;
     }
-    ~capture() { log_here.capturing = false; }
+    ~capture() {
+        log_here.capturing = false;
+        for (auto & [level, line] : log_here.held) log_write(told ? 1 : level, line);
+        log_here.held.clear();
+    }
     void tell(char * err, size_t size, const char * otherwise) const {
         if (!log_here.line.empty()) log_flush();
+        told = true;
         const std::string & s = log_here.complaints;
         snprintf(err, size, "%s", s.empty() ? otherwise : s.c_str());
     }
@@ -197,6 +213,11 @@ struct llama_adapter_lora * tdm_adapter_load(struct llama_model * model, const c
     try {
         llama_adapter_lora * a = llama_adapter_lora_init(model, path);
         if (a == nullptr) heard.tell(err, err_size, "llama.cpp gives no reason");
+        if (a != nullptr && a->ab_map.empty()) { // the library passes over what it has no use for
+            llama_adapter_lora_free(a);
+            snprintf(err, err_size, "none of the adapter's tensors applies to the base model");
+            return nullptr;
+        }
         return a;
     } catch (const std::exception & e) {
         heard.tell(err, err_size, e.what());

@@ -30,6 +30,7 @@ func identityOf(info os.FileInfo) identity {
 // part is one file of an artefact.
 type part struct {
 	path string // real path, symbolic links resolved
+	open string // how it is opened: under the name that it has in the models directory, by which parts of a split model find each other
 	id   identity
 }
 
@@ -50,14 +51,16 @@ type artefact struct {
 	header   header
 	checked  bool              // header was read (not for packed files)
 	sums     map[string]string // path → sha256 that model.yaml asks for; of the unpacked content under the key ""
-	problem  string            // why it can't be loaded; empty when it can
+	problem  string            // why it can't be loaded, in words for clients; empty when it can
+	detail   string            // of the problem, for the log: where a link leads
+	files    []string          // that belong to it, by their names in its directory
 }
 
 func (a *artefact) name() string {
 	if a.embedded != nil {
 		return "embedded " + strings.TrimSpace("demo "+a.embedded.Version)
 	}
-	return filepath.Base(a.parts[0].path)
+	return filepath.Base(a.parts[0].open)
 }
 
 // hash is equal for equal states of the files on one machine. For an embedded file it depends on the content alone.
@@ -94,31 +97,15 @@ var errChanged = errors.New("file changed while it was being loaded; try again")
 // unchanged tells whether the files are still those that were found.
 func (a *artefact) unchanged() error {
 	for _, p := range a.parts {
-		info, err := os.Stat(p.path)
+		info, err := os.Stat(p.open)
 		if err != nil {
-			return fmt.Errorf("%s: %w", filepath.Base(p.path), err)
+			return fmt.Errorf("%s: %w", filepath.Base(p.open), err)
 		}
 		if identityOf(info) != p.id {
-			return fmt.Errorf("%s: %w", filepath.Base(p.path), errChanged)
+			return fmt.Errorf("%s: %w", filepath.Base(p.open), errChanged)
 		}
 	}
 	return nil
-}
-
-// resolveInside gives the real path of name under dir; symbolic links may not lead out of root, which must be a real path itself.
-func resolveInside(root, dir, name string) (string, error) {
-	if !filepath.IsLocal(name) {
-		return "", fmt.Errorf("%.100q leaves the model's directory", name)
-	}
-	real, err := filepath.EvalSymlinks(filepath.Join(dir, name))
-	if err != nil {
-		return "", err
-	}
-	rel, err := filepath.Rel(root, real)
-	if err != nil || !filepath.IsLocal(rel) {
-		return "", fmt.Errorf("%.100q is a link that leaves the models directory", name)
-	}
-	return real, nil
 }
 
 // Revision names what a version computes with: 32 bytes that identify the files' state on this machine, followed, once it is known, by

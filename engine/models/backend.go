@@ -85,6 +85,7 @@ type Facts struct {
 type Input struct {
 	Prompt     string
 	System     string
+	HasSystem  bool // a system text is given, be it empty: the template then writes none of its own
 	Messages   []Message
 	Raw        bool   // no chat template, whatever the model has
 	JSONSchema []byte // checked JSON, or nil
@@ -105,6 +106,9 @@ type Prompt struct {
 // ErrPromptTooLong is returned by Render for a prompt that can't fit the context.
 var ErrPromptTooLong = errors.New("prompt is longer than the context")
 
+// ErrMessages is wrapped by Render's errors about messages that the model's chat template refuses; the text may be the template's.
+var ErrMessages = errors.New("the model can't take these messages")
+
 // Reason is the closed set of load failures.
 type Reason string
 
@@ -123,6 +127,7 @@ type LoadError struct {
 	Reason Reason
 	What   string // which model, version or file
 	Err    error
+	Public string // what of Err clients may be told, without a path of this machine; empty: only the reason
 }
 
 func (e *LoadError) Error() string { return fmt.Sprintf("load %s: %s: %v", e.What, e.Reason, e.Err) }
@@ -141,6 +146,7 @@ type Event struct {
 	Facts    Facts         // EventLoaded of a base
 	Reason   string        // EventLoadFailed: a Reason; EventEvicted: lru, memory, changed, admin
 	Message  string        // EventLoadFailed, for people
+	Told     bool          // EventLoadFailed: the log has it already
 }
 
 // EventKind of an Event.

@@ -43,9 +43,10 @@ type CacheOptions struct {
 	// OnLoad is called without locks by each load itself: before it does anything, and when it is over, before anybody can use what was
 	// loaded. A process that dies between the two calls died in the load.
 	OnLoad func(l LoadBeat, loading bool)
-	// Fits tells whether weights of this size can be loaded without passing the memory watermark. False: idle entries are evicted
-	// one after the other, and when there are none left the load fails with out_of_memory. Nil: everything fits.
-	Fits func(bytes int64) bool
+	// Fits tells whether weights of this size can be loaded without passing the memory watermark; alone: nothing else is loaded, so
+	// whether free memory can hold them. False: idle entries are evicted one after the other, and when there are none left the load fails
+	// with out_of_memory. Nil: everything fits.
+	Fits func(bytes int64, alone bool) bool
 	// Left is how much memory is left for the KV cache beside weights of this size, at least 1; 0: the backend knows better. Nil: it does.
 	Left func(bytes int64) int64
 	Log  *slog.Logger
@@ -68,7 +69,7 @@ func (o *CacheOptions) fill() {
 		o.OnLoad = func(LoadBeat, bool) {}
 	}
 	if o.Fits == nil {
-		o.Fits = func(int64) bool { return true }
+		o.Fits = func(int64, bool) bool { return true }
 	}
 	if o.Left == nil {
 		o.Left = func(int64) int64 { return 0 }
@@ -102,6 +103,7 @@ type entry struct {
 	src       *source
 	state     seatState
 	why       string // reason of the eviction to come; only for condemned and closing entries
+	blame     string // what the registry learns a broken load by; empty: the source's identity
 	doomed    bool   // loading only: its files changed or its time is over; it goes as soon as it is loaded
 	leases    int
 	waiters   []*waiter
@@ -226,9 +228,9 @@ func (c *Cache) find(model, version string) (*source, error) {
 
 // refuse answers a request for files that the registry found broken. It counts as a failed load, once in brokenFor. Called with mu held.
 func (c *Cache) refuse(src *source) *LoadError {
-	err := &LoadError{Reason: ReasonBadFormat, What: label(src.model, src.version), Err: errors.New(src.problem)}
+	err := &LoadError{Reason: ReasonBadFormat, What: label(src.model, src.version), Err: errors.New(src.problem), Public: src.problem}
 	c.remember(src, err)
-	c.tellFailed(src, err)
+	c.tellFailed(src, err, true) // the registry has told
 	return err
 }
 
@@ -251,7 +253,7 @@ func (c *Cache) usable(src *source) *entry {
 
 // enqueue adds an entry that waits for a place, unless too many wait or the files are known to be broken.
 func (c *Cache) enqueue(src *source, now time.Time) (*entry, error) {
-	if b, ok := c.broken[src.identity]; ok && now.Before(b.until) {
+	if b, ok := c.broken[src.identity]; ok && now.Before(b.until) && !c.roomAgain(src, b) {
 		return nil, b.err
 	}
 	if src.problem != "" {
@@ -279,7 +281,7 @@ type brokenLoad struct {
 }
 
 func (c *Cache) remember(src *source, err *LoadError) {
-	if err.Reason != ReasonBadFormat && err.Reason != ReasonAdapterMismatch && !errors.Is(err, errTooBig) {
+	if !err.brokenFiles() && !errors.Is(err, errTooBig) {
 		return
 	}
 	if len(c.broken) >= maxModels {

@@ -21,7 +21,7 @@ func TestMemoryWatermarkEvictsIdleModels(t *testing.T) {
 		r.use("b", "base")
 		c := r.acquire("c", "base")
 		r.fake.take()
-		r.cache.opts.Fits = func(int64) bool {
+		r.cache.opts.Fits = func(int64, bool) bool {
 			r.fake.mu.Lock()
 			defer r.fake.mu.Unlock()
 			loaded := 0
@@ -44,7 +44,7 @@ func TestMemoryWatermarkEvictsIdleModels(t *testing.T) {
 
 // holds makes the machine large enough for so many bytes; a loaded base has 1100, whatever its file.
 func (r *rig) holds(most int64) {
-	r.cache.opts.Fits = func(bytes int64) bool {
+	r.cache.opts.Fits = func(bytes int64, _ bool) bool {
 		r.fake.mu.Lock()
 		defer r.fake.mu.Unlock()
 		for _, n := range r.fake.open {
@@ -98,6 +98,36 @@ func TestAModelThatNeverFitsPushesOthersOutOnlyOnce(t *testing.T) {
 		r.holds(1 << 30)
 		time.Sleep(brokenFor)
 		r.use("d", "base")
+	})
+}
+
+// As after the death of an engine whose memory isn't returned yet: each attempt is a real one.
+func TestALoadThatWasRefusedForMemoryIsTriedAgain(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.holds(100)
+		for range 2 {
+			if _, err := r.cache.Acquire(r.Context(), "a", "base"); reasonOf(err) != ReasonOutOfMemory {
+				r.Errorf("error %v", err)
+			}
+		}
+		r.holds(1 << 30)
+		r.use("a", "base")
+	})
+}
+
+func TestWithNothingElseLoadedOnlyFreeMemoryCounts(t *testing.T) {
+	inBubble(t, func(o *CacheOptions) { o.Size = 5 }, func(r *rig) {
+		r.cache.opts.Fits = func(_ int64, alone bool) bool { return alone } // everything passes the watermark
+		a := r.acquire("a", "v1")
+		a2 := r.acquire("a", "v2")
+		if _, err := r.cache.Acquire(r.Context(), "b", "base"); reasonOf(err) != ReasonOutOfMemory {
+			r.Errorf("beside a model in use: error %v", err)
+		}
+		a.Release()
+		a2.Release()
+		r.fake.take()
+		r.use("b", "base")
+		r.wantLog("close v1, close v2, close a/model.gguf, load b/model.gguf")
 	})
 }
 
@@ -294,5 +324,53 @@ func TestManyAtOnce(t *testing.T) {
 			})
 		}
 		wg.Wait()
+	})
+}
+
+func TestWhatALoadFindsBrokenIsListed(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		path := filepath.Join(r.dir, "a/model.gguf")
+		r.fake.fail["a/model.gguf"] = &LoadError{Reason: ReasonBadFormat, What: "a", Err: fmt.Errorf("failed to open '%s': unknown architecture in /some where/else.gguf", path)}
+		changed := r.reg.Changes()
+		_, err := r.cache.Acquire(r.Context(), "a", "v1")
+		const want = "failed to open 'model.gguf': unknown architecture in"
+		if le, _ := errors.AsType[*LoadError](err); le == nil || !strings.HasPrefix(le.Public, want) || strings.Contains(le.Public, r.dir) {
+			r.Errorf("clients are told %+v", le)
+		}
+		select {
+		case <-changed:
+		default:
+			r.Error("no word of it")
+		}
+		for _, version := range []string{"base", "v1", "v2"} { // the base's fault is everybody's
+			if p := problem(r.T, r.reg, "a", version); !strings.HasPrefix(p, want) {
+				r.Errorf("a@%s: problem %q", version, p)
+			}
+		}
+		if p := problem(r.T, r.reg, "b", "base"); p != "" {
+			r.Errorf("b: problem %q", p)
+		}
+		refresh(r.T, r.reg, time.Now().Add(time.Hour))
+		if p := problem(r.T, r.reg, "a", "base"); p == "" {
+			r.Error("forgotten at the next look")
+		}
+		delete(r.fake.fail, "a/model.gguf")
+		time.Sleep(brokenFor)
+		r.use("a", "base")
+		if p := problem(r.T, r.reg, "a", "base"); p != "" {
+			r.Errorf("after a good load: problem %q", p)
+		}
+	})
+}
+
+func TestABrokenAdapterDoesNotMarkItsBase(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.fake.fail["versions/v1.gguf"] = &LoadError{Reason: ReasonAdapterMismatch, What: "v1", Err: errors.New("other base")}
+		if _, err := r.cache.Acquire(r.Context(), "a", "v1"); reasonOf(err) != ReasonAdapterMismatch {
+			r.Errorf("error %v", err)
+		}
+		if base, v1 := problem(r.T, r.reg, "a", "base"), problem(r.T, r.reg, "a", "v1"); base != "" || v1 != "other base" {
+			r.Errorf("problems %q and %q", base, v1)
+		}
 	})
 }

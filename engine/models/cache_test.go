@@ -294,7 +294,7 @@ func TestLoadFailures(t *testing.T) {
 			r.cache.opts.Detach = func(context.Context, string) error { return errors.New("was never attached") }
 		}, ReasonOther},
 		{"never ends", "a", "base", func(r *rig) { r.fake.gate("a/model.gguf") }, ReasonTimeout},
-		{"memory", "a", "base", func(r *rig) { r.cache.opts.Fits = func(int64) bool { return false } }, ReasonOutOfMemory},
+		{"memory", "a", "base", func(r *rig) { r.cache.opts.Fits = func(int64, bool) bool { return false } }, ReasonOutOfMemory},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

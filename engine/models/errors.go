@@ -44,3 +44,8 @@ func loadError(err error, what string) *LoadError {
 	}
 	return &LoadError{Reason: reason, What: what, Err: err}
 }
+
+// brokenFiles tells whether the files are at fault, so that trying again won't help.
+func (e *LoadError) brokenFiles() bool {
+	return e.Reason == ReasonBadFormat || e.Reason == ReasonAdapterMismatch
+}

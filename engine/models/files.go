@@ -162,7 +162,7 @@ func (f *files) open(ctx context.Context, a *artefact, tell func(Progress)) (str
 	if a.packed {
 		return f.unpacked(ctx, a, tell)
 	}
-	return a.parts[0].path, nil
+	return a.parts[0].open, nil
 }
 
 // verify compares the files with the checksums in model.yaml, if any.
@@ -177,7 +177,7 @@ func (f *files) verify(ctx context.Context, a *artefact, tell func(Progress)) er
 			return err
 		}
 		if sum != want {
-			return badFile(fmt.Errorf("%s: sha256 is %s, model.yaml says %s", filepath.Base(p.path), sum, want))
+			return badFile(fmt.Errorf("%s: sha256 is %s, model.yaml says %s", filepath.Base(p.open), sum, want))
 		}
 	}
 	return nil
@@ -233,9 +233,9 @@ func (f *files) unpacked(ctx context.Context, a *artefact, tell func(Progress)) 
 }
 
 func checkUnpacked(path, name string) error {
-	c, ok := checkFile(path, name, false)
+	c, ok := checkFile(path, false)
 	if ok && c.problem != "" {
-		return badFile(errors.New(c.problem))
+		return badFile(fmt.Errorf("%s: %s", name, c.problem))
 	}
 	return nil
 }

@@ -60,6 +60,23 @@ func gguf(kind string, salt byte) []byte {
 	return b.Bytes()
 }
 
+// emptyGGUF is a sound header with nothing behind it.
+func emptyGGUF(kind string) []byte {
+	var b bytes.Buffer
+	put := func(v any) { _ = binary.Write(&b, binary.LittleEndian, v) } // a Buffer doesn't fail
+	b.WriteString("GGUF")
+	put(uint32(3))
+	put([2]uint64{0, 2}) // tensors, pairs
+	for _, pair := range [][2]string{{"general.architecture", "llama"}, {"general.type", kind}} {
+		put(uint64(len(pair[0])))
+		b.WriteString(pair[0])
+		put(uint32(ggufString))
+		put(uint64(len(pair[1])))
+		b.WriteString(pair[1])
+	}
+	return b.Bytes()
+}
+
 func packed(t testing.TB, content []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer

@@ -47,14 +47,15 @@ func (v *visit) sums(m *found, a *artefact, file string) {
 
 // part adds one file to the artefact and checks it.
 func (v *visit) part(m *found, a *artefact, dir, file string) {
-	path, err := resolveInside(v.root, dir, file)
+	a.files = append(a.files, file)
+	path, err := v.resolve(dir, file)
 	if err != nil {
-		a.problem = err.Error()
+		a.problem, a.detail = problemOf(file, err), detailOf(err)
 		return
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		a.problem = fmt.Sprintf("%s: %v", file, err)
+		a.problem, a.detail = fmt.Sprintf("%s can't be read", file), err.Error()
 		return
 	}
 	if !info.Mode().IsRegular() {
@@ -63,36 +64,42 @@ func (v *visit) part(m *found, a *artefact, dir, file string) {
 	}
 	v.settled(m, path, info)
 	id := identityOf(info)
-	a.parts = append(a.parts, part{path: path, id: id})
+	a.parts = append(a.parts, part{path: path, open: filepath.Join(dir, file), id: id})
 	if v.now.Sub(v.present[path].since) < settleTime {
 		return // it may still be growing
 	}
-	c, ok := v.scanner.checks[id]
-	if !ok {
-		c, ok = checkFile(path, file, a.packed)
-	}
-	if ok {
-		v.checks[id] = c
-	}
+	c := v.check(path, id, a.packed)
 	a.bytes += c.bytes
 	if c.problem != "" && a.problem == "" {
-		a.problem = c.problem
+		a.problem = file + ": " + c.problem
 	}
 	if len(a.parts) == 1 {
 		a.header, a.checked = c.header, !a.packed
 	}
 }
 
+// check is checkFile for each state of a file once.
+func (v *visit) check(path string, id identity, packed bool) checkedFile {
+	c, ok := v.scanner.checks[id]
+	if !ok {
+		c, ok = checkFile(path, packed)
+	}
+	if ok {
+		v.checks[id] = c
+	}
+	return c
+}
+
 // checkFile reads a file's header, or the index of a packed one. False: the file couldn't be read, which may pass.
-func checkFile(path, name string, packed bool) (checkedFile, bool) {
+func checkFile(path string, packed bool) (checkedFile, bool) {
 	f, err := os.Open(path)
 	if err != nil {
-		return checkedFile{problem: fmt.Sprintf("%s: %v", name, err)}, false
+		return checkedFile{problem: fmt.Sprint("can't be opened: ", withoutPath(err))}, false
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return checkedFile{problem: fmt.Sprintf("%s: %v", name, err)}, false
+		return checkedFile{problem: fmt.Sprint("can't be read: ", withoutPath(err))}, false
 	}
 	c := checkedFile{bytes: info.Size()}
 	if packed {
@@ -101,7 +108,7 @@ func checkFile(path, name string, packed bool) (checkedFile, bool) {
 		c.header, err = readHeader(f, info.Size())
 	}
 	if err != nil {
-		c.problem = fmt.Sprintf("%s: %v", name, err)
+		c.problem = withoutPath(err).Error()
 	}
 	return c, true
 }

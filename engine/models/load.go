@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"time"
 )
 
@@ -51,6 +54,8 @@ func (c *Cache) load(e *entry) {
 		c.failed(e, loadError(err, label(e.src.model, e.src.version)))
 		return
 	}
+	c.opts.Registry.learn(e.src.baseID, "")
+	c.opts.Registry.learn(e.src.identity, "")
 	e.state, e.resident = seatResident, time.Now()
 	took := e.resident.Sub(start)
 	c.events.add(Event{Kind: EventLoaded, Model: e.src.model, Version: e.src.version, Took: took, Bytes: e.bytes, Facts: e.base.facts})
@@ -104,6 +109,7 @@ func (c *Cache) giveUp(e *entry, cause error) {
 
 // failed removes an entry that couldn't be loaded. Called with mu held.
 func (c *Cache) failed(e *entry, err *LoadError) {
+	err = c.explained(e.src, err)
 	closing := c.closed && errors.Is(err, ErrClosed)
 	if closing {
 		e.answer(ErrClosed)
@@ -111,17 +117,44 @@ func (c *Cache) failed(e *entry, err *LoadError) {
 		e.answer(err)
 		c.remember(e.src, err)
 	}
-	c.tellFailed(e.src, err)
+	if err.brokenFiles() {
+		c.opts.Registry.learn(cmp.Or(e.blame, e.src.identity), err.Public)
+	}
+	c.tellFailed(e.src, err, closing)
 	c.drop(e)
 	c.plan()
 }
 
-// tellFailed reports a failed load to the log and to the proxy.
-func (c *Cache) tellFailed(src *source, err *LoadError) {
-	if !errors.Is(err, ErrClosed) {
-		c.opts.Log.Warn("model load failed", "model", src.model, "version", src.version, "reason", string(err.Reason), "err", err.Err)
+// tellFailed reports a failed load. told: the log has it already, or needn't.
+func (c *Cache) tellFailed(src *source, err *LoadError, told bool) {
+	c.events.add(Event{Kind: EventLoadFailed, Model: src.model, Version: src.version, Reason: string(err.Reason), Message: err.Err.Error(), Told: told})
+}
+
+// maxPublic bounds what clients are told of a failed load, in bytes.
+const maxPublic = 300
+
+// anyPath is an absolute path as the native library's messages may hold it, up to its last part.
+var anyPath = regexp.MustCompile(`(^|[\s'"(=:])/(?:[^/\s'"]+/)+`)
+
+// explained adds what clients may be told: the error's text with the files' names only.
+func (c *Cache) explained(src *source, err *LoadError) *LoadError {
+	text := err.Err.Error()
+	for _, a := range []*artefact{src.base, src.adapter} {
+		if a == nil {
+			continue
+		}
+		for _, p := range a.parts {
+			text = strings.ReplaceAll(text, filepath.Dir(p.open)+"/", "")
+			text = strings.ReplaceAll(text, filepath.Dir(p.path)+"/", "")
+		}
 	}
-	c.events.add(Event{Kind: EventLoadFailed, Model: src.model, Version: src.version, Reason: string(err.Reason), Message: err.Err.Error()})
+	if c.files.dir != "" {
+		text = strings.ReplaceAll(text, filepath.Join(c.files.dir, unpackedDir)+"/", "")
+	}
+	text = anyPath.ReplaceAllString(text, "$1")
+	told := *err // the error may be shared with other waiters
+	told.Public = strings.ToValidUTF8(text[:min(len(text), maxPublic)], "")
+	return &told
 }
 
 // fetch loads base and adapter of an entry.
@@ -129,6 +162,9 @@ func (c *Cache) fetch(ctx context.Context, e *entry) error {
 	tell := func(p Progress) { c.progress(e, p) }
 	b, err := c.baseFor(ctx, e.src)
 	if err != nil {
+		c.mu.Lock()
+		e.blame = e.src.baseID
+		c.mu.Unlock()
 		return err
 	}
 	var adapter Adapter

@@ -3,6 +3,7 @@ package models
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
@@ -43,14 +44,15 @@ func (c *claims) giveBack(bytes int64) {
 
 var (
 	errNoRoom = errors.New("it would pass the memory watermark and no idle model can make room")
-	errTooBig = errors.New("it would pass the memory watermark although nothing else is loaded")
+	errTooBig = errors.New("free memory can't hold it although nothing else is loaded")
 )
 
 // roomInMemory waits for other loads and then evicts idle entries of other bases until the new weights fit. done must be called when they
 // are loaded.
 func (c *Cache) roomInMemory(ctx context.Context, src *source, bytes int64) (done func(), err error) {
 	for {
-		ok, wait := c.claims.claim(bytes, c.opts.Fits)
+		nothingElse := c.nothingElse(src.baseID)
+		ok, wait := c.claims.claim(bytes, func(all int64) bool { return c.opts.Fits(all, nothingElse) })
 		if ok {
 			return func() { c.claims.giveBack(bytes) }, nil
 		}
@@ -72,6 +74,31 @@ func (c *Cache) roomInMemory(ctx context.Context, src *source, bytes int64) (don
 			return nil, err
 		}
 	}
+}
+
+// nothingElse tells whether no other base is loaded or about to be.
+func (c *Cache) nothingElse(baseID string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.alone(baseID)
+}
+
+// alone is called with mu held.
+func (c *Cache) alone(baseID string) bool {
+	return !slices.ContainsFunc(c.entries, func(e *entry) bool { return e.src.baseID != baseID && e.state != seatQueued })
+}
+
+// roomAgain tells whether a load that was refused for memory may be tried again although others would be pushed out for it in vain: there
+// are none, or it fits beside them. Called with mu held.
+func (c *Cache) roomAgain(src *source, b brokenLoad) bool {
+	if !errors.Is(b.err, errTooBig) {
+		return false
+	}
+	bytes := src.base.bytes
+	if src.adapter != nil {
+		bytes += src.adapter.bytes
+	}
+	return c.alone(src.baseID) || c.opts.Fits(bytes, false)
 }
 
 // waitAlive waits on behalf of the loads of a base, which don't count as hung meanwhile: what they wait for is watched itself.

@@ -50,6 +50,7 @@ func (m *Model) Resolve(fallback string) string {
 type source struct {
 	model    string
 	version  string
+	dir      string // of the model; empty: built in
 	base     *artefact
 	adapter  *artefact // nil: the base alone, or a full model
 	template TemplateMode
@@ -71,6 +72,16 @@ func (s *source) seal() {
 	copy(s.state[:], h.Sum(nil))
 	s.baseID = fmt.Sprintf("%s/%s/%d", s.model, s.base.id(), s.template)
 	s.identity = fmt.Sprintf("%x/%d", s.state, s.template)
+}
+
+// detail of the problem for the log, as far as there is more to say than clients are told.
+func (s *source) detail() string {
+	for _, a := range []*artefact{s.adapter, s.base} {
+		if a != nil && a.problem != "" && a.detail != "" {
+			return a.detail
+		}
+	}
+	return ""
 }
 
 // catalog is one state of the registry; immutable.

@@ -33,6 +33,7 @@ const maxModelFile = 64 << 10
 type modelFile struct {
 	Description    string                 `yaml:"description"`
 	Domain         string                 `yaml:"domain"`
+	File           string                 `yaml:"file"` // the weights, in the model's directory; empty: model.gguf, or the only one
 	DefaultVersion string                 `yaml:"default_version"`
 	Template       string                 `yaml:"template"` // auto, on, off
 	Defaults       Defaults               `yaml:"defaults"`
@@ -82,15 +83,15 @@ func (m *modelFile) check() error {
 	if _, err := m.template(); err != nil {
 		return err
 	}
+	if err := checkFileName("file", m.File); m.File != "" && err != nil {
+		return err
+	}
 	for name, v := range m.Versions {
 		if err := checkVersion(name); err != nil {
 			return err
 		}
-		if !filepath.IsLocal(v.File) {
-			return fmt.Errorf("versions.%s.file %.100q: must name a file in the model's directory", name, v.File)
-		}
-		if _, _, ok := stem(v.File); !ok {
-			return fmt.Errorf("versions.%s.file %.100q: must end with .gguf or .gguf.xz", name, v.File)
+		if err := checkFileName("versions."+name+".file", v.File); err != nil {
+			return err
 		}
 	}
 	for file, sum := range m.Checksums {
@@ -100,6 +101,17 @@ func (m *modelFile) check() error {
 		m.Checksums[file] = strings.ToLower(sum)
 	}
 	return m.Defaults.check()
+}
+
+// checkFileName tells whether key of model.yaml may name this file.
+func checkFileName(key, file string) error {
+	if !filepath.IsLocal(file) {
+		return fmt.Errorf("%s %.100q: must name a file in the model's directory", key, file)
+	}
+	if _, _, ok := stem(file); !ok {
+		return fmt.Errorf("%s %.100q: must end with .gguf or .gguf.xz", key, file)
+	}
+	return nil
 }
 
 func (m *modelFile) template() (TemplateMode, error) {

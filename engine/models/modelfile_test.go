@@ -53,6 +53,8 @@ func TestParseModelFileErrors(t *testing.T) {
 		{"template", "template: maybe\n", "template"},
 		{"checksum", "checksums: {model.gguf: abc}\n", "checksums.model.gguf"},
 		{"version name", "versions: {base: {file: model.gguf}}\n", "reserved"},
+		{"weights outside", "file: ../model.gguf\n", "must name a file"},
+		{"weights of another kind", "file: model.bin\n", "must end with"},
 		{"file outside", "versions: {v1: {file: ../x/model.gguf}}\n", "must name a file"},
 		{"absolute file", "versions: {v1: {file: /etc/model.gguf}}\n", "must name a file"},
 		{"file of another kind", "versions: {v1: {file: model.bin}}\n", "must end with"},

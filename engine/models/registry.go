@@ -22,6 +22,7 @@ type Demo struct {
 // RegistryOptions for NewRegistry.
 type RegistryOptions struct {
 	Dir        string // MODELS_DIR; may be empty or missing
+	Inside     bool   // links may not lead out of Dir
 	Demo       *Demo  // nil: none
 	AlwaysDemo bool   // list it although other models are installed
 	Log        *slog.Logger
@@ -34,8 +35,9 @@ type Registry struct {
 	last map[string]found
 
 	mu      sync.Mutex
-	current *catalog      // guarded by mu; replaced, never changed
-	changed chan struct{} // guarded by mu; closed when current is replaced
+	current *catalog          // guarded by mu; replaced, never changed
+	changed chan struct{}     // guarded by mu; closed when current is replaced
+	learned map[string]string // guarded by mu; problems that only a load found, by source.identity or source.baseID
 }
 
 // NewRegistry reads the directory once. A directory that can't be read is an error, a missing one is not.
@@ -43,7 +45,7 @@ func NewRegistry(o RegistryOptions) (*Registry, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	r := &Registry{opts: o, scan: newScanner(o.Dir, o.Log.Warn), last: map[string]found{}, changed: make(chan struct{})}
+	r := &Registry{opts: o, scan: newScanner(o.Dir, o.Inside, o.Log), last: map[string]found{}, changed: make(chan struct{}), learned: map[string]string{}}
 	if err := r.refresh(time.Now()); err != nil {
 		return nil, err
 	}
@@ -138,18 +140,60 @@ func (r *Registry) refresh(now time.Time) error {
 			r.scan.warnOnce("default "+m.Name+" "+d, "default_version isn't installed", "model", m.Name, "version", d)
 		}
 	}
+	r.tellProblems(next)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	next = next.with(r.learned)
 	if r.current != nil && same(r.current, next) {
 		return nil
 	}
 	if r.current != nil {
 		r.opts.Log.Info("models changed", "models", len(next.models))
 	}
+	r.publish(next)
+	return nil
+}
+
+// publish is called with mu held.
+func (r *Registry) publish(next *catalog) {
 	r.current = next
 	close(r.changed)
 	r.changed = make(chan struct{})
-	return nil
+}
+
+// tellProblems logs what can't be loaded, once: a base for all the versions that fail with it.
+func (r *Registry) tellProblems(c *catalog) {
+	for _, m := range c.models {
+		base := c.lookup(m.Name, BaseVersion)
+		for _, v := range m.Versions {
+			src := c.lookup(m.Name, v.Name)
+			if v.Problem == "" || v.Name != BaseVersion && v.Problem == base.problem {
+				continue
+			}
+			args := []any{"model", m.Name, "version", v.Name, "problem", v.Problem, "directory", src.dir}
+			if detail := src.detail(); detail != "" {
+				args = append(args, "detail", detail)
+			}
+			r.scan.once("problem "+m.Name+" "+v.Name+" "+v.Problem, func() { r.opts.Log.Error("model can't be loaded", args...) })
+		}
+	}
+}
+
+// learn notes what a load found out about the files that key stands for, a source's identity or baseID: a reason why they can't be
+// loaded, or none when they were.
+func (r *Registry) learn(key, problem string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.learned[key] == problem {
+		return
+	}
+	if len(r.learned) >= maxModels {
+		clear(r.learned)
+	}
+	if r.learned[key] = problem; problem == "" {
+		delete(r.learned, key)
+	}
+	r.publish(r.current.with(r.learned))
 }
 
 func (r *Registry) demoFor(installed map[string]found) *Demo {
@@ -183,6 +227,20 @@ func build(list map[string]found, demo *Demo) *catalog {
 	return c
 }
 
+// with gives the catalog with problems that only loads found, by source.identity or source.baseID.
+func (c *catalog) with(learned map[string]string) *catalog {
+	next := &catalog{models: slices.Clone(c.models), sources: c.sources}
+	for i := range next.models {
+		m := &next.models[i]
+		m.Versions = slices.Clone(m.Versions)
+		for j := range m.Versions {
+			src := c.lookup(m.Name, m.Versions[j].Name)
+			m.Versions[j].Problem = firstOf(src.problem, learned[src.baseID], learned[src.identity])
+		}
+	}
+	return next
+}
+
 func (c *catalog) add(m Model, sources []*source) {
 	byVersion := map[string]*source{}
 	for _, s := range sources {
@@ -209,10 +267,10 @@ func (f found) describe() Model {
 
 // sources gives base first, then the other versions in ascending order.
 func (f found) sources() []*source {
-	base := &source{version: BaseVersion, base: f.base, problem: firstOf(f.problem, f.base.problem, f.notWeights(f.base))}
+	base := &source{version: BaseVersion, dir: f.dir, base: f.base, problem: firstOf(f.problem, f.base.problem, f.notWeights(f.base))}
 	list := []*source{base}
 	for _, v := range slices.Sorted(maps.Keys(f.versions())) {
-		s := &source{version: v}
+		s := &source{version: v, dir: f.dir}
 		if full := f.full[v]; full != nil {
 			s.base = full
 			s.problem = firstOf(f.problem, full.problem, f.notWeights(full))

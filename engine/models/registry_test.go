@@ -128,36 +128,6 @@ func TestBadFilesAreListedWithTheReason(t *testing.T) {
 	}
 }
 
-func TestLinksStayInside(t *testing.T) {
-	outside, dir := t.TempDir(), t.TempDir()
-	secret := place(t, outside, "model.gguf", gguf("model", 1))
-	inside := place(t, dir, "real/model.gguf", gguf("model", 2))
-	link := func(target, name string) {
-		t.Helper()
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(target, path); err != nil {
-			t.Fatal(err)
-		}
-	}
-	link(outside, "escape")
-	link(secret, "file/model.gguf")
-	link(inside, "alias/model.gguf")
-	link("real", "twin")
-	link("loop", "loop")
-	link(outside, "real/versions")
-	r := mustRegistry(t, RegistryOptions{Dir: dir})
-	wantListing(t, r, "alias: base", "file: base!", "real: base", "twin: base")
-	if p := problem(t, r, "file", "base"); !strings.Contains(p, "leaves the models directory") {
-		t.Errorf("problem %q", p)
-	}
-	if r.source("file", "base").base.parts != nil {
-		t.Error("a path outside was kept")
-	}
-}
-
 func TestDemoStandsInWhileNothingIsInstalled(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "later")
 	demo := smallDemo(t)

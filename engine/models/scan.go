@@ -1,10 +1,12 @@
 package models
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,11 +27,12 @@ const settleTime = 2 * time.Second
 // scanner turns a directory tree into models. It belongs to one goroutine.
 type scanner struct {
 	dir    string // as configured; empty: none
+	inside bool   // links may not lead out of dir
 	root   string // its real path, anew in every scan
 	seen   map[string]sighting
 	first  bool                     // nothing was seen yet
 	checks map[identity]checkedFile // headers that were read
-	warn   func(msg string, args ...any)
+	log    *slog.Logger
 	warned map[string]bool
 }
 
@@ -46,13 +49,16 @@ type checkedFile struct {
 	problem string
 }
 
-func newScanner(dir string, warn func(string, ...any)) *scanner {
-	return &scanner{dir: dir, first: true, seen: map[string]sighting{}, checks: map[identity]checkedFile{}, warn: warn, warned: map[string]bool{}}
+func newScanner(dir string, inside bool, log *slog.Logger) *scanner {
+	return &scanner{
+		dir: dir, inside: inside, first: true, seen: map[string]sighting{}, checks: map[identity]checkedFile{}, log: log, warned: map[string]bool{},
+	}
 }
 
 // found is a model's directory as one scan saw it.
 type found struct {
 	name     string
+	dir      string // real path
 	file     modelFile
 	problem  string // of model.yaml
 	base     *artefact
@@ -90,14 +96,27 @@ func (s *scanner) scan(now time.Time) ([]found, error) {
 		}
 		list = append(list, v.top(e)...)
 	}
+	taken := map[string]bool{}
+	for _, m := range list {
+		taken[m.name] = true
+	}
+	list = append(list, v.topFiles(entries, taken)...)
+	if len(list) > maxModels {
+		s.warnOnce("too many models", "only the first models are listed", "limit", maxModels)
+		list = list[:maxModels]
+	}
 	s.seen, s.checks, s.first = present, checks, false
 	return list, nil
 }
 
 func (s *scanner) warnOnce(key, msg string, args ...any) {
+	s.once(key, func() { s.log.Warn(msg, args...) })
+}
+
+func (s *scanner) once(key string, tell func()) {
 	if !s.warned[key] && len(s.warned) < maxEntries {
 		s.warned[key] = true
-		s.warn(msg, args...)
+		tell()
 	}
 }
 
@@ -138,82 +157,147 @@ func (v *visit) top(e fs.DirEntry) []found {
 		v.warnOnce("name "+name, "directory ignored: not a valid model name", "directory", fmt.Sprintf("%.100q", name))
 		return nil
 	}
-	if m, ok := v.model(name, dir); ok {
-		if err := CheckName(name); err != nil {
-			v.warnOnce("name "+name, "directory ignored", "err", err)
-			return nil
-		}
-		return []found{m}
+	if m, ok := v.model(name, dir, false); ok {
+		return v.checked(m)
 	}
+	if list := v.organisation(name, dir); len(list) > 0 {
+		return list
+	}
+	if m, ok := v.model(name, dir, true); ok {
+		return v.checked(m)
+	}
+	v.empty(dir, false)
+	return nil
+}
+
+// checked leaves out a model of the first level whose name means something else.
+func (v *visit) checked(m found) []found {
+	if err := CheckName(m.name); err != nil {
+		v.warnOnce("name "+m.name, "directory ignored", "err", err)
+		return nil
+	}
+	return []found{m}
+}
+
+// organisation gives the models in the directories of a directory.
+func (v *visit) organisation(name, dir string) []found {
 	entries, err := readDir(dir)
 	if err != nil {
 		v.warnOnce("dir "+dir, "directory can't be read", "err", err)
 		return nil
 	}
 	var list []found
+	var without []string
 	for _, sub := range entries {
 		full := name + "/" + sub.Name()
 		subdir, ok := v.directory(dir, sub.Name())
-		if !ok || CheckName(full) != nil || len(list) >= maxModels {
+		if !ok || len(list) >= maxModels || strings.HasPrefix(sub.Name(), ".") {
 			continue
 		}
-		if m, ok := v.model(full, subdir); ok {
+		if err := CheckName(full); err != nil {
+			v.warnOnce("name "+full, "directory ignored", "err", err)
+		} else if m, ok := v.model(full, subdir, true); ok {
 			list = append(list, m)
+		} else {
+			without = append(without, subdir)
 		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	for _, d := range without {
+		v.empty(d, true)
+	}
+	for _, g := range v.groups(dir, entries) {
+		v.ignored(dir, g.files, "a directory of its own is expected here: "+name+"/NAME/model.gguf")
+	}
+	for _, e := range entries {
+		v.other(dir, e, "NAME/model.gguf is expected here")
 	}
 	return list
 }
 
-// directory gives the real path of a directory that stays inside the root.
+// directory gives the real path of a directory. A link that leads back to where it was found is told and left alone.
 func (v *visit) directory(parent, name string) (string, bool) {
-	real, err := resolveInside(v.root, parent, name)
+	path := filepath.Join(parent, name)
+	real, err := v.resolve(parent, name)
 	if err != nil {
-		v.warnOnce("link "+parent+"/"+name, "ignored", "err", err)
+		if _, _, file := stem(name); !file { // those are told with the model that they make
+			v.warnOnce("link "+path, "ignored", "link", path, "err", err, "detail", detailOf(err))
+		}
 		return "", false
 	}
 	info, err := os.Stat(real)
-	return real, err == nil && info.IsDir()
+	if err != nil || !info.IsDir() {
+		return "", false
+	}
+	if real != path && holds(real, parent) {
+		v.warnOnce("link "+path, "ignored", "link", path, "err", "it leads back to a directory that it lies in", "detail", "link to "+real)
+		return "", false
+	}
+	return real, true
 }
 
-// model reads a directory that may be a model; false when nothing in it says so.
-func (v *visit) model(name, dir string) (found, bool) {
-	m := found{name: name, settled: true, adapters: map[string]*artefact{}, full: map[string]*artefact{}, summed: map[string]bool{}}
+// model reads a directory that may be a model; false when nothing in it says so. loose: one GGUF file of any name says so, too.
+func (v *visit) model(name, dir string, loose bool) (found, bool) {
+	m := found{name: name, dir: dir, settled: true, adapters: map[string]*artefact{}, full: map[string]*artefact{}, summed: map[string]bool{}}
 	hasFile := v.modelFile(&m, dir)
-	base, hasBase := v.artefact(&m, dir, "", "model")
-	m.base = base
+	base, hasBase := v.artefact(&m, dir, "", cmp.Or(fileStem(m.file.File), "model"))
 	hasVersions := v.adapters(&m, dir)
+	if !hasFile && !hasBase && !hasVersions && !loose {
+		return found{}, false
+	}
+	entries, err := readDir(dir)
+	if err != nil {
+		v.warnOnce("dir "+dir, "directory can't be read", "err", err)
+	}
+	groups := v.groups(dir, entries)
+	if !hasBase && m.file.File == "" {
+		base, hasBase = v.only(&m, dir, groups)
+	}
 	if !hasFile && !hasBase && !hasVersions {
 		return found{}, false
 	}
-	for version, f := range m.file.Versions {
-		s, _, _ := stem(f.File)
-		if n, _, _, ok := splitName(filepath.Base(s)); ok {
-			s = filepath.Join(filepath.Dir(s), n)
-		}
-		a, ok := v.artefact(&m, dir, "", s)
-		if !ok {
-			a = &artefact{problem: fmt.Sprintf("%s is missing", f.File)}
-		}
-		m.full[version] = a
+	if m.base = base; !hasBase {
+		m.base = &artefact{problem: cmp.Or(m.file.File, "model.gguf") + " is missing"}
 	}
-	if !hasBase {
-		m.base = &artefact{problem: "model.gguf is missing"}
-	}
+	v.fullVersions(&m, dir)
 	for file := range m.file.Checksums {
 		if !m.summed[file] {
 			v.warnOnce("checksum "+name+" "+file, "model.yaml has the checksum of a file that isn't there", "model", name, "file", fmt.Sprintf("%.100q", file))
 		}
 	}
+	v.told(&m, dir, entries, groups)
 	return m, true
 }
 
+// fullVersions finds the full models that model.yaml makes versions.
+func (v *visit) fullVersions(m *found, dir string) {
+	for version, f := range m.file.Versions {
+		a, ok := v.artefact(m, dir, "", fileStem(f.File))
+		if !ok {
+			a = &artefact{problem: fmt.Sprintf("%s is missing", f.File)}
+		}
+		m.full[version] = a
+	}
+}
+
+// fileStem is how artefact finds a file that model.yaml names: without its ending and the numbers of a part.
+func fileStem(file string) string {
+	s, _, _ := stem(file)
+	if n, _, _, ok := splitName(filepath.Base(s)); ok {
+		s = filepath.Join(filepath.Dir(s), n)
+	}
+	return s
+}
+
 func (v *visit) modelFile(m *found, dir string) bool {
-	path, err := resolveInside(v.root, dir, "model.yaml")
-	if errors.Is(err, fs.ErrNotExist) {
+	path, err := v.resolve(dir, "model.yaml")
+	if _, link := errors.AsType[*linkError](err); !link && errors.Is(err, fs.ErrNotExist) {
 		return false
 	}
 	if err != nil {
-		m.problem = fmt.Sprintf("model.yaml: %v", err)
+		m.problem = problemOf("model.yaml", err)
 		return true
 	}
 	info, err := os.Stat(path)
@@ -265,7 +349,12 @@ func (v *visit) adapters(m *found, dir string) bool {
 	any := false
 	for _, e := range entries {
 		version, _, ok := stem(e.Name())
-		if !ok || m.adapters[version] != nil {
+		if !ok {
+			v.other(sub, e, "an adapter is expected as VERSION.gguf (scripts/convert-model.sh adapter makes one)")
+			continue
+		}
+		if m.adapters[version] != nil {
+			v.ignored(sub, []string{e.Name()}, version+".gguf is used")
 			continue
 		}
 		if err := checkVersion(version); err != nil || len(m.adapters) >= maxVersions {
@@ -274,7 +363,11 @@ func (v *visit) adapters(m *found, dir string) bool {
 		}
 		if a, ok := v.artefact(m, sub, "versions/", version); ok {
 			any = true
-			if a.problem == "" && a.checked && a.header.Type != "adapter" {
+			switch {
+			case a.problem != "" || !a.checked:
+			case a.header.Type == "adapter" && a.header.Tensors == 0:
+				a.problem = e.Name() + ": the adapter has no tensors"
+			case a.header.Type != "adapter":
 				a.problem = "not a LoRA adapter (a full model becomes a version by an entry in model.yaml)"
 			}
 			m.adapters[version] = a

@@ -31,6 +31,22 @@ type LastExit struct {
 	Loads   []Loading     `json:"loads,omitempty"` // it died inside of these, oldest first
 }
 
+// Fault tells whether the engine died of itself, as far as anybody can tell: a fault, an error, or the kernel's kill for memory.
+func (e LastExit) Fault() bool {
+	switch e.Kind {
+	case OOM:
+		return true
+	case Exit:
+		return e.Code != 0
+	case Signal:
+		switch syscall.Signal(e.Signal) {
+		case syscall.SIGABRT, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGILL, syscall.SIGFPE:
+			return true
+		}
+	}
+	return false
+}
+
 // The environment that a supervisor gives an engine.
 const (
 	lastExitVariable  = "TANDEM_LAST_EXIT"

@@ -15,7 +15,11 @@ type Model struct {
 	Versions       []string // with BaseVersion, which every model has
 	ChatTemplate   bool
 	Context        int // tokens; 0 until it was loaded once
+	Problems       []Problem
 }
+
+// Problem is why a version can't be loaded.
+type Problem struct{ Version, Text string }
 
 // BaseVersion is the model without adapter.
 const BaseVersion = "base"

@@ -57,9 +57,22 @@ func AppendModels(dst []byte, models []Model) []byte {
 		for j, v := range m.Versions {
 			dst = appendString(appendComma(dst, j), v)
 		}
-		dst = append(appendMember(dst, `],"description":`, m.Description), '}')
+		dst = append(appendProblems(appendMember(dst, `],"description":`, m.Description), m.Problems), '}')
 	}
 	return append(dst, "]}"...)
+}
+
+// appendProblems appends what is wrong with a model's versions, by their names; a sound model has no such member.
+func appendProblems(dst []byte, list []Problem) []byte {
+	if len(list) == 0 {
+		return dst
+	}
+	dst = append(dst, `,"problems":{`...)
+	for i, p := range list {
+		dst = append(appendString(appendComma(dst, i), p.Version), ':')
+		dst = appendString(dst, p.Text)
+	}
+	return append(dst, '}')
 }
 
 // AppendResult appends the body of POST /infer, which is also the data of the last event of a stream.

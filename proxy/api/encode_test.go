@@ -56,9 +56,9 @@ func TestModelsAsDocumented(t *testing.T) {
 	same(t, AppendModels(nil, nil), `{"models":[]}`)
 	same(t, AppendModels(nil, []Model{
 		{Name: "microsoft/DialoGPT-medium", Versions: []string{"v1.0", "v1.1"}, Description: "DialoGPT model for conversation"},
-		{Name: "demo"},
+		{Name: "demo", Problems: []Problem{{"base", "model.gguf: cut off"}, {"v1", "no tensors"}}},
 	}), `{"models":[{"base_model":"microsoft/DialoGPT-medium","versions":["v1.0","v1.1"],"description":"DialoGPT model for conversation"},`+
-		`{"base_model":"demo","versions":[],"description":""}]}`)
+		`{"base_model":"demo","versions":[],"description":"","problems":{"base":"model.gguf: cut off","v1":"no tensors"}}]}`)
 }
 
 var answer = Result{"The capital of France is Paris.", Metadata{

@@ -17,7 +17,7 @@ import (
 // hand, since the validator counts characters and would read a long prompt once more.
 type inferBody struct {
 	Prompt         string         `json:"prompt"`
-	System         string         `json:"system"`
+	System         *string        `json:"system"`
 	BaseModel      string         `json:"base_model"`
 	AdapterVersion string         `json:"adapter_version"`
 	MaxNewTokens   *whole         `json:"max_new_tokens" validate:"omitnil,gte=1,lte=1048576"`
@@ -131,10 +131,13 @@ func DecodeInfer(body []byte, limits Limits) (*Request, *Error) {
 func (b *inferBody) request() *Request {
 	r := &Request{
 		Model: b.BaseModel, Version: b.AdapterVersion,
-		Prompt: b.Prompt, System: b.System,
+		Prompt:       b.Prompt,
 		MaxNewTokens: number[int](b.MaxNewTokens), Temperature: b.Temperature, TopP: b.TopP, MinP: b.MinP,
 		RepeatPenalty: b.RepeatPenalty, TopK: number[int](b.TopK), Seed: number[uint64](b.Seed),
 		Domain: b.Domain, Stream: b.Stream,
+	}
+	if b.System != nil {
+		r.System, r.HasSystem = *b.System, true
 	}
 	if len(b.Stop) > 0 {
 		r.Stop = b.Stop
@@ -151,8 +154,12 @@ func (b *inferBody) checkLengths(limits Limits) *Error {
 	if b.Prompt == "" {
 		return Invalid("prompt", "prompt is required and must be %s", wants["prompt"])
 	}
-	if limit := orDefault(limits.PromptBytes, MaxPromptBytes); len(b.Prompt)+len(b.System) > limit {
-		return Invalid("prompt", "prompt and system have %d bytes together, more than the limit of %d; shorten them", len(b.Prompt)+len(b.System), limit)
+	text := len(b.Prompt)
+	if b.System != nil {
+		text += len(*b.System)
+	}
+	if limit := orDefault(limits.PromptBytes, MaxPromptBytes); text > limit {
+		return Invalid("prompt", "prompt and system have %d bytes together, more than the limit of %d; shorten them", text, limit)
 	}
 	for _, f := range []struct {
 		name  string

@@ -85,6 +85,16 @@ func optional[T any](line func(string, bool, any), name string, value *T) {
 	}
 }
 
+// An empty system text is one: it switches the template's own off. Null is none, as for every optional field.
+func TestEmptySystemTextIsGiven(t *testing.T) {
+	for field, want := range map[string]bool{``: false, `,"system":null`: false, `,"system":""`: true, `,"system":"x"`: true} {
+		r, err := DecodeInfer([]byte(`{"prompt":"x"`+field+`}`), Limits{})
+		if err != nil || r.HasSystem != want {
+			t.Errorf("%s: %+v, %v", field, r, err)
+		}
+	}
+}
+
 func TestDecodeInferRanges(t *testing.T) {
 	for field, values := range map[string]struct{ good, bad []string }{
 		"max_new_tokens": {[]string{"1", "32", "1048576", "100.0", "1e3"}, []string{"0", "-1", "1048577", "1.5", "1e7", "0.0", "99999999999999999999999", `"32"`, "true", "[]", "{}"}},

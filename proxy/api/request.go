@@ -27,6 +27,7 @@ type Request struct {
 
 	Prompt     string // never empty
 	System     string
+	HasSystem  bool   // an empty System is one, too: the model's template then writes none of its own
 	JSONSchema []byte // a JSON object of at most MaxSchemaBytes, or nil
 
 	MaxNewTokens  *int     // 1 … MaxNewTokens

@@ -36,6 +36,7 @@ type Desk struct {
 	awaySince time.Time // no engine is attached since then; zero while one is
 	vacant    time.Time // no engine takes new requests since then; zero while one does
 	everReady bool
+	served    pair            // the default model when it was loaded last
 	shown     map[pair]Loaded // what the metrics say is loaded
 	adapters  string          // what the metrics say of running and waiting versions
 	sweptAt   time.Time       // when the metrics last heard what is installed
@@ -44,6 +45,7 @@ type Desk struct {
 	loop    crashLoop
 	graves  grave
 	refused refusals
+	short   map[pair]shortage
 }
 
 // pair names a version of a model.
@@ -72,6 +74,7 @@ func New(o Options) *Desk {
 		vacant:    time.Now(),
 		shown:     make(map[pair]Loaded),
 		refused:   newRefusals(),
+		short:     make(map[pair]shortage),
 	}
 	d.m.SetQueueCapacity(o.QueueCapacity)
 	return d

@@ -93,7 +93,8 @@ type Status struct {
 	Loading        []string // model@version with a load in hand
 	DefaultModel   string   // resolved
 	DefaultVersion string
-	DefaultMissing bool // set, and not installed
+	DefaultMissing bool   // set, and not installed
+	DefaultProblem string // why it can't be loaded; empty while it can, or that isn't known
 	DefaultLoaded  bool
 	Device         string // backend, last known while away; unknown before the first hello
 	Devices        []Device

@@ -98,6 +98,7 @@ type Submission struct {
 	Version        string
 	Prompt         string
 	System         string
+	HasSystem      bool // an empty one is given, too
 	JSONSchema     []byte
 	Stops          []string
 	MaxNewTokens   int // 0: not given

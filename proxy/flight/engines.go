@@ -19,6 +19,7 @@ type engine struct {
 	cacheSize  int
 	loaded     map[pair]Loaded
 	loading    map[pair]time.Time // since when
+	failed     map[pair]failedLoad
 	stats      []BaseStats
 
 	bases       map[string]base
@@ -28,6 +29,7 @@ type engine struct {
 	suspect     *entry // at work alone, without a token yet
 	progress    bool   // it gave a token or finished a request
 
+	restarted   bool // came after another one
 	draining    bool
 	replacement bool // another one is expected
 	moving      bool // was asked to give everything back
@@ -35,6 +37,12 @@ type engine struct {
 	drained     bool // was told to go
 	overdue     bool // a heartbeat is older than its budget
 	broken      bool // was hung up on; what still comes is ignored
+}
+
+// failedLoad is a load that came to nothing, and none since did better.
+type failedLoad struct {
+	reason string
+	since  time.Time // the first of them
 }
 
 // base is what is at an engine for one base model.
@@ -83,7 +91,7 @@ func (d *Desk) Attached(link Engine, h Hello) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	before := d.last
-	e := &engine{link: link, hello: h, attachedAt: now, loaded: make(map[pair]Loaded), loading: make(map[pair]time.Time), bases: make(map[string]base)}
+	e := &engine{link: link, hello: h, attachedAt: now, loaded: make(map[pair]Loaded), loading: make(map[pair]time.Time), failed: make(map[pair]failedLoad), bases: make(map[string]base)}
 	d.engines = append(d.engines, e)
 	d.last, d.awaySince = h, time.Time{}
 	d.noteVacancy(now)
@@ -98,8 +106,10 @@ func (d *Desk) Attached(link Engine, h Hello) {
 	case h.Instance:
 		d.m.Reconnected()
 	default:
+		e.restarted = true
 		d.m.EngineRestarted(d.restartReason(h))
 	}
+	clear(d.short)
 	d.inquest(h, now)
 	d.pump(now)
 }
@@ -226,6 +236,7 @@ func (e *engine) setLoaded(list []Loaded, now time.Time) {
 		}
 		if !l.Loading {
 			e.loaded[p] = l
+			delete(e.failed, p)
 			continue
 		}
 		loading[p] = now

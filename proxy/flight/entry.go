@@ -47,6 +47,9 @@ type entry struct {
 	strikes    int // deaths that it may have caused
 	breaches   int // of the protocol in frames about it
 
+	refusal   *api.Error // of the last load that was refused for memory
+	refusedAt time.Time  // the first such
+
 	waitingSince time.Time // in the queue or for an engine
 	sentAt       time.Time
 	firstSent    time.Time
@@ -103,7 +106,7 @@ func (en *entry) submission(now time.Time, replaySteps bool) *Submission {
 	r := en.req.Infer
 	s := &Submission{
 		ID: en.id, Attempt: en.attempt, Model: en.model, Version: en.version,
-		Prompt: r.Prompt, System: r.System, JSONSchema: r.JSONSchema, Stops: r.Stop,
+		Prompt: r.Prompt, System: r.System, HasSystem: r.HasSystem, JSONSchema: r.JSONSchema, Stops: r.Stop,
 		Sampling:    sampling(r, en.seed),
 		Traceparent: en.req.Traceparent, RequestID: en.req.ID, Owner: en.owner,
 	}

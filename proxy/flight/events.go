@@ -22,7 +22,8 @@ func (d *Desk) Event(link Engine, ev ModelEvent) {
 		return
 	}
 	mm := d.m.Model(p.model, p.version)
-	switch ev.Kind {
+	switch ev.Kind { // the engine has logged what matters
+
 	case EventLoading:
 		e.loading[p] = now
 	case EventProgress:
@@ -31,14 +32,21 @@ func (d *Desk) Event(link Engine, ev ModelEvent) {
 		}
 	case EventLoaded:
 		delete(e.loading, p)
+		delete(e.failed, p)
 		e.loaded[p] = Loaded{Model: p.model, Version: p.version, Bytes: ev.Bytes, Facts: ev.Facts}
 		d.refused.loaded(p)
+		delete(d.short, p)
 		mm.LoadTime(ev.Took)
-		d.log.Info("model loaded", "model", p.model, "version", p.version, "took", ev.Took, "bytes", ev.Bytes)
+		d.log.Debug("model loaded", "model", p.model, "version", p.version, "took", ev.Took, "bytes", ev.Bytes)
 	case EventLoadFailed:
 		delete(e.loading, p)
 		mm.LoadFailed(ev.Reason)
-		d.log.Error("model load failed", "model", p.model, "version", p.version, "reason", ev.Reason, "text", ev.Text)
+		if f, again := e.failed[p]; again {
+			e.failed[p] = failedLoad{reason: ev.Reason, since: f.since}
+		} else {
+			e.failed[p] = failedLoad{reason: ev.Reason, since: now}
+		}
+		d.log.Debug("model load failed", "model", p.model, "version", p.version, "reason", ev.Reason, "text", ev.Text)
 	case EventEvicted:
 		delete(e.loaded, p)
 		mm.Evicted(ev.Reason)
@@ -99,6 +107,23 @@ func (d *Desk) Beats(link Engine, beats []Beat) {
 	e.overdue = late >= 0
 }
 
+// defaultProblem is why the default model can't be loaded, as far as that counts: broken files at once, what may pass only when it lasts,
+// once the model has served.
+func (d *Desk) defaultProblem(def pair, now time.Time) string {
+	if problem := d.names.problem(def); problem != "" {
+		return problem
+	}
+	if d.refused.load(def, now) > 0 {
+		return "engine_crash"
+	}
+	for _, e := range d.engines {
+		if f, failed := e.failed[def]; failed && (d.served != def || now.Sub(f.since) >= d.o.EngineWait) {
+			return f.reason
+		}
+	}
+	return ""
+}
+
 // showLoad tells the metrics what all engines do.
 func (d *Desk) showLoad() {
 	var l metrics.EngineLoad
@@ -133,7 +158,12 @@ func (d *Desk) showLoaded() {
 	}
 	d.showWeights(now, weights)
 	d.shown = now
-	if f, ok := now[d.defaultPair()]; ok && f.Facts.Cells > 0 {
+	def := d.defaultPair()
+	f, ok := now[def]
+	if ok {
+		d.served = def
+	}
+	if ok && f.Facts.Cells > 0 {
 		d.m.SetCacheConfig(1, f.Facts.Cells)
 	}
 }

@@ -47,6 +47,7 @@ func (d *Desk) Accepted(link Engine, id uint64, attempt uint32, a *Accepted) {
 	}
 	en.move(accepted)
 	en.accepted = true
+	en.refusal, en.refusedAt = nil, time.Time{}
 	d.delivered(en)
 	switch {
 	case en.looked || a.Lookup == LookupUncounted:
@@ -235,6 +236,9 @@ func (d *Desk) finished(e *engine, s *Summary, now time.Time) (problem string) {
 		d.requeue(en, now)
 		return ""
 	}
+	if d.holdBack(en, e, s, now) {
+		return ""
+	}
 	d.finish(en, nil, en.failure(s, now), now)
 	return ""
 }
@@ -270,7 +274,7 @@ func (en *entry) failure(s *Summary, now time.Time) *api.Error {
 	default:
 		err := api.NewError(t, "%s", s.Failure.Text)
 		err.Param = s.Failure.Param
-		if err.Status() == 503 {
+		if err.Status() == 503 && s.Failure.Retryable { // files that are broken don't get well by waiting
 			err.RetryAfter = retryEngineAfter
 		}
 		return err

@@ -51,13 +51,29 @@ func (c *catalog) resolve(o Options, model, version string) (string, string, *ap
 	return api.Resolve(c.lookup, c.defaultModel(o), o.DefaultVersion, model, version)
 }
 
-// defaultModel is the one that a request gets that names none: the configured one, unless nobody chose it, it isn't installed and
-// the demo model is.
+// defaultModel is the one that a request gets that names none.
 func (c *catalog) defaultModel(o Options) string {
-	if !o.DefaultModelSet && c.find(o.DefaultModel) == nil && c.find(demoModel) != nil {
-		return demoModel
+	if o.ChooseDefault == nil {
+		return o.DefaultModel
 	}
-	return o.DefaultModel
+	names := make([]string, len(c.models))
+	for i := range c.models {
+		names[i] = c.models[i].Name
+	}
+	return o.ChooseDefault(names)
+}
+
+// problem of a version, empty when none is known.
+func (c *catalog) problem(p pair) string {
+	m := c.find(p.model)
+	if m == nil {
+		return ""
+	}
+	i := slices.IndexFunc(m.Versions, func(v Version) bool { return v.Name == p.version })
+	if i < 0 {
+		return ""
+	}
+	return m.Versions[i].Problem
 }
 
 // copyModels gives models that share nothing with the desk.

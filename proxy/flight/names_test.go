@@ -15,6 +15,7 @@ func TestDefaultModel(t *testing.T) {
 		}
 		return newCatalog(&c)
 	}
+	last := func(installed []string) string { return installed[len(installed)-1] }
 	tests := []struct {
 		name  string
 		o     Options
@@ -23,9 +24,9 @@ func TestDefaultModel(t *testing.T) {
 		err   api.Type
 	}{
 		{"installed", Options{DefaultModel: documented}, list("demo", documented), documented, ""},
-		{"nobody chose, not installed: demo", Options{DefaultModel: documented}, list("demo", "other-model"), "demo", ""},
+		{"chosen by what is installed", Options{DefaultModel: documented, ChooseDefault: last}, list("demo", "mine"), "mine", ""},
 		{"chosen and missing: said, not replaced", Options{DefaultModel: documented, DefaultModelSet: true}, list("demo"), "", api.TypeModelNotFound},
-		{"neither installed", Options{DefaultModel: documented}, list("mine"), "", api.TypeModelNotFound},
+		{"neither installed", Options{DefaultModel: documented}, list("mine", "yours"), "", api.TypeModelNotFound},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -13,8 +13,10 @@ type Options struct {
 	Log     *slog.Logger     // nil: slog.Default()
 
 	DefaultModel    string // for requests that name none
-	DefaultModelSet bool   // somebody chose it; otherwise the demo model takes its place where it isn't installed
-	DefaultVersion  string // for models without a default version of their own
+	DefaultModelSet bool   // somebody chose it: where it isn't installed that is a mistake
+	// ChooseDefault gives the model of a request that names none by what is installed; nil: DefaultModel whatever is.
+	ChooseDefault  func(installed []string) string
+	DefaultVersion string // for models without a default version of their own
 
 	QueueCapacity   int           // waiting requests; 0: nobody waits, a request goes at once or is refused
 	QueueMaxBytes   int64         // prompts of waiting requests
@@ -38,8 +40,6 @@ const (
 	retryFullAfter   = time.Second     // Retry-After of a full queue
 	retryEngineAfter = 2 * time.Second // Retry-After while no engine works
 
-	// demoModel takes the place of a default that nobody chose and that isn't installed.
-	demoModel = "demo"
 	// maxRefused bounds the requests and models that are refused for a while.
 	maxRefused = 1024
 	// maxBreaches of the protocol at one request; the last one ends it.

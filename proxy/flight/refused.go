@@ -19,6 +19,9 @@ func fingerprintOf(model, version string, r *api.Request) fingerprint {
 		h.Write(size[:])
 		h.Write([]byte(part))
 	}
+	if r.HasSystem && r.System == "" {
+		h.Write([]byte("no system text"))
+	}
 	return fingerprint(h.Sum(nil))
 }
 

@@ -44,11 +44,17 @@ func (d *Desk) verdict(it queue.Item) queue.Verdict {
 	if e == nil {
 		return queue.Skip
 	}
+	if d.shortOf(p) {
+		return queue.Pass
+	}
 	base := e.bases[it.Base]
 	c := credit{
 		sequences: base.sequences, outstanding: base.outstanding, replaysOut: base.replays,
 		tokenless: e.tokenless, suspectOut: e.suspect != nil, replayBytes: e.replayBytes,
 		replaysWait: d.queue.HasBase(queue.Replay, it.Base),
+	}
+	if c.replaysWait && len(d.short) > 0 {
+		c.replaysWait = d.replaysWait(p)
 	}
 	if it.Class == queue.Replay {
 		c.itemBytes = d.entries[it.ID].rec.ReplayBytes()
@@ -83,7 +89,7 @@ func (d *Desk) aside(c *credit, e *engine, p pair) {
 
 // send hands a request to an engine.
 func (d *Desk) send(e *engine, en *entry, now time.Time) {
-	again := en.attempt > 0
+	again := en.again()
 	if en.firstSent.IsZero() {
 		en.firstSent = now
 	}
@@ -128,7 +134,7 @@ func (d *Desk) gained(en *entry) {
 	e := en.at
 	base := e.bases[en.model]
 	e.tokenless--
-	if en.attempt > 0 {
+	if en.again() {
 		base.replays--
 	}
 	e.bases[en.model] = base

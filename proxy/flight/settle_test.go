@@ -17,6 +17,17 @@ func TestGrammarThatIsTooComplexIsBlamedOnTheSchema(t *testing.T) {
 	}
 }
 
+// Waiting doesn't mend broken files.
+func TestRetryAfterIsOnlyForWhatMayPass(t *testing.T) {
+	for code, retryable := range map[string]bool{"model_load_failed": false, "out_of_memory": true, "model_busy": true} {
+		en := &entry{model: "demo", version: "v1.0"}
+		err := en.failure(&Summary{Reason: FinishError, Failure: Failure{Code: code, Text: "why", Retryable: retryable}}, time.Now())
+		if err.Status() != 503 || (err.RetryAfterSeconds() > 0) != retryable || err.Message != "why" {
+			t.Errorf("%s: status %d, %+v", code, err.Status(), err)
+		}
+	}
+}
+
 func TestEndingOf(t *testing.T) {
 	whole := &Result{FinishReason: "length"}
 	tests := []struct {

@@ -30,11 +30,11 @@ func (d *Desk) Status() Status {
 			s.Waiting++
 		}
 	}
-	d.statusOfModels(&s)
+	d.statusOfModels(&s, now)
 	return s
 }
 
-func (d *Desk) statusOfModels(s *Status) {
+func (d *Desk) statusOfModels(s *Status, now time.Time) {
 	for _, e := range d.engines {
 		for p := range e.loading {
 			if !slices.Contains(s.Loading, p.String()) {
@@ -63,5 +63,7 @@ func (d *Desk) statusOfModels(s *Status) {
 		return
 	}
 	s.DefaultModel, s.DefaultVersion = def.model, def.version
-	_, s.DefaultLoaded = loaded[def]
+	if _, s.DefaultLoaded = loaded[def]; !s.DefaultLoaded {
+		s.DefaultProblem = d.defaultProblem(def, now)
+	}
 }

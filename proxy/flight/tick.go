@@ -50,7 +50,7 @@ func (d *Desk) idle() bool {
 func (d *Desk) tick(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	w := waits{now: now, options: &d.o}
+	w := waits{now: now, options: &d.o, short: d.short}
 	if len(d.engines) == 0 {
 		w.awaySince = d.awaySince
 	}
@@ -60,6 +60,7 @@ func (d *Desk) tick(now time.Time) {
 		}
 	}
 	d.refused.sweep(now)
+	d.sweepShort(now)
 	d.dismiss()
 	d.pump(now)
 	d.gauges()
@@ -83,11 +84,15 @@ func (d *Desk) sweepMetrics(now time.Time) {
 type waits struct {
 	now       time.Time
 	awaySince time.Time // zero while an engine is connected
+	short     map[pair]shortage
 	options   *Options
 }
 
 // over gives the error that ends the request now, or nil.
 func (w waits) over(en *entry) *api.Error {
+	if err := w.outOfMemory(en); err != nil {
+		return err
+	}
 	switch {
 	case !en.deadline.IsZero() && !w.now.Before(en.deadline):
 		return en.late(w.now)

@@ -192,10 +192,11 @@ func TestCreditFollowsTheStats(t *testing.T) {
 
 // A key of some models only: what a request gets that names none is known when an engine has said what it has.
 func TestKeyOfSomeModelsAndTheDefault(t *testing.T) {
-	documented := "microsoft/DialoGPT-medium" // which isn't installed, so that the demo model is the default
-	inBubble(t, Options{DefaultModel: documented}, func(t *testing.T, b *bench) {
+	documented := "microsoft/DialoGPT-medium" // which isn't installed, so that another is the default
+	big := func([]string) string { return "big" }
+	inBubble(t, Options{DefaultModel: documented, ChooseDefault: big}, func(t *testing.T, b *bench) {
 		of := func(model string) func(*Request) { return func(r *Request) { r.Models = []string{model} } }
-		may, mayNot := b.admit(of("demo")), b.admit(of(documented))
+		may, mayNot := b.admit(of("big")), b.admit(of(documented))
 		f := b.attach(LastExit{})
 		b.want(mayNot, "", api.TypeForbidden, true)
 		b.serve(f, f.last(t), 1)
@@ -295,4 +296,36 @@ func TestReadyOnceTheDefaultModelIsNotLoading(t *testing.T) {
 	if s := b.Status(); !s.EverReady || len(s.Loading) != 0 || !s.DefaultLoaded {
 		t.Errorf("not ready after the load: %+v", s)
 	}
+}
+
+func TestDefaultThatCannotBeLoadedIsShown(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, b *bench) {
+		f := b.attach(LastExit{})
+		wantProblem := func(when, want string) {
+			t.Helper()
+			if got := b.Status().DefaultProblem; got != want {
+				t.Errorf("%s: problem %q, want %q", when, got, want)
+			}
+		}
+		event := func(kind EventKind, version, reason string) {
+			b.Event(f, ModelEvent{Kind: kind, Model: "demo", Version: version, Reason: reason})
+		}
+		event(EventLoadFailed, "v2.0", "bad_format")
+		wantProblem("another version failed", "")
+		event(EventLoadFailed, "v1.0", "out_of_memory")
+		wantProblem("it never was loaded", "out_of_memory")
+		event(EventLoading, "v1.0", "")
+		event(EventLoaded, "v1.0", "")
+		wantProblem("loaded", "")
+		event(EventEvicted, "v1.0", "lru")
+		event(EventLoadFailed, "v1.0", "out_of_memory")
+		wantProblem("it has served, which may be a pause", "")
+		time.Sleep(10 * time.Second)
+		event(EventLoadFailed, "v1.0", "out_of_memory")
+		wantProblem("that lasts", "out_of_memory")
+		c := demoCatalog()
+		c.Models[0].Versions[1].Problem = "model.gguf: cut off"
+		b.Catalog(f, c)
+		wantProblem("files are at fault", "model.gguf: cut off")
+	})
 }

@@ -218,3 +218,21 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// What the engine is told of a system text that is empty differs from what it is told of none.
+func TestEmptySystemTextTravels(t *testing.T) {
+	for given, s := range map[bool]flight.Submission{true: {Prompt: "x", HasSystem: true}, false: {Prompt: "x"}} {
+		msg, err := capnp.Unmarshal(marshal(t, (*inferFrame)(&s).Build))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := schema.ReadRootFrame(msg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := f.Infer()
+		if err != nil || in.HasSystem() != given {
+			t.Errorf("given %v: travels as %v, %v", given, in.HasSystem(), err)
+		}
+	}
+}

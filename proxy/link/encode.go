@@ -52,6 +52,9 @@ func (s *inferFrame) Build(f schema.Frame) error {
 	w.text(to.SetTraceparent, s.Traceparent)
 	w.text(to.SetRequestKey, s.RequestID)
 	w.data(to.SetPrompt, []byte(s.Prompt))
+	if s.HasSystem && s.System == "" && w.err == nil { // its presence says that the template shall write none of its own
+		w.err = to.SetSystem([]byte{})
+	}
 	w.data(to.SetSystem, []byte(s.System))
 	w.data(to.SetJsonSchema, s.JSONSchema)
 	if w.err != nil {

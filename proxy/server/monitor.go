@@ -50,6 +50,9 @@ func (s *Server) models(x *exchange) {
 		listed := api.Model{Name: m.Name, Description: m.Description}
 		for _, v := range m.Versions {
 			listed.Versions = append(listed.Versions, v.Name)
+			if v.Problem != "" {
+				listed.Problems = append(listed.Problems, api.Problem{Version: v.Name, Text: v.Problem})
+			}
 		}
 		list = append(list, listed)
 	}
@@ -104,7 +107,7 @@ func healthStatus(st *flight.Status) api.HealthStatus {
 	switch {
 	case st.Draining:
 		return api.HealthDraining
-	case st.CrashLoop, st.EverReady && (!st.EngineUp || st.EngineAwayFor > 0), st.EngineUp && st.DefaultMissing:
+	case st.CrashLoop, st.EverReady && (!st.EngineUp || st.EngineAwayFor > 0), st.EngineUp && (st.DefaultMissing || st.DefaultProblem != ""):
 		return api.HealthDegraded
 	case !st.EverReady, !st.DefaultLoaded && len(st.Loading) > 0:
 		return api.HealthLoading
@@ -136,6 +139,8 @@ func notReady(st *flight.Status, engineWait time.Duration) string {
 		return "the engine stops again and again"
 	case st.EngineUp && st.DefaultMissing:
 		return fmt.Sprintf("the default model %s is not installed (DEFAULT_MODEL)", st.DefaultModel)
+	case st.EngineUp && st.DefaultProblem != "":
+		return fmt.Sprintf("the default model %s version %s can't be loaded: %s", st.DefaultModel, st.DefaultVersion, st.DefaultProblem)
 	case !st.EverReady && !st.EngineUp:
 		return "no engine has connected yet"
 	case !st.EverReady && len(st.Loading) > 0:

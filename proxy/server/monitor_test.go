@@ -164,6 +164,8 @@ func TestHealthAndReadiness(t *testing.T) {
 		{"engine away for long", func(s *flight.Status) { s.EngineUp, s.EngineAwayFor = false, 10*time.Second }, "degraded", "degraded", "away for 10s"},
 		{"crash loop", func(s *flight.Status) { s.CrashLoop = true }, "degraded", "unhealthy", "stops again"},
 		{"default missing", func(s *flight.Status) { s.DefaultMissing, s.DefaultModel = true, "acme/x" }, "degraded", "degraded", "acme/x"},
+		{"default broken", func(s *flight.Status) { s.DefaultLoaded, s.DefaultProblem = false, "model.gguf: cut off" }, "degraded", "degraded",
+			"the default model demo version v1.0 can't be loaded: model.gguf: cut off"},
 		{"draining", func(s *flight.Status) { s.Draining, s.CrashLoop = true, true }, "draining", "draining", "draining"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -182,6 +184,15 @@ func TestHealthAndReadiness(t *testing.T) {
 	}
 	desk := instant()
 	d := openDoor(t, desk, func(o *Options) { o.EngineWait = 10 * time.Second })
+	desk.set(func(s *flight.Status) {
+		s.DefaultProblem, s.Models[0].Versions[1].Problem = "cut off", "no \"tensors\""
+	})
+	if r := d.get("/models"); !strings.HasSuffix(r.body, `"description":"facts","problems":{"v1.0":"no \"tensors\""}}]}`) {
+		t.Errorf("/models: %s", r.body)
+	}
+	if r := d.get("/readyz"); r.StatusCode != 503 || !strings.Contains(r.body, "cut off") {
+		t.Errorf("%d %s", r.StatusCode, r.body)
+	}
 	desk.set(func(s *flight.Status) { s.CrashLoop = true })
 	if r := d.get("/readyz"); r.StatusCode != 503 || !strings.Contains(r.body, `"reason":"the engine stops`) {
 		t.Errorf("%d %s", r.StatusCode, r.body)

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"io"
 	"os"
 	"path/filepath"
@@ -93,13 +94,19 @@ func TestBrokenModelsAreRefusedAndDisturbNobody(t *testing.T) {
 		"swapped":    `{"prompt":"Hi","base_model":"swapped"}`,
 		"mismatch":   `{"prompt":"Hi","base_model":"mismatch","adapter_version":"alien"}`,
 	}
+	reasons := map[string]string{
+		"truncated": "model.gguf: bad GGUF file", "broken-off": "model.gguf.xz", "swapped": "belongs into versions/", "mismatch": "does not exist in base model",
+	}
 	for model := range cases {
 		s.waitListed(model)
 	}
 	for model, body := range cases {
 		a := s.mustInfer(body)
-		if a.Status != 503 || a.Error.Type != "model_load_failed" {
-			t.Errorf("%s: got %d %s", model, a.Status, a.Body)
+		if a.Status != 503 || a.Error.Type != "model_load_failed" || !strings.Contains(a.Error.Message, reasons[model]) {
+			t.Errorf("%s: got %d %s, want it to say %q", model, a.Status, a.Body, reasons[model])
+		}
+		if after := a.Header.Get("Retry-After"); after != "" {
+			t.Errorf("%s: a client is told that its file is well in %s s", model, after)
 		}
 		if strings.Contains(a.Body, s.dir) {
 			t.Errorf("%s: a client is told a path of the server: %s", model, a.Body)
@@ -108,12 +115,89 @@ func TestBrokenModelsAreRefusedAndDisturbNobody(t *testing.T) {
 	if a := s.mustInfer(question("What is the capital of France?", "v1.0")); a.Status != 200 {
 		t.Errorf("the demo model answers %d %s", a.Status, a.Body)
 	}
+	if _, list, err := s.get("/models"); err != nil || strings.Count(list, `"problems":{`) != len(cases) || !strings.Contains(list, `"alien":"`) {
+		t.Errorf("%v, /models doesn't mark what is broken: %s", err, list)
+	}
 	p := s.waitIdle()
 	checkInvariants(t, p)
 	for model := range cases {
 		if n := p.sum("model_load_failures_total", "model", model); n < 1 {
 			t.Errorf("model_load_failures_total of %s is %v", model, n)
 		}
+	}
+}
+
+// A model as people have it: downloaded under its own name into a cache made of links, and the only one.
+func TestALinkedDownloadIsTheDefaultModel(t *testing.T) {
+	t.Parallel()
+	s := prepareStack(t)
+	cache := t.TempDir()
+	blob := filepath.Join(cache, "blobs", "c06d2dd2")
+	snapshot := filepath.Join(cache, "snapshots", "1")
+	for _, dir := range []string{filepath.Dir(blob), snapshot} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole := unpack(t, "demo-q8_0.gguf.xz")
+	for _, err := range []error{
+		os.WriteFile(blob, whole, 0o644),
+		os.Symlink("../../blobs/c06d2dd2", filepath.Join(snapshot, "Facts-1M-Q8_0.gguf")),
+		os.Mkdir(filepath.Join(s.dir, "models", "acme"), 0o755),
+		os.Symlink(snapshot, filepath.Join(s.dir, "models", "acme", "facts")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.startProxy()
+	s.startEngine()
+	s.waitReady(60 * time.Second)
+	s.waitListed("acme/facts")
+	a := s.mustInfer(`{"prompt":"What is the capital of France?"}`)
+	if a.Status != 200 || a.Metadata.Model != "acme/facts" || a.Metadata.Version != "base" {
+		t.Errorf("got %d %s", a.Status, a.Body)
+	}
+}
+
+// A default model that can't be loaded is no reason to send traffic; that ends when it is mended, without a restart or a request.
+func TestReadinessFollowsTheDefaultModel(t *testing.T) {
+	t.Parallel()
+	s := prepareStack(t, "DEFAULT_MODEL=acme/facts")
+	whole := unpack(t, "demo-q8_0.gguf.xz")
+	from, to := []byte("{%- for"), []byte("{%+ oof") // the template doesn't parse any more
+	broken := bytes.Replace(whole, from, to, 1)
+	if bytes.Equal(broken, whole) {
+		from, to = []byte("{% for"), []byte("{% oof")
+		broken = bytes.Replace(whole, from, to, 1)
+	}
+	if bytes.Equal(broken, whole) {
+		t.Fatal("the demo model's template has no loop")
+	}
+	s.install("acme/facts/model.gguf", broken)
+	s.startProxy()
+	s.startEngine()
+	body := ""
+	s.waitFor(60*time.Second, "a reason why it isn't ready", func() bool {
+		var status int
+		status, body, _ = s.get("/readyz")
+		return status == 503 && strings.Contains(body, "chat template")
+	})
+	if !strings.Contains(body, "acme/facts") {
+		t.Errorf("/readyz: %s", body)
+	}
+	a := s.mustInfer(`{"prompt":"Hi"}`)
+	if a.Status != 503 || a.Error.Type != "model_load_failed" || !strings.Contains(a.Error.Message, "chat template") || a.Header.Get("Retry-After") != "" {
+		t.Errorf("got %d %s", a.Status, a.Body)
+	}
+	s.install("acme/facts/model.gguf", whole)
+	s.waitReady(60 * time.Second)
+	s.waitFor(20*time.Second, "the mended model in the cache", func() bool {
+		_, body, err := s.get("/status")
+		return err == nil && strings.Contains(body, `"loaded":true`)
+	})
+	if a := s.mustInfer(`{"prompt":"Hi"}`); a.Status != 200 {
+		t.Errorf("mended: %d %s", a.Status, a.Body)
 	}
 }
 
