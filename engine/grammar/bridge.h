@@ -15,4 +15,8 @@ typedef struct {
 LlgTokenizer * tdm_grammar_vocabulary(uint32_t n, const uint32_t * lens, const uint8_t * bytes, const uint32_t * ends, uint32_t n_ends,
                                       bool canonical, uintptr_t handle, char * err, size_t err_size);
 
+// Of our own in the library: see scripts/native/llguidance.
+void   tandem_llguidance_bound(size_t bytes);
+size_t tandem_llguidance_used(void);
+
 LlgMatcher * tdm_grammar_matcher(const LlgTokenizer * vocabulary, const tdm_grammar_limits * limits, const char * kind, const char * text);

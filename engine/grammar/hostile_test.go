@@ -63,6 +63,9 @@ func hostile() map[string]Source {
 		"long list of types":          `{"type":[` + numbered(6000, `"null"`) + `]}`,
 		"patterns of names":           `{"patternProperties":{` + numbered(60, `"^(a|b)*[a-z]{$i}c.*$j$":{"type":"null"}`) + `},"additionalProperties":false}`,
 		"large numbers":               `{"type":"number","minimum":1e-300,"maximum":1e300,"multipleOf":1e-200}`,
+		"multiple of any type":        `{"multipleOf":982451653}`,
+		"multiples together":          `{"allOf":[{"multipleOf":97},{"multipleOf":101},{"multipleOf":103},{"multipleOf":107}]}`,
+		"multiples by reference":      `{"$defs":{"a":{"multipleOf":9973}},"$ref":"#/$defs/a","multipleOf":9967}`,
 		"multiples":                   `{"type":"integer","multipleOf":982451653}`,
 		"pattern, ambiguous":          `{"type":"string","pattern":"^(a?){500}b$"}`,
 		"pattern, nested":             `{"type":"string","pattern":"^((a{1,300}){1,300}){1,300}$"}`,
@@ -159,8 +162,10 @@ func FuzzSchemaIsRefusedOrFollowed(f *testing.F) {
 		}
 	}
 	f.Add(`{"type":"object","properties":{"a":{"type":["string","null"],"pattern":"^a+$"}},"required":["a"],"additionalProperties":false}`)
+	v, end := bytesVocabulary(f, "aaaa", "ab", `{"`, `":`, `","`)
 	f.Fuzz(func(t *testing.T, schema string) {
-		v, end := bytesVocabulary(t)
+		watchdog := time.AfterFunc(hostileTime, func() { panic(schema) }) // the fuzzer knows no time limit
+		defer watchdog.Stop()
 		follow(t, v, Source{JSONSchema, schema}, end)
 	})
 }

@@ -27,8 +27,25 @@ var limits = C.tdm_grammar_limits{
 	symbols:      500_000,
 }
 
-// forcedMost is how many forced tokens are taken at a time.
-const forcedMost = 64
+const (
+	forcedMost  = 64               // forced tokens taken at a time
+	memoryBytes = 2 << 30          // of all vocabularies and grammars together; everyday ones take a few MiB each
+	hangTime    = 30 * time.Second // of a call that can't be cancelled, or wasn't heeding it; everyday ones take milliseconds
+)
+
+// bound sets the last line of defence: a grammar that takes this much was made to do harm, and nothing inside the library stops it. The
+// process ends, the requests in hand are replayed, and the one that does it again is refused (docs/restarts.md).
+var bound = sync.OnceFunc(func() { boundMemory(memoryBytes) })
+
+func boundMemory(bytes int64) { C.tandem_llguidance_bound(C.size_t(bytes)) }
+
+// giveUp ends the process when the timer isn't stopped in time, for the same reason.
+func giveUp(doing string) *time.Timer {
+	return time.AfterFunc(hangTime, func() { panic(fmt.Sprintf("%s doesn't end after %s", doing, hangTime)) })
+}
+
+// UsedBytes is the memory of all vocabularies and grammars.
+func UsedBytes() int64 { return int64(C.tandem_llguidance_used()) }
 
 // Matcher follows one answer. One goroutine at a time.
 type Matcher struct {
@@ -45,15 +62,31 @@ func (v *Vocabulary) NewMatcher(s Source) (*Matcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	ckind, ctext := C.CString(kind), C.CString(text)
-	defer C.free(unsafe.Pointer(ckind))
-	defer C.free(unsafe.Pointer(ctext))
-	m := v.adopt(C.tdm_grammar_matcher(v.handle, &limits, ckind, ctext))
+	bound()
+	m := v.compile(kind, text)
 	if err := m.failure(); err != nil {
 		m.Close()
 		return nil, s.explain(err)
 	}
 	return m, nil
+}
+
+// compile gives a text to the library as it is.
+func (v *Vocabulary) compile(kind, text string) *Matcher {
+	ckind, ctext := C.CString(kind), C.CString(text)
+	defer C.free(unsafe.Pointer(ckind))
+	defer C.free(unsafe.Pointer(ctext))
+	watchdog := giveUp("compiling a grammar")
+	defer watchdog.Stop()
+	return v.adopt(C.tdm_grammar_matcher(v.handle, &limits, ckind, ctext))
+}
+
+// explain says what the library's error means for the client, for a schema with the place of what can't be obeyed.
+func (s Source) explain(err error) error {
+	if s.Kind != JSONSchema || !errors.Is(err, ErrInvalid) {
+		return err
+	}
+	return explainSchema(s.Text, err)
 }
 
 func (v *Vocabulary) adopt(handle *C.LlgMatcher) *Matcher {
@@ -176,14 +209,27 @@ func (c *cancellation) after(budget time.Duration) (done func()) {
 	if budget <= 0 {
 		return func() {}
 	}
+	var ended bool // like watchdog guarded by mu
+	var watchdog *time.Timer
 	timer := time.AfterFunc(budget, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.handle != nil {
-			C.llg_cancel(c.handle)
+		if ended || c.handle == nil {
+			return
 		}
+		C.llg_cancel(c.handle)
+		watchdog = giveUp("following a grammar")
 	})
-	return func() { timer.Stop() }
+	return func() {
+		if timer.Stop() {
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if ended = true; watchdog != nil {
+			watchdog.Stop()
+		}
+	}
 }
 
 func (c *cancellation) close() {

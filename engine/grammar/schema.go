@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -36,6 +38,9 @@ func prepareSchema(text string) (string, error) {
 		return "", err
 	}
 	if err := checkReferences(text); err != nil {
+		return "", err
+	}
+	if err := checkMultiples(text); err != nil {
 		return "", err
 	}
 	how := options{Whitespace: whitespace}
@@ -133,6 +138,41 @@ func checkReferences(text string) error {
 		}
 	}
 	return nil
+}
+
+// checkMultiples refuses multipleOf with many digits: a grammar has a state for each remainder, and the library puts no bound on them.
+func checkMultiples(text string) error {
+	if !strings.Contains(text, `"multipleOf"`) {
+		return nil
+	}
+	product, together := 1.0, false
+	for _, k := range keywords(jsontext.Value(text), "") {
+		together = together || k.name == "allOf" || k.name == "$ref"
+		if k.name != "multipleOf" {
+			continue
+		}
+		n, err := remainders(string(k.value))
+		if err != nil || n > multipleMax {
+			return invalid("JSON schema: multipleOf at %s: %s has more than %d remainders", k.path, k.value, multipleMax)
+		}
+		if product *= n; together && product > multipleMax {
+			return invalid("JSON schema: multipleOf at %s: it and the others have more than %d remainders together", k.path, multipleMax)
+		}
+	}
+	if together && product > multipleMax {
+		return invalid("JSON schema: the numbers of multipleOf have more than %d remainders together", multipleMax)
+	}
+	return nil
+}
+
+// remainders is a number without its decimal point: 0.25 has 25.
+func remainders(text string) (float64, error) {
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return 0, err
+	}
+	digits := strconv.FormatFloat(math.Abs(f), 'f', -1, 64)
+	return strconv.ParseFloat(strings.Replace(digits, ".", "", 1), 64)
 }
 
 // membersOf lists an object's members; nil for anything else. The text has been checked.

@@ -1,9 +1,6 @@
 package grammar
 
-import (
-	"errors"
-	"strings"
-)
+import "strings"
 
 // prepare checks a source against the bounds and gives it the form that the library takes.
 func (s Source) prepare() (kind, text string, err error) {
@@ -47,12 +44,4 @@ func checkGroups(text string) error {
 		}
 	}
 	return nil
-}
-
-// explain says what the library's error means for the client, for a schema with the place of what can't be obeyed.
-func (s Source) explain(err error) error {
-	if s.Kind != JSONSchema || !errors.Is(err, ErrInvalid) {
-		return err
-	}
-	return explainSchema(s.Text, err)
 }
