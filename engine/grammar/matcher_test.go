@@ -23,9 +23,14 @@ func bytesVocabulary(t testing.TB, words ...string) (v *Vocabulary, end int32) {
 	for _, w := range words {
 		texts = append(texts, []byte(w))
 	}
+	ids, longest := make(map[string]int32), 1
+	for i, text := range texts {
+		ids[string(text)] = int32(i)
+		longest = max(longest, len(text))
+	}
 	end = int32(len(texts))
 	texts = append(texts, nil)
-	v, err := NewVocabulary(Tokens{Texts: texts, Ends: []int32{end}, Encode: func(text []byte) []int32 { return longestTokens(texts, text) }})
+	v, err := NewVocabulary(Tokens{Texts: texts, Ends: []int32{end}, Encode: func(text []byte) []int32 { return longestTokens(ids, longest, text) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,16 +39,15 @@ func bytesVocabulary(t testing.TB, words ...string) (v *Vocabulary, end int32) {
 }
 
 // longestTokens takes the longest token at each place.
-func longestTokens(texts [][]byte, text []byte) []int32 {
+func longestTokens(ids map[string]int32, longest int, text []byte) []int32 {
 	var out []int32
 	for len(text) > 0 {
-		best := -1
-		for i, word := range texts {
-			if len(word) > 0 && strings.HasPrefix(string(text), string(word)) && (best < 0 || len(word) > len(texts[best])) {
-				best = i
+		for n := min(longest, len(text)); n > 0; n-- {
+			if id, ok := ids[string(text[:n])]; ok {
+				out, text = append(out, id), text[n:]
+				break
 			}
 		}
-		out, text = append(out, int32(best)), text[len(texts[best]):]
 	}
 	return out
 }
