@@ -77,6 +77,10 @@ test-go: ## unit tests that need only Go
 chaos: ## kill, stop and drain engines under load: 1,000 requests, 100 kills (about ten minutes)
 	@$(REAL_MODEL) && $(NATIVE) && scripts/chaos.sh
 
+.PHONY: test-same
+test-same: ## DETERMINISTIC=true: 200 requests alone, 32 at once, and through ten kills give the same answers (some minutes)
+	@$(NATIVE) && $(REAL_MODEL) && SAME_REQUESTS=200 SAME_KILLS=10 $(GO) test -count=1 -v -timeout=90m -tags llama -run SameRequestSameAnswer ./scripts/e2e
+
 .PHONY: test-prometheus
 test-prometheus: ## a real Prometheus scrapes a server in which faults are injected
 	@scripts/test-prometheus.sh

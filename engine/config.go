@@ -49,7 +49,8 @@ type Config struct {
 	Parallel           int // sequences
 	BatchTokens        int // prompt tokens of a step
 	StepTarget         time.Duration
-	Threads            int       // 0: as many as may be used
+	Threads            int // 0: as many as may be used
+	Deterministic      bool
 	GPULayers          int       // negative: all
 	GPUSplit           []float32 // empty: by free memory
 	OneGPU             bool      // MainGPU alone
@@ -119,7 +120,7 @@ func (c *Config) readModels(v *settings.Values) {
 
 func (c *Config) readCompute(v *settings.Values) {
 	c.Context, c.Parallel, c.BatchTokens = v.Int("CONTEXT"), v.Int("PARALLEL"), v.Int("BATCH_TOKENS")
-	c.StepTarget, c.Threads = v.Duration("STEP_TARGET"), v.Int("THREADS")
+	c.StepTarget, c.Threads, c.Deterministic = v.Duration("STEP_TARGET"), v.Int("THREADS"), v.Bool("DETERMINISTIC")
 	c.GPULayers, c.MainGPU, c.MMap = v.Int("GPU_LAYERS"), v.Int("MAIN_GPU"), v.Bool("MMAP")
 	c.GrammarTokenBudget = v.Duration("GRAMMAR_TOKEN_BUDGET")
 	for _, share := range v.List("GPU_SPLIT") {

@@ -21,7 +21,7 @@ import (
 // scripts/native/patches that changes what llama.cpp computes.
 const (
 	samplerVersion = "gumbel-1"
-	patchVersion   = "attention-1"
+	patchVersion   = "attention-2"
 )
 
 // newComputer loads llama.cpp's backends, or gives the mock when that was asked for.
@@ -33,7 +33,7 @@ func newComputer(c *Config, executor *batch.Executor, log *slog.Logger) (compute
 	backend, err := llama.New(llama.Options{
 		BackendDir: c.BackendDir, Logger: slog.New(chatty{log.Handler()}),
 		OnDevice: executor.Do,
-		Threads:  c.Threads, GPULayers: c.GPULayers, MainGPU: c.MainGPU, OneGPU: c.OneGPU, GPUSplit: c.GPUSplit,
+		Threads:  c.Threads, Deterministic: c.Deterministic, GPULayers: c.GPULayers, MainGPU: c.MainGPU, OneGPU: c.OneGPU, GPUSplit: c.GPUSplit,
 	})
 	if err != nil {
 		return computer{}, err
@@ -51,7 +51,7 @@ func newComputer(c *Config, executor *batch.Executor, log *slog.Logger) (compute
 		}
 		log.Info("device", "name", d.Name, "description", d.Description, "backend", d.Backend, "memory", d.TotalBytes)
 	}
-	out.numerics = numerics(out.device)
+	out.numerics = numerics(out.device, c.Deterministic)
 	placement := devices.Placement{Layers: c.GPULayers, One: c.OneGPU, Main: c.MainGPU, Shares: c.GPUSplit, Highest: c.MemoryWatermark}
 	out.fits = func(bytes int64, alone bool) bool {
 		host, accelerators := memories(backend)
@@ -77,9 +77,12 @@ func describe(d llama.Device) link.Device {
 }
 
 // numerics names what decides which token follows: the library, its backends' instruction sets, the device and our sampler.
-func numerics(device string) string {
+func numerics(device string, deterministic bool) string {
 	h := fnv.New64a()
 	fmt.Fprint(h, llama.BuildInfo(), patchVersion, device, samplerVersion)
+	if deterministic {
+		device += "-deterministic"
+	}
 	return fmt.Sprintf("llama-%s-%016x", device, h.Sum64())
 }
 

@@ -40,6 +40,11 @@ type Options struct {
 	StepTokens int       // tokens of one step at most; 0: 2048
 	CacheBytes int64     // KV cache of one base at most; 0: a quarter of what its device has free after loading
 	CacheCells int       // KV cells of one base at most; 0: 65536
+
+	// Deterministic makes logits depend on the tokens before alone, bit for bit: not on what else is computed, how prompts are cut,
+	// how many threads there are or where in the cache a sequence lies. New refuses it where a GPU computes. It holds for all bases
+	// of the process; one that turns out otherwise isn't loaded.
+	Deterministic bool
 }
 
 const (
@@ -81,7 +86,13 @@ func New(o Options) (*Backend, error) {
 	if err := loadBackends(o.BackendDir); err != nil {
 		return nil, err
 	}
-	return &Backend{opts: o}, nil
+	b := &Backend{opts: o}
+	how, err := invarianceFor(o, b.Devices())
+	if err != nil {
+		return nil, fmt.Errorf("llama: %w", err)
+	}
+	setInvariance(how)
+	return b, nil
 }
 
 // Close ends the thread that decodes, if there is one. All bases are closed and OnDevice runs nothing any more.

@@ -192,6 +192,9 @@ func (b *Base) dryRun(gpu bool) error {
 		return fmt.Errorf("dry run with %d sequences: %w", len(slices), err)
 	}
 	C.llama_memory_clear(b.memory, false)
+	if b.opts.Deterministic {
+		return b.checkInvariance()
+	}
 	return nil
 }
 

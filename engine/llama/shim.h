@@ -18,6 +18,8 @@ extern "C" {
 void    tdm_log_start(int32_t min_level); // ggml levels: 1 debug, 2 info, 3 warn, 4 error
 int32_t tdm_backends_load(const char * dir); // devices found
 const char * tdm_build_info(void);
+enum { TDM_FREE = 0, TDM_ATTENTION = 1, TDM_ALL = 2 };
+void    tdm_row_invariance(int32_t how); // what a CPU computes in one way for each row; of the whole process, before the first load
 
 // ---- devices
 typedef struct {

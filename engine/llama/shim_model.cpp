@@ -3,6 +3,7 @@
 #include "shim.h"
 
 #include "ggml-backend.h"
+#include "ggml-row-invariant.h"
 #include "llama-adapter.h"
 #include "llama-ext.h"
 
@@ -140,6 +141,8 @@ bool tdm_model_device(const struct llama_model * model, tdm_device * out) {
         return false;
     }
 }
+
+void tdm_row_invariance(int32_t how) { ggml_set_row_invariance((enum ggml_row_invariance) how); }
 
 // ---- models ----------------------------------------------------------------------------------------------------------------------
 

@@ -146,11 +146,10 @@ func (b *Base) draw(s *batch.Slice, at int) error {
 	if !ok || sampler.base != b || sampler.handle == nil {
 		return errors.New("the sampler is closed or of another base")
 	}
-	row := C.llama_get_logits_ith(b.context, C.int32_t(at))
-	if row == nil {
-		return fmt.Errorf("no logits at place %d of the step", at)
+	logits, err := b.logits(at)
+	if err != nil {
+		return err
 	}
-	logits := unsafe.Slice((*float32)(row), b.vocab.size())
 	if sampler.rules != nil {
 		sampler.rules.keep(logits)
 		return nil
@@ -161,6 +160,15 @@ func (b *Base) draw(s *batch.Slice, at int) error {
 	}
 	s.Draw = draw
 	return sampler.Accept(draw.Token)
+}
+
+// logits of the output at a batch place, until the next step.
+func (b *Base) logits(at int) ([]float32, error) {
+	row := C.llama_get_logits_ith(b.context, C.int32_t(at))
+	if row == nil {
+		return nil, fmt.Errorf("no logits at place %d of the step", at)
+	}
+	return unsafe.Slice((*float32)(row), b.vocab.size()), nil
 }
 
 // Truncate forgets the cells of a sequence from position from on; false: all of it is gone.
