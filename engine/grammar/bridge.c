@@ -3,6 +3,20 @@
 #include "bridge.h"
 #include "_cgo_export.h"
 
+#include <pthread.h>
+#include <time.h>
+
+int tdm_thread_clock(void) {
+    clockid_t clock;
+    return pthread_getcpuclockid(pthread_self(), &clock) == 0 ? (int) clock : CLOCK_MONOTONIC;
+}
+
+int64_t tdm_clock_read(int clock) {
+    struct timespec t = { 0 };
+    clock_gettime((clockid_t) clock, &t);
+    return (int64_t) t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 static size_t tokenize(const void * user, const uint8_t * bytes, size_t n, uint32_t * out, size_t max) {
     return grammarTokenize((uintptr_t) user, (uint8_t *) bytes, n, out, max);
 }

@@ -19,4 +19,8 @@ LlgTokenizer * tdm_grammar_vocabulary(uint32_t n, const uint32_t * lens, const u
 void   tandem_llguidance_bound(size_t bytes);
 size_t tandem_llguidance_used(void);
 
+// The clock of the calling thread's processor time, which any thread may read while that one lives; and its reading in ns.
+int     tdm_thread_clock(void);
+int64_t tdm_clock_read(int clock);
+
 LlgMatcher * tdm_grammar_matcher(const LlgTokenizer * vocabulary, const tdm_grammar_limits * limits, const char * kind, const char * text);

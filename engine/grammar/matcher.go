@@ -11,6 +11,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -29,6 +30,7 @@ var limits = C.tdm_grammar_limits{
 
 const (
 	forcedMost  = 64               // forced tokens taken at a time
+	waitFactor  = 20               // how often the budget of a call may pass before it ends, whatever it worked
 	memoryBytes = 2 << 30          // of all vocabularies and grammars together; everyday ones take a few MiB each
 	hangTime    = 30 * time.Second // of a call that can't be cancelled, or wasn't heeding it; everyday ones take milliseconds
 )
@@ -121,7 +123,7 @@ func (m *Matcher) Close() {
 // MaskWords is how many words a mask has.
 func (m *Matcher) MaskWords() int { return int(m.maskBytes) / 4 }
 
-// Mask writes which tokens may come next: bit t%32 of word t/32. The budget is time; 0: none. ErrTooComplex: it is used up.
+// Mask writes which tokens may come next: bit t%32 of word t/32. The budget is processor time; 0: none. ErrTooComplex: it is used up.
 func (m *Matcher) Mask(words []uint32, budget time.Duration) error {
 	if len(words) != m.MaskWords() {
 		return fmt.Errorf("a mask of %d words, %d are needed", len(words), m.MaskWords())
@@ -204,23 +206,36 @@ type cancellation struct {
 	handle *C.LlgCancellationHandle
 }
 
-// after cancels when the budget is used up before the returned function is called.
+// after cancels when the budget is used up before the returned function is called. The budget is processor time of the calling goroutine,
+// which keeps its thread until then: on a busy machine a call may wait for longer than it works. It ends in any case after waitFactor times
+// the budget.
 func (c *cancellation) after(budget time.Duration) (done func()) {
 	if budget <= 0 {
 		return func() {}
 	}
-	var ended bool // like watchdog guarded by mu
-	var watchdog *time.Timer
-	timer := time.AfterFunc(budget, func() {
+	runtime.LockOSThread()
+	clock := C.tdm_thread_clock()
+	began, start := time.Now(), C.tdm_clock_read(clock)
+	var ended bool // guarded by mu, like the two timers
+	var timer, watchdog *time.Timer
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	timer = time.AfterFunc(budget, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if ended || c.handle == nil {
+			return
+		}
+		used := time.Duration(C.tdm_clock_read(clock) - start)
+		if left := budget - used; left > 0 && time.Since(began) < waitFactor*budget {
+			timer.Reset(left)
 			return
 		}
 		C.llg_cancel(c.handle)
 		watchdog = giveUp("following a grammar")
 	})
 	return func() {
+		defer runtime.UnlockOSThread()
 		if timer.Stop() {
 			return
 		}
@@ -229,6 +244,7 @@ func (c *cancellation) after(budget time.Duration) (done func()) {
 		if ended = true; watchdog != nil {
 			watchdog.Stop()
 		}
+		timer.Stop() // it may have been set again
 	}
 }
 
