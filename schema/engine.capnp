@@ -139,7 +139,7 @@ struct Bias { token @0 :Int32; bias @1 :Float32; }
 
 struct Rendered {
   promptTokens @0 :List(Int32);
-  grammar      @1 :Text;
+  grammar      @1 :Text;          # GBNF as it is, or its kind and a line end before it: json_schema, regex, lark
   triggers     @2 :List(Trigger);  # a lazy grammar starts at one of these
   stops        @3 :List(Text);
   parserState  @4 :Data;           # of the output parser (tools, reasoning), opaque

@@ -15,7 +15,7 @@ import (
 type Options struct {
 	StepTokens  int           // prompt tokens of one step at most; 512
 	TargetStep  time.Duration // how long a step should take while somebody waits for a next token; 50 ms
-	Workers     int           // goroutines for slow samplers; half the processors
+	Workers     int           // goroutines for samplers with grammars; half the processors
 	StallFloor  time.Duration // a step may always take this long before it counts as hung; 30 s
 	Log         *slog.Logger  // nil: nothing is logged
 	Observe     Observer      // nil: nothing is counted
@@ -27,7 +27,7 @@ type Options struct {
 type Observer interface {
 	// Decode is one call of Runner.Step; phase is prefill, decode or mixed.
 	Decode(base, phase string, seconds float64, tokens, sequences int)
-	// Sampling is time that a worker spent on a slow sampler.
+	// Sampling is time that a worker spent on a sampler, or a step on its draws.
 	Sampling(base string, seconds float64)
 	// Tokens counts tokens of kind prompt (computed), cached or generated.
 	Tokens(base, kind string, n int)

@@ -190,7 +190,7 @@ func (m *Metrics) Decode(key, phase string, seconds float64, tokens, sequences i
 	b.sequences.Update(float64(sequences))
 }
 
-// Sampling counts time that a slow sampler took.
+// Sampling counts time that samplers took.
 func (m *Metrics) Sampling(key string, seconds float64) {
 	if b := m.find(key); b != nil {
 		b.sampling.Add(seconds)

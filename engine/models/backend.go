@@ -99,7 +99,7 @@ type Message struct{ Role, Content string }
 // Prompt is the rendered form, which is also what a replay sends.
 type Prompt struct {
 	Tokens  []int32
-	Grammar string // GBNF; empty: none
+	Grammar string // in the engine's own words; empty: none
 	Stops   []string
 }
 
