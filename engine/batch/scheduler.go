@@ -51,6 +51,7 @@ type plan struct {
 	items     []item // decoding ones first, by slot
 	decodes   int    // sequences that advance by one token
 	prompts   int    // prompt tokens, and those of sequences that advance by several
+	runs      int    // the latter alone
 	preempted []*sequence
 	starved   *sequence // can't go on, even alone
 }
@@ -183,8 +184,8 @@ func (s *scheduler) fill(p *plan, adapter Adapter, crowded bool) {
 	for _, q := range s.decoders {
 		p.add(q, q.feed())
 	}
-	waited := crowded || len(s.groups) > 1
-	budget := min(s.pace.budget(p.decodes, waited), s.limits.StepTokens-p.decodes-p.prompts)
+	waited := crowded || len(s.groups) > 1 || p.runs > 0
+	budget := min(s.pace.budget(p.decodes, waited)-p.runs, s.limits.StepTokens-p.decodes-p.runs)
 	s.share(p, budget)
 }
 
@@ -195,6 +196,7 @@ func (p *plan) add(q *sequence, tokens int) {
 		p.decodes++
 	} else {
 		p.prompts += tokens
+		p.runs += tokens
 	}
 }
 

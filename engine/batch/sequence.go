@@ -43,7 +43,9 @@ type sequence struct {
 	job     job
 	busy    bool    // a worker has job
 	forced  []Token // what the grammar forces next
-	run     int     // how many tokens at the end of an answer are fed together by the step that draws the next one; more than 1 after forced ones
+
+	together bool // tokens are taken in that go out together
+	run      int  // how many tokens at the end of an answer are fed together by the step that draws the next one; more than 1 after forced ones
 
 	// Guarded by Executor.mu.
 	received  bool // the executor's goroutine knows of it

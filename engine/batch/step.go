@@ -79,8 +79,8 @@ func (e *Executor) decode(b *base) time.Duration {
 	if whole {
 		b.sched.pace.measured(p.decodes, p.prompts, now-start)
 	}
-	if p.prompts > 0 {
-		e.opts.Observe.Tokens(b.key, "prompt", p.prompts)
+	if n := p.prompts - p.runs; n > 0 {
+		e.opts.Observe.Tokens(b.key, "prompt", n)
 	}
 	drawn := 0
 	for i := range b.slices {
@@ -179,7 +179,12 @@ func (e *Executor) constrained(b *base, q *sequence, now time.Duration) int {
 func (e *Executor) force(b *base, q *sequence, now time.Duration) int {
 	forced := q.forced
 	q.forced = nil
-	q.run = min(len(forced), forcedRun)
+	q.run = min(len(forced), forcedRun, b.limits.StepTokens)
+	if q.req.ReplaySteps { // such a request feeds its answer in the same steps each time
+		q.run = 1
+	}
+	q.together = len(forced) > 1
+	defer func() { q.together = false }()
 	for i, t := range forced {
 		e.token(b, q, Draw{Token: t, Logprob: float32(math.NaN()), Margin: float32(math.Inf(1))}, now)
 		if q.stage == stageEnded {
@@ -240,7 +245,7 @@ func (e *Executor) token(b *base, q *sequence, d Draw, now time.Duration) {
 	if over {
 		text = q.text.finish()
 	}
-	if q.run > 1 { // the assembler uses its memory again for the next token, which goes out together with this one
+	if q.together { // the assembler uses its memory again for the next token, which goes out together with this one
 		text = bytes.Clone(text)
 	}
 	step := e.out.to(q.req.Sink)

@@ -41,7 +41,7 @@ LlgTokenizer * tdm_grammar_vocabulary(uint32_t n, const uint32_t * lens, const u
     return llg_new_tokenizer_v2(&init, err, err_size);
 }
 
-LlgMatcher * tdm_grammar_matcher(const LlgTokenizer * vocabulary, const tdm_grammar_limits * limits, const char * kind, const char * text) {
+static LlgMatcher * compile(const LlgTokenizer * vocabulary, const tdm_grammar_limits * limits, const char * kind, const char * text) {
     LlgConstraintInit init = { 0 };
     llg_constraint_init_set_defaults(&init, vocabulary);
     init.log_buffer_level          = 0;
@@ -54,4 +54,33 @@ LlgMatcher * tdm_grammar_matcher(const LlgTokenizer * vocabulary, const tdm_gram
     init.limits.max_grammar_size   = limits->symbols;
     init.limits.verbose_errors     = false;
     return llg_new_matcher(&init, kind, text);
+}
+
+// The library follows references and lists by recursion, deeper than an ordinary stack may be. What isn't used costs nothing.
+#define COMPILE_STACK ((size_t) 1 << 30)
+
+struct compilation {
+    const LlgTokenizer *       vocabulary;
+    const tdm_grammar_limits * limits;
+    const char *               kind;
+    const char *               text;
+    LlgMatcher *               result;
+};
+
+static void * run(void * job) {
+    struct compilation * c = job;
+    c->result              = compile(c->vocabulary, c->limits, c->kind, c->text);
+    return NULL;
+}
+
+LlgMatcher * tdm_grammar_matcher(const LlgTokenizer * vocabulary, const tdm_grammar_limits * limits, const char * kind, const char * text) {
+    struct compilation c = { vocabulary, limits, kind, text, NULL };
+    pthread_attr_t     how;
+    pthread_t          thread;
+    if (pthread_attr_init(&how) != 0) return NULL;
+    const bool started = pthread_attr_setstacksize(&how, COMPILE_STACK) == 0 && pthread_create(&thread, &how, run, &c) == 0;
+    pthread_attr_destroy(&how);
+    if (!started) return NULL;
+    pthread_join(thread, NULL);
+    return c.result;
 }

@@ -23,4 +23,5 @@ size_t tandem_llguidance_used(void);
 int     tdm_thread_clock(void);
 int64_t tdm_clock_read(int clock);
 
+// On a thread of its own. NULL: there was none to be had.
 LlgMatcher * tdm_grammar_matcher(const LlgTokenizer * vocabulary, const tdm_grammar_limits * limits, const char * kind, const char * text);

@@ -49,7 +49,6 @@ const (
 	groupsMax      = 64       // of parentheses in a pattern or a grammar
 	symbolsMax     = 10_000   // of a GBNF grammar, a character of a literal counting as one
 	repetitionMax  = 100_000
-	multipleMax    = 10_000 // of multipleOf, its decimal point left out; where schemas are put together, of their product
 )
 
 // String is the form in which a Source crosses the wire: a GBNF text as it is, as engines before this one sent and read it, the other kinds

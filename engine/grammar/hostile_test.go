@@ -29,6 +29,27 @@ func numbered(n int, text string) string {
 	return strings.Join(list, ",")
 }
 
+// chained is n schemas, each a reference to the next, in objects of at most 900 members.
+func chained(n int) string {
+	var out strings.Builder
+	for i := range n {
+		switch {
+		case i == 0:
+			out.WriteString(`"x0":{`)
+		case i%900 == 0:
+			fmt.Fprintf(&out, `},"x%d":{`, i/900)
+		default:
+			out.WriteByte(',')
+		}
+		if i == n-1 {
+			fmt.Fprintf(&out, `"%d":{"type":"null"}}`, i)
+			break
+		}
+		fmt.Fprintf(&out, `"%d":{"$ref":"#/x%d/%d"}`, i, (i+1)/900, i+1)
+	}
+	return out.String()
+}
+
 func hostile() map[string]Source {
 	list := map[string]Source{
 		"ambiguous pattern":     {Regex, `(a?){500}b`},
@@ -64,6 +85,16 @@ func hostile() map[string]Source {
 		"patterns of names":           `{"patternProperties":{` + numbered(60, `"^(a|b)*[a-z]{$i}c.*$j$":{"type":"null"}`) + `},"additionalProperties":false}`,
 		"large numbers":               `{"type":"number","minimum":1e-300,"maximum":1e300,"multipleOf":1e-200}`,
 		"multiple of any type":        `{"multipleOf":982451653}`,
+		"multiple, escaped":           `{"multiple\u004ff":982451653}`,
+		"multiple elsewhere":          `{"$ref":"#/x","x":{"multipleOf":982451653}}`,
+		"multiples and alternatives":  `{"multipleOf":9973,"anyOf":[{"multipleOf":9967}]}`,
+		"multiples and zero":          `{"$defs":{"z":{"multipleOf":0}},"allOf":[{"multipleOf":9973},{"multipleOf":9967}]}`,
+		"multiples, many decimals":    `{"allOf":[{"multipleOf":0.0000001},{"multipleOf":5000}]}`,
+		"chain of references":         `{"$ref":"#/x0/0",` + chained(950) + `}`,
+		"long chain of references":    `{"$ref":"#/x0/0",` + chained(2800) + `}`,
+		"chain with siblings":         `{"$ref":"#/x0/0","type":"object",` + strings.ReplaceAll(chained(950), `{"$ref"`, `{"type":"object","$ref"`) + `}`,
+		"required by the thousand":    `{"type":"object","required":[` + numbered(11_000, `"a$i"`) + `]}`,
+		"required by the hundred":     `{"type":"object","required":[` + numbered(1000, `"a$i"`) + `]}`,
 		"multiples together":          `{"allOf":[{"multipleOf":97},{"multipleOf":101},{"multipleOf":103},{"multipleOf":107}]}`,
 		"multiples by reference":      `{"$defs":{"a":{"multipleOf":9973}},"$ref":"#/$defs/a","multipleOf":9967}`,
 		"multiples":                   `{"type":"integer","multipleOf":982451653}`,

@@ -65,7 +65,13 @@ func (v *Vocabulary) NewMatcher(s Source) (*Matcher, error) {
 		return nil, err
 	}
 	bound()
+	if UsedBytes() > memoryBytes/4*3 {
+		return nil, fmt.Errorf("%w: the grammars of other requests hold the memory; try again later", ErrTooComplex)
+	}
 	m := v.compile(kind, text)
+	if m == nil {
+		return nil, errors.New("compile a grammar: no thread or no memory for its stack")
+	}
 	if err := m.failure(); err != nil {
 		m.Close()
 		return nil, s.explain(err)
@@ -80,7 +86,11 @@ func (v *Vocabulary) compile(kind, text string) *Matcher {
 	defer C.free(unsafe.Pointer(ctext))
 	watchdog := giveUp("compiling a grammar")
 	defer watchdog.Stop()
-	return v.adopt(C.tdm_grammar_matcher(v.handle, &limits, ckind, ctext))
+	handle := C.tdm_grammar_matcher(v.handle, &limits, ckind, ctext)
+	if handle == nil {
+		return nil
+	}
+	return v.adopt(handle)
 }
 
 // explain says what the library's error means for the client, for a schema with the place of what can't be obeyed.
@@ -189,8 +199,9 @@ func sorted(text string) error {
 	if strings.Contains(text, "NoExtensionBias") {
 		return invalid("no text fits it")
 	}
+	own := ownWords(text)
 	for _, words := range []string{"cancel", "fuel", "too many", "too complex", "too big", "limit", "Limit", "too large", "max is", "u16::MAX"} {
-		if strings.Contains(text, words) {
+		if strings.Contains(own, words) {
 			return fmt.Errorf("%w (%s)", ErrTooComplex, text)
 		}
 	}

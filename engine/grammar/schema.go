@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -37,10 +36,7 @@ func prepareSchema(text string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := checkReferences(text); err != nil {
-		return "", err
-	}
-	if err := checkMultiples(text); err != nil {
+	if err := checkLibrary(text); err != nil {
 		return "", err
 	}
 	how := options{Whitespace: whitespace}
@@ -118,63 +114,6 @@ func checkJSON(text string) error {
 	}
 }
 
-// checkReferences refuses a relative reference beside an $id: drafts differ about what it is relative to, and the library doesn't follow
-// the older ones.
-func checkReferences(text string) error {
-	if !strings.Contains(text, `"$ref"`) || !strings.Contains(text, `"$id"`) {
-		return nil
-	}
-	identified := make(map[string]bool)
-	all := keywords(jsontext.Value(text), "")
-	for _, k := range all {
-		if k.name == "$id" {
-			identified[strings.TrimSuffix(k.path, "/$id")] = true
-		}
-	}
-	for _, k := range all {
-		at := strings.TrimSuffix(k.path, "/$ref")
-		if k.name == "$ref" && at != "" && identified[at] && !strings.HasPrefix(string(k.value), `"#`) {
-			return invalid("JSON schema: $ref at %s stands beside an $id; leave that out", k.path)
-		}
-	}
-	return nil
-}
-
-// checkMultiples refuses multipleOf with many digits: a grammar has a state for each remainder, and the library puts no bound on them.
-func checkMultiples(text string) error {
-	if !strings.Contains(text, `"multipleOf"`) {
-		return nil
-	}
-	product, together := 1.0, false
-	for _, k := range keywords(jsontext.Value(text), "") {
-		together = together || k.name == "allOf" || k.name == "$ref"
-		if k.name != "multipleOf" {
-			continue
-		}
-		n, err := remainders(string(k.value))
-		if err != nil || n > multipleMax {
-			return invalid("JSON schema: multipleOf at %s: %s has more than %d remainders", k.path, k.value, multipleMax)
-		}
-		if product *= n; together && product > multipleMax {
-			return invalid("JSON schema: multipleOf at %s: it and the others have more than %d remainders together", k.path, multipleMax)
-		}
-	}
-	if together && product > multipleMax {
-		return invalid("JSON schema: the numbers of multipleOf have more than %d remainders together", multipleMax)
-	}
-	return nil
-}
-
-// remainders is a number without its decimal point: 0.25 has 25.
-func remainders(text string) (float64, error) {
-	f, err := strconv.ParseFloat(text, 64)
-	if err != nil {
-		return 0, err
-	}
-	digits := strconv.FormatFloat(math.Abs(f), 'f', -1, 64)
-	return strconv.ParseFloat(strings.Replace(digits, ".", "", 1), 64)
-}
-
 // membersOf lists an object's members; nil for anything else. The text has been checked.
 func membersOf(value jsontext.Value) []member {
 	d := jsontext.NewDecoder(strings.NewReader(string(value)))
@@ -224,27 +163,52 @@ var (
 // keyword is one in its place in a schema.
 type keyword struct {
 	name  string
-	path  string // JSON pointer of the keyword itself
 	value jsontext.Value
+	up    *step // to the schema that has it
+}
+
+// step is one on the way from the root to a place. Places share their beginnings, since names may be long.
+type step struct {
+	up   *step
+	name string
+}
+
+// path is the JSON pointer of a keyword.
+func (k keyword) path() string {
+	names := []string{escapePointer(k.name)}
+	for s := k.up; s != nil; s = s.up {
+		names = append(names, escapePointer(s.name))
+	}
+	slices.Reverse(names)
+	return shortPath("/" + strings.Join(names, "/"))
+}
+
+// shortPath keeps messages readable.
+func shortPath(path string) string {
+	const most = 200
+	if len(path) <= most {
+		return path
+	}
+	return strings.ToValidUTF8(path[:most], "") + "…"
 }
 
 // keywords lists those of a schema and of all schemas in it, in the order of the text.
-func keywords(schema jsontext.Value, at string) []keyword {
+func keywords(schema jsontext.Value, at *step) []keyword {
 	var list []keyword
 	for _, m := range membersOf(schema) {
-		path := at + "/" + escapePointer(m.name)
-		list = append(list, keyword{m.name, path, m.value})
+		list = append(list, keyword{m.name, m.value, at})
+		here := &step{at, m.name}
 		if slices.Contains(keywordsOfOne, m.name) {
-			list = append(list, keywords(m.value, path)...)
+			list = append(list, keywords(m.value, here)...)
 		}
 		if slices.Contains(keywordsOfList, m.name) {
 			for i, part := range elementsOf(m.value) {
-				list = append(list, keywords(part, fmt.Sprintf("%s/%d", path, i))...)
+				list = append(list, keywords(part, &step{here, strconv.Itoa(i)})...)
 			}
 		}
 		if slices.Contains(keywordsOfMap, m.name) {
 			for _, part := range membersOf(m.value) {
-				list = append(list, keywords(part.value, path+"/"+escapePointer(part.name))...)
+				list = append(list, keywords(part.value, &step{here, part.name})...)
 			}
 		}
 	}
@@ -265,7 +229,7 @@ const unimplemented = "Unimplemented keys: "
 // explainSchema finds the keyword of which the library complains and says where in the schema it stands.
 func explainSchema(text string, err error) error {
 	message := strings.TrimPrefix(err.Error(), ErrInvalid.Error()+": ")
-	all := keywords(jsontext.Value(text), "")
+	all := keywords(jsontext.Value(text), nil)
 	if list, ok := strings.CutPrefix(message, unimplemented); ok {
 		var names []string
 		for _, m := range quotedWord.FindAllStringSubmatch(list, -1) {
@@ -280,7 +244,7 @@ func explainSchema(text string, err error) error {
 	}
 	places := make([]string, 0, 3)
 	for _, k := range found[:min(len(found), 3)] {
-		places = append(places, k.path)
+		places = append(places, k.path())
 	}
 	if len(found) > len(places) {
 		places = append(places, "…")
@@ -297,7 +261,7 @@ func unsupported(all []keyword, names []string) error {
 			parts = append(parts, name)
 			continue
 		}
-		parts = append(parts, fmt.Sprintf("%s at %s", name, all[at].path))
+		parts = append(parts, fmt.Sprintf("%s at %s", name, all[at].path()))
 	}
 	return invalid("JSON schema: %s can't be obeyed; leave it out or say it another way", strings.Join(parts, ", "))
 }
@@ -326,6 +290,17 @@ func mentioned(all []keyword, message string) []keyword {
 }
 
 const regexError = "regex parse error:"
+
+var quoted = regexp.MustCompile("'[^']*'|\"[^\"]*\"|`[^`]*`")
+
+// ownWords is what of a message is the library's, not the client's.
+func ownWords(message string) string {
+	if _, rest, ok := strings.Cut(message, regexError); ok {
+		_, message, _ = strings.Cut(rest, "error: ")
+	}
+	message, _, _ = strings.Cut(message, "Unknown format: ")
+	return quoted.ReplaceAllString(message, "")
+}
 
 // brokenPattern is the pattern that the library couldn't read: it stands on the line after the words.
 func brokenPattern(message string) (string, bool) {
