@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -152,6 +153,39 @@ func TestSeriesStayWhileARequestCountsThere(t *testing.T) {
 	m.Sweep(installedOnly(), start.Add(3*time.Hour))
 	if n := seriesOf(t, m, "a"); n != 0 {
 		t.Errorf("%d series after its end", n)
+	}
+}
+
+// Whoever removes series may hold a lock that the answer about the engine waits for, as the desk does.
+func TestSeriesGoWhileTheEngineIsAsked(t *testing.T) {
+	var desk sync.Mutex
+	asked := make(chan struct{})
+	m := newTest(t, func(o *Options) {
+		o.EngineText = func(context.Context) ([]byte, error) {
+			close(asked)
+			desk.Lock()
+			defer desk.Unlock()
+			return nil, nil
+		}
+	})
+	m.EngineUp(EngineInfo{Build: "1.0.0"})
+	m.Announce("a", "base")
+	over := make(chan struct{})
+	desk.Lock()
+	go func() {
+		defer close(over)
+		m.sample()
+	}()
+	go func() {
+		defer desk.Unlock()
+		<-asked
+		m.Sweep(installedOnly(), time.Unix(1e9, 0))
+		m.Sweep(installedOnly(), time.Unix(1e9, 0).Add(time.Hour))
+	}()
+	select {
+	case <-over:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the live figures and the removal wait for each other")
 	}
 }
 
