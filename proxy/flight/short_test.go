@@ -145,3 +145,38 @@ func TestShortageIsOfOneVersion(t *testing.T) {
 		}
 	})
 }
+
+// A request that waited for memory was at no engine that crashed, however old it is.
+func TestRequestsHeldBackForMemoryEndForWantOfMemory(t *testing.T) {
+	inBubble(t, Options{EngineWait: 10 * time.Second, ReplayWait: 5 * time.Second}, func(t *testing.T, b *bench) {
+		b.lose(b.attach(LastExit{}))
+		f := b.attach(LastExit{Kind: ExitSignal, Signal: 9})
+		a := b.admit(nil)
+		start, n := time.Now(), 0
+		for time.Since(start) < 9*time.Second {
+			for ; n < b.sent(f); n++ {
+				b.refuse(f, f.infers[n])
+			}
+			b.want(a, "", "", false)
+			time.Sleep(50 * time.Millisecond) // fake time
+			synctest.Wait()
+		}
+		time.Sleep(1500 * time.Millisecond)
+		synctest.Wait()
+		b.want(a, "", api.TypeOutOfMemory, true)
+		a.Settle(Failed)
+	})
+}
+
+// What one engine refused says nothing about why no other one comes.
+func TestARefusalIsForgottenWithItsEngine(t *testing.T) {
+	inBubble(t, Options{ReplayWait: 5 * time.Second}, func(t *testing.T, b *bench) {
+		b.lose(b.attach(LastExit{}))
+		f := b.attach(LastExit{Kind: ExitSignal, Signal: 9})
+		a := b.admit(nil)
+		b.refuse(f, f.last(t))
+		b.next(f, 1, time.Second)
+		b.lose(f) // with the second attempt
+		b.endsAfter(a, 5*time.Second, api.TypeEngineCrashed)
+	})
+}

@@ -106,7 +106,7 @@ func (w waits) over(en *entry) *api.Error {
 		return en.late(w.now)
 	case en.state == queued && !w.awaySince.IsZero() && w.since(later(en.waitingSince, w.awaySince)) >= w.options.EngineWait:
 		return api.EngineUnavailable(retryEngineAfter)
-	case (en.state == waiting || en.state == suspect) && w.since(en.waitingSince) >= w.options.ReplayWait:
+	case (en.state == waiting || en.state == suspect) && en.again() && w.since(en.waitingSince) >= w.options.ReplayWait:
 		return api.EngineCrashed(retryEngineAfter)
 	case en.state == sent && w.loadOver(en):
 		return api.ModelLoadFailed(en.model, en.version, "timeout").After(retryEngineAfter)
