@@ -313,6 +313,10 @@ func (v *visit) modelFile(m *found, dir string) bool {
 		m.problem = problemOf("model.yaml", err)
 		return true
 	}
+	if path != filepath.Join(dir, "model.yaml") && !holds(v.root, path) && !holds(dir, path) { // errors of YAML quote the file
+		m.problem = "model.yaml is a link that leaves the models directory, which only GGUF files may"
+		return true
+	}
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() || info.Size() > maxModelFile {
 		m.problem = fmt.Sprintf("model.yaml must be a file of at most %d bytes", maxModelFile)
