@@ -13,6 +13,9 @@ import (
 const (
 	firstRetry = time.Second
 	lastRetry  = 30 * time.Second
+
+	brokenRetry     = time.Minute // of files that seem to be broken: a disk or a network may have been
+	lastBrokenRetry = 10 * time.Minute
 )
 
 // preload loads what should be there from the start, one after the other; a failure stops nothing. Then it looks after the default model.
@@ -91,33 +94,37 @@ func (e *engine) keepDefault(preload bool, loaded string) {
 	}
 }
 
-// retryDefault ends when the default model is loaded or there is none. Files that are broken are tried when they were changed.
+// retryDefault ends when the default model is loaded or there is none. Files that seem to be broken are tried less often.
 func (e *engine) retryDefault() {
-	wait := firstRetry
-	due := time.Now().Add(wait)
+	var wait time.Duration
+	last := time.Now()
 	for e.ctx.Err() == nil {
 		changed := e.registry.Changes()
 		model, version, problem := e.defaultVersion()
 		if model == "" {
 			return
 		}
-		var timer <-chan time.Time
-		if problem == "" {
-			timer = time.After(time.Until(due))
-		}
+		pause := retryAfter(wait, problem)
 		select {
 		case <-e.ctx.Done():
 			return
 		case <-changed:
 			continue
-		case <-timer:
+		case <-time.After(time.Until(last.Add(pause))):
 		}
 		if e.fetch(model, version) {
 			return
 		}
-		wait = min(2*wait, lastRetry)
-		due = time.Now().Add(wait)
+		wait, last = pause, time.Now()
 	}
+}
+
+// retryAfter is the pause behind one of this length.
+func retryAfter(before time.Duration, problem string) time.Duration {
+	if problem != "" {
+		return min(max(2*before, brokenRetry), lastBrokenRetry)
+	}
+	return min(max(2*before, firstRetry), lastRetry)
 }
 
 // defaultVersion is what a request gets that names nothing, and why it can't be loaded; no model: it isn't installed.

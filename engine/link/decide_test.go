@@ -117,7 +117,8 @@ func TestClientsAreToldWhatIsWrongWithAModel(t *testing.T) {
 	}{
 		{models.LoadError{Reason: models.ReasonBadFormat, What: "m@v1", Err: broken, Public: "model.gguf: bad"}, "m@v1 can't be loaded: bad_format: model.gguf: bad", false},
 		{models.LoadError{Reason: models.ReasonBadFormat, What: "m@v1", Err: broken}, "m@v1 can't be loaded: bad_format", false},
-		{models.LoadError{Reason: models.ReasonOther, What: "m@v1", Err: broken, Public: "open model.gguf: bad"}, "m@v1 can't be loaded: other", false},
+		{models.LoadError{Reason: models.ReasonOther, What: "m@v1", Err: broken, Public: "open model.gguf: bad"}, "m@v1 can't be loaded: other", true}, // a disk, say
+		{models.LoadError{Reason: models.ReasonAdapterMismatch, What: "m@v1", Err: broken, Public: "bad"}, "m@v1 can't be loaded: adapter_mismatch: bad", false},
 		{models.LoadError{Reason: models.ReasonTimeout, What: "m@v1", Err: broken}, "m@v1 can't be loaded: timeout", true},
 		{models.LoadError{Reason: models.ReasonOutOfMemory, What: "m@v1", Err: broken}, "m@v1 can't be loaded: out_of_memory", true},
 	} {

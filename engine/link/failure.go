@@ -98,7 +98,7 @@ func loadFailure(e *models.LoadError) failure {
 	case models.ReasonOutOfMemory:
 		f.code, f.param, f.retryable = "out_of_memory", "", true
 	default:
-		f.code, f.retryable = "model_load_failed", e.Reason == models.ReasonTimeout
+		f.code, f.retryable = "model_load_failed", e.Reason != models.ReasonBadFormat && e.Reason != models.ReasonAdapterMismatch
 	}
 	return f
 }

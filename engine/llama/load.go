@@ -136,8 +136,11 @@ func loadReason(ctx context.Context, err error) models.Reason {
 		return models.ReasonTimeout
 	case ctx.Err() != nil:
 		return models.ReasonOther
-	case mentions(text, "failed to allocate", "out of memory", "cudaMalloc failed", "bad_alloc", "unable to allocate"):
+	case mentions(text, "failed to allocate", "out of memory", "cudaMalloc failed", "bad_alloc", "unable to allocate", "Cannot allocate memory", "cannot allocate memory"):
 		return models.ReasonOutOfMemory
+	case mentions(strings.ToLower(text), "input/output error", "stale file handle", "stale nfs file handle", "too many open files", "remote i/o error",
+		"connection timed out", "transport endpoint is not connected"):
+		return models.ReasonOther // of the disk, the network or this process: the same file may load later
 	}
 	return models.ReasonBadFormat
 }

@@ -123,6 +123,22 @@ func TestFilesThatAreNoAdapterOfThisBase(t *testing.T) {
 	}
 }
 
+// Only what the file is to blame for marks it as broken: the rest may pass.
+func TestReasonsOfFailedLoads(t *testing.T) {
+	for text, want := range map[string]models.Reason{
+		"read error: Input/output error":                 models.ReasonOther,
+		"failed to open model.gguf: Stale file handle":   models.ReasonOther,
+		"failed to open model.gguf: Too many open files": models.ReasonOther,
+		"read /m/v1.gguf: input/output error":            models.ReasonOther, // as Go has it
+		"mmap failed: Cannot allocate memory":            models.ReasonOutOfMemory,
+		"unknown model architecture: 'x'":                models.ReasonBadFormat,
+	} {
+		if got := loadReason(t.Context(), errors.New(text)); got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+}
+
 func TestLoadReportsProgressAndCanBeAborted(t *testing.T) {
 	b, _ := newBackend(t, nil)
 	spec := models.BaseSpec{Name: "demo", Path: demoFile(t, "demo-q8_0.gguf"), Parallel: 1}

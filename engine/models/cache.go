@@ -93,7 +93,7 @@ type Cache struct {
 	entries    []*entry              // guarded by mu; queued ones in the order of arrival
 	bases      map[string]*held      // guarded by mu; by source.baseID
 	generation map[string]int        // guarded by mu; how often a base of this name was loaded
-	broken     map[string]brokenLoad // guarded by mu; by source.identity
+	broken     map[string]brokenLoad // guarded by mu; by source.brokenKey
 	closed     bool                  // guarded by mu
 	timer      *time.Timer           // guarded by mu; calls plan
 }
@@ -253,7 +253,7 @@ func (c *Cache) usable(src *source) *entry {
 
 // enqueue adds an entry that waits for a place, unless too many wait or the files are known to be broken.
 func (c *Cache) enqueue(src *source, now time.Time) (*entry, error) {
-	if b, ok := c.broken[src.identity]; ok && now.Before(b.until) && !c.roomAgain(src, b) {
+	if b, ok := c.broken[src.brokenKey()]; ok && now.Before(b.until) && !c.roomAgain(src, b, now) {
 		return nil, b.err
 	}
 	if src.problem != "" {
@@ -276,18 +276,26 @@ func (c *Cache) enqueue(src *source, now time.Time) (*entry, error) {
 // brokenLoad remembers a failure that is the files' fault, or that is certain to come again, so that requests for them don't push good
 // models out again and again.
 type brokenLoad struct {
-	err   *LoadError
-	until time.Time
+	err      *LoadError
+	until    time.Time
+	pause    time.Duration // of roomAgain
+	askAgain time.Time
 }
 
 func (c *Cache) remember(src *source, err *LoadError) {
 	if !err.brokenFiles() && !errors.Is(err, errTooBig) {
 		return
 	}
+	key, now := src.brokenKey(), time.Now()
+	b := brokenLoad{err: err, until: now.Add(brokenFor), pause: firstRoomPause}
+	if old, ok := c.broken[key]; ok && now.Before(old.until) {
+		b.pause = min(2*old.pause, lastRoomPause)
+	}
+	b.askAgain = now.Add(b.pause)
 	if len(c.broken) >= maxModels {
 		clear(c.broken)
 	}
-	c.broken[src.identity] = brokenLoad{err: err, until: time.Now().Add(brokenFor)}
+	c.broken[key] = b
 }
 
 // drop removes an entry from the cache. Its place is free from here on.

@@ -101,17 +101,53 @@ func TestAModelThatNeverFitsPushesOthersOutOnlyOnce(t *testing.T) {
 	})
 }
 
-// As after the death of an engine whose memory isn't returned yet: each attempt is a real one.
+// As after the death of an engine whose memory isn't returned yet. However often clients ask, few attempts are real ones.
 func TestALoadThatWasRefusedForMemoryIsTriedAgain(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.holds(100)
-		for range 2 {
+		for range 1000 {
 			if _, err := r.cache.Acquire(r.Context(), "a", "base"); reasonOf(err) != ReasonOutOfMemory {
 				r.Errorf("error %v", err)
 			}
+			time.Sleep(20 * time.Millisecond) // fake time, 20 s in all
+		}
+		synctest.Wait()
+		r.mu.Lock()
+		n := 0
+		for _, e := range r.events {
+			if e.Kind == EventLoading {
+				n++
+			}
+		}
+		r.mu.Unlock()
+		if n < 4 || n > 8 {
+			r.Errorf("%d attempts in 20 s", n)
 		}
 		r.holds(1 << 30)
+		time.Sleep(lastRoomPause)
 		r.use("a", "base")
+	})
+}
+
+// Asking for free memory may be slow, and the cache stands still meanwhile.
+func TestMemoryIsNotAskedForAtEachRequest(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.holds(100)
+		_, _ = r.cache.Acquire(r.Context(), "a", "base")
+		r.holds(1 << 30)
+		b := r.acquire("b", "base")
+		asked := 0
+		r.cache.opts.Fits = func(int64, bool) bool { asked++; return false }
+		for range 100 {
+			if _, err := r.cache.Acquire(r.Context(), "a", "base"); reasonOf(err) != ReasonOutOfMemory {
+				r.Errorf("error %v", err)
+			}
+			time.Sleep(50 * time.Millisecond) // fake time, 5 s in all
+		}
+		if asked > 6 {
+			r.Errorf("asked %d times in 5 s", asked)
+		}
+		b.Release()
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -344,6 +345,28 @@ func TestBrokenFilesDontPushOthersOut(t *testing.T) {
 		r.wantLog("load b/model.gguf")
 		time.Sleep(brokenFor)
 		delete(r.fake.fail, "a/model.gguf") // the library was at fault
+		r.use("a", "base")
+	})
+}
+
+// Models without a file have the same state, which is none; and what is wrong with model.yaml is no state of the weights.
+func TestEachBrokenModelHasItsOwnWords(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		place(r.T, r.dir, "x/model.yaml", []byte("file: x.gguf\n"))
+		place(r.T, r.dir, "y/model.yaml", []byte("file: y.gguf\n"))
+		place(r.T, r.dir, "a/model.yaml", []byte("nonsense: 1\n"))
+		look := func(after time.Duration) { refresh(r.T, r.reg, time.Now().Add(after)) }
+		look(0)
+		look(time.Hour)
+		for model, want := range map[string]string{"x": "x.gguf is missing", "y": "y.gguf is missing", "a": "nonsense"} {
+			_, err := r.cache.Acquire(r.Context(), model, "base")
+			if le, _ := errors.AsType[*LoadError](err); le == nil || le.What != model+"@base" || !strings.Contains(le.Public, want) {
+				r.Errorf("%s: %+v", model, le)
+			}
+		}
+		place(r.T, r.dir, "a/model.yaml", []byte("description: mended\n"))
+		look(2 * time.Hour)
+		look(3 * time.Hour)
 		r.use("a", "base")
 	})
 }

@@ -1,8 +1,10 @@
 package models
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -195,7 +197,7 @@ func (v *visit) other(dir string, e fs.DirEntry, expected string) {
 		v.ignored(dir, []string{e.Name()}, "a name is expected before an ending .gguf or .gguf.xz in small letters")
 	case slices.ContainsFunc(foreign, func(end string) bool { return strings.HasSuffix(name, end) }):
 		v.ignored(dir, []string{e.Name()}, expected)
-	default:
+	case v.log.Enabled(context.Background(), slog.LevelDebug):
 		v.once("other "+filepath.Join(dir, e.Name()), func() { v.log.Debug("file is of no use here", "file", filepath.Join(dir, e.Name())) })
 	}
 }

@@ -1,6 +1,9 @@
 package models
 
 import (
+	"bytes"
+	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -99,4 +102,34 @@ func TestAnAdapterWithoutTensorsIsRefused(t *testing.T) {
 		t.Errorf("problem %q", p)
 	}
 	wantLines(t, log, []string{"model can't be loaded", "version=empty", "no tensors"})
+}
+
+// The memory of what was told is bounded, but a full one doesn't silence the log for good.
+func TestOdditiesAreToldWhenManyWereBefore(t *testing.T) {
+	var log bytes.Buffer
+	s := newScanner("", false, slog.New(slog.NewTextHandler(&log, nil)))
+	for i := range maxEntries {
+		s.once(fmt.Sprint("old ", i), func() {})
+	}
+	told := 0
+	for range 2 {
+		s.warnOnce("new", "something new")
+		told += strings.Count(log.String(), "something new")
+		log.Reset()
+	}
+	if told != 1 {
+		t.Errorf("told %d times", told)
+	}
+}
+
+// What only level debug would say takes no room from what is said.
+func TestFilesThatNobodyIsToldOfAreNotRemembered(t *testing.T) {
+	dir := t.TempDir()
+	place(t, dir, "a/model.gguf", gguf("model", 1))
+	place(t, dir, "a/README.md", []byte("hello"))
+	r, log := logged(t, RegistryOptions{Dir: dir})
+	wantLines(t, log)
+	if n := len(r.scan.warned); n != 0 {
+		t.Errorf("%d remembered", n)
+	}
 }

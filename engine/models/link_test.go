@@ -137,3 +137,34 @@ func TestLinksStayInsideWhenTheyMust(t *testing.T) {
 		t.Error("a path outside was kept")
 	}
 }
+
+// What is wrong in a model.yaml is listed for clients with the words that are wrong, so it must be a file that was meant as one.
+func TestAModelFileFromElsewhereIsNotRead(t *testing.T) {
+	outside, dir := t.TempDir(), t.TempDir()
+	secret := place(t, outside, "secret", []byte("temperature: hunter2\n"))
+	for _, name := range []string{"link", "chain", "inside"} {
+		place(t, dir, name+"/model.gguf", gguf("model", 1))
+	}
+	symlink(t, secret, dir, "link/model.yaml")
+	symlink(t, secret, dir, "chain/b")
+	symlink(t, "b", dir, "chain/model.yaml")
+	place(t, dir, "inside/..data/model.yaml", []byte("description: as Kubernetes mounts it\n"))
+	symlink(t, "..data/model.yaml", dir, "inside/model.yaml")
+	place(t, outside, "model/model.gguf", gguf("model", 2))
+	place(t, outside, "model/model.yaml", []byte("description: of a directory that is linked as a whole\n"))
+	symlink(t, filepath.Join(outside, "model"), dir, "linked")
+	r, log := logged(t, RegistryOptions{Dir: dir})
+	for _, name := range []string{"link", "chain"} {
+		if p := problem(t, r, name, "base"); !strings.Contains(p, "leaves the models directory") || strings.Contains(p, "hunter2") {
+			t.Errorf("%s: problem %q", name, p)
+		}
+	}
+	if strings.Contains(log.String(), "hunter2") {
+		t.Errorf("the log has the file's text:\n%s", log)
+	}
+	for _, name := range []string{"inside", "linked"} {
+		if m, _ := r.Find(name); m.Description == "" || problem(t, r, name, "base") != "" {
+			t.Errorf("%s isn't used: %+v", name, m)
+		}
+	}
+}

@@ -117,10 +117,11 @@ func (c *Cache) failed(e *entry, err *LoadError) {
 		e.answer(err)
 		c.remember(e.src, err)
 	}
+	news := true
 	if err.brokenFiles() {
-		c.opts.Registry.learn(cmp.Or(e.blame, e.src.identity), err.Public)
+		news = c.opts.Registry.learn(cmp.Or(e.blame, e.src.identity), err.Public)
 	}
-	c.tellFailed(e.src, err, closing)
+	c.tellFailed(e.src, err, closing || !news)
 	c.drop(e)
 	c.plan()
 }

@@ -88,12 +88,21 @@ func (c *Cache) alone(baseID string) bool {
 	return !slices.ContainsFunc(c.entries, func(e *entry) bool { return e.src.baseID != baseID && e.state != seatQueued })
 }
 
+// Pauses between two attempts at a load that was refused for memory with nothing else loaded, however often it is asked for.
+const (
+	firstRoomPause = 500 * time.Millisecond
+	lastRoomPause  = 5 * time.Second
+	fitsFor        = time.Second // how long an answer about memory counts
+)
+
 // roomAgain tells whether a load that was refused for memory may be tried again although others would be pushed out for it in vain: there
 // are none, or it fits beside them. Called with mu held.
-func (c *Cache) roomAgain(src *source, b brokenLoad) bool {
-	if !errors.Is(b.err, errTooBig) {
+func (c *Cache) roomAgain(src *source, b brokenLoad, now time.Time) bool {
+	if !errors.Is(b.err, errTooBig) || now.Before(b.askAgain) {
 		return false
 	}
+	b.askAgain = now.Add(fitsFor)
+	c.broken[src.brokenKey()] = b
 	bytes := src.base.bytes
 	if src.adapter != nil {
 		bytes += src.adapter.bytes

@@ -74,6 +74,11 @@ func (s *source) seal() {
 	s.identity = fmt.Sprintf("%x/%d", s.state, s.template)
 }
 
+// brokenKey is what a broken load is remembered by: files that aren't there have no state, and a problem may go without a change of state.
+func (s *source) brokenKey() string {
+	return s.model + "@" + s.version + " " + s.identity + " " + s.problem
+}
+
 // detail of the problem for the log, as far as there is more to say than clients are told.
 func (s *source) detail() string {
 	for _, a := range []*artefact{s.adapter, s.base} {

@@ -180,12 +180,12 @@ func (r *Registry) tellProblems(c *catalog) {
 }
 
 // learn notes what a load found out about the files that key stands for, a source's identity or baseID: a reason why they can't be
-// loaded, or none when they were.
-func (r *Registry) learn(key, problem string) {
+// loaded, or none when they were. It tells whether that is news.
+func (r *Registry) learn(key, problem string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.learned[key] == problem {
-		return
+		return false
 	}
 	if len(r.learned) >= maxModels {
 		clear(r.learned)
@@ -194,6 +194,7 @@ func (r *Registry) learn(key, problem string) {
 		delete(r.learned, key)
 	}
 	r.publish(r.current.with(r.learned))
+	return true
 }
 
 func (r *Registry) demoFor(installed map[string]found) *Demo {

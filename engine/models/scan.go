@@ -21,6 +21,9 @@ const (
 	maxEntries  = 20000 // of one directory
 )
 
+// tellAgain is how long what didn't fit into the memory of the log is kept back.
+const tellAgain = time.Hour
+
 // settleTime is how long size and mtime of a file must stay the same before it counts.
 const settleTime = 2 * time.Second
 
@@ -34,6 +37,7 @@ type scanner struct {
 	checks map[identity]checkedFile // headers that were read
 	log    *slog.Logger
 	warned map[string]bool
+	forgot time.Time // when warned was cleared last
 }
 
 // sighting is since when a path has had this identity.
@@ -113,11 +117,20 @@ func (s *scanner) warnOnce(key, msg string, args ...any) {
 	s.once(key, func() { s.log.Warn(msg, args...) })
 }
 
+// once forgets everything when it knows too much, but not so often that a directory full of oddities fills the log.
 func (s *scanner) once(key string, tell func()) {
-	if !s.warned[key] && len(s.warned) < maxEntries {
-		s.warned[key] = true
-		tell()
+	if s.warned[key] {
+		return
 	}
+	if len(s.warned) >= maxEntries {
+		if time.Since(s.forgot) < tellAgain {
+			return
+		}
+		clear(s.warned)
+		s.forgot = time.Now()
+	}
+	s.warned[key] = true
+	tell()
 }
 
 // readDir lists a directory by name, at most maxEntries of it.
@@ -298,6 +311,10 @@ func (v *visit) modelFile(m *found, dir string) bool {
 	}
 	if err != nil {
 		m.problem = problemOf("model.yaml", err)
+		return true
+	}
+	if path != filepath.Join(dir, "model.yaml") && !holds(v.root, path) && !holds(dir, path) { // errors of YAML quote the file
+		m.problem = "model.yaml is a link that leaves the models directory, which only GGUF files may"
 		return true
 	}
 	info, err := os.Stat(path)

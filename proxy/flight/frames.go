@@ -48,6 +48,7 @@ func (d *Desk) Accepted(link Engine, id uint64, attempt uint32, a *Accepted) {
 	en.move(accepted)
 	en.accepted = true
 	en.refusal, en.refusedAt = nil, time.Time{}
+	delete(d.short, pair{en.model, en.version}) // which a late refusal may have noted after the load
 	d.delivered(en)
 	switch {
 	case en.looked || a.Lookup == LookupUncounted:

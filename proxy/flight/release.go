@@ -171,6 +171,7 @@ func (d *Desk) requeue(en *entry, now time.Time) {
 	en.attempt++
 	en.lostAt = now
 	en.waitingSince = now
+	en.refusal, en.refusedAt = nil, time.Time{} // of an engine that may be gone
 	if en.pausedAt.IsZero() {
 		en.pausedAt = now
 	}

@@ -30,7 +30,7 @@ func (d *Desk) shortOf(p pair) bool {
 
 // holdBack keeps a request whose load an engine refused for memory, so that the load is tried again. One that an engine was lost with
 // waits for REPLAY_WAIT, as for an engine. A new one waits no longer than for an engine, and only while the memory is likely to come back:
-// the engine has just been restarted, or others wait for the same. False: it doesn't wait.
+// the engine has just been restarted, or others wait for the same since less than ENGINE_WAIT. False: it doesn't wait.
 func (d *Desk) holdBack(en *entry, e *engine, s *Summary, now time.Time) bool {
 	if s.Reason != FinishError || api.Type(s.Failure.Code) != api.TypeOutOfMemory || en.state != sent {
 		return false
@@ -38,7 +38,7 @@ func (d *Desk) holdBack(en *entry, e *engine, s *Summary, now time.Time) bool {
 	p := pair{en.model, en.version}
 	old, waits := d.short[p]
 	if !en.again() {
-		likely := waits || e.restarted && now.Sub(e.attachedAt) < d.o.EngineWait
+		likely := waits && now.Sub(old.since) < d.o.EngineWait || e.restarted && now.Sub(e.attachedAt) < d.o.EngineWait
 		if !likely || !en.refusedAt.IsZero() && now.Sub(en.refusedAt) >= d.o.EngineWait {
 			return false
 		}

@@ -145,3 +145,94 @@ func TestShortageIsOfOneVersion(t *testing.T) {
 		}
 	})
 }
+
+// A request that waited for memory was at no engine that crashed, however old it is.
+func TestRequestsHeldBackForMemoryEndForWantOfMemory(t *testing.T) {
+	inBubble(t, Options{EngineWait: 10 * time.Second, ReplayWait: 5 * time.Second}, func(t *testing.T, b *bench) {
+		b.lose(b.attach(LastExit{}))
+		f := b.attach(LastExit{Kind: ExitSignal, Signal: 9})
+		a := b.admit(nil)
+		start, n := time.Now(), 0
+		for time.Since(start) < 9*time.Second {
+			for ; n < b.sent(f); n++ {
+				b.refuse(f, f.infers[n])
+			}
+			b.want(a, "", "", false)
+			time.Sleep(50 * time.Millisecond) // fake time
+			synctest.Wait()
+		}
+		time.Sleep(1500 * time.Millisecond)
+		synctest.Wait()
+		b.want(a, "", api.TypeOutOfMemory, true)
+		a.Settle(Failed)
+	})
+}
+
+// What one engine refused says nothing about why no other one comes.
+func TestARefusalIsForgottenWithItsEngine(t *testing.T) {
+	inBubble(t, Options{ReplayWait: 5 * time.Second}, func(t *testing.T, b *bench) {
+		b.lose(b.attach(LastExit{}))
+		f := b.attach(LastExit{Kind: ExitSignal, Signal: 9})
+		a := b.admit(nil)
+		b.refuse(f, f.last(t))
+		b.next(f, 1, time.Second)
+		b.lose(f) // with the second attempt
+		b.endsAfter(a, 5*time.Second, api.TypeEngineCrashed)
+	})
+}
+
+// Steady traffic doesn't make a shortage last: after ENGINE_WAIT new requests are refused at once again.
+func TestTrafficDoesNotKeepAShortageAlive(t *testing.T) {
+	inBubble(t, Options{EngineWait: 10 * time.Second}, func(t *testing.T, b *bench) {
+		b.lose(b.attach(LastExit{}))
+		f := b.attach(LastExit{Kind: ExitSignal, Signal: 9})
+		start, n := time.Now(), 0
+		began := make(map[Answer]time.Time)
+		for time.Since(start) < 30*time.Second {
+			began[b.admit(nil)] = time.Now()
+			for range 5 {
+				synctest.Wait()
+				for ; n < b.sent(f); n++ {
+					b.refuse(f, f.infers[n])
+				}
+				for a, since := range began {
+					if !a.Take(nil).Done {
+						continue
+					}
+					if took := time.Since(since); since.Sub(start) > 12*time.Second && took > 6*time.Second {
+						t.Errorf("one that came after %v was refused after %v", since.Sub(start), took)
+					}
+					a.Settle(Failed)
+					delete(began, a)
+				}
+				time.Sleep(100 * time.Millisecond) // fake time
+			}
+		}
+		time.Sleep(11 * time.Second)
+		for a := range began {
+			a.Settle(Failed)
+		}
+	})
+}
+
+// Whoever was accepted has the model, whatever was refused late.
+func TestAnAcceptedRequestEndsTheShortage(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, b *bench) {
+		b.lose(b.attach(LastExit{}))
+		f := b.attach(LastExit{Kind: ExitSignal, Signal: 9})
+		a := b.admit(nil)
+		b.refuse(f, f.last(t))
+		s := b.next(f, 1, time.Second)
+		b.accept(f, s)
+		b.mu.Lock()
+		left := len(b.short)
+		b.mu.Unlock()
+		if left != 0 {
+			t.Errorf("%d shortages", left)
+		}
+		b.token(f, s, 0)
+		b.stop(f, s, 1)
+		b.want(a, "a", "", true)
+		a.Settle(Delivered)
+	})
+}

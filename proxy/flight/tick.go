@@ -46,8 +46,15 @@ func (d *Desk) idle() bool {
 	return d.unsettled == 0
 }
 
-// tick ends what waited too long.
+// tick looks after everything that depends on time. Series are removed without the lock, under which a token couldn't pass meanwhile.
 func (d *Desk) tick(now time.Time) {
+	if remove := d.overdue(now); remove != nil {
+		remove()
+	}
+}
+
+// overdue ends what waited too long and gives what is left to do without the lock, or nil.
+func (d *Desk) overdue(now time.Time) (remove func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	w := waits{now: now, options: &d.o, short: d.short}
@@ -65,16 +72,17 @@ func (d *Desk) tick(now time.Time) {
 	d.pump(now)
 	d.gauges()
 	d.showAdapters(now)
-	d.sweepMetrics(now)
+	return d.sweepMetrics(now)
 }
 
 // sweepMetrics lets the series of models go that no engine has any more. While no engine is there, the last one's models count as there.
-func (d *Desk) sweepMetrics(now time.Time) {
+// The removal itself is given back.
+func (d *Desk) sweepMetrics(now time.Time) (remove func()) {
 	if !d.names.known() || now.Sub(d.sweptAt) < sweepEvery {
-		return
+		return nil
 	}
 	d.sweptAt = now
-	d.m.Sweep(func(model, version string) bool {
+	return d.m.Sweep(func(model, version string) bool {
 		p := pair{model, version}
 		return d.names.pairs[p] || slices.ContainsFunc(d.engines, func(e *engine) bool { return e.names.pairs[p] })
 	}, now)
@@ -98,7 +106,7 @@ func (w waits) over(en *entry) *api.Error {
 		return en.late(w.now)
 	case en.state == queued && !w.awaySince.IsZero() && w.since(later(en.waitingSince, w.awaySince)) >= w.options.EngineWait:
 		return api.EngineUnavailable(retryEngineAfter)
-	case (en.state == waiting || en.state == suspect) && w.since(en.waitingSince) >= w.options.ReplayWait:
+	case (en.state == waiting || en.state == suspect) && en.again() && w.since(en.waitingSince) >= w.options.ReplayWait:
 		return api.EngineCrashed(retryEngineAfter)
 	case en.state == sent && w.loadOver(en):
 		return api.ModelLoadFailed(en.model, en.version, "timeout").After(retryEngineAfter)

@@ -114,6 +114,11 @@ func bind(path string) (*net.UnixListener, fs.FileInfo, error) {
 	if err := replaceable(path); err != nil {
 		return nil, nil, err
 	}
+	return place(path)
+}
+
+// place is bind without a look at what lies there.
+func place(path string) (*net.UnixListener, fs.FileInfo, error) {
 	temporary := path + newSuffix
 	_ = os.Remove(temporary) // of a proxy that ended right here; listening fails if it can't go
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
@@ -218,17 +223,22 @@ func (l *Listener) watch() {
 	}
 }
 
+// look asks whoever lies at the path without the mutex, since an answer may take a while.
 func (l *Listener) look() {
+	if l.isSettled() {
+		return
+	}
+	err := replaceable(l.o.Socket)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	if l.closed || l.leadsHere() {
 		return
 	}
-	now, err := os.Lstat(l.o.Socket)
-	if err == nil && os.SameFile(now, l.file) {
-		return
+	var ln *net.UnixListener
+	var file fs.FileInfo
+	if err == nil {
+		ln, file, err = place(l.o.Socket)
 	}
-	ln, file, err := bind(l.o.Socket)
 	if err != nil {
 		l.complain(err)
 		return
@@ -238,6 +248,19 @@ func (l *Listener) look() {
 	old := l.socket
 	l.socket, l.file = ln, file
 	_ = old.Close() // wakes Serve, which goes on with the new one
+}
+
+// isSettled tells whether there is nothing to do about the socket's file.
+func (l *Listener) isSettled() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed || l.leadsHere()
+}
+
+// leadsHere tells whether the path leads to our socket. It needs l.mu.
+func (l *Listener) leadsHere() bool {
+	now, err := os.Lstat(l.o.Socket)
+	return err == nil && os.SameFile(now, l.file)
 }
 
 // complain says once why engines can't find us. look goes on trying. It needs l.mu.

@@ -71,8 +71,7 @@ func awaitSocket(t *testing.T, l *Listener) {
 func (l *Listener) isReachable() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now, err := os.Lstat(l.o.Socket)
-	return err == nil && os.SameFile(now, l.file)
+	return l.leadsHere()
 }
 
 // stranger listens on a path as a program would that knows nothing of the lock.

@@ -18,8 +18,9 @@ func (mm *ModelMetrics) Release() { mm.held.Add(-1) }
 
 // Sweep removes the series of pairs that were not installed for Options.KeepRemoved, which is long enough for a scrape of their last
 // values. A pair that is installed again afterwards starts at 0, as after a restart. The configured default stays: every documented
-// family has series of it.
-func (m *Metrics) Sweep(installed func(model, version string) bool, now time.Time) {
+// family has series of it. The removal itself is rest, nil when none is due: it reads the whole registry, so the caller's locks should be
+// free by then.
+func (m *Metrics) Sweep(installed func(model, version string) bool, now time.Time) (rest func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var over []pair
@@ -31,23 +32,34 @@ func (m *Metrics) Sweep(installed func(model, version string) bool, now time.Tim
 			delete(m.gone, p)
 		case m.gone[p].IsZero():
 			m.gone[p] = now
-		case now.Sub(m.gone[p]) >= m.o.KeepRemoved && (mm == m.other || mm.held.Load() == 0):
+		case now.Sub(m.gone[p]) >= m.o.KeepRemoved && m.free(mm):
 			over = append(over, p)
 		}
 		return true
 	})
-	if len(over) > 0 {
-		m.remove(over)
+	if len(over) == 0 {
+		return nil
 	}
+	return func() { m.remove(over) }
 }
 
-// remove needs m.mu. What the removed series counted stays in the sums of the live figures, which would go backwards otherwise.
+// free tells whether no request counts with series that would go.
+func (m *Metrics) free(mm *ModelMetrics) bool { return mm == m.other || mm.held.Load() == 0 }
+
+// remove leaves alone what was announced again or is held since it was found due. What the removed series counted stays in the sums of the
+// live figures, which would go backwards otherwise.
 func (m *Metrics) remove(list []pair) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.sampling.Lock()
 	defer m.sampling.Unlock()
 	own := make(map[pair]bool)
 	for _, p := range list {
-		value, _ := m.pairs.LoadAndDelete(p)
+		value, ok := m.pairs.Load(p)
+		if !ok || m.gone[p].IsZero() || !m.free(value.(*ModelMetrics)) {
+			continue
+		}
+		m.pairs.Delete(p)
 		delete(m.gone, p)
 		mm := value.(*ModelMetrics)
 		if mm == m.other {

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -18,6 +19,13 @@ func installedOnly(names ...string) func(string, string) bool {
 			}
 		}
 		return false
+	}
+}
+
+// sweep is both halves of Sweep.
+func sweep(m *Metrics, installed func(string, string) bool, now time.Time) {
+	if rest := m.Sweep(installed, now); rest != nil {
+		rest()
 	}
 }
 
@@ -58,12 +66,12 @@ func TestSeriesOfRemovedModelsGo(t *testing.T) {
 			mm.SetUnloaded()
 		}
 	}
-	m.Sweep(installedOnly("m7"), start)
-	m.Sweep(installedOnly("m7"), start.Add(time.Hour-time.Second))
+	sweep(m, installedOnly("m7"), start)
+	sweep(m, installedOnly("m7"), start.Add(time.Hour-time.Second))
 	if seriesOf(t, m, "m3") == 0 {
 		t.Error("the last values are gone before they were kept for an hour")
 	}
-	m.Sweep(installedOnly("m7"), start.Add(time.Hour))
+	sweep(m, installedOnly("m7"), start.Add(time.Hour))
 	if n := seriesOf(t, m, "m3"); n != 0 {
 		t.Errorf("%d series of a removed model", n)
 	}
@@ -81,13 +89,13 @@ func TestModelThatComesBackStartsAnew(t *testing.T) {
 	start := time.Unix(1e9, 0)
 	m.Announce("a", "base")
 	serveOne(m, m.Model("a", "base"))
-	m.Sweep(installedOnly(), start)
-	m.Sweep(installedOnly("a"), start.Add(59*time.Minute)) // it was here again meanwhile
-	m.Sweep(installedOnly(), start.Add(time.Hour))
+	sweep(m, installedOnly(), start)
+	sweep(m, installedOnly("a"), start.Add(59*time.Minute)) // it was here again meanwhile
+	sweep(m, installedOnly(), start.Add(time.Hour))
 	if f := page(t, m)["tokens_generated_total"]; sum(f, "model=a") != 1 {
 		t.Error("a model that was away for less than an hour lost its counters")
 	}
-	m.Sweep(installedOnly(), start.Add(2*time.Hour))
+	sweep(m, installedOnly(), start.Add(2*time.Hour))
 	m.Announce("a", "base")
 	families := page(t, m)
 	if f := families["tokens_generated_total"]; sum(f, "model=a") != 0 || len(f.GetMetric()) != 4 {
@@ -111,8 +119,8 @@ func TestRemovedSeriesAreNotMadeAgain(t *testing.T) {
 	used := m.Model("a", "base")
 	other, _ := m.pairs.Load(pair{"b", "base"})
 	fresh := other.(*ModelMetrics) // not woken yet
-	m.Sweep(installedOnly(), start)
-	m.Sweep(installedOnly(), start.Add(time.Hour))
+	sweep(m, installedOnly(), start)
+	sweep(m, installedOnly(), start.Add(time.Hour))
 	before := seriesCount(page(t, m))
 	for _, mm := range []*ModelMetrics{used, fresh} {
 		mm.SetLoaded(1000, Facts{Quantization: "Q4_K"})
@@ -141,17 +149,70 @@ func TestSeriesStayWhileARequestCountsThere(t *testing.T) {
 	m.Announce("a", "base")
 	mm := m.Model("a", "base")
 	mm.Hold()
-	m.Sweep(installedOnly(), start)
-	m.Sweep(installedOnly(), start.Add(2*time.Hour))
+	sweep(m, installedOnly(), start)
+	sweep(m, installedOnly(), start.Add(2*time.Hour))
 	serveOne(m, mm)
 	families := page(t, m)
 	if sum(families["successful_inferences_total"], "model=a") != 1 || sum(families["api_requests_total"], "model=a", "status=success") != 1 {
 		t.Error("a request that outlived its model isn't counted")
 	}
 	mm.Release()
-	m.Sweep(installedOnly(), start.Add(3*time.Hour))
+	sweep(m, installedOnly(), start.Add(3*time.Hour))
 	if n := seriesOf(t, m, "a"); n != 0 {
 		t.Errorf("%d series after its end", n)
+	}
+}
+
+// Whoever removes series may hold a lock that the answer about the engine waits for, as the desk does.
+func TestSeriesGoWhileTheEngineIsAsked(t *testing.T) {
+	var desk sync.Mutex
+	asked := make(chan struct{})
+	m := newTest(t, func(o *Options) {
+		o.EngineText = func(context.Context) ([]byte, error) {
+			close(asked)
+			desk.Lock()
+			defer desk.Unlock()
+			return nil, nil
+		}
+	})
+	m.EngineUp(EngineInfo{Build: "1.0.0"})
+	m.Announce("a", "base")
+	over := make(chan struct{})
+	desk.Lock()
+	go func() {
+		defer close(over)
+		m.sample()
+	}()
+	go func() {
+		defer desk.Unlock()
+		<-asked
+		sweep(m, installedOnly(), time.Unix(1e9, 0))
+		sweep(m, installedOnly(), time.Unix(1e9, 0).Add(time.Hour))
+	}()
+	select {
+	case <-over:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the live figures and the removal wait for each other")
+	}
+}
+
+// Between the two halves of a sweep the desk goes on.
+func TestModelThatComesBackDuringASweepStays(t *testing.T) {
+	m := newTest(t, nil)
+	start := time.Unix(1e9, 0)
+	m.Announce("a", "base")
+	m.Announce("b", "base")
+	serveOne(m, m.Model("a", "base"))
+	serveOne(m, m.Model("b", "base"))
+	m.Sweep(installedOnly(), start)
+	rest := m.Sweep(installedOnly(), start.Add(time.Hour))
+	m.Announce("a", "base")
+	m.Model("b", "base").Hold()
+	rest()
+	for _, model := range []string{"a", "b"} {
+		if sum(page(t, m)["tokens_generated_total"], "model="+model) != 1 {
+			t.Errorf("%s lost its counters", model)
+		}
 	}
 }
 
@@ -165,8 +226,8 @@ func TestLiveFiguresOutliveRemovedModels(t *testing.T) {
 	}
 	m.Model("a", "base").CacheHit()
 	before := m.sample()
-	m.Sweep(installedOnly(), start)
-	m.Sweep(installedOnly(), start.Add(time.Hour))
+	sweep(m, installedOnly(), start)
+	sweep(m, installedOnly(), start.Add(time.Hour))
 	serveOne(m, m.Model(testModel, testVersion))
 	after := m.sample()
 	if d := after.tokens - before.tokens; d != 1 {
@@ -190,8 +251,8 @@ func TestRoomOfRemovedModelsIsUsedAgain(t *testing.T) {
 	if model, _ := m.Model("new", "base").Labels(); model != catalogue.Other {
 		t.Fatalf("beyond the bound the label is %s", model)
 	}
-	m.Sweep(installedOnly("new"), start)
-	m.Sweep(installedOnly("new"), start.Add(time.Hour))
+	sweep(m, installedOnly("new"), start)
+	sweep(m, installedOnly("new"), start.Add(time.Hour))
 	m.Announce("new", "base")
 	if model, _ := m.Model("new", "base").Labels(); model != "new" {
 		t.Errorf("with room again the label is %s", model)
@@ -218,9 +279,9 @@ func TestSweepBesideRequests(t *testing.T) {
 	for range 20 {
 		m.Announce("a", "base")
 		now = now.Add(time.Hour)
-		m.Sweep(installedOnly(), now)
+		sweep(m, installedOnly(), now)
 		now = now.Add(time.Hour)
-		m.Sweep(installedOnly(), now)
+		sweep(m, installedOnly(), now)
 	}
 	close(stop)
 	asking.Wait()

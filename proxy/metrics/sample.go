@@ -44,6 +44,19 @@ type buckets struct {
 
 // sample reads the registry, and the engine's device memory unless custom metrics are hidden.
 func (m *Metrics) sample() sample {
+	s := m.counted()
+	if !m.o.HideCustom && s.engineUp > 0 {
+		engine, _ := m.join.Gather() // never fails; without an engine it is empty. It may wait for a lock whose owner removes series
+		s.memoryRatio = memoryRatio(engine)
+	}
+	slices.SortFunc(s.memory, func(a, b ModelMemory) int {
+		return cmp.Or(strings.Compare(a.Model, b.Model), strings.Compare(a.Version, b.Version))
+	})
+	return s
+}
+
+// counted is what the registry holds and what removed series held.
+func (m *Metrics) counted() sample {
 	m.sampling.RLock()
 	defer m.sampling.RUnlock()
 	s := m.retired.clone()
@@ -54,13 +67,6 @@ func (m *Metrics) sample() sample {
 	for _, f := range families {
 		s.add(f)
 	}
-	if !m.o.HideCustom && s.engineUp > 0 {
-		engine, _ := m.join.Gather() // never fails; without an engine it is empty
-		s.memoryRatio = memoryRatio(engine)
-	}
-	slices.SortFunc(s.memory, func(a, b ModelMemory) int {
-		return cmp.Or(strings.Compare(a.Model, b.Model), strings.Compare(a.Version, b.Version))
-	})
 	return s
 }
 
