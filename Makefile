@@ -62,11 +62,11 @@ test-monitoring: ## drive every monitoring endpoint of a running server and chec
 
 .PHONY: test
 test: ## unit and end-to-end tests with the demo model and SmolLM2, race detector on
-	@$(REAL_MODEL) && $(NATIVE) && REDIS_SERVER="$$(scripts/redis.sh)" && export REDIS_SERVER && $(GO) test -race -shuffle=on ./... \
+	@$(REAL_MODEL) && $(NATIVE) && REDIS_SERVER="$$(scripts/redis.sh)" && export REDIS_SERVER && $(GO) test -race -shuffle=on -timeout=30m ./... \
 	  && $(GO) build -o $(BIN)/promtool -modfile=scripts/tools/go.mod github.com/prometheus/prometheus/cmd/promtool \
 	  && $(GO) build -o $(BIN)/amtool -modfile=scripts/tools/go.mod github.com/prometheus/alertmanager/cmd/amtool \
 	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool AMTOOL=$(CURDIR)/$(BIN)/amtool scripts/check-rules.sh \
-	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool $(GO) test -race -shuffle=on -tags llama ./engine/... ./scripts/e2e/...
+	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool $(GO) test -race -shuffle=on -timeout=30m -tags llama ./engine/... ./scripts/e2e/...
 	@$(MAKE) --no-print-directory test-deploy
 
 .PHONY: test-go
