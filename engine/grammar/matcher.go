@@ -107,14 +107,27 @@ func (v *Vocabulary) adopt(handle *C.LlgMatcher) *Matcher {
 	return m
 }
 
-// Check tells whether a grammar can be followed at all: it is compiled, and its first mask is made.
+// Check tells whether a grammar can be followed at all: it is compiled and taken to the first choice that it leaves.
 func (v *Vocabulary) Check(s Source, budget time.Duration) error {
 	m, err := v.NewMatcher(s)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	return m.Mask(make([]uint32, m.MaskWords()), budget)
+	words := make([]uint32, m.MaskWords())
+	if err := m.Mask(words, budget); err != nil {
+		return err
+	}
+	forced, err := m.Forced(forcedMost, budget)
+	if err != nil || len(forced) == 0 || m.Ended() {
+		return err
+	}
+	for _, t := range forced {
+		if err := m.Accept(t, budget); err != nil {
+			return err
+		}
+	}
+	return m.Mask(words, budget)
 }
 
 // Clone stands where m stands and goes its own way.

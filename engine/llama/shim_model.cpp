@@ -32,7 +32,7 @@ struct log_state {
     std::string line;
     int32_t     level     = 0;
     bool        capturing = false;
-    std::string complaints;
+    std::string errors, warnings; // while capturing; some libraries warn of each tensor before they say what is wrong
     std::vector<std::pair<int32_t, std::string>> held; // the same with their levels
 };
 static thread_local log_state log_here;
@@ -45,9 +45,10 @@ static void log_flush() {
     auto & s = log_here;
     while (!s.line.empty() && (s.line.back() == '\n' || s.line.back() == ' ')) s.line.pop_back();
     if (!s.line.empty() && s.line.find_first_not_of('.') != std::string::npos) {
-        if (s.capturing && s.level >= GGML_LOG_LEVEL_WARN && s.complaints.size() < CAPTURE_MAX_BYTES) {
-            if (!s.complaints.empty()) s.complaints += "; ";
-            s.complaints += s.line;
+        std::string & complaints = s.level >= GGML_LOG_LEVEL_ERROR ? s.errors : s.warnings;
+        if (s.capturing && s.level >= GGML_LOG_LEVEL_WARN && complaints.size() < CAPTURE_MAX_BYTES) {
+            if (!complaints.empty()) complaints += "; ";
+            complaints += s.line;
             s.held.emplace_back(s.level, s.line);
         } else {
             log_write(s.level, s.line);
@@ -77,7 +78,8 @@ void tdm_log_start(int32_t min_level) {
 struct capture {
     mutable bool told = false;
     capture() {
-        log_here.complaints.clear();
+        log_here.errors.clear();
+        log_here.warnings.clear();
         log_here.held.clear();
         log_here.capturing = true;
     }
@@ -89,7 +91,7 @@ struct capture {
     void tell(char * err, size_t size, const char * otherwise) const {
         if (!log_here.line.empty()) log_flush();
         told = true;
-        const std::string & s = log_here.complaints;
+        const std::string & s = log_here.errors.empty() ? log_here.warnings : log_here.errors;
         snprintf(err, size, "%s", s.empty() ? otherwise : s.c_str());
     }
 };

@@ -109,11 +109,15 @@ func (x *sameAnswers) together(what string, random *rand.Rand) {
 // killed asks all again while engines are killed, each once some answers were finished, until there were enough.
 func (x *sameAnswers) killed(kills int, random *rand.Rand) {
 	ended := make(chan struct{})
+	pauses := make([]int64, kills) // answers between kills; random belongs to this goroutine
+	for i := range pauses {
+		pauses[i] = int64(3 + random.IntN(4))
+	}
 	go func() {
 		defer close(ended)
 		last, due := 0, x.finished.Load()
-		for range kills {
-			due += int64(3 + random.IntN(4))
+		for _, pause := range pauses {
+			due += pause
 			x.s.waitFor(sameWait, "a moment to kill", func() bool {
 				pid := x.s.servingPID()
 				if pid == 0 || pid == last || x.finished.Load() < due {
