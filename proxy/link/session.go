@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"tandem/proxy/flight"
@@ -220,7 +221,7 @@ func (s *session) loss(err error) flight.Loss {
 		return flight.Loss{Reason: "goaway", Err: err}
 	case errors.Is(err, wire.ErrProtocol):
 		return flight.Loss{Reason: "protocol", Err: err}
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET): // the other end closed; reset: with a frame of ours unread
 		return flight.Loss{Reason: "eof"}
 	}
 	return flight.Loss{Reason: "error", Err: err}
