@@ -87,6 +87,7 @@ say "apt-get install ${packages[*]} (a minute or two with npm or Rust) ..."
 mapfile -t packages < <(missing_packages "$@")
 if [ "${#packages[@]}" -ne 0 ]; then
 	say "still missing after the installation: ${packages[*]}"
+	find_rust || say "Rust $rust_least or later: Debian 12 has it in its security updates (bookworm-security); rustup brings it anywhere"
 	exit 1
 fi
 say "done"

@@ -60,16 +60,20 @@ clear_leftovers() {
 	podman volume rm -f -a >/dev/null
 }
 
-# A minimal Debian, with the sources of packages that this machine has for it.
+# A minimal Debian 12, with the sources of packages that this machine has for it.
 build_base() {
 	! podman image exists "$base" || return 0
-	local root mirror
+	local root mirror security
 	root=$(mktemp -d "$work/base.XXXXXX")
 	mirror=$(grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | head -n 1 || true)
 	step "making a base image with debootstrap"
 	# shellcheck disable=SC2086 # no mirror: debootstrap's own
 	debootstrap --variant=minbase --include=ca-certificates bookworm "$root" ${mirror:-} >"$work/debootstrap.log" 2>&1 ||
 		{ tail "$work/debootstrap.log" >&2; die "debootstrap failed; $work/debootstrap.log has all of it"; }
+	# Rust that is new enough is in Debian 12's security updates.
+	security=$(grep -rhoE 'https?://[^ ]+/debian-security/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | head -n 1 || true)
+	security=${security:-${mirror:+${mirror%%/debian*}/debian-security}}
+	[ -z "$security" ] || printf 'deb %s bookworm-security main\n' "${security% }" >>"$root/etc/apt/sources.list"
 	rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
 	tar -C "$root" -c . | podman import --change "ENV PATH=${search#*:}" - "$base" >/dev/null 2>&1
 	rm -rf "$root"
@@ -120,7 +124,7 @@ build_images() {
 	"${gate[@]}" --build-arg "NODE_IMAGE=$builder" --build-arg RUNTIME_IMAGE=scratch --build-arg "PAGE=$page" \
 		-f Dockerfile.proxy -t "$proxy_image" . >"$work/proxy.log" 2>&1 || { tail -n 30 "$work/proxy.log" >&2; die "the proxy's image can't be built"; }
 	step "building $engine_image"
-	"${gate[@]}" --build-arg GPU=cpu -f Dockerfile.engine -t "$engine_image" . > >(tee "$work/engine.log" | grep --line-buffered '^llama.cpp:\|^bootstrap:' >&2) 2>&1 ||
+	"${gate[@]}" --build-arg GPU=cpu -f Dockerfile.engine -t "$engine_image" . > >(tee "$work/engine.log" | grep --line-buffered '^llama.cpp:\|^llguidance:\|^bootstrap:' >&2) 2>&1 ||
 		{ tail -n 30 "$work/engine.log" >&2; die "the engine's image can't be built"; }
 }
 
