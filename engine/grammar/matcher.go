@@ -11,6 +11,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -222,6 +223,17 @@ func sorted(text string) error {
 		return invalid("the library failed on it (%s)", text)
 	}
 	return invalid("%w", errors.New(text))
+}
+
+var quoted = regexp.MustCompile("'[^']*'|\"[^\"]*\"|`[^`]*`")
+
+// ownWords is what of a message is the library's, not the client's.
+func ownWords(message string) string {
+	if _, rest, ok := strings.Cut(message, regexError); ok {
+		_, message, _ = strings.Cut(rest, "error: ")
+	}
+	message, _, _ = strings.Cut(message, "Unknown format: ")
+	return quoted.ReplaceAllString(message, "")
 }
 
 // cancellation stops a matcher's work from another goroutine. The matcher can't be used afterwards.

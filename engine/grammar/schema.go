@@ -291,17 +291,6 @@ func mentioned(all []keyword, message string) []keyword {
 
 const regexError = "regex parse error:"
 
-var quoted = regexp.MustCompile("'[^']*'|\"[^\"]*\"|`[^`]*`")
-
-// ownWords is what of a message is the library's, not the client's.
-func ownWords(message string) string {
-	if _, rest, ok := strings.Cut(message, regexError); ok {
-		_, message, _ = strings.Cut(rest, "error: ")
-	}
-	message, _, _ = strings.Cut(message, "Unknown format: ")
-	return quoted.ReplaceAllString(message, "")
-}
-
 // brokenPattern is the pattern that the library couldn't read: it stands on the line after the words.
 func brokenPattern(message string) (string, bool) {
 	_, rest, ok := strings.Cut(message, regexError+"\n")
