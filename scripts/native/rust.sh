@@ -6,19 +6,20 @@ rust_least=1.87 # the library's own minimum
 # version_at_least HAVE LEAST
 version_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
-# Sets cargo and rustc: those on the PATH, or the newest of a distribution's versioned packages. Status 1: none is new enough.
+# Sets cargo and rustc to the first pair on the PATH that is new enough, rustup's shims without a toolchain passed over, or to the newest of a
+# distribution's versioned packages. Status 1: there is none.
 find_rust() {
 	local candidate suffix version
-	for candidate in cargo $(compgen -c cargo-1. | sort -Vru); do
-		command -v "$candidate" >/dev/null || continue
-		suffix=${candidate#cargo}
-		command -v "rustc$suffix" >/dev/null || continue
-		version=$("rustc$suffix" --version 2>/dev/null | cut -d ' ' -f 2) || continue
+	while IFS= read -r candidate; do
+		suffix=${candidate##*/cargo}
+		rustc=${candidate%/*}/rustc$suffix
+		[ -x "$rustc" ] || continue
+		version=$("$rustc" --version 2>/dev/null | cut -d ' ' -f 2) || continue
 		if [ -n "$version" ] && version_at_least "$version" "$rust_least"; then
-			cargo=$candidate rustc=rustc$suffix
+			cargo=$candidate
 			return 0
 		fi
-	done
+	done < <(type -ap cargo; compgen -c cargo-1. | sort -Vru | xargs -r which 2>/dev/null)
 	return 1
 }
 
