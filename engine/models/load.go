@@ -111,15 +111,15 @@ func (c *Cache) giveUp(e *entry, cause error) {
 func (c *Cache) failed(e *entry, err *LoadError) {
 	err = c.explained(e.src, err)
 	closing := c.closed && errors.Is(err, ErrClosed)
+	news := true
+	if err.brokenFiles() { // listed before the answer, so that who is refused can look it up
+		news = c.opts.Registry.learn(cmp.Or(e.blame, e.src.identity), err.Public)
+	}
 	if closing {
 		e.answer(ErrClosed)
 	} else {
 		e.answer(err)
 		c.remember(e.src, err)
-	}
-	news := true
-	if err.brokenFiles() {
-		news = c.opts.Registry.learn(cmp.Or(e.blame, e.src.identity), err.Public)
 	}
 	c.tellFailed(e.src, err, closing || !news)
 	c.drop(e)
