@@ -13,7 +13,7 @@ import (
 
 	"tandem/proxy/api"
 	"tandem/proxy/auth"
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/proxy/limit"
 	"tandem/proxy/link"
 	"tandem/proxy/metrics"
@@ -69,21 +69,21 @@ func welcome(log *slog.Logger, c *Config, keys *auth.Keys) {
 
 // service is everything that runs, in the order in which it is started.
 type service struct {
-	c       *Config
-	log     *slog.Logger
-	keys    *auth.Keys // nil: off
-	metrics *metrics.Metrics
-	live    *metrics.Live
-	domains *api.Domains
-	desk    *flight.Desk
-	link    *link.Listener
-	limits  server.Limiter
-	store   *limit.Shared // nil without a store of the rate limits
-	http    *server.Server
-	public  net.Listener
-	scrapes net.Listener // nil without METRICS_ADDR
-	admin   *admin
-	spans   *tracing.Exporter // nil without a collector
+	c        *Config
+	log      *slog.Logger
+	keys     *auth.Keys // nil: off
+	metrics  *metrics.Metrics
+	live     *metrics.Live
+	domains  *api.Domains
+	requests *inflight.Table
+	link     *link.Listener
+	limits   server.Limiter
+	store    *limit.Shared // nil without a store of the rate limits
+	http     *server.Server
+	public   net.Listener
+	scrapes  net.Listener // nil without METRICS_ADDR
+	admin    *admin
+	spans    *tracing.Exporter // nil without a collector
 }
 
 // assemble makes and opens everything; nothing is served yet. After an error nothing stays open.
@@ -101,7 +101,7 @@ func assemble(ctx context.Context, c *Config, keys *auth.Keys, log *slog.Logger)
 		s.bindDomains()
 	}
 	s.metrics.ConfigLoaded(time.Now())
-	s.desk = flight.New(s.flightOptions())
+	s.requests = inflight.New(s.flightOptions())
 	if s.spans, err = openSpans(ctx, c, log); err != nil {
 		return nil, err
 	}
@@ -198,7 +198,7 @@ func (s *service) run(ctx context.Context) error {
 	lost := make(chan error, 3)
 	serving := func(f func() error) { running.Go(func() { lost <- f() }) }
 
-	running.Go(func() { s.desk.Run(background) })
+	running.Go(func() { s.requests.Run(background) })
 	running.Go(func() { s.live.Run(background) })
 	serving(s.link.Serve)
 	serving(func() error { return s.http.Serve(s.public) })
@@ -256,14 +256,14 @@ func (s *service) metricsOptions() metrics.Options {
 		Build:            metrics.BuildInfo{Version: version, Revision: revision},
 		SLO:              metrics.SLO{FirstToken: c.SLOFirstToken, PerToken: c.SLOPerToken, Request: c.SLORequest},
 		NativeHistograms: c.NativeHistograms, HideCustom: !c.CustomMetrics, KeepRemoved: c.KeepRemoved, Log: s.log,
-		// The desk is made after the metrics, and before anybody scrapes.
-		EngineText: func(ctx context.Context) ([]byte, error) { return s.desk.EngineMetrics(ctx) },
+		// The request table is made after the metrics, and before anybody scrapes.
+		EngineText: func(ctx context.Context) ([]byte, error) { return s.requests.EngineMetrics(ctx) },
 	}
 }
 
-func (s *service) flightOptions() flight.Options {
+func (s *service) flightOptions() inflight.Options {
 	c := s.c
-	return flight.Options{
+	return inflight.Options{
 		Metrics: s.metrics, Log: s.log,
 		DefaultModel: c.DefaultModel, DefaultModelSet: c.DefaultModelSet, DefaultVersion: c.DefaultVersion,
 		ChooseDefault: func(installed []string) string {
@@ -275,7 +275,7 @@ func (s *service) flightOptions() flight.Options {
 }
 
 func (s *service) linkOptions() link.Options {
-	return link.Options{Socket: s.c.EngineSocket, PeerUIDs: s.c.EnginePeerUIDs, Board: s.desk, Meter: s.metrics, Build: version, StallTimeout: s.c.EngineStallTimeout, Log: s.log}
+	return link.Options{Socket: s.c.EngineSocket, PeerUIDs: s.c.EnginePeerUIDs, Handler: s.requests, Meter: s.metrics, Build: version, StallTimeout: s.c.EngineStallTimeout, Log: s.log}
 }
 
 func (s *service) serverOptions() server.Options {
@@ -285,7 +285,7 @@ func (s *service) serverOptions() server.Options {
 		tracer = trace.New(s.spans.Tracer())
 	}
 	return server.Options{
-		Desk: s.desk, Metrics: s.metrics, Live: s.live, NoPage: !c.PageEnabled, Keys: s.keys, Log: s.log, Domains: s.domains,
+		Requests: s.requests, Metrics: s.metrics, Live: s.live, NoPage: !c.PageEnabled, Keys: s.keys, Log: s.log, Domains: s.domains,
 		Limits: s.limits, DefaultLimit: c.RateLimit, RateLimitDraft: c.IETFHeaders,
 		KeyHeader: c.APIKeyHeader, MetricsPath: c.MetricsPath, Prometheus: c.PrometheusEnabled, MetricsElsewhere: c.MetricsAddr != "",
 		Request:      api.Limits{PromptBytes: c.PromptBytes},

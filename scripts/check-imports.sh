@@ -11,7 +11,7 @@ schema/wire: schema
 schema/catalogue:
 schema/settings:
 schema/trace:
-proxy: proxy/server proxy/flight proxy/link proxy/queue proxy/journal proxy/auth proxy/limit proxy/metrics proxy/api schema/settings schema/catalogue schema/trace proxy/trace
+proxy: proxy/server proxy/inflight proxy/link proxy/queue proxy/journal proxy/auth proxy/limit proxy/metrics proxy/api schema/settings schema/catalogue schema/trace proxy/trace
 proxy/api:
 proxy/auth:
 proxy/limit:
@@ -19,9 +19,9 @@ proxy/trace: schema/trace
 proxy/queue: proxy/api
 proxy/journal: proxy/api
 proxy/metrics: schema/catalogue
-proxy/flight: proxy/api proxy/queue proxy/journal proxy/metrics
-proxy/link: proxy/api proxy/flight schema schema/wire
-proxy/server: proxy/api proxy/auth proxy/limit proxy/flight proxy/metrics proxy/trace
+proxy/inflight: proxy/api proxy/queue proxy/journal proxy/metrics
+proxy/link: proxy/api proxy/inflight schema schema/wire
+proxy/server: proxy/api proxy/auth proxy/limit proxy/inflight proxy/metrics proxy/trace
 engine: engine/link engine/batch engine/models engine/supervise engine/devices engine/demo engine/metrics engine/llama engine/mock engine/fault engine/trace schema/settings schema/trace
 engine/batch:
 engine/models:

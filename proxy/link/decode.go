@@ -6,7 +6,7 @@ import (
 
 	capnp "capnproto.org/go/capnp/v3"
 
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/schema"
 	"tandem/schema/wire"
 )
@@ -17,20 +17,20 @@ const (
 	maxIDs     = 1 << 21 // of a rendered prompt
 	maxModels  = 1 << 14 // also of loaded ones
 	maxPairs   = 1 << 16 // versions of all models together
-	maxEntries = 1 << 10 // stops, devices, bases, beats
+	maxEntries = 1 << 10 // stops, devices, bases, heartbeats
 )
 
-// decoder turns frames into flight's types. What it holds is overwritten by the next frame; byte slices point into the frame.
+// decoder turns frames into inflight's types. What it holds is overwritten by the next frame; byte slices point into the frame.
 type decoder struct {
 	kind        schema.Frame_Which
 	id          uint64
 	attempt     uint32
-	step        flight.Step
-	accepted    flight.Accepted
-	stats       flight.Stats
-	event       flight.ModelEvent
-	catalog     flight.Catalog
-	beats       []flight.Beat
+	step        inflight.Step
+	accepted    inflight.Accepted
+	stats       inflight.Stats
+	event       inflight.ModelEvent
+	catalog     inflight.Catalog
+	heartbeats  []inflight.Heartbeat
 	reply       reply
 	grace       time.Duration
 	replacement bool
@@ -77,7 +77,7 @@ func (d *decoder) decode(f schema.Frame) error {
 			return err
 		}
 		r := reading{}
-		d.beats = r.beats(d.beats[:0], from.Beats)
+		d.heartbeats = r.heartbeats(d.heartbeats[:0], from.Beats)
 		return r.err
 	case schema.Frame_Which_reply:
 		from, err := f.Reply()
@@ -112,7 +112,7 @@ func (d *decoder) decodeStep(from schema.Step) error {
 		if err != nil {
 			return err
 		}
-		d.step.Tokens = append(d.step.Tokens, flight.Token{
+		d.step.Tokens = append(d.step.Tokens, inflight.Token{
 			ID: t.RequestId(), Attempt: t.Attempt(), Choice: t.Choice(), Index: int(t.Index()), Token: t.TokenId(),
 			Text: text, TextEnd: int(t.TextEnd()), Logprob: t.Logprob(), Margin: t.Margin(), SinceLast: duration(t.SinceLastNs()),
 		})
@@ -131,9 +131,9 @@ func (d *decoder) decodeStep(from schema.Step) error {
 	return nil
 }
 
-func decodeSummary(from schema.Summary) (flight.Summary, error) {
-	s := flight.Summary{
-		ID: from.RequestId(), Attempt: from.Attempt(), Reason: flight.Finish(from.Reason()),
+func decodeSummary(from schema.Summary) (inflight.Summary, error) {
+	s := inflight.Summary{
+		ID: from.RequestId(), Attempt: from.Attempt(), Reason: inflight.Finish(from.Reason()),
 		PromptTokens: int(from.PromptTokens()), CachedTokens: int(from.CachedTokens()), OutputTokens: int(from.OutputTokens()),
 		Queue: duration(from.QueueNs()), Prefill: duration(from.PrefillNs()), Decode: duration(from.DecodeNs()),
 		Restart: duration(from.RestartNs()), Render: duration(from.RendererNs()),
@@ -170,9 +170,9 @@ func (d *decoder) decodeAccepted(from schema.Accepted) error {
 	return err
 }
 
-func decodeSampling(from schema.Sampling) (flight.Sampling, error) {
+func decodeSampling(from schema.Sampling) (inflight.Sampling, error) {
 	given := func(ordinal int) bool { return from.Present()>>ordinal&1 == 1 }
-	s := flight.Sampling{
+	s := inflight.Sampling{
 		Temperature: maybe(given(0), from.Temperature()), TopK: maybe(given(1), from.TopK()), TopP: maybe(given(2), from.TopP()),
 		MinP: maybe(given(3), from.MinP()), RepeatPenalty: maybe(given(4), from.RepeatPenalty()), Choice: from.Choice(),
 	}
@@ -183,14 +183,14 @@ func decodeSampling(from schema.Sampling) (flight.Sampling, error) {
 	return s, err
 }
 
-func lookup(l schema.CacheLookup) flight.CacheLookup {
+func lookup(l schema.CacheLookup) inflight.CacheLookup {
 	switch l {
 	case schema.CacheLookup_hit:
-		return flight.LookupHit
+		return inflight.LookupHit
 	case schema.CacheLookup_miss:
-		return flight.LookupMiss
+		return inflight.LookupMiss
 	}
-	return flight.LookupUncounted
+	return inflight.LookupUncounted
 }
 
 func (d *decoder) decodeStats(from schema.Stats) error {
@@ -202,20 +202,20 @@ func (d *decoder) decodeStats(from schema.Stats) error {
 	r := reading{}
 	for i := range bases.Len() {
 		b := bases.At(i)
-		d.stats.Bases = append(d.stats.Bases, flight.BaseStats{
+		d.stats.Bases = append(d.stats.Bases, inflight.BaseStats{
 			Model: r.text(b.Model()), FreeSequences: int(b.FreeSequences()), Sequences: int(b.Sequences()),
 			Prefilling: int(b.Prefilling()), Decoding: int(b.Decoding()), Waiting: int(b.Waiting()),
 			FreeCells: int(b.FreeCells()), Cells: int(b.Cells()),
 		})
 	}
-	d.stats.Beats = r.beats(d.stats.Beats[:0], from.Executors)
+	d.stats.Heartbeats = r.heartbeats(d.stats.Heartbeats[:0], from.Executors)
 	return r.err
 }
 
 func (d *decoder) decodeEvent(from schema.Event) error {
 	r := reading{}
-	d.event = flight.ModelEvent{
-		Kind: flight.EventKind(from.Kind()), Model: r.text(from.Model()), Version: r.text(from.Version()), Phase: r.text(from.Phase()),
+	d.event = inflight.ModelEvent{
+		Kind: inflight.EventKind(from.Kind()), Model: r.text(from.Model()), Version: r.text(from.Version()), Phase: r.text(from.Phase()),
 		Ratio: float64(from.Ratio()), Took: duration(from.TookNs()), Bytes: from.Bytes(), Reason: r.text(from.Reason()), Text: r.text(from.Text()),
 		Revision: r.data(from.Revision()), Facts: r.facts(from.Facts()),
 	}
@@ -223,7 +223,7 @@ func (d *decoder) decodeEvent(from schema.Event) error {
 }
 
 func (d *decoder) decodeCatalog(from schema.Catalog) error {
-	c := flight.Catalog{CacheSize: int(from.CacheSize())}
+	c := inflight.Catalog{CacheSize: int(from.CacheSize())}
 	models, err := from.Models()
 	if err != nil || models.Len() > maxModels {
 		return tooMany("models", models.Len(), err)
@@ -241,7 +241,7 @@ func (d *decoder) decodeCatalog(from schema.Catalog) error {
 	}
 	for i := range loaded.Len() {
 		l := loaded.At(i)
-		c.Loaded = append(c.Loaded, flight.Loaded{
+		c.Loaded = append(c.Loaded, inflight.Loaded{
 			Model: r.text(l.Model()), Version: r.text(l.Version()), Bytes: l.Bytes(), Facts: r.facts(l.Facts()), Loading: l.Loading(),
 		})
 	}
@@ -266,19 +266,19 @@ func (d *decoder) decodeReply(from schema.Reply) error {
 	return r.err
 }
 
-func decodeHello(f schema.Frame) (flight.Hello, error) {
+func decodeHello(f schema.Frame) (inflight.Hello, error) {
 	if f.Which() != schema.Frame_Which_hello {
-		return flight.Hello{}, fmt.Errorf("%w: first frame is %d, not a hello", wire.ErrProtocol, f.Which())
+		return inflight.Hello{}, fmt.Errorf("%w: first frame is %d, not a hello", wire.ErrProtocol, f.Which())
 	}
 	from, err := f.Hello()
 	if err != nil {
-		return flight.Hello{}, err
+		return inflight.Hello{}, err
 	}
 	if _, err := wire.Agree(from); err != nil {
-		return flight.Hello{}, err
+		return inflight.Hello{}, err
 	}
 	r := reading{}
-	h := flight.Hello{
+	h := inflight.Hello{
 		Instance: from.InstanceId(), Build: r.text(from.Build()), LibraryCommit: r.text(from.LibraryCommit()), Numerics: r.text(from.NumericsId()),
 		Device: r.text(from.Device()), PID: int(from.ProcessId()),
 	}
@@ -291,12 +291,12 @@ func decodeHello(f schema.Frame) (flight.Hello, error) {
 	}
 	for i := range devices.Len() {
 		d := devices.At(i)
-		h.Devices = append(h.Devices, flight.Device{Name: r.text(d.Name()), Backend: r.text(d.Backend()), MemoryTotal: d.MemoryTotal(), MemoryFree: d.MemoryFree()})
+		h.Devices = append(h.Devices, inflight.Device{Name: r.text(d.Name()), Backend: r.text(d.Backend()), MemoryTotal: d.MemoryTotal(), MemoryFree: d.MemoryFree()})
 	}
 	exit, err := from.LastExit()
 	r.note(err)
-	h.LastExit = flight.LastExit{
-		Kind: flight.ExitKind(exit.Kind()), Signal: int(exit.Signal()), Code: int(exit.Code()), Uptime: duration(exit.UptimeNs()), Crashes: int(exit.Crashes()),
+	h.LastExit = inflight.LastExit{
+		Kind: inflight.ExitKind(exit.Kind()), Signal: int(exit.Signal()), Code: int(exit.Code()), Uptime: duration(exit.UptimeNs()), Crashes: int(exit.Crashes()),
 	}
 	if h.LastExit.Loads, err = decodeLoads(exit, &r); err != nil {
 		return h, err
@@ -305,17 +305,17 @@ func decodeHello(f schema.Frame) (flight.Hello, error) {
 }
 
 // decodeLoads gives the loads in which an engine died; one that can't list them names the oldest.
-func decodeLoads(exit schema.LastExit, r *reading) ([]flight.Load, error) {
+func decodeLoads(exit schema.LastExit, r *reading) ([]inflight.Load, error) {
 	list, err := exit.Loads()
 	if err != nil || list.Len() > maxEntries {
 		return nil, tooMany("loads", list.Len(), err)
 	}
-	var loads []flight.Load
+	var loads []inflight.Load
 	for i := range list.Len() {
-		loads = append(loads, flight.Load{Model: r.text(list.At(i).Model()), Version: r.text(list.At(i).Version())})
+		loads = append(loads, inflight.Load{Model: r.text(list.At(i).Model()), Version: r.text(list.At(i).Version())})
 	}
 	if model := r.text(exit.LoadingModel()); len(loads) == 0 && model != "" {
-		loads = append(loads, flight.Load{Model: model, Version: r.text(exit.LoadingVersion())})
+		loads = append(loads, inflight.Load{Model: model, Version: r.text(exit.LoadingVersion())})
 	}
 	return loads, nil
 }
@@ -343,21 +343,21 @@ func (r *reading) data(v []byte, err error) []byte {
 	return v
 }
 
-func (r *reading) failure(from schema.Failure) flight.Failure {
-	return flight.Failure{Code: r.text(from.Code()), Text: r.text(from.Text()), Param: r.text(from.Param()), Retryable: from.Retryable()}
+func (r *reading) failure(from schema.Failure) inflight.Failure {
+	return inflight.Failure{Code: r.text(from.Code()), Text: r.text(from.Text()), Param: r.text(from.Param()), Retryable: from.Retryable()}
 }
 
-func (r *reading) facts(from schema.Facts, err error) flight.Facts {
+func (r *reading) facts(from schema.Facts, err error) inflight.Facts {
 	r.note(err)
-	return flight.Facts{
+	return inflight.Facts{
 		Architecture: r.text(from.Architecture()), Quantization: r.text(from.Quantization()), Backend: r.text(from.Backend()),
 		ContextTokens: int(from.ContextTokens()), Cells: int(from.Cells()), Sequences: int(from.Sequences()),
 		WeightBytes: from.WeightBytes(), CacheBytes: from.CacheBytes(), ChatTemplate: from.ChatTemplate(),
 	}
 }
 
-func (r *reading) model(from schema.Model) flight.Model {
-	m := flight.Model{
+func (r *reading) model(from schema.Model) inflight.Model {
+	m := inflight.Model{
 		Name: r.text(from.Name()), Description: r.text(from.Description()), Domain: r.text(from.Domain()),
 		DefaultVersion: r.text(from.DefaultVersion()), ContextTokens: int(from.ContextTokens()),
 	}
@@ -369,7 +369,7 @@ func (r *reading) model(from schema.Model) flight.Model {
 	}
 	for i := range versions.Len() {
 		v := versions.At(i)
-		m.Versions = append(m.Versions, flight.Version{Name: r.text(v.Name()), Problem: r.text(v.Problem())})
+		m.Versions = append(m.Versions, inflight.Version{Name: r.text(v.Name()), Problem: r.text(v.Problem())})
 	}
 	return m
 }
@@ -399,15 +399,15 @@ func (r *reading) texts(get func() (capnp.TextList, error)) []string {
 	return texts
 }
 
-func (r *reading) beats(dst []flight.Beat, get func() (schema.Beat_List, error)) []flight.Beat {
+func (r *reading) heartbeats(dst []inflight.Heartbeat, get func() (schema.Beat_List, error)) []inflight.Heartbeat {
 	list, err := get()
 	if err != nil || list.Len() > maxEntries {
-		r.note(tooMany("beats", list.Len(), err))
+		r.note(tooMany("heartbeats", list.Len(), err))
 		return dst
 	}
 	for i := range list.Len() {
 		b := list.At(i)
-		dst = append(dst, flight.Beat{
+		dst = append(dst, inflight.Heartbeat{
 			Executor: r.text(b.Executor()), Phase: r.text(b.Phase()), Counter: b.Counter(), Age: duration(b.AgeNs()), Budget: duration(b.BudgetNs()),
 		})
 	}

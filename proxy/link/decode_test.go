@@ -6,7 +6,7 @@ import (
 
 	capnp "capnproto.org/go/capnp/v3"
 
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/schema"
 )
 
@@ -139,7 +139,7 @@ func TestDecodeStep(t *testing.T) {
 		if tok.ID != 2 || tok.Attempt != 3 || tok.Index != 5 || tok.Token != -5 || string(tok.Text) != "é" || tok.TextEnd != 6 || tok.Margin != 0.25 || tok.SinceLast != 7 {
 			t.Errorf("token %+v", tok)
 		}
-		if s := d.step.Done[0]; s.ID != 2 || s.Reason != flight.FinishError || s.OutputTokens != 8 || s.Failure.Code != "decode_failed" {
+		if s := d.step.Done[0]; s.ID != 2 || s.Reason != inflight.FinishError || s.OutputTokens != 8 || s.Failure.Code != "decode_failed" {
 			t.Errorf("summary %+v", s)
 		}
 	}
@@ -150,28 +150,28 @@ func TestDecodeEventAndBeats(t *testing.T) {
 	if err := decodeBytes(&d, marshal(t, eventFrame)); err != nil {
 		t.Fatal(err)
 	}
-	if e := d.event; e.Kind != flight.EventLoaded || e.Model != "demo" || e.Facts.Cells != 100 || e.Facts.Quantization != "Q8_0" || e.Took <= 0 {
+	if e := d.event; e.Kind != inflight.EventLoaded || e.Model != "demo" || e.Facts.Cells != 100 || e.Facts.Quantization != "Q8_0" || e.Took <= 0 {
 		t.Errorf("event %+v", e)
 	}
 	if err := decodeBytes(&d, marshal(t, pongFrame)); err != nil {
 		t.Fatal(err)
 	}
-	if len(d.beats) != 1 || d.beats[0].Executor != "cpu0" || d.beats[0].Budget != 30*time.Second {
-		t.Errorf("beats %+v", d.beats)
+	if len(d.heartbeats) != 1 || d.heartbeats[0].Executor != "cpu0" || d.heartbeats[0].Budget != 30*time.Second {
+		t.Errorf("heartbeats %+v", d.heartbeats)
 	}
 }
 
 func TestEnumsMatchTheSchema(t *testing.T) {
 	for name, pair := range map[string][2]int{
-		"stop": {int(flight.FinishStop), int(schema.FinishReason_stop)}, "length": {int(flight.FinishLength), int(schema.FinishReason_length)},
-		"cancelled": {int(flight.FinishCancelled), int(schema.FinishReason_cancelled)}, "deadline": {int(flight.FinishDeadline), int(schema.FinishReason_deadline)},
-		"error": {int(flight.FinishError), int(schema.FinishReason_error)}, "moved": {int(flight.FinishMoved), int(schema.FinishReason_movedAway)},
-		"exit code": {int(flight.ExitCode), int(schema.ExitKind_exit)}, "exit signal": {int(flight.ExitSignal), int(schema.ExitKind_signal)},
-		"exit oom": {int(flight.ExitOOM), int(schema.ExitKind_oom)}, "exit stall": {int(flight.ExitStall), int(schema.ExitKind_stall)},
-		"exit upgrade": {int(flight.ExitUpgrade), int(schema.ExitKind_upgrade)},
-		"loading":      {int(flight.EventLoading), int(schema.EventKind_loading)}, "progress": {int(flight.EventProgress), int(schema.EventKind_progress)},
-		"loaded": {int(flight.EventLoaded), int(schema.EventKind_loaded)}, "load failed": {int(flight.EventLoadFailed), int(schema.EventKind_loadFailed)},
-		"evicted": {int(flight.EventEvicted), int(schema.EventKind_evicted)},
+		"stop": {int(inflight.FinishStop), int(schema.FinishReason_stop)}, "length": {int(inflight.FinishLength), int(schema.FinishReason_length)},
+		"cancelled": {int(inflight.FinishCancelled), int(schema.FinishReason_cancelled)}, "deadline": {int(inflight.FinishDeadline), int(schema.FinishReason_deadline)},
+		"error": {int(inflight.FinishError), int(schema.FinishReason_error)}, "moved": {int(inflight.FinishMoved), int(schema.FinishReason_movedAway)},
+		"exit code": {int(inflight.ExitCode), int(schema.ExitKind_exit)}, "exit signal": {int(inflight.ExitSignal), int(schema.ExitKind_signal)},
+		"exit oom": {int(inflight.ExitOOM), int(schema.ExitKind_oom)}, "exit stall": {int(inflight.ExitStall), int(schema.ExitKind_stall)},
+		"exit upgrade": {int(inflight.ExitUpgrade), int(schema.ExitKind_upgrade)},
+		"loading":      {int(inflight.EventLoading), int(schema.EventKind_loading)}, "progress": {int(inflight.EventProgress), int(schema.EventKind_progress)},
+		"loaded": {int(inflight.EventLoaded), int(schema.EventKind_loaded)}, "load failed": {int(inflight.EventLoadFailed), int(schema.EventKind_loadFailed)},
+		"evicted": {int(inflight.EventEvicted), int(schema.EventKind_evicted)},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s is %d here and %d in the schema", name, pair[0], pair[1])
@@ -213,7 +213,7 @@ func FuzzDecode(f *testing.F) {
 		if err := decodeBytes(&d, data); err != nil {
 			return
 		}
-		if len(d.step.Tokens) > maxTokens || len(d.step.Done) > maxTokens || len(d.catalog.Models) > maxModels || len(d.beats) > maxEntries {
+		if len(d.step.Tokens) > maxTokens || len(d.step.Done) > maxTokens || len(d.catalog.Models) > maxModels || len(d.heartbeats) > maxEntries {
 			t.Error("a list is longer than its bound")
 		}
 	})
@@ -221,7 +221,7 @@ func FuzzDecode(f *testing.F) {
 
 // What the engine is told of a system text that is empty differs from what it is told of none.
 func TestEmptySystemTextTravels(t *testing.T) {
-	for given, s := range map[bool]flight.Submission{true: {Prompt: "x", HasSystem: true}, false: {Prompt: "x"}} {
+	for given, s := range map[bool]inflight.Submission{true: {Prompt: "x", HasSystem: true}, false: {Prompt: "x"}} {
 		msg, err := capnp.Unmarshal(marshal(t, (*inferFrame)(&s).Build))
 		if err != nil {
 			t.Fatal(err)

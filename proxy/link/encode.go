@@ -3,12 +3,12 @@ package link
 import (
 	"slices"
 
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/schema"
 )
 
 // inferFrame is a submission that is written when its turn has come.
-type inferFrame flight.Submission
+type inferFrame inflight.Submission
 
 // frameBytes is more than what a request costs in a frame besides its texts and token ids, stopBytes what a stop string costs besides its text.
 const (
@@ -99,7 +99,7 @@ func (s *inferFrame) writeReplay(to schema.InferRequest) error {
 }
 
 // writeSampling sets what was given and marks it as present.
-func writeSampling(to schema.InferRequest, s *flight.Sampling) error {
+func writeSampling(to schema.InferRequest, s *inflight.Sampling) error {
 	out, err := to.NewSampling()
 	if err != nil {
 		return err

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/schema"
 	"tandem/schema/wire"
 )
@@ -159,64 +159,66 @@ func (p *peer) stats(sequences uint32) {
 	})
 }
 
-// report is a call of the board.
+// report is a call of the handler.
 type report struct {
 	what  string
-	e     flight.Engine
-	hello flight.Hello
-	loss  flight.Loss
+	e     inflight.Engine
+	hello inflight.Hello
+	loss  inflight.Loss
 	value any
 }
 
-// board records what it is told, with copies of what it may not keep.
-type board struct{ said chan report }
+// recordingHandler records what it is told, with copies of what it may not keep.
+type recordingHandler struct{ said chan report }
 
-func newBoard() *board { return &board{make(chan report, 100)} }
+func newHandler() *recordingHandler { return &recordingHandler{make(chan report, 100)} }
 
-func (b *board) next(t testing.TB, what string) report {
+func (b *recordingHandler) next(t testing.TB, what string) report {
 	t.Helper()
 	for {
 		select {
 		case r := <-b.said:
-			if r.what == "beats" && what != "beats" {
+			if r.what == "heartbeats" && what != "heartbeats" {
 				continue
 			}
 			if r.what != what {
-				t.Fatalf("board heard %s, want %s", r.what, what)
+				t.Fatalf("handler heard %s, want %s", r.what, what)
 			}
 			return r
 		case <-time.After(10 * time.Second):
-			t.Fatalf("board didn't hear %s", what)
+			t.Fatalf("handler didn't hear %s", what)
 		}
 	}
 }
 
-func (b *board) Attached(e flight.Engine, h flight.Hello) {
+func (b *recordingHandler) Attached(e inflight.Engine, h inflight.Hello) {
 	b.said <- report{what: "attached", e: e, hello: h}
 }
-func (b *board) Lost(e flight.Engine, l flight.Loss) { b.said <- report{what: "lost", e: e, loss: l} }
-func (b *board) Accepted(e flight.Engine, id uint64, attempt uint32, a *flight.Accepted) {
+func (b *recordingHandler) Lost(e inflight.Engine, l inflight.Loss) {
+	b.said <- report{what: "lost", e: e, loss: l}
+}
+func (b *recordingHandler) Accepted(e inflight.Engine, id uint64, attempt uint32, a *inflight.Accepted) {
 	b.said <- report{what: "accepted", e: e, value: *a}
 }
-func (b *board) Step(e flight.Engine, s *flight.Step) {
+func (b *recordingHandler) Step(e inflight.Engine, s *inflight.Step) {
 	b.said <- report{what: "step", e: e, value: len(s.Tokens)}
 }
-func (b *board) Event(e flight.Engine, ev flight.ModelEvent) {
+func (b *recordingHandler) Event(e inflight.Engine, ev inflight.ModelEvent) {
 	b.said <- report{what: "event", e: e, value: ev}
 }
-func (b *board) Catalog(e flight.Engine, c *flight.Catalog) {
+func (b *recordingHandler) Catalog(e inflight.Engine, c *inflight.Catalog) {
 	b.said <- report{what: "catalog", e: e, value: *c}
 }
-func (b *board) Stats(e flight.Engine, s *flight.Stats) {
+func (b *recordingHandler) Stats(e inflight.Engine, s *inflight.Stats) {
 	b.said <- report{what: "stats", e: e, value: len(s.Bases)}
 }
-func (b *board) Beats(e flight.Engine, beats []flight.Beat) {
-	b.said <- report{what: "beats", e: e, value: len(beats)}
+func (b *recordingHandler) Heartbeats(e inflight.Engine, list []inflight.Heartbeat) {
+	b.said <- report{what: "heartbeats", e: e, value: len(list)}
 }
-func (b *board) Draining(e flight.Engine, grace time.Duration, replacement bool) {
+func (b *recordingHandler) Draining(e inflight.Engine, grace time.Duration, replacement bool) {
 	b.said <- report{what: "draining", e: e, value: grace}
 }
-func (b *board) Moved(e flight.Engine) { b.said <- report{what: "moved", e: e} }
+func (b *recordingHandler) Moved(e inflight.Engine) { b.said <- report{what: "moved", e: e} }
 
 // listen starts a listener that the test's end closes.
 func listen(t testing.TB, o Options) *Listener {
@@ -239,7 +241,7 @@ func listen(t testing.TB, o Options) *Listener {
 }
 
 // attach brings up an engine over the socket.
-func attach(t testing.TB, l *Listener, b *board, instance uint64) (*peer, flight.Engine) {
+func attach(t testing.TB, l *Listener, b *recordingHandler, instance uint64) (*peer, inflight.Engine) {
 	t.Helper()
 	p := connect(t, l.o.Socket)
 	p.hello(instance)

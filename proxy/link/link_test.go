@@ -14,7 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/schema"
 	"tandem/schema/wire"
 )
@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 }
 
 func TestHelloBothWays(t *testing.T) {
-	b := newBoard()
-	l := listen(t, Options{Board: b, Build: "1.0.0"})
+	b := newHandler()
+	l := listen(t, Options{Handler: b, Build: "1.0.0"})
 	p := connect(t, l.o.Socket)
 	p.send(helloFrame(7))
 	p.read(schema.Frame_Which_hello, func(f schema.Frame) {
@@ -39,7 +39,7 @@ func TestHelloBothWays(t *testing.T) {
 		}
 	})
 	h := b.next(t, "attached").hello
-	if h.Instance != 7 || h.PID != 42 || h.Device != "cpu" || h.LastExit.Kind != flight.ExitSignal || h.LastExit.Signal != 9 || h.Devices[0].Name != "cpu0" {
+	if h.Instance != 7 || h.PID != 42 || h.Device != "cpu" || h.LastExit.Kind != inflight.ExitSignal || h.LastExit.Signal != 9 || h.Devices[0].Name != "cpu0" {
 		t.Errorf("hello %+v", h)
 	}
 	_ = p.conn.Close()
@@ -49,8 +49,8 @@ func TestHelloBothWays(t *testing.T) {
 }
 
 func TestFramesReachTheBoardInOrder(t *testing.T) {
-	b := newBoard()
-	l := listen(t, Options{Board: b})
+	b := newHandler()
+	l := listen(t, Options{Handler: b})
 	p, e := attach(t, l, b, 1)
 	p.catalog()
 	p.stats(8)
@@ -87,14 +87,14 @@ func TestFramesReachTheBoardInOrder(t *testing.T) {
 		return nil
 	})
 	p.send(func(f schema.Frame) error { f.SetMoved(); return nil })
-	if c := b.next(t, "catalog").value.(flight.Catalog); c.CacheSize != 3 || c.Models[0].Versions[0].Name != "base" {
+	if c := b.next(t, "catalog").value.(inflight.Catalog); c.CacheSize != 3 || c.Models[0].Versions[0].Name != "base" {
 		t.Errorf("catalog %+v", c)
 	}
 	if n := b.next(t, "stats").value; n != 1 {
 		t.Errorf("%v bases", n)
 	}
-	a := b.next(t, "accepted").value.(flight.Accepted)
-	if a.Lookup != flight.LookupMiss || len(a.Rendered.PromptTokens) != 3 || *a.Sampling.Temperature != 0.5 || a.Sampling.TopK != nil {
+	a := b.next(t, "accepted").value.(inflight.Accepted)
+	if a.Lookup != inflight.LookupMiss || len(a.Rendered.PromptTokens) != 3 || *a.Sampling.Temperature != 0.5 || a.Sampling.TopK != nil {
 		t.Errorf("accepted %+v", a)
 	}
 	if g := b.next(t, "draining").value; g != time.Minute {
@@ -106,14 +106,14 @@ func TestFramesReachTheBoardInOrder(t *testing.T) {
 }
 
 func TestSubmissionCrossesTheWire(t *testing.T) {
-	b := newBoard()
-	l := listen(t, Options{Board: b})
+	b := newHandler()
+	l := listen(t, Options{Handler: b})
 	p, e := attach(t, l, b, 1)
 	temperature, topK := float32(0), int32(40)
-	e.Infer(&flight.Submission{
+	e.Infer(&inflight.Submission{
 		ID: 9, Attempt: 2, Model: "demo", Version: "v1.0", Prompt: "hi", Timeout: time.Second, Owner: 3, MaxNewTokens: 11,
-		Stops: []string{"a", "b"}, Sampling: flight.Sampling{Temperature: &temperature, TopK: &topK, Seed: 99},
-		Rendered: &flight.Rendered{PromptTokens: []int32{1, 2}, Grammar: "g", Stops: []string{"c"}}, Generated: []int32{5}, ReplaySteps: true,
+		Stops: []string{"a", "b"}, Sampling: inflight.Sampling{Temperature: &temperature, TopK: &topK, Seed: 99},
+		Rendered: &inflight.Rendered{PromptTokens: []int32{1, 2}, Grammar: "g", Stops: []string{"c"}}, Generated: []int32{5}, ReplaySteps: true,
 		ExpectRevision: []byte("rev"),
 	})
 	p.read(schema.Frame_Which_infer, func(f schema.Frame) {
@@ -151,9 +151,9 @@ func TestSubmissionCrossesTheWire(t *testing.T) {
 }
 
 func TestCalls(t *testing.T) {
-	b := newBoard()
+	b := newHandler()
 	meter := &recordingMeter{}
-	l := listen(t, Options{Board: b, Meter: meter})
+	l := listen(t, Options{Handler: b, Meter: meter})
 	p, e := attach(t, l, b, 1)
 	answer := func(fill func(schema.Reply) error) {
 		p.read(schema.Frame_Which_call, func(f schema.Frame) {
@@ -241,8 +241,8 @@ func (m *recordingMeter) calls() string {
 }
 
 func TestAtMostTwoEngines(t *testing.T) {
-	b := newBoard()
-	l := listen(t, Options{Board: b})
+	b := newHandler()
+	l := listen(t, Options{Handler: b})
 	first, _ := attach(t, l, b, 1)
 	attach(t, l, b, 2)
 	third := connect(t, l.o.Socket)
@@ -278,13 +278,13 @@ func TestBadPeers(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b := newBoard()
-			l := listen(t, Options{Board: b, HelloTimeout: 50 * time.Millisecond})
+			b := newHandler()
+			l := listen(t, Options{Handler: b, HelloTimeout: 50 * time.Millisecond})
 			p := connect(t, l.o.Socket)
 			tt.do(p)
 			p.ended()
 			if len(b.said) != 0 {
-				t.Errorf("the board heard %v", (<-b.said).what)
+				t.Errorf("the handler heard %v", (<-b.said).what)
 			}
 			attach(t, l, b, 1) // others aren't disturbed
 		})
@@ -292,8 +292,8 @@ func TestBadPeers(t *testing.T) {
 }
 
 func TestBreachAfterHello(t *testing.T) {
-	b := newBoard()
-	l := listen(t, Options{Board: b})
+	b := newHandler()
+	l := listen(t, Options{Handler: b})
 	p, e := attach(t, l, b, 1)
 	p.send(func(f schema.Frame) error { // a list of more tokens than can be
 		s, err := f.NewStep()
@@ -307,7 +307,7 @@ func TestBreachAfterHello(t *testing.T) {
 	if loss := b.next(t, "lost").loss; loss.Reason != "protocol" {
 		t.Errorf("lost for %q: %v", loss.Reason, loss.Err)
 	}
-	e.Infer(&flight.Submission{}) // after the loss nothing happens
+	e.Infer(&inflight.Submission{}) // after the loss nothing happens
 	e.Cancel(1, 1)
 
 	p, e = attach(t, l, b, 2)
@@ -321,8 +321,8 @@ func TestBreachAfterHello(t *testing.T) {
 }
 
 func TestGoodbye(t *testing.T) {
-	b := newBoard()
-	l := listen(t, Options{Board: b})
+	b := newHandler()
+	l := listen(t, Options{Handler: b})
 	p, _ := attach(t, l, b, 1)
 	p.send(func(f schema.Frame) error { return f.SetGoAway("engine ends") })
 	if loss := b.next(t, "lost").loss; loss.Reason != "goaway" {
@@ -346,15 +346,15 @@ func TestGoodbye(t *testing.T) {
 
 // A request that no frame can hold would otherwise end one connection after the other, and with them what others wait for.
 func TestRequestThatFitsIntoNoFrameLeavesTheConnection(t *testing.T) {
-	b := newBoard()
-	l := listen(t, Options{Board: b, Wire: wire.Options{MaxFrameBytes: 64 << 10}})
+	b := newHandler()
+	l := listen(t, Options{Handler: b, Wire: wire.Options{MaxFrameBytes: 64 << 10}})
 	p, e := attach(t, l, b, 1)
 	stops := slices.Repeat([]string{strings.Repeat("s", 256)}, 8)
 	fit := 0
 	for n := 56 << 10; n <= 66<<10; n += 256 {
-		s := &flight.Submission{ID: uint64(n), Model: strings.Repeat("m", 256), Version: strings.Repeat("v", 256), Prompt: strings.Repeat("x", n), Stops: stops,
+		s := &inflight.Submission{ID: uint64(n), Model: strings.Repeat("m", 256), Version: strings.Repeat("v", 256), Prompt: strings.Repeat("x", n), Stops: stops,
 			RequestID: strings.Repeat("r", 64), Traceparent: strings.Repeat("t", 55),
-			Rendered: &flight.Rendered{Stops: stops}, Generated: []int32{1}, ExpectRevision: make([]byte, 32)}
+			Rendered: &inflight.Rendered{Stops: stops}, Generated: []int32{1}, ExpectRevision: make([]byte, 32)}
 		if !e.Infer(s) {
 			continue
 		}
@@ -371,8 +371,8 @@ func TestRequestThatFitsIntoNoFrameLeavesTheConnection(t *testing.T) {
 }
 
 func TestHungEngine(t *testing.T) {
-	b := newBoard()
-	l := listen(t, Options{Board: b, StallTimeout: pingEvery})
+	b := newHandler()
+	l := listen(t, Options{Handler: b, StallTimeout: pingEvery})
 	p, _ := attach(t, l, b, 1)
 	p.ended() // reads, but answers no ping
 	if loss := b.next(t, "lost").loss; loss.Reason != "stall" {
@@ -381,14 +381,14 @@ func TestHungEngine(t *testing.T) {
 }
 
 func TestPingsAreAnsweredByBeats(t *testing.T) {
-	b := newBoard()
+	b := newHandler()
 	meter := &recordingMeter{}
-	l := listen(t, Options{Board: b, StallTimeout: pingEvery, Meter: meter})
+	l := listen(t, Options{Handler: b, StallTimeout: pingEvery, Meter: meter})
 	p, _ := attach(t, l, b, 1)
 	var serving sync.WaitGroup
 	serving.Go(func() { p.serveAll(1) })
-	b.next(t, "beats")
-	b.next(t, "beats")
+	b.next(t, "heartbeats")
+	b.next(t, "heartbeats")
 	_ = p.conn.Close()
 	serving.Wait()
 	b.next(t, "lost")
@@ -398,11 +398,11 @@ func TestPingsAreAnsweredByBeats(t *testing.T) {
 }
 
 func TestLargePromptsPass(t *testing.T) {
-	b := newBoard()
-	l := listen(t, Options{Board: b})
+	b := newHandler()
+	l := listen(t, Options{Handler: b})
 	p, e := attach(t, l, b, 1)
 	text := strings.Repeat("é", 512<<10) // 1 MiB
-	e.Infer(&flight.Submission{ID: 1, Prompt: text, Rendered: &flight.Rendered{PromptTokens: make([]int32, 1<<20)}, Generated: make([]int32, 1<<20)})
+	e.Infer(&inflight.Submission{ID: 1, Prompt: text, Rendered: &inflight.Rendered{PromptTokens: make([]int32, 1<<20)}, Generated: make([]int32, 1<<20)})
 	p.read(schema.Frame_Which_infer, func(f schema.Frame) {
 		in, err := f.Infer()
 		if err != nil {

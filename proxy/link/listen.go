@@ -1,4 +1,4 @@
-// Package link is the proxy's end of the socket: it listens, engines dial. It turns frames into what package flight understands and
+// Package link is the proxy's end of the socket: it listens, engines dial. It turns frames into what package inflight understands and
 // back, keeps a connection honest with hellos, limits and pings, and decides nothing about requests. Only here and in schema/wire does
 // the proxy know Cap'n Proto.
 package link
@@ -16,7 +16,7 @@ import (
 	"sync"
 	"time"
 
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/schema"
 	"tandem/schema/wire"
 )
@@ -29,11 +29,11 @@ type Meter interface {
 	IPCCall(method string, took time.Duration, code string)
 }
 
-// Options of a Listener. Socket and Board must be given; a zero value of another field means its default.
+// Options of a Listener. Socket and Handler must be given; a zero value of another field means its default.
 type Options struct {
 	Socket       string   // path, at most 100 bytes
 	PeerUIDs     []uint32 // user ids, besides our own, whose engines may attach
-	Board        flight.Board
+	Handler      inflight.EngineHandler
 	Meter        Meter         // nil: nothing is counted
 	Build        string        // program version, for our hello
 	HelloTimeout time.Duration // from connecting to the engine's hello; 5 s

@@ -11,12 +11,12 @@ import (
 	"syscall"
 	"time"
 
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/schema"
 	"tandem/schema/wire"
 )
 
-// session is one connection with an engine. It implements flight.Engine. Its reader alone calls the board, so that what the board hears
+// session is one connection with an engine. It implements inflight.Engine. Its reader alone calls the handler, so that what the handler hears
 // is in the order of the frames, and Lost comes last.
 type session struct {
 	link *Listener
@@ -36,7 +36,7 @@ type session struct {
 	lastID uint64
 }
 
-var _ flight.Engine = (*session)(nil)
+var _ inflight.Engine = (*session)(nil)
 
 func newSession(l *Listener, raw net.Conn) *session {
 	return &session{link: l, raw: raw, conn: wire.New(raw, l.o.Wire), over: make(chan struct{}), exit: make(chan string, 1), calls: make(map[uint64]chan reply)}
@@ -57,7 +57,7 @@ func (s *session) run() {
 		s.count(0, 0)
 		return
 	}
-	l.o.Board.Attached(s, hello)
+	l.o.Handler.Attached(s, hello)
 	s.work.Go(s.tick)
 	err = s.read()
 	close(s.over)
@@ -68,13 +68,13 @@ func (s *session) run() {
 		_ = s.conn.Close() // only wakes what still waits to write
 	}
 	s.work.Wait()
-	l.o.Board.Lost(s, s.loss(err))
+	l.o.Handler.Lost(s, s.loss(err))
 }
 
 // greet reads the engine's hello, takes a place and answers with ours.
-func (s *session) greet() (flight.Hello, error) {
+func (s *session) greet() (inflight.Hello, error) {
 	l := s.link
-	var h flight.Hello
+	var h inflight.Hello
 	if err := s.conn.SetReadDeadline(time.Now().Add(l.o.HelloTimeout)); err != nil {
 		return h, fmt.Errorf("limit wait for hello: %w", err)
 	}
@@ -121,7 +121,7 @@ func (s *session) read() error {
 
 // report passes a decoded frame on. Members that this build doesn't know are for newer proxies.
 func (s *session) report(d *decoder) error {
-	b := s.link.o.Board
+	b := s.link.o.Handler
 	switch d.kind {
 	case schema.Frame_Which_step:
 		b.Step(s, &d.step)
@@ -135,7 +135,7 @@ func (s *session) report(d *decoder) error {
 		b.Catalog(s, &d.catalog)
 	case schema.Frame_Which_pong:
 		s.ponged()
-		b.Beats(s, d.beats)
+		b.Heartbeats(s, d.heartbeats)
 	case schema.Frame_Which_draining:
 		b.Draining(s, d.grace, d.replacement)
 	case schema.Frame_Which_moved:
@@ -211,24 +211,24 @@ func (s *session) leave(reason, text string) {
 }
 
 // loss says in one word of a closed set what ended the reader. The error of a connection that we closed says nothing.
-func (s *session) loss(err error) flight.Loss {
+func (s *session) loss(err error) inflight.Loss {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.reason != "":
-		return flight.Loss{Reason: s.reason}
+		return inflight.Loss{Reason: s.reason}
 	case errors.Is(err, errGoAway):
-		return flight.Loss{Reason: "goaway", Err: err}
+		return inflight.Loss{Reason: "goaway", Err: err}
 	case errors.Is(err, wire.ErrProtocol):
-		return flight.Loss{Reason: "protocol", Err: err}
+		return inflight.Loss{Reason: "protocol", Err: err}
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET): // the other end closed; reset: with a frame of ours unread
-		return flight.Loss{Reason: "eof"}
+		return inflight.Loss{Reason: "eof"}
 	}
-	return flight.Loss{Reason: "error", Err: err}
+	return inflight.Loss{Reason: "error", Err: err}
 }
 
-// Infer implements flight.Engine. The frame is built when its turn to be written has come.
-func (s *session) Infer(sub *flight.Submission) bool {
+// Infer implements inflight.Engine. The frame is built when its turn to be written has come.
+func (s *session) Infer(sub *inflight.Submission) bool {
 	frame := (*inferFrame)(sub)
 	if !s.conn.Fits(frame.Size()) {
 		return false // it would end the connection, and the next one, for everybody
@@ -237,7 +237,7 @@ func (s *session) Infer(sub *flight.Submission) bool {
 	return true
 }
 
-// Cancel implements flight.Engine. It may overtake its request; engines remember such cancels.
+// Cancel implements inflight.Engine. It may overtake its request; engines remember such cancels.
 func (s *session) Cancel(id uint64, attempt uint32) {
 	s.control(func(f schema.Frame) error {
 		f.SetId(id)
@@ -247,30 +247,30 @@ func (s *session) Cancel(id uint64, attempt uint32) {
 	})
 }
 
-// Drained implements flight.Engine.
+// Drained implements inflight.Engine.
 func (s *session) Drained() {
 	_ = s.conn.Send(func(f schema.Frame) error { f.SetDrained(); return nil }) // a lost connection is the reader's business
 }
 
-// Move implements flight.Engine.
+// Move implements inflight.Engine.
 func (s *session) Move() {
 	_ = s.conn.Send(func(f schema.Frame) error { f.SetMove(); return nil }) // a lost connection is the reader's business
 }
 
-// Hangup implements flight.Engine.
+// Hangup implements inflight.Engine.
 func (s *session) Hangup(reason string) { s.leave("protocol", clip(reason)) }
 
 func (s *session) control(build func(schema.Frame) error) {
 	_ = s.conn.SendControl(build) // a lost connection is the reader's business
 }
 
-// Metrics implements flight.Engine.
+// Metrics implements inflight.Engine.
 func (s *session) Metrics(ctx context.Context) ([]byte, error) {
 	r, err := s.call(ctx, "metrics", func(c schema.Call) error { c.SetMetrics(); return nil })
 	return r.metrics, err
 }
 
-// Load implements flight.Engine.
+// Load implements inflight.Engine.
 func (s *session) Load(ctx context.Context, model, version string) error {
 	_, err := s.call(ctx, "load", func(c schema.Call) error {
 		ref, err := c.NewLoad()

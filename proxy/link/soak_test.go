@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"tandem/proxy/api"
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/proxy/metrics"
 	"tandem/schema"
 )
@@ -148,20 +148,20 @@ func (e *fakeEngine) frame(f schema.Frame) error {
 	return nil
 }
 
-// TestManyRequestsOverTheSocket is the desk, this package and an engine together: of 10,000 requests half are cancelled, engines come
+// TestManyRequestsOverTheSocket is the request table, this package and an engine together: of 10,000 requests half are cancelled, engines come
 // and go, and nothing is left over.
 func TestManyRequestsOverTheSocket(t *testing.T) {
 	const requests, clients, tokens = 10_000, 64, 5
 	quiet := slog.New(slog.DiscardHandler)
 	m := metrics.New(metrics.Options{Log: quiet})
-	desk := flight.New(flight.Options{
+	table := inflight.New(inflight.Options{
 		Metrics: m, Log: quiet, DefaultModel: "demo", QueueCapacity: clients, QueueMaxBytes: 1 << 20, JournalMaxBytes: 64 << 20,
 		EngineWait: time.Minute, ReplayWait: time.Minute, ModelLoadWait: time.Minute,
 	})
 	ctx, stop := context.WithCancel(context.Background())
 	var running, engines sync.WaitGroup
-	running.Go(func() { desk.Run(ctx) })
-	l := listen(t, Options{Board: desk, Meter: m, Log: quiet})
+	running.Go(func() { table.Run(ctx) })
+	l := listen(t, Options{Handler: table, Meter: m, Log: quiet})
 	engine := func(instance uint64) *peer {
 		p := connect(t, l.o.Socket)
 		p.hello(instance)
@@ -178,7 +178,7 @@ func TestManyRequestsOverTheSocket(t *testing.T) {
 	for range clients {
 		working.Go(func() {
 			for i := range todo {
-				ok := ask(t, desk, i%2 == 0, i%tokens, tokens)
+				ok := ask(t, table, i%2 == 0, i%tokens, tokens)
 				mu.Lock()
 				if ok {
 					whole++
@@ -201,7 +201,7 @@ func TestManyRequestsOverTheSocket(t *testing.T) {
 	if whole != requests/2 || left != requests/2 {
 		t.Errorf("%d whole answers, %d given up", whole, left)
 	}
-	if s := desk.Status(); s.Waiting != 0 || s.Running != 0 {
+	if s := table.Status(); s.Waiting != 0 || s.Running != 0 {
 		t.Errorf("left over: %d waiting, %d running", s.Waiting, s.Running)
 	}
 	stop()
@@ -211,8 +211,8 @@ func TestManyRequestsOverTheSocket(t *testing.T) {
 }
 
 // ask sends one request and reads its answer, or gives it up after so many tokens.
-func ask(t *testing.T, desk *flight.Desk, stays bool, leaveAfter, tokens int) bool {
-	a, err := desk.Admit(context.Background(), flight.Request{Infer: &api.Request{Prompt: "x", Stream: true}})
+func ask(t *testing.T, table *inflight.Table, stays bool, leaveAfter, tokens int) bool {
+	a, err := table.Admit(context.Background(), inflight.Request{Infer: &api.Request{Prompt: "x", Stream: true}})
 	if err != nil {
 		t.Errorf("Admit: %v", err)
 		return false
@@ -230,11 +230,11 @@ func ask(t *testing.T, desk *flight.Desk, stays bool, leaveAfter, tokens int) bo
 			t.Errorf("answer %q, %v", text, p.Err)
 		}
 		if stays {
-			a.Settle(flight.Delivered)
+			a.Settle(inflight.Delivered)
 			return true
 		}
 		break
 	}
-	a.Settle(flight.ClientGone)
+	a.Settle(inflight.ClientGone)
 	return false
 }

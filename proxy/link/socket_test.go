@@ -14,18 +14,18 @@ import (
 )
 
 func TestSocketFile(t *testing.T) {
-	b := newBoard()
+	b := newHandler()
 	path := socketPath(t)
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(Options{Socket: path, Board: b}); err == nil {
+	if _, err := Listen(Options{Socket: path, Handler: b}); err == nil {
 		t.Fatal("a file that is no socket was replaced")
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(Options{Socket: strings.Repeat("x", maxPathBytes+1), Board: b}); err == nil {
+	if _, err := Listen(Options{Socket: strings.Repeat("x", maxPathBytes+1), Handler: b}); err == nil {
 		t.Error("a path that is too long was taken")
 	}
 	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
@@ -34,7 +34,7 @@ func TestSocketFile(t *testing.T) {
 	}
 	stale.SetUnlinkOnClose(false)
 	_ = stale.Close()
-	l := listen(t, Options{Socket: path, Board: b})
+	l := listen(t, Options{Socket: path, Handler: b})
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode().Perm() != socketMode || info.Mode().Type() != fs.ModeSocket {
 		t.Errorf("mode %v, %v", info.Mode(), err)
@@ -88,7 +88,7 @@ func stranger(t *testing.T, path string) *net.UnixListener {
 
 func checkRefused(t *testing.T, path string) {
 	t.Helper()
-	l, err := Listen(Options{Socket: path, Board: newBoard()})
+	l, err := Listen(Options{Socket: path, Handler: newHandler()})
 	if err == nil {
 		l.Close()
 		t.Fatal("a second proxy took the socket")
@@ -99,15 +99,15 @@ func checkRefused(t *testing.T, path string) {
 }
 
 func TestSecondProxyIsRefused(t *testing.T) {
-	b := newBoard()
+	b := newHandler()
 	path := socketPath(t)
-	first, err := Listen(Options{Socket: path, Board: b})
+	first, err := Listen(Options{Socket: path, Handler: b})
 	if err != nil {
 		t.Fatal(err)
 	}
 	checkRefused(t, path) // also before it serves
 	first.Close()
-	l := listen(t, Options{Socket: path, Board: b}) // what it left is free
+	l := listen(t, Options{Socket: path, Handler: b}) // what it left is free
 	checkRefused(t, path)
 	attach(t, l, b, 1)
 	if err := os.Remove(path); err != nil {
@@ -121,7 +121,7 @@ func TestSocketOfSomebodyWithoutALockIsLeftAlone(t *testing.T) {
 	ln := stranger(t, path)
 	checkRefused(t, path)
 	_ = ln.Close()
-	listen(t, Options{Socket: path, Board: newBoard()})
+	listen(t, Options{Socket: path, Handler: newHandler()})
 }
 
 func TestOfTwoThatStartTogetherOneListens(t *testing.T) {
@@ -133,7 +133,7 @@ func TestOfTwoThatStartTogetherOneListens(t *testing.T) {
 		for range cap(won) {
 			starting.Go(func() {
 				<-began
-				if l, err := Listen(Options{Socket: path, Board: newBoard()}); err == nil {
+				if l, err := Listen(Options{Socket: path, Handler: newHandler()}); err == nil {
 					won <- l
 				}
 			})
@@ -151,9 +151,9 @@ func TestOfTwoThatStartTogetherOneListens(t *testing.T) {
 
 // Whoever took the path away, the first proxy gets its engines again once that one is gone.
 func TestSocketThatWasReplacedIsMadeAgain(t *testing.T) {
-	b := newBoard()
+	b := newHandler()
 	var log lockedBuffer
-	l := listen(t, Options{Board: b, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	l := listen(t, Options{Handler: b, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	other := stranger(t, l.o.Socket+".other")
 	if err := os.Rename(l.o.Socket+".other", l.o.Socket); err != nil {
 		t.Fatal(err)

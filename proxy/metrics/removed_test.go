@@ -163,28 +163,28 @@ func TestSeriesStayWhileARequestCountsThere(t *testing.T) {
 	}
 }
 
-// Whoever removes series may hold a lock that the answer about the engine waits for, as the desk does.
+// Whoever removes series may hold a lock that the answer about the engine waits for, as the request table does.
 func TestSeriesGoWhileTheEngineIsAsked(t *testing.T) {
-	var desk sync.Mutex
+	var table sync.Mutex
 	asked := make(chan struct{})
 	m := newTest(t, func(o *Options) {
 		o.EngineText = func(context.Context) ([]byte, error) {
 			close(asked)
-			desk.Lock()
-			defer desk.Unlock()
+			table.Lock()
+			defer table.Unlock()
 			return nil, nil
 		}
 	})
 	m.EngineUp(EngineInfo{Build: "1.0.0"})
 	m.Announce("a", "base")
 	over := make(chan struct{})
-	desk.Lock()
+	table.Lock()
 	go func() {
 		defer close(over)
 		m.sample()
 	}()
 	go func() {
-		defer desk.Unlock()
+		defer table.Unlock()
 		<-asked
 		sweep(m, installedOnly(), time.Unix(1e9, 0))
 		sweep(m, installedOnly(), time.Unix(1e9, 0).Add(time.Hour))
@@ -196,7 +196,7 @@ func TestSeriesGoWhileTheEngineIsAsked(t *testing.T) {
 	}
 }
 
-// Between the two halves of a sweep the desk goes on.
+// Between the two halves of a sweep the request table goes on.
 func TestModelThatComesBackDuringASweepStays(t *testing.T) {
 	m := newTest(t, nil)
 	start := time.Unix(1e9, 0)

@@ -48,7 +48,7 @@ func (s *Server) lookup(h *fasthttp.RequestHeader) (*auth.Key, auth.Outcome) {
 	return s.o.Keys.Lookup(secret, time.Now())
 }
 
-// inScope checks that the key may use the model that a request names. Which one it gets when it names none only the desk knows, and checks.
+// inScope checks that the key may use the model that a request names. Which one it gets when it names none only the request table knows, and checks.
 func (who *caller) inScope(asked string) *api.Error {
 	if who.key != nil && asked != "" && !who.key.MayUse(asked) {
 		return api.Forbidden(asked)

@@ -20,7 +20,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"tandem/proxy/api"
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 )
 
 // The server of a benchmark is a process of its own, so that its CPU time is told apart from the load's. It is this test program again.
@@ -36,11 +36,11 @@ func TestBenchServer(t *testing.T) {
 		serveBare(t)
 		return
 	}
-	desk := instant()
+	table := instant()
 	if kind == "stream" {
-		desk.admit = stepper(t.Context())
+		table.admit = stepper(t.Context())
 	}
-	d := openDoor(t, desk, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(io.Discard, nil)) })
+	d := openDoor(t, table, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(io.Discard, nil)) })
 	reportCPU(t, d.address)
 }
 
@@ -73,7 +73,7 @@ func reportCPU(t *testing.T, address string) {
 }
 
 // stepper gives every answer in hand a token each millisecond, from one goroutine, as an engine's steps arrive.
-func stepper(ctx context.Context) func(flight.Request) (flight.Answer, *api.Error) {
+func stepper(ctx context.Context) func(inflight.Request) (inflight.Answer, *api.Error) {
 	var mu sync.Mutex
 	left := make(map[*fakeAnswer]int)
 	go func() {
@@ -93,7 +93,7 @@ func stepper(ctx context.Context) func(flight.Request) (flight.Answer, *api.Erro
 			mu.Unlock()
 		}
 	}()
-	return func(r flight.Request) (flight.Answer, *api.Error) {
+	return func(r inflight.Request) (inflight.Answer, *api.Error) {
 		a := newAnswer(r)
 		mu.Lock()
 		left[a] = *r.Infer.MaxNewTokens
@@ -209,7 +209,7 @@ func exchangeOnce(c net.Conn, r *bufio.Reader, request string) error {
 	return nil
 }
 
-// BenchmarkUnary reports the CPU time of the proxy for a request at 64 connections, with a desk that answers at once.
+// BenchmarkUnary reports the CPU time of the proxy for a request at 64 connections, with a request table that answers at once.
 func BenchmarkUnary(b *testing.B) { benchUnary(b, "instant") }
 
 // BenchmarkBare is the same with an HTTP server that does nothing.

@@ -20,7 +20,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/proxy/metrics"
 )
 
@@ -65,12 +65,12 @@ func (l *logBuffer) String() string {
 const testKey = "demo-key"
 
 // openDoor starts a server on loopback. change may alter the options, among which keys are on and limits are off.
-func openDoor(t testing.TB, desk flight.Server, change func(*Options)) *door {
+func openDoor(t testing.TB, table Requests, change func(*Options)) *door {
 	t.Helper()
 	d := &door{t: t, log: &logBuffer{}, served: make(chan error, 1)}
 	d.metrics = metrics.New(metrics.Options{DefaultModel: "demo", DefaultVersion: "v1.0"})
 	o := Options{
-		Desk: desk, Metrics: d.metrics, Keys: testKeys(t), Prometheus: true, DrainTimeout: 2 * time.Second, StreamHeaderWait: time.Minute,
+		Requests: table, Metrics: d.metrics, Keys: testKeys(t), Prometheus: true, DrainTimeout: 2 * time.Second, StreamHeaderWait: time.Minute,
 		Log: slog.New(slog.NewTextHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {
@@ -325,5 +325,5 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-var _ flight.Server = (*fakeDesk)(nil)
-var _ flight.Answer = (*fakeAnswer)(nil)
+var _ Requests = (*fakeTable)(nil)
+var _ inflight.Answer = (*fakeAnswer)(nil)

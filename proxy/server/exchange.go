@@ -11,7 +11,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"tandem/proxy/api"
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/proxy/metrics"
 	"tandem/proxy/trace"
 )
@@ -33,12 +33,12 @@ type exchange struct {
 	label     api.Label
 	model     *metrics.ModelMetrics // nil: none
 	err       *api.Error            // the answer, when it is an error
-	result    *flight.Result
-	answer    flight.Answer // to be settled; nil before and after
-	accepted  bool          // an engine took the request
-	attempt   uint32        // at how many engines it was before the present one
-	streaming bool          // the body stream finishes the exchange
-	sent      int           // bytes of a stream
+	result    *inflight.Result
+	answer    inflight.Answer // to be settled; nil before and after
+	accepted  bool            // an engine took the request
+	attempt   uint32          // at how many engines it was before the present one
+	streaming bool            // the body stream finishes the exchange
+	sent      int             // bytes of a stream
 	finished  bool
 }
 
@@ -116,7 +116,7 @@ func (x *exchange) note(err *api.Error) {
 	}
 }
 
-// refuse is fail for a request that no desk has seen, and counts it.
+// refuse is fail for a request that the request table never saw, and counts it.
 func (x *exchange) refuse(err *api.Error) {
 	if reason := err.Outcome().Rejected; reason != "" {
 		x.s.o.Metrics.Rejected(reason)
@@ -125,7 +125,7 @@ func (x *exchange) refuse(err *api.Error) {
 }
 
 // settle ends the answer in every metric of inference. Before an engine accepted the request, no model applies to it.
-func (x *exchange) settle(outcome flight.Outcome) {
+func (x *exchange) settle(outcome inflight.Outcome) {
 	a := x.answer
 	if a == nil {
 		return
@@ -157,7 +157,7 @@ func (x *exchange) broken(fault any) {
 	x.note(api.Internal(fmt.Errorf("panic: %v", fault)))
 	if x.answer != nil {
 		x.answer.Cancel(x.err)
-		x.settle(flight.Failed)
+		x.settle(inflight.Failed)
 	}
 }
 

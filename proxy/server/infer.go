@@ -4,12 +4,12 @@ import (
 	"time"
 
 	"tandem/proxy/api"
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 )
 
 const inferPath = "/infer"
 
-// infer checks a request in the order of cost and trust, and hands it to the desk.
+// infer checks a request in the order of cost and trust, and hands it to the request table.
 func (s *Server) infer(x *exchange) {
 	caller, err := s.authenticate(x)
 	if err != nil {
@@ -25,7 +25,7 @@ func (s *Server) infer(x *exchange) {
 		x.refuse(err)
 		return
 	}
-	x.answer, err = s.o.Desk.Admit(x.client, *request)
+	x.answer, err = s.o.Requests.Admit(x.client, *request)
 	if err != nil {
 		x.answer = nil
 		x.refuse(err)
@@ -38,8 +38,8 @@ func (s *Server) infer(x *exchange) {
 	x.collect()
 }
 
-// decode checks header and body and makes the request for the desk. Nothing in it points into the connection's buffers.
-func (s *Server) decode(x *exchange, who caller) (*flight.Request, *api.Error) {
+// decode checks header and body and makes the request for the request table. Nothing in it points into the connection's buffers.
+func (s *Server) decode(x *exchange, who caller) (*inflight.Request, *api.Error) {
 	h := &x.ctx.Request.Header
 	if err := contentType(h); err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func (s *Server) decode(x *exchange, who caller) (*flight.Request, *api.Error) {
 	if s.o.LogPrompts {
 		s.log.Debug("prompt", "request_id", x.id, "trace_id", x.span.ID(), "prompt", body.Prompt, "system", body.System)
 	}
-	return &flight.Request{
+	return &inflight.Request{
 		ID: x.id, Key: who.name, Models: who.models(), Domain: s.domain(who, body.Domain, string(h.Peek(domainHeader))), Traceparent: x.span.Parent(),
 		Received: x.received, Timeout: limit, Infer: body,
 	}, nil
@@ -100,7 +100,7 @@ func (x *exchange) await(timer <-chan time.Time) news {
 }
 
 // take takes what is new and remembers whether an engine has accepted the request, which labels depend on.
-func (x *exchange) take(dst []byte) flight.Piece {
+func (x *exchange) take(dst []byte) inflight.Piece {
 	piece := x.answer.Take(dst)
 	x.accepted = x.accepted || piece.Accepted
 	if piece.Attempt != x.attempt {
@@ -133,17 +133,17 @@ func (x *exchange) collect() {
 }
 
 // conclude replies with a finished answer.
-func (x *exchange) conclude(piece *flight.Piece, text []byte) {
+func (x *exchange) conclude(piece *inflight.Piece, text []byte) {
 	switch {
 	case x.client.Err() != nil:
 		x.leave()
 	case piece.Err != nil:
 		x.fail(piece.Err)
-		x.settle(flight.Failed)
+		x.settle(inflight.Failed)
 	default:
 		x.result = piece.Result
 		reply := x.final(text)
-		x.settle(flight.Delivered)
+		x.settle(inflight.Delivered)
 		x.reply(api.AppendResult(make([]byte, 0, len(text)+replyRoom), &reply))
 	}
 }
@@ -169,7 +169,7 @@ func (x *exchange) leave() {
 	x.note(api.Cancelled())
 	x.answer.Cancel(x.err)
 	x.take(nil)
-	x.settle(flight.ClientGone)
+	x.settle(inflight.ClientGone)
 	if c := unwrap(x.ctx.Conn()); c != nil {
 		c.abort()
 	}
@@ -180,5 +180,5 @@ func (x *exchange) breakOff() {
 	x.fail(api.Draining())
 	x.answer.Cancel(x.err)
 	x.take(nil)
-	x.settle(flight.Failed)
+	x.settle(inflight.Failed)
 }

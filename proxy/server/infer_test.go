@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"tandem/proxy/api"
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 )
 
 const question = `{"prompt":"What is the capital of France?","max_new_tokens":32,"adapter_version":"v1.0","base_model":"demo"}`
@@ -45,8 +45,8 @@ func checkReply(t *testing.T, body string) {
 }
 
 func TestInferAnswers(t *testing.T) {
-	desk, asked := answers()
-	d := openDoor(t, desk, nil)
+	table, asked := answers()
+	d := openDoor(t, table, nil)
 	go func() {
 		a := <-asked
 		a.accept()
@@ -56,7 +56,7 @@ func TestInferAnswers(t *testing.T) {
 		a.settled <- <-a.settled
 		asked2 := a.request
 		if asked2.Infer.Prompt != "What is the capital of France?" || asked2.Key != "demo" || asked2.ID != "my-id.1" || asked2.Timeout != 300*time.Second {
-			t.Errorf("the desk got %+v", asked2)
+			t.Errorf("the request table got %+v", asked2)
 		}
 	}()
 	r := d.ask(question, "X-Request-Id", "my-id.1")
@@ -103,8 +103,8 @@ func checkStream(t *testing.T, body string) {
 }
 
 func TestStream(t *testing.T) {
-	desk, asked := answers()
-	d := openDoor(t, desk, nil)
+	table, asked := answers()
+	d := openDoor(t, table, nil)
 	got := make(chan *http.Response, 1)
 	go func() {
 		got <- d.start(context.Background(), "POST", "/infer", streamed(question), "Content-Type", "application/json", "Authorization", "Bearer "+testKey)
@@ -137,7 +137,7 @@ func TestStream(t *testing.T) {
 	}
 	response.Body.Close()
 	checkStream(t, first+"\n\n"+string(rest))
-	a.expectOutcome(t, flight.Delivered)
+	a.expectOutcome(t, inflight.Delivered)
 	if a.tokensWritten() != 2 {
 		t.Errorf("%d tokens counted as written, want 2", a.tokensWritten())
 	}
@@ -161,8 +161,8 @@ func readEvent(t *testing.T, r *bufio.Reader) string {
 }
 
 func TestSilentStreamIsKeptAlive(t *testing.T) {
-	desk, asked := answers()
-	d := openDoor(t, desk, func(o *Options) { o.StreamHeaderWait, o.StreamHeartbeat = 10*time.Millisecond, 10*time.Millisecond })
+	table, asked := answers()
+	d := openDoor(t, table, func(o *Options) { o.StreamHeaderWait, o.StreamHeartbeat = 10*time.Millisecond, 10*time.Millisecond })
 	response := d.start(context.Background(), "POST", "/infer", streamed(question), "Content-Type", "application/json", "X-API-Key", testKey)
 	a := await(t, "request", asked, waitLimit)
 	body := bufio.NewReader(response.Body)
@@ -179,7 +179,7 @@ func TestSilentStreamIsKeptAlive(t *testing.T) {
 	}
 	response.Body.Close()
 	checkStream(t, string(rest))
-	a.expectOutcome(t, flight.Delivered)
+	a.expectOutcome(t, inflight.Delivered)
 }
 
 func TestErrorsOfAnswers(t *testing.T) {
@@ -199,15 +199,15 @@ func TestErrorsOfAnswers(t *testing.T) {
 		{"quarantined", true, api.Quarantined(), 422, "client_error", "demo"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			desk := &fakeDesk{}
-			settled := make(chan flight.Outcome, 1)
-			desk.admit = func(r flight.Request) (flight.Answer, *api.Error) {
+			table := &fakeTable{}
+			settled := make(chan inflight.Outcome, 1)
+			table.admit = func(r inflight.Request) (inflight.Answer, *api.Error) {
 				a := newAnswer(r)
 				a.settled = settled
 				a.fail(c.err, c.accepted)
 				return a, nil
 			}
-			d := openDoor(t, desk, nil)
+			d := openDoor(t, table, nil)
 			for _, body := range []string{question, streamed(question)} {
 				r := d.ask(body)
 				if typ, _, _ := failure(t, r); r.StatusCode != c.status || typ != string(c.err.Type) {
@@ -216,7 +216,7 @@ func TestErrorsOfAnswers(t *testing.T) {
 				if wait := r.Header.Get("Retry-After"); (wait != "") != (c.err.RetryAfter > 0) {
 					t.Errorf("Retry-After %q", wait)
 				}
-				if got := await(t, "settle", settled, waitLimit); got != flight.Failed {
+				if got := await(t, "settle", settled, waitLimit); got != inflight.Failed {
 					t.Errorf("settled with %d", got)
 				}
 			}
@@ -226,8 +226,8 @@ func TestErrorsOfAnswers(t *testing.T) {
 }
 
 func TestErrorInsideAStreamIsAnEvent(t *testing.T) {
-	desk, asked := answers()
-	d := openDoor(t, desk, nil)
+	table, asked := answers()
+	d := openDoor(t, table, nil)
 	go func() {
 		a := <-asked
 		a.say("The capital")

@@ -40,8 +40,8 @@ func TestKeysWithRights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	desk, asked := answers()
-	d := openDoor(t, desk, func(o *Options) {
+	table, asked := answers()
+	d := openDoor(t, table, func(o *Options) {
 		o.Keys, o.Limits, o.DefaultLimit = keys, limit.New(10, time.Now()), limit.Rate{Requests: 1, Unit: time.Hour}
 	})
 	post := func(key, body string) reply {
@@ -58,12 +58,12 @@ func TestKeysWithRights(t *testing.T) {
 	go func() {
 		a := <-asked
 		if a.request.Domain != "other" || a.request.Key != "scoped" || len(a.request.Models) != 2 { // legal isn't in the closed set of this server
-			t.Errorf("the desk got %+v", a.request)
+			t.Errorf("the request table got %+v", a.request)
 		}
 		a.say("x")
 		a.end(1)
 	}()
-	if r := post("scoped", `{"prompt":"x"}`); r.StatusCode != 200 { // the desk decides about the default model
+	if r := post("scoped", `{"prompt":"x"}`); r.StatusCode != 200 { // the request table decides about the default model
 		t.Errorf("a model in scope: status %d", r.StatusCode)
 	}
 	if r := post("scoped", question); r.StatusCode != 429 || r.Header.Get("X-Ratelimit-Limit-Requests") != "2" {

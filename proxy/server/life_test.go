@@ -22,7 +22,7 @@ import (
 	"time"
 
 	"tandem/proxy/api"
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/proxy/metrics"
 )
 
@@ -42,8 +42,8 @@ func TestClientLeaves(t *testing.T) {
 		"in prefill": func(a *fakeAnswer) { a.accept() },
 		"in decode":  func(a *fakeAnswer) { a.say("The capital ") },
 	}
-	desk, asked := answers()
-	d := openDoor(t, desk, nil)
+	table, asked := answers()
+	d := openDoor(t, table, nil)
 	for stageName, stage := range stages {
 		for how, body := range map[string]string{"unary": question, "stream": streamed(question)} {
 			for leaveName, leave := range leave {
@@ -64,7 +64,7 @@ func TestClientLeaves(t *testing.T) {
 						t.Fatal(err)
 					}
 					a.expectCancel(t)
-					a.expectOutcome(t, flight.ClientGone)
+					a.expectOutcome(t, inflight.ClientGone)
 				})
 			}
 		}
@@ -76,8 +76,8 @@ func TestClientLeaves(t *testing.T) {
 }
 
 func TestSlowReaderIsCutOff(t *testing.T) {
-	desk, asked := answers()
-	d := openDoor(t, desk, func(o *Options) { o.WriteTimeout = 200 * time.Millisecond })
+	table, asked := answers()
+	d := openDoor(t, table, func(o *Options) { o.WriteTimeout = 200 * time.Millisecond })
 	c, _ := d.raw()
 	_ = c.SetReadBuffer(4 << 10)
 	d.send(c, rawInfer(streamed(question), "HTTP/1.1"))
@@ -86,7 +86,7 @@ func TestSlowReaderIsCutOff(t *testing.T) {
 		a.say(strings.Repeat("a lot of text ", 1000))
 		select {
 		case <-a.cancelled:
-			a.expectOutcome(t, flight.ClientGone)
+			a.expectOutcome(t, inflight.ClientGone)
 			return
 		case <-time.After(time.Millisecond):
 		}
@@ -98,8 +98,8 @@ func TestSlowReaderIsCutOff(t *testing.T) {
 
 // A stream may take longer than WriteTimeout as long as each event is taken in time.
 func TestLongStreamIsNotCutOff(t *testing.T) {
-	desk, asked := answers()
-	d := openDoor(t, desk, func(o *Options) { o.WriteTimeout = 100 * time.Millisecond })
+	table, asked := answers()
+	d := openDoor(t, table, func(o *Options) { o.WriteTimeout = 100 * time.Millisecond })
 	response := d.start(d.streamContext(asked), "POST", "/infer", streamed(question), "Content-Type", "application/json", "X-API-Key", testKey)
 	body, err := io.ReadAll(response.Body)
 	response.Body.Close()
@@ -125,8 +125,8 @@ func (d *door) streamContext(asked <-chan *fakeAnswer) context.Context {
 }
 
 func TestPanicsAreAnswered(t *testing.T) {
-	desk, asked := answers()
-	d := openDoor(t, desk, nil)
+	table, asked := answers()
+	d := openDoor(t, table, nil)
 	wait := make(chan reply, 1)
 	go func() { wait <- d.ask(question) }()
 	a := await(t, "request", asked, waitLimit)
@@ -137,7 +137,7 @@ func TestPanicsAreAnswered(t *testing.T) {
 		t.Errorf("status %d, type %s, message %q", r.StatusCode, typ, message)
 	}
 	a.expectCancel(t)
-	a.expectOutcome(t, flight.Failed)
+	a.expectOutcome(t, inflight.Failed)
 	a.expectBecause(t, api.TypeInternal)
 
 	c, reader := d.raw()
@@ -151,7 +151,7 @@ func TestPanicsAreAnswered(t *testing.T) {
 	a.onTake = func() { panic("a fault in a stream") }
 	a.mu.Unlock()
 	a.say("capital")
-	a.expectOutcome(t, flight.Failed)
+	a.expectOutcome(t, inflight.Failed)
 	rest, _ := io.ReadAll(reader)
 	if strings.Contains(string(rest), "0\r\n\r\n") {
 		t.Error("a stream that broke off ends as if it were whole")
@@ -167,8 +167,8 @@ func TestPanicsAreAnswered(t *testing.T) {
 }
 
 func TestDrainLetsAnswersFinish(t *testing.T) {
-	desk, asked := answers()
-	d := openDoor(t, desk, func(o *Options) { o.DrainTimeout = waitLimit; o.DrainDelay = 50 * time.Millisecond })
+	table, asked := answers()
+	d := openDoor(t, table, func(o *Options) { o.DrainTimeout = waitLimit; o.DrainDelay = 50 * time.Millisecond })
 	got := make(chan reply, 2)
 	for _, body := range []string{question, streamed(question)} {
 		go func() { got <- d.ask(body) }()
@@ -180,7 +180,7 @@ func TestDrainLetsAnswersFinish(t *testing.T) {
 	stopped := make(chan struct{})
 	go func() { d.shutdown(); close(stopped) }()
 	eventually(t, "readiness is off", func() bool { return s.draining.Load() })
-	eventually(t, "the desk drains", func() bool { return desk.Status().Draining })
+	eventually(t, "the request table drains", func() bool { return table.Status().Draining })
 	eventually(t, "nobody new gets in", func() bool {
 		c, err := net.Dial("tcp", d.address)
 		if err == nil {
@@ -219,15 +219,15 @@ func TestReadinessGoesFirst(t *testing.T) {
 
 // A pod's preStop hook begins the drain; the signal may come much later, when the engine has ended.
 func TestDrainBeginsBeforeShutdown(t *testing.T) {
-	desk := instant()
-	d := openDoor(t, desk, func(o *Options) { o.DrainDelay = time.Second })
+	table := instant()
+	d := openDoor(t, table, func(o *Options) { o.DrainDelay = time.Second })
 	d.Drain()
 	d.Drain()
 	if got := d.get("/readyz"); got.StatusCode != 503 {
 		t.Errorf("/readyz: %d", got.StatusCode)
 	}
 	checkReply(t, d.ask(question).body) // still served
-	eventually(t, "the desk takes nothing new", func() bool { return desk.Status().Draining })
+	eventually(t, "the request table takes nothing new", func() bool { return table.Status().Draining })
 	if got := d.get("/livez"); got.StatusCode != 200 {
 		t.Errorf("/livez: %d", got.StatusCode)
 	}
@@ -253,8 +253,8 @@ func TestDrainLeft(t *testing.T) {
 }
 
 func TestDrainBreaksOffWhatTakesTooLong(t *testing.T) {
-	desk, asked := answers()
-	d := openDoor(t, desk, func(o *Options) { o.DrainTimeout = 300 * time.Millisecond })
+	table, asked := answers()
+	d := openDoor(t, table, func(o *Options) { o.DrainTimeout = 300 * time.Millisecond })
 	got := make(chan reply, 2)
 	var brokenOff []*fakeAnswer
 	for _, body := range []string{question, streamed(question)} {
@@ -288,7 +288,7 @@ func TestDrainBreaksOffWhatTakesTooLong(t *testing.T) {
 // A server that is told to stop as it starts must not serve for ever.
 func TestServeAfterShutdownReturns(t *testing.T) {
 	for _, serve := range []func(*Server, net.Listener) error{(*Server).Serve, (*Server).ServeMetrics} {
-		s, err := New(Options{Desk: instant(), Metrics: metrics.New(metrics.Options{}), Log: slog.New(slog.DiscardHandler)})
+		s, err := New(Options{Requests: instant(), Metrics: metrics.New(metrics.Options{}), Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -326,8 +326,8 @@ func TestTLS(t *testing.T) {
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	writeCertificate(t, certFile, keyFile, 1)
-	desk, asked := answers()
-	d := openDoor(t, desk, func(o *Options) { o.CertFile, o.KeyFile, o.ReadTimeout = certFile, keyFile, 200*time.Millisecond })
+	table, asked := answers()
+	d := openDoor(t, table, func(o *Options) { o.CertFile, o.KeyFile, o.ReadTimeout = certFile, keyFile, 200*time.Millisecond })
 	dial := func() *tls.Conn {
 		c, err := tls.Dial("tcp", d.address, &tls.Config{InsecureSkipVerify: true})
 		if err != nil {
@@ -400,16 +400,16 @@ func writeCertificate(t *testing.T, certFile, keyFile string, serial int64) {
 
 // Whatever happened to the requests, the sums agree.
 func TestEveryRequestIsCountedOnce(t *testing.T) {
-	desk := instant()
-	admit := desk.admit
+	table := instant()
+	admit := table.admit
 	n := 0
-	desk.admit = func(r flight.Request) (flight.Answer, *api.Error) {
+	table.admit = func(r inflight.Request) (inflight.Answer, *api.Error) {
 		if n++; n%3 == 0 {
 			return nil, api.QueueFull(1, time.Second)
 		}
 		return admit(r)
 	}
-	d := openDoor(t, desk, nil)
+	d := openDoor(t, table, nil)
 	for i := range 30 {
 		body := question
 		if i%2 == 0 {

@@ -8,7 +8,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"tandem/proxy/api"
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/proxy/metrics"
 )
 
@@ -105,7 +105,7 @@ func since(query *fasthttp.Args) (time.Time, bool, *api.Error) {
 	return time.UnixMilli(int64(seconds * 1e3)), true, nil
 }
 
-func liveModels(st *flight.Status) []LiveModel {
+func liveModels(st *inflight.Status) []LiveModel {
 	list := make([]LiveModel, 0, len(st.Loaded))
 	for _, l := range st.Loaded {
 		list = append(list, LiveModel{

@@ -10,7 +10,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"tandem/proxy/api"
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/proxy/metrics"
 )
 
@@ -95,15 +95,15 @@ func (s *Server) table(x *exchange) {
 	x.ctx.Response.SetBodyString(b.String())
 }
 
-// snapshot is the desk's status with our own drain in it.
-func (s *Server) snapshot() flight.Status {
-	st := s.o.Desk.Status()
+// snapshot is the table's status with our own drain in it.
+func (s *Server) snapshot() inflight.Status {
+	st := s.o.Requests.Status()
 	st.Draining = st.Draining || s.draining.Load()
 	return st
 }
 
 // healthStatus puts what matters most first.
-func healthStatus(st *flight.Status) api.HealthStatus {
+func healthStatus(st *inflight.Status) api.HealthStatus {
 	switch {
 	case st.Draining:
 		return api.HealthDraining
@@ -115,7 +115,7 @@ func healthStatus(st *flight.Status) api.HealthStatus {
 	return api.HealthOK
 }
 
-func serviceStatus(st *flight.Status) api.ServiceStatus {
+func serviceStatus(st *inflight.Status) api.ServiceStatus {
 	if st.CrashLoop && !st.Draining {
 		return api.ServiceUnhealthy
 	}
@@ -131,7 +131,7 @@ func serviceStatus(st *flight.Status) api.ServiceStatus {
 }
 
 // notReady says why no traffic should come, or nothing. An engine that is away for a moment is a pause and no reason.
-func notReady(st *flight.Status, engineWait time.Duration) string {
+func notReady(st *inflight.Status, engineWait time.Duration) string {
 	switch {
 	case st.Draining:
 		return "draining"
@@ -155,7 +155,7 @@ func notReady(st *flight.Status, engineWait time.Duration) string {
 	return ""
 }
 
-func deviceName(st *flight.Status) string {
+func deviceName(st *inflight.Status) string {
 	if st.Device == "" {
 		return "unknown"
 	}

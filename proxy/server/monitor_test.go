@@ -11,7 +11,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"tandem/proxy/api"
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 )
 
 func TestPagesHaveTheDocumentedShape(t *testing.T) {
@@ -147,26 +147,28 @@ func TestMetricsOnTheirOwnListener(t *testing.T) {
 func TestHealthAndReadiness(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		change  func(*flight.Status)
+		change  func(*inflight.Status)
 		health  api.HealthStatus
 		service api.ServiceStatus
 		reason  string // part of it; empty: ready
 	}{
-		{"all well", func(*flight.Status) {}, "ok", "healthy", ""},
-		{"before the first engine", func(s *flight.Status) { *s = flight.Status{} }, "loading", "loading", "no engine"},
-		{"first load", func(s *flight.Status) { s.EverReady, s.DefaultLoaded, s.Loading = false, false, []string{"demo@v1.0"} }, "loading", "loading", "loading demo@v1.0"},
-		{"another model loads", func(s *flight.Status) { s.Loading = []string{"demo@v1.1"} }, "ok", "healthy", ""},
-		{"default loads again", func(s *flight.Status) { s.DefaultLoaded, s.Loading = false, []string{"demo@v1.0"} }, "loading", "loading", ""},
-		{"default was evicted", func(s *flight.Status) { s.DefaultLoaded = false }, "ok", "healthy", ""},
-		{"engine away for a moment", func(s *flight.Status) { s.EngineUp, s.EngineAwayFor = false, 9*time.Second }, "degraded", "degraded", ""},
-		{"engine ends, for a moment", func(s *flight.Status) { s.EngineAwayFor = 9 * time.Second }, "degraded", "degraded", ""},
-		{"engine ends and takes its time", func(s *flight.Status) { s.EngineAwayFor = 10 * time.Second }, "degraded", "degraded", "takes nothing new, for 10s"},
-		{"engine away for long", func(s *flight.Status) { s.EngineUp, s.EngineAwayFor = false, 10*time.Second }, "degraded", "degraded", "away for 10s"},
-		{"crash loop", func(s *flight.Status) { s.CrashLoop = true }, "degraded", "unhealthy", "stops again"},
-		{"default missing", func(s *flight.Status) { s.DefaultMissing, s.DefaultModel = true, "acme/x" }, "degraded", "degraded", "acme/x"},
-		{"default broken", func(s *flight.Status) { s.DefaultLoaded, s.DefaultProblem = false, "model.gguf: cut off" }, "degraded", "degraded",
+		{"all well", func(*inflight.Status) {}, "ok", "healthy", ""},
+		{"before the first engine", func(s *inflight.Status) { *s = inflight.Status{} }, "loading", "loading", "no engine"},
+		{"first load", func(s *inflight.Status) {
+			s.EverReady, s.DefaultLoaded, s.Loading = false, false, []string{"demo@v1.0"}
+		}, "loading", "loading", "loading demo@v1.0"},
+		{"another model loads", func(s *inflight.Status) { s.Loading = []string{"demo@v1.1"} }, "ok", "healthy", ""},
+		{"default loads again", func(s *inflight.Status) { s.DefaultLoaded, s.Loading = false, []string{"demo@v1.0"} }, "loading", "loading", ""},
+		{"default was evicted", func(s *inflight.Status) { s.DefaultLoaded = false }, "ok", "healthy", ""},
+		{"engine away for a moment", func(s *inflight.Status) { s.EngineUp, s.EngineAwayFor = false, 9*time.Second }, "degraded", "degraded", ""},
+		{"engine ends, for a moment", func(s *inflight.Status) { s.EngineAwayFor = 9 * time.Second }, "degraded", "degraded", ""},
+		{"engine ends and takes its time", func(s *inflight.Status) { s.EngineAwayFor = 10 * time.Second }, "degraded", "degraded", "takes nothing new, for 10s"},
+		{"engine away for long", func(s *inflight.Status) { s.EngineUp, s.EngineAwayFor = false, 10*time.Second }, "degraded", "degraded", "away for 10s"},
+		{"crash loop", func(s *inflight.Status) { s.CrashLoop = true }, "degraded", "unhealthy", "stops again"},
+		{"default missing", func(s *inflight.Status) { s.DefaultMissing, s.DefaultModel = true, "acme/x" }, "degraded", "degraded", "acme/x"},
+		{"default broken", func(s *inflight.Status) { s.DefaultLoaded, s.DefaultProblem = false, "model.gguf: cut off" }, "degraded", "degraded",
 			"the default model demo version v1.0 can't be loaded: model.gguf: cut off"},
-		{"draining", func(s *flight.Status) { s.Draining, s.CrashLoop = true, true }, "draining", "draining", "draining"},
+		{"draining", func(s *inflight.Status) { s.Draining, s.CrashLoop = true, true }, "draining", "draining", "draining"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := readyStatus()
@@ -182,9 +184,9 @@ func TestHealthAndReadiness(t *testing.T) {
 			}
 		})
 	}
-	desk := instant()
-	d := openDoor(t, desk, func(o *Options) { o.EngineWait = 10 * time.Second })
-	desk.set(func(s *flight.Status) {
+	table := instant()
+	d := openDoor(t, table, func(o *Options) { o.EngineWait = 10 * time.Second })
+	table.set(func(s *inflight.Status) {
 		s.DefaultProblem, s.Models[0].Versions[1].Problem = "cut off", "no \"tensors\""
 	})
 	if r := d.get("/models"); !strings.HasSuffix(r.body, `"description":"facts","problems":{"v1.0":"no \"tensors\""}}]}`) {
@@ -193,7 +195,7 @@ func TestHealthAndReadiness(t *testing.T) {
 	if r := d.get("/readyz"); r.StatusCode != 503 || !strings.Contains(r.body, "cut off") {
 		t.Errorf("%d %s", r.StatusCode, r.body)
 	}
-	desk.set(func(s *flight.Status) { s.CrashLoop = true })
+	table.set(func(s *inflight.Status) { s.CrashLoop = true })
 	if r := d.get("/readyz"); r.StatusCode != 503 || !strings.Contains(r.body, `"reason":"the engine stops`) {
 		t.Errorf("%d %s", r.StatusCode, r.body)
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"tandem/proxy/api"
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/proxy/limit"
 )
 
@@ -54,9 +54,9 @@ func checkReadable(t *testing.T, header http.Header) {
 
 // A page that isn't told who may read a refusal sees a network error instead of what to mend.
 func TestPagesMayReadEveryReply(t *testing.T) {
-	desk := instant()
-	admit := desk.admit
-	desk.admit = func(r flight.Request) (flight.Answer, *api.Error) {
+	table := instant()
+	admit := table.admit
+	table.admit = func(r inflight.Request) (inflight.Answer, *api.Error) {
 		switch r.Infer.Model {
 		case "full":
 			return nil, api.QueueFull(256, 2*time.Second)
@@ -65,7 +65,7 @@ func TestPagesMayReadEveryReply(t *testing.T) {
 		}
 		return admit(r)
 	}
-	d := openDoor(t, desk, func(o *Options) {
+	d := openDoor(t, table, func(o *Options) {
 		o.CORSOrigins = []string{"https://other.example", appOrigin}
 		o.ReadTimeout, o.MaxBodyBytes, o.MaxHeaderBytes = 100*time.Millisecond, 1<<20, 8<<10
 		o.Limits, o.DefaultLimit = limit.New(100, time.Now()), limit.Rate{Requests: 4, Unit: time.Hour}

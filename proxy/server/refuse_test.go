@@ -10,14 +10,14 @@ import (
 	"time"
 
 	"tandem/proxy/api"
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/proxy/limit"
 )
 
 func TestRefusals(t *testing.T) {
-	desk := instant()
-	admit := desk.admit
-	desk.admit = func(r flight.Request) (flight.Answer, *api.Error) {
+	table := instant()
+	admit := table.admit
+	table.admit = func(r inflight.Request) (inflight.Answer, *api.Error) {
 		switch r.Infer.Model {
 		case "nobody/has-it":
 			return nil, api.NewError(api.TypeModelNotFound, "no such model")
@@ -26,7 +26,7 @@ func TestRefusals(t *testing.T) {
 		}
 		return admit(r)
 	}
-	d := openDoor(t, desk, func(o *Options) { o.MaxBodyBytes = 64 << 10 })
+	d := openDoor(t, table, func(o *Options) { o.MaxBodyBytes = 64 << 10 })
 	good := []string{"Content-Type", "application/json", "X-API-Key", testKey}
 	for _, c := range []struct {
 		name, method, path, body string
@@ -224,15 +224,15 @@ func TestRateLimit(t *testing.T) {
 // A refusal for want of room costs a client nothing of its limit.
 func TestOverloadIsNotCharged(t *testing.T) {
 	full := true
-	desk := instant()
-	admit := desk.admit
-	desk.admit = func(r flight.Request) (flight.Answer, *api.Error) {
+	table := instant()
+	admit := table.admit
+	table.admit = func(r inflight.Request) (inflight.Answer, *api.Error) {
 		if full {
 			return nil, api.QueueFull(1, time.Second)
 		}
 		return admit(r)
 	}
-	d := openDoor(t, desk, func(o *Options) {
+	d := openDoor(t, table, func(o *Options) {
 		o.Limits, o.DefaultLimit = limit.New(100, time.Now()), limit.Rate{Requests: 2, Unit: time.Hour}
 	})
 	for range 5 {
@@ -289,8 +289,8 @@ func TestTooManyConnections(t *testing.T) {
 }
 
 func TestRequestReachesTheDeskWhole(t *testing.T) {
-	desk, asked := answers()
-	d := openDoor(t, desk, func(o *Options) { o.Domains = api.NewDomains([]string{"sales"}) })
+	table, asked := answers()
+	d := openDoor(t, table, func(o *Options) { o.Domains = api.NewDomains([]string{"sales"}) })
 	trace := "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	done := make(chan reply, 1)
 	go func() {
@@ -299,7 +299,7 @@ func TestRequestReachesTheDeskWhole(t *testing.T) {
 	a := await(t, "request", asked, waitLimit)
 	q := a.request
 	if q.Domain != "sales" || q.Traceparent != trace || q.Timeout != 2500*time.Millisecond || len(q.ID) != 32 || q.Infer.Model != "demo" || *q.Infer.MaxNewTokens != 32 {
-		t.Errorf("the desk got %+v", q)
+		t.Errorf("the request table got %+v", q)
 	}
 	if since := time.Since(q.Received); since < 0 || since > waitLimit {
 		t.Errorf("received %s ago", since)
@@ -329,8 +329,8 @@ func lineWith(text, part string) string {
 
 // Buffers of fasthttp are used again by the next request; nothing that was kept may change with them.
 func TestNothingPointsIntoBuffers(t *testing.T) {
-	desk, asked := answers()
-	d := openDoor(t, desk, nil)
+	table, asked := answers()
+	d := openDoor(t, table, nil)
 	c, r := d.raw()
 	var kept []*fakeAnswer
 	for i := range 8 {

@@ -17,22 +17,34 @@ import (
 
 	"tandem/proxy/api"
 	"tandem/proxy/auth"
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 	"tandem/proxy/limit"
 	"tandem/proxy/metrics"
 	"tandem/proxy/trace"
 )
 
-// Options of New. Desk and Metrics are needed; a zero means the default, or what
+// Requests is the table of requests in flight as this package uses it; *inflight.Table implements it.
+type Requests interface {
+	// Admit takes a request in or refuses it, without waiting. A refusal is not counted there: the caller counts it
+	// like its own. Every Answer must be settled. ctx only carries values, its end is not a Cancel. While no engine
+	// was ever seen, Model and Version are empty until one lists its models; what isn't installed then ends with an
+	// error.
+	Admit(ctx context.Context, r inflight.Request) (inflight.Answer, *api.Error)
+	Status() inflight.Status
+	// Drain makes the table refuse every further request.
+	Drain()
+}
+
+// Options of New. Requests and Metrics are needed; a zero means the default, or what
 // the field's comment says.
 type Options struct {
-	Desk    flight.Server
-	Metrics *metrics.Metrics
-	Live    *metrics.Live // recent figures for /status/live; its owner runs it
-	Keys    *auth.Keys    // nil: no key is asked for (AUTH_DISABLED)
-	Limits  Limiter       // nil: no rate limit
-	Domains *api.Domains  // nil: general and other only
-	Log     *slog.Logger  // nil: slog.Default()
+	Requests Requests
+	Metrics  *metrics.Metrics
+	Live     *metrics.Live // recent figures for /status/live; its owner runs it
+	Keys     *auth.Keys    // nil: no key is asked for (AUTH_DISABLED)
+	Limits   Limiter       // nil: no rate limit
+	Domains  *api.Domains  // nil: general and other only
+	Log      *slog.Logger  // nil: slog.Default()
 
 	DefaultLimit limit.Rate // of keys without one of their own and of clients without a key
 	KeyHeader    string     // X-API-Key
@@ -93,7 +105,7 @@ type Server struct {
 	listeners  []*listener
 	ended      bool // nothing is accepted any more
 	drainBegan time.Time
-	refuse     *time.Timer // makes the desk take nothing new
+	refuse     *time.Timer // makes the request table take nothing new
 
 	pages sync.Pool // *bytes.Buffer
 }
@@ -239,7 +251,7 @@ func (s *Server) Drain() {
 	s.draining.Store(true)
 	s.o.Metrics.SetDraining(true)
 	s.log.Info("draining: /readyz says 503 from now on", "drain_delay", s.o.DrainDelay)
-	s.refuse = time.AfterFunc(s.o.DrainDelay, s.o.Desk.Drain)
+	s.refuse = time.AfterFunc(s.o.DrainDelay, s.o.Requests.Drain)
 }
 
 // silentTime is how long a drain waits for connections on which the client hasn't said anything yet.
@@ -257,7 +269,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 	sleep(ctx, time.Until(refused))
 	refuse.Stop()
-	s.o.Desk.Drain()
+	s.o.Requests.Drain()
 
 	left := drainLeft(time.Since(refused), s.o.DrainTimeout)
 	ctx, cancel := context.WithTimeout(ctx, left)

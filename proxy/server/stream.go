@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"tandem/proxy/api"
-	"tandem/proxy/flight"
+	"tandem/proxy/inflight"
 )
 
 // eventStream names the character set although it is always this one: Python's requests reads ISO 8859-1 where nobody says so.
@@ -63,7 +63,7 @@ type eventReader struct {
 	armed   time.Time // when the write deadline was last set
 	ended   bool      // rest holds the last event
 	written bool      // and it was written
-	outcome flight.Outcome
+	outcome inflight.Outcome
 	closed  bool
 }
 
@@ -143,7 +143,7 @@ func (r *eventReader) next() error {
 }
 
 // put turns a piece into events. It tells whether there is something to write.
-func (r *eventReader) put(p *flight.Piece) bool {
+func (r *eventReader) put(p *inflight.Piece) bool {
 	r.events = r.events[:0]
 	r.tokens += p.Tokens
 	if len(p.Text) > 0 {
@@ -157,7 +157,7 @@ func (r *eventReader) put(p *flight.Piece) bool {
 		r.x.result = p.Result
 		last := r.x.final(r.all)
 		r.events = api.AppendFinalEvent(r.events, &last)
-		r.ended, r.outcome = true, flight.Delivered
+		r.ended, r.outcome = true, inflight.Delivered
 	}
 	r.rest = r.events
 	return len(r.rest) > 0
@@ -167,7 +167,7 @@ func (r *eventReader) put(p *flight.Piece) bool {
 func (r *eventReader) fail(err *api.Error) {
 	r.x.note(err)
 	r.events = api.AppendErrorEvent(r.events, err, r.x.id)
-	r.ended, r.outcome = true, flight.Failed
+	r.ended, r.outcome = true, inflight.Failed
 }
 
 // keepAlive is due when nothing was written for a while. The timer isn't set again with every event, so it may be early.
@@ -203,7 +203,7 @@ func (r *eventReader) CloseWithError(error) error {
 	r.timer.Stop()
 	if x.answer != nil { // nil after a panic, which settled it
 		if !r.written {
-			r.outcome = flight.ClientGone
+			r.outcome = inflight.ClientGone
 			x.note(api.Cancelled())
 			x.answer.Cancel(x.err)
 		}

@@ -15,7 +15,7 @@ type changedAnswer struct {
 	tokens int
 }
 
-// marginBound is flight.MarginBound, which docs/restarts.md states.
+// marginBound is inflight.MarginBound, which docs/restarts.md states.
 const marginBound = 0.1
 
 func (c *chaos) differs(a changedAnswer) {
@@ -33,7 +33,7 @@ func (c *chaos) same(p *chaosPlan, id string) {
 	c.equal[id] = p
 }
 
-// closeCall is a token whose lead over the runner-up was below the bound (flight.MarginBound); the proxy says so at level debug.
+// closeCall is a token whose lead over the runner-up was below the bound (inflight.MarginBound); the proxy says so at level debug.
 type closeCall struct {
 	index    int
 	margin   float64

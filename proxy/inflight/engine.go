@@ -1,0 +1,291 @@
+package inflight
+
+import (
+	"context"
+	"time"
+)
+
+// Engine is one attached engine process as the request table uses it. Calls append to a bounded outgoing queue and never block; they do
+// nothing once the connection is lost.
+type Engine interface {
+	// Infer tells whether the request fits into a frame; otherwise it isn't sent.
+	Infer(s *Submission) bool
+	Cancel(id uint64, attempt uint32)
+	// Drained tells a draining engine that nothing of its is left.
+	Drained()
+	// Move asks for all sequences back, because another engine takes them.
+	Move()
+	// Hangup closes the connection because the peer broke the protocol; Table.Lost follows.
+	Hangup(reason string)
+	// Metrics fetches the engine's own metrics in Prometheus text form.
+	Metrics(ctx context.Context) ([]byte, error)
+	// Load asks for a model to be loaded now and waits for the answer.
+	Load(ctx context.Context, model, version string) error
+}
+
+// EngineHandler is what link reports to; Table implements it. Every call names the engine that it is about, in the order in which the frames
+// came. Nothing passed in may be kept after the call, byte slices and tokens included.
+type EngineHandler interface {
+	// Attached is the first call for an engine, after both hellos.
+	Attached(e Engine, h Hello)
+	// Lost is the last call for an engine and is made by the connection's reader only, after it has delivered every frame.
+	Lost(e Engine, l Loss)
+	Accepted(e Engine, id uint64, attempt uint32, a *Accepted)
+	Step(e Engine, s *Step)
+	Event(e Engine, ev ModelEvent)
+	Catalog(e Engine, c *Catalog)
+	Stats(e Engine, s *Stats)
+	Heartbeats(e Engine, list []Heartbeat) // with a pong
+	Draining(e Engine, grace time.Duration, replacement bool)
+	Moved(e Engine)
+}
+
+// Hello is what an engine says of itself.
+type Hello struct {
+	Instance      uint64 // new with every process start
+	Build         string
+	LibraryCommit string
+	Numerics      string // equal ids give equal tokens
+	Device        string // cuda, cpu, mock …
+	Devices       []Device
+	LastExit      LastExit
+	MaxPrompt     int // bytes
+	PID           int
+}
+
+// Device of an engine; memory in bytes.
+type Device struct {
+	Name, Backend           string
+	MemoryTotal, MemoryFree uint64
+}
+
+// LastExit tells how the engine before this one ended.
+type LastExit struct {
+	Kind         ExitKind
+	Signal, Code int
+	Uptime       time.Duration
+	Crashes      int
+	Loads        []Load // it died inside of these, oldest first
+}
+
+// Load that was in hand.
+type Load struct{ Model, Version string }
+
+// ExitKind of a LastExit.
+type ExitKind uint8
+
+// Exit kinds, in the schema's order.
+const (
+	ExitNone ExitKind = iota
+	ExitCode
+	ExitSignal
+	ExitOOM
+	ExitStall
+	ExitUpgrade
+)
+
+// Loss is why a connection ended.
+type Loss struct {
+	Reason string // eof, error, protocol, stall, goaway
+	Err    error
+}
+
+// Submission is one request as it goes to an engine. Immutable once handed to Engine.Infer.
+type Submission struct {
+	ID             uint64
+	Attempt        uint32
+	Model          string
+	Version        string
+	Prompt         string
+	System         string
+	HasSystem      bool // an empty one is given, too
+	JSONSchema     []byte
+	Stops          []string
+	MaxNewTokens   int // 0: not given
+	Sampling       Sampling
+	Timeout        time.Duration // what is left; 0: none
+	Traceparent    string
+	RequestID      string // X-Request-Id
+	Owner          uint64 // fair-share key
+	Raw            bool
+	Rendered       *Rendered // replay: what Accepted returned
+	Generated      []int32   // replay
+	ReplaySteps    bool      // replay by decode steps
+	ExpectRevision []byte    // replay
+}
+
+// Sampling with a nil for what wasn't given: the model's default applies.
+type Sampling struct {
+	Temperature   *float32
+	TopK          *int32
+	TopP          *float32
+	MinP          *float32
+	RepeatPenalty *float32
+	Seed          uint64 // always set, the proxy picks one
+	Choice        uint32
+}
+
+// Rendered is the form in which a request is replayed.
+type Rendered struct {
+	PromptTokens []int32
+	Grammar      string
+	Stops        []string
+	ParserState  []byte
+}
+
+// Accepted is an engine's answer to a Submission, before the first token.
+type Accepted struct {
+	Model, Version string // resolved
+	Revision       []byte
+	Rendered       Rendered
+	MaxNewTokens   int // after cutting to the context
+	Lookup         CacheLookup
+	Sampling       Sampling // every field filled in
+}
+
+// CacheLookup of a request in the engine's model cache.
+type CacheLookup uint8
+
+// Cache look-ups; a replay is uncounted.
+const (
+	LookupUncounted CacheLookup = iota
+	LookupHit
+	LookupMiss
+)
+
+// Step carries what one decode step produced.
+type Step struct {
+	Duration time.Duration
+	Tokens   []Token
+	Done     []Summary
+}
+
+// Token is one generated token.
+type Token struct {
+	ID        uint64
+	Attempt   uint32
+	Choice    uint32
+	Index     int
+	Token     int32
+	Text      []byte
+	TextEnd   int
+	Logprob   float32
+	Margin    float32
+	SinceLast time.Duration
+}
+
+// Finish says why an answer ended.
+type Finish uint8
+
+// Finish reasons, in the schema's order.
+const (
+	FinishUnspecified Finish = iota
+	FinishStop
+	FinishLength
+	FinishCancelled
+	FinishDeadline
+	FinishError
+	FinishMoved
+)
+
+// Summary ends a request at an engine.
+type Summary struct {
+	ID           uint64
+	Attempt      uint32
+	Reason       Finish
+	Failure      Failure
+	PromptTokens int
+	CachedTokens int
+	OutputTokens int
+	Queue        time.Duration
+	Prefill      time.Duration
+	Decode       time.Duration
+	Restart      time.Duration
+	Render       time.Duration
+}
+
+// Failure as an engine reports it; Code is an error type of api's table.
+type Failure struct {
+	Code, Text, Param string
+	Retryable         bool
+}
+
+// EventKind of a ModelEvent, in the schema's order.
+type EventKind uint8
+
+// Event kinds.
+const (
+	EventUnspecified EventKind = iota
+	EventLoading
+	EventProgress
+	EventLoaded
+	EventLoadFailed
+	EventEvicted
+)
+
+// ModelEvent is what happened to a model at an engine.
+type ModelEvent struct {
+	Kind           EventKind
+	Model, Version string
+	Phase          string
+	Ratio          float64
+	Took           time.Duration
+	Bytes          uint64
+	Reason, Text   string
+	Revision       []byte
+	Facts          Facts
+}
+
+// Facts of a loaded model.
+type Facts struct {
+	Architecture, Quantization, Backend string
+	ContextTokens, Cells, Sequences     int
+	WeightBytes, CacheBytes             uint64
+	ChatTemplate                        bool
+}
+
+// Catalog is what an engine can serve.
+type Catalog struct {
+	Models    []Model
+	CacheSize int
+	Loaded    []Loaded
+}
+
+// Model is one base with its versions.
+type Model struct {
+	Name, Description, Domain, DefaultVersion string
+	Versions                                  []Version
+	ContextTokens                             int
+}
+
+// Version of a model; Problem says why it can't be loaded.
+type Version struct{ Name, Problem string }
+
+// Loaded is an entry of the engine's model cache.
+type Loaded struct {
+	Model, Version string
+	Bytes          uint64
+	Facts          Facts
+	Loading        bool
+}
+
+// Stats of an engine; they are also the credit by which requests are released.
+type Stats struct {
+	Bases      []BaseStats
+	Heartbeats []Heartbeat
+}
+
+// BaseStats of one loaded base.
+type BaseStats struct {
+	Model                     string
+	FreeSequences, Sequences  int
+	Prefilling, Decoding      int
+	Waiting, FreeCells, Cells int
+}
+
+// Heartbeat of an executor or a load.
+type Heartbeat struct {
+	Executor, Phase string
+	Counter         uint64
+	Age, Budget     time.Duration
+}
