@@ -16,13 +16,13 @@ import (
 
 // heartbeat writes the file by which the supervisor and probes judge this process.
 type heartbeat struct {
-	path      string
-	beats     func() []supervise.Beat
-	log       *slog.Logger
-	wake      chan struct{} // a place for one: write now
-	started   atomic.Bool
-	connected atomic.Bool
-	tokens    atomic.Uint64
+	path       string
+	activities func() []supervise.Activity
+	log        *slog.Logger
+	wake       chan struct{} // a place for one: write now
+	started    atomic.Bool
+	connected  atomic.Bool
+	tokens     atomic.Uint64
 
 	mu       sync.Mutex
 	sequence uint64
@@ -31,10 +31,10 @@ type heartbeat struct {
 	over     bool                // nothing is written any more
 }
 
-// open finds the place of the file. beats gives the pulse of everything that works; it is called from other goroutines from the first
+// open finds the place of the file. activities gives the state of everything that works; it is called from other goroutines from the first
 // load on.
-func (h *heartbeat) open(socket string, beats func() []supervise.Beat, log *slog.Logger) (err error) {
-	h.beats, h.log, h.wake = beats, log, make(chan struct{}, 1)
+func (h *heartbeat) open(socket string, activities func() []supervise.Activity, log *slog.Logger) (err error) {
+	h.activities, h.log, h.wake = activities, log, make(chan struct{}, 1)
 	h.path, err = supervise.HeartbeatFile(socket)
 	return err
 }
@@ -49,7 +49,7 @@ func (h *heartbeat) nudge() {
 
 // load notes the begin or end of a load. It returns when that is in the file: whether the process dies in a load or just after it decides
 // whether the model or a request is to blame.
-func (h *heartbeat) load(l models.LoadBeat, loading bool) {
+func (h *heartbeat) load(l models.LoadHeartbeat, loading bool) {
 	h.mu.Lock()
 	if loading {
 		h.loads = append(h.loads, supervise.Loading{Model: l.Model, Version: l.Version, Revision: l.Revision})
@@ -85,7 +85,7 @@ func (h *heartbeat) end() {
 
 // write replaces the file. The first of several failures is logged.
 func (h *heartbeat) write() {
-	beats := h.beats()
+	activities := h.activities()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.over {
@@ -93,7 +93,7 @@ func (h *heartbeat) write() {
 	}
 	h.sequence++
 	b := supervise.Heartbeat{
-		Sequence: h.sequence, PID: os.Getpid(), Started: h.started.Load(), Connected: h.connected.Load(), Progress: h.tokens.Load(), Beats: beats, Loads: h.loads,
+		Sequence: h.sequence, PID: os.Getpid(), Started: h.started.Load(), Connected: h.connected.Load(), Progress: h.tokens.Load(), Activities: activities, Loads: h.loads,
 	}
 	err := supervise.WriteHeartbeat(h.path, b)
 	if err != nil && !h.failing {
@@ -102,11 +102,11 @@ func (h *heartbeat) write() {
 	h.failing = err != nil
 }
 
-// beats are of everything that works now.
-func (e *engine) beats() []supervise.Beat {
-	var all []supervise.Beat
-	for _, b := range e.link.Beats() {
-		all = append(all, supervise.Beat{Name: b.Name, Phase: b.Phase, Counter: b.Counter, Age: b.Age, Budget: b.Budget})
+// activities are of everything that works now.
+func (e *engine) activities() []supervise.Activity {
+	var all []supervise.Activity
+	for _, b := range e.link.Heartbeats() {
+		all = append(all, supervise.Activity{Name: b.Name, Phase: b.Phase, Counter: b.Counter, Age: b.Age, Budget: b.Budget})
 	}
 	return all
 }

@@ -12,12 +12,12 @@ import (
 func TestHeartbeatSaysAtOnceWhetherALoadIsUnderWay(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	var h heartbeat
-	if err := h.open(filepath.Join(t.TempDir(), "engine.sock"), func() []supervise.Beat { return nil }, slog.New(slog.DiscardHandler)); err != nil {
+	if err := h.open(filepath.Join(t.TempDir(), "engine.sock"), func() []supervise.Activity { return nil }, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	first, second := models.LoadBeat{Model: "m", Version: "v1"}, models.LoadBeat{Model: "m", Version: "v2"}
+	first, second := models.LoadHeartbeat{Model: "m", Version: "v1"}, models.LoadHeartbeat{Model: "m", Version: "v2"}
 	for _, step := range []struct {
-		load    models.LoadBeat
+		load    models.LoadHeartbeat
 		loading bool
 		want    string // versions of the loads in hand
 	}{{first, true, "v1"}, {second, true, "v1v2"}, {first, false, "v2"}, {second, false, ""}} {

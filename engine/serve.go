@@ -82,7 +82,7 @@ func start(c *Config, log *slog.Logger) (_ *engine, err error) {
 		log.Warn("the supervisor's word about the last engine can't be read", "err", err)
 	}
 	e.lastExit = last
-	if err := e.heartbeat.open(c.Socket, e.beats, log); err != nil {
+	if err := e.heartbeat.open(c.Socket, e.activities, log); err != nil {
 		return nil, err
 	}
 	e.executor = batch.NewExecutor(batch.Options{

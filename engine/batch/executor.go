@@ -40,12 +40,12 @@ type Observer interface {
 // Executor decodes for all bases of one device. Its methods may be called from any goroutine; those that wait (Do, Attach, Detach, Close)
 // not from Sink.Emit, Request.Release or a function given to Do.
 type Executor struct {
-	opts  Options
-	epoch time.Time // readings of the clock are durations since then
-	wake  chan struct{}
-	done  chan struct{} // closed when the goroutine has ended
-	pool  *workers
-	pulse pulse
+	opts      Options
+	epoch     time.Time // readings of the clock are durations since then
+	wake      chan struct{}
+	done      chan struct{} // closed when the goroutine has ended
+	pool      *workers
+	heartbeat heartbeat
 
 	mu       sync.Mutex
 	bases    map[string]*base
@@ -122,7 +122,7 @@ func NewExecutor(o Options) *Executor {
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 		bases: make(map[string]*base), live: make(map[requestKey]*sequence),
 	}
-	e.pulse.init(o.StallFloor)
+	e.heartbeat.init(o.StallFloor)
 	e.pool = startWorkers(o.Workers, o.MaxRequests, e.jobDone)
 	go e.run()
 	return e
@@ -353,8 +353,8 @@ func (e *Executor) Stats() []BaseStats {
 	return list
 }
 
-// Beat is the heartbeat.
-func (e *Executor) Beat() Beat { return e.pulse.beat(e.now()) }
+// Heartbeat is the heartbeat.
+func (e *Executor) Heartbeat() Heartbeat { return e.heartbeat.at(e.now()) }
 
 // Close refuses new requests, ends those in hand with FinishCancelled, waits for the step and the draws under way and ends all
 // goroutines. When ctx ends first it returns its error; the executor still ends by itself.

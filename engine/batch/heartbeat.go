@@ -10,8 +10,8 @@ const (
 	callFactor  = 10 // a call may take this many times the floor: it may make a context and run it once
 )
 
-// pulse is the heartbeat: written by the executor's goroutine, read by any.
-type pulse struct {
+// heartbeat is the step loop's sign of life: written by the executor's goroutine, read by any.
+type heartbeat struct {
 	floor   time.Duration
 	phase   atomic.Uint32
 	counter atomic.Uint64
@@ -19,26 +19,26 @@ type pulse struct {
 	budget  atomic.Int64
 }
 
-func (p *pulse) init(floor time.Duration) {
-	p.floor = floor
-	p.budget.Store(int64(floor))
+func (h *heartbeat) init(floor time.Duration) {
+	h.floor = floor
+	h.budget.Store(int64(floor))
 }
 
 // move notes that something new begins and how long it is expected to take (0: unknown).
-func (p *pulse) move(now time.Duration, phase Phase, predicted time.Duration) {
-	budget := max(p.floor, stallFactor*predicted)
+func (h *heartbeat) move(now time.Duration, phase Phase, predicted time.Duration) {
+	budget := max(h.floor, stallFactor*predicted)
 	if phase == PhaseCall {
-		budget = callFactor * p.floor
+		budget = callFactor * h.floor
 	}
-	p.budget.Store(int64(budget))
-	p.phase.Store(uint32(phase))
-	p.moved.Store(int64(now))
-	p.counter.Add(1)
+	h.budget.Store(int64(budget))
+	h.phase.Store(uint32(phase))
+	h.moved.Store(int64(now))
+	h.counter.Add(1)
 }
 
-func (p *pulse) beat(now time.Duration) Beat {
-	return Beat{
-		Phase: Phase(p.phase.Load()), Counter: p.counter.Load(),
-		Age: max(now-time.Duration(p.moved.Load()), 0), Budget: time.Duration(p.budget.Load()),
+func (h *heartbeat) at(now time.Duration) Heartbeat {
+	return Heartbeat{
+		Phase: Phase(h.phase.Load()), Counter: h.counter.Load(),
+		Age: max(now-time.Duration(h.moved.Load()), 0), Budget: time.Duration(h.budget.Load()),
 	}
 }

@@ -386,7 +386,7 @@ func TestDoRunsBetweenSteps(t *testing.T) {
 		result <- e.Do(ctx, func() error { close(begun); <-finish; return nil })
 	}()
 	<-begun
-	if beat := e.Beat(); beat.Phase != PhaseCall {
+	if beat := e.Heartbeat(); beat.Phase != PhaseCall {
 		t.Errorf("beat %+v during a call", beat)
 	}
 	queued, giveUp := context.WithCancel(context.Background())

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// idleBeat: how long the executor sleeps at most, so that its heartbeat is seen to move.
-const idleBeat = 500 * time.Millisecond
+// idleHeartbeat: how long the executor sleeps at most, so that its heartbeat is seen to move.
+const idleHeartbeat = 500 * time.Millisecond
 
 // run is the executor's goroutine: take what came in, let the base whose turn it is make one step, repeat.
 func (e *Executor) run() {
@@ -15,7 +15,7 @@ func (e *Executor) run() {
 	defer runtime.UnlockOSThread()
 	defer close(e.done)
 	defer e.pool.stop()
-	e.timer = time.NewTimer(idleBeat)
+	e.timer = time.NewTimer(idleHeartbeat)
 	defer e.timer.Stop()
 	for {
 		closing := e.takeIn()
@@ -140,7 +140,7 @@ func (e *Executor) call(c *call, closing bool) {
 	if !c.taken.CompareAndSwap(false, true) {
 		return
 	}
-	e.pulse.move(e.now(), PhaseCall, 0)
+	e.heartbeat.move(e.now(), PhaseCall, 0)
 	if closing {
 		c.err = ErrClosed
 	} else {
@@ -273,11 +273,11 @@ func (e *Executor) next() *base {
 	return b
 }
 
-// idle waits for something to happen, a deadline, or the next beat.
+// idle waits for something to happen, a deadline, or the next heartbeat.
 func (e *Executor) idle() {
 	now := e.now()
-	e.pulse.move(now, PhaseIdle, 0)
-	wait := idleBeat
+	e.heartbeat.move(now, PhaseIdle, 0)
+	wait := idleHeartbeat
 	if e.deadline > 0 {
 		wait = min(wait, max(e.deadline-now, 0))
 	}

@@ -204,8 +204,8 @@ type BaseStats struct {
 	Cells         int
 }
 
-// Beat is the executor's heartbeat: Counter moves at least once a second while idle, and with every step.
-type Beat struct {
+// Heartbeat is the executor's heartbeat: Counter moves at least once a second while idle, and with every step.
+type Heartbeat struct {
 	Phase   Phase
 	Counter uint64
 	Age     time.Duration // since Counter moved

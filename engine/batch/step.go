@@ -97,7 +97,7 @@ func (e *Executor) decode(b *base) time.Duration {
 // an Err. False: it failed.
 func (e *Executor) attempt(b *base, part []Slice) bool {
 	decodes, prompts, phase := kinds(part)
-	e.pulse.move(e.now(), PhaseStep, b.sched.pace.predict(decodes, prompts))
+	e.heartbeat.move(e.now(), PhaseStep, b.sched.pace.predict(decodes, prompts))
 	start := time.Now()
 	err := b.runner.Step(b.plan.adapter, part)
 	e.opts.Observe.Decode(b.key, phase, time.Since(start).Seconds(), decodes+prompts, len(part))

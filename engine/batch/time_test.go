@@ -134,17 +134,17 @@ func TestHeartbeat(t *testing.T) {
 		hang := make(chan struct{})
 		f.fail = func(Adapter, []Slice) error { <-hang; return nil }
 		e := start(t, f, Options{StallFloor: 5 * time.Second})
-		was := e.Beat()
+		was := e.Heartbeat()
 		time.Sleep(time.Second)
-		is := e.Beat()
+		is := e.Heartbeat()
 		if is.Counter == was.Counter || is.Phase != PhaseIdle || is.Age > time.Second || is.Budget != 5*time.Second {
 			t.Errorf("idle: %+v, then %+v", was, is)
 		}
 		submit(t, e, c.request(1, prompt(1, 5), 1))
 		synctest.Wait()
-		was = e.Beat()
+		was = e.Heartbeat()
 		time.Sleep(6 * time.Second)
-		is = e.Beat()
+		is = e.Heartbeat()
 		if is.Counter != was.Counter || is.Phase != PhaseStep || is.Age < 6*time.Second || is.Age <= is.Budget {
 			t.Errorf("a step that hangs: %+v, then %+v", was, is)
 		}
@@ -159,11 +159,11 @@ func TestALongCallDoesNotCountAsHung(t *testing.T) {
 		e := start(t, newFake(roomy), Options{StallFloor: 5 * time.Second})
 		err := e.Do(t.Context(), func() error {
 			time.Sleep(45 * time.Second)
-			if b := e.Beat(); b.Phase != PhaseCall || b.Age > b.Budget {
+			if b := e.Heartbeat(); b.Phase != PhaseCall || b.Age > b.Budget {
 				t.Errorf("in a call of 45 s: %+v", b)
 			}
 			time.Sleep(6 * time.Second)
-			if b := e.Beat(); b.Age <= b.Budget {
+			if b := e.Heartbeat(); b.Age <= b.Budget {
 				t.Errorf("in a call that hangs: %+v", b)
 			}
 			return nil
@@ -181,7 +181,7 @@ func TestBudgetFollowsPredictedStep(t *testing.T) {
 		e := start(t, f, Options{StallFloor: 5 * time.Second})
 		submit(t, e, c.request(1, endless, 10))
 		time.Sleep(20 * time.Second)
-		if b := e.Beat(); (b.Budget - stallFactor*3*time.Second).Abs() > time.Second {
+		if b := e.Heartbeat(); (b.Budget - stallFactor*3*time.Second).Abs() > time.Second {
 			t.Errorf("steps of 3 s, budget %s", b.Budget)
 		}
 		c.wait(1)

@@ -27,7 +27,7 @@ type Models interface {
 	Acquire(ctx context.Context, model, version string) (*models.Lease, error)
 	AcquireReplay(ctx context.Context, model, version string) (*models.Lease, error)
 	Entries() []models.Entry
-	Loads() []models.LoadBeat
+	Loads() []models.LoadHeartbeat
 	Size() int
 }
 
@@ -43,7 +43,7 @@ type Executor interface {
 	Cancel(id uint64, attempt uint32)
 	CancelSink(batch.Sink)
 	Stats() []batch.BaseStats
-	Beat() batch.Beat
+	Heartbeat() batch.Heartbeat
 }
 
 // Options of a Link. Socket, Models, Catalog and Executor must be given; zero values of the others mean the defaults.

@@ -207,14 +207,14 @@ func TestPong(t *testing.T) {
 	e := newBench(t, b)
 	p := e.accept()
 	ping(p)
-	if pong := p.next("pong"); pong.beats != 1 {
-		t.Errorf("%d beats while idle", pong.beats)
+	if pong := p.next("pong"); pong.heartbeats != 1 {
+		t.Errorf("%d heartbeats while idle", pong.heartbeats)
 	}
 	p.infer(1, "end 1")
 	p.until("loading", func(f frame) bool { return f.event == schema.EventKind_loading })
 	ping(p)
-	if pong := p.next("pong"); pong.beats != 2 {
-		t.Errorf("%d beats during a load", pong.beats)
+	if pong := p.next("pong"); pong.heartbeats != 2 {
+		t.Errorf("%d heartbeats during a load", pong.heartbeats)
 	}
 	close(b.loading)
 	p.answer(1)

@@ -23,24 +23,24 @@ type proxy struct {
 
 // frame is what a test needs of one.
 type frame struct {
-	kind    string
-	key     key
-	hello   uint64
-	tokens  []token
-	done    []summary
-	event   schema.EventKind
-	model   string
-	version string
-	reply   string
-	prompt  []int32
-	stops   []string
-	limit   int
-	lookup  schema.CacheLookup
-	loaded  []string
-	beats   int
-	bytes   []byte // revision, metrics
-	ids     []int32
-	text    string
+	kind       string
+	key        key
+	hello      uint64
+	tokens     []token
+	done       []summary
+	event      schema.EventKind
+	model      string
+	version    string
+	reply      string
+	prompt     []int32
+	stops      []string
+	limit      int
+	lookup     schema.CacheLookup
+	loaded     []string
+	heartbeats int
+	bytes      []byte // revision, metrics
+	ids        []int32
+	text       string
 }
 
 type token struct {
@@ -134,11 +134,11 @@ func decodeFrame(f schema.Frame) (out frame, err error) {
 		if err != nil {
 			return out, err
 		}
-		beats, err := pong.Beats()
+		heartbeats, err := pong.Beats()
 		if err != nil {
 			return out, err
 		}
-		out.beats = beats.Len()
+		out.heartbeats = heartbeats.Len()
 	case schema.Frame_Which_reply:
 		return out, decodeReply(f, &out)
 	case schema.Frame_Which_goAway:

@@ -53,23 +53,23 @@ func (s *session) reportCatalog() {
 }
 
 func (s *session) pong() error {
-	beats := s.link.beats()
+	heartbeats := s.link.heartbeats()
 	_ = s.conn.SendControl(func(f schema.Frame) error { // a lost connection is the reader's business
 		pong, err := f.NewPong()
 		if err != nil {
 			return err
 		}
-		list, err := pong.NewBeats(int32(len(beats)))
+		list, err := pong.NewBeats(int32(len(heartbeats)))
 		if err != nil {
 			return err
 		}
-		return writeBeats(list, beats)
+		return writeHeartbeats(list, heartbeats)
 	})
 	return nil
 }
 
-// Beat is the heartbeat of an executor or of a load.
-type Beat struct {
+// Heartbeat is the heartbeat of an executor or of a load.
+type Heartbeat struct {
 	Name    string
 	Phase   string
 	Counter uint64
@@ -77,14 +77,14 @@ type Beat struct {
 	Budget  time.Duration // an older age means hung
 }
 
-// Beats gives the heartbeats as the proxy gets them.
-func (l *Link) Beats() []Beat { return l.beats() }
+// Heartbeats gives the heartbeats as the proxy gets them.
+func (l *Link) Heartbeats() []Heartbeat { return l.heartbeats() }
 
-func (l *Link) beats() []Beat {
-	e := l.o.Executor.Beat()
-	list := []Beat{{Name: l.o.Identity.Device, Phase: phaseName(e.Phase), Counter: e.Counter, Age: e.Age, Budget: e.Budget}}
+func (l *Link) heartbeats() []Heartbeat {
+	e := l.o.Executor.Heartbeat()
+	list := []Heartbeat{{Name: l.o.Identity.Device, Phase: phaseName(e.Phase), Counter: e.Counter, Age: e.Age, Budget: e.Budget}}
 	for _, load := range l.o.Models.Loads() {
-		list = append(list, Beat{
+		list = append(list, Heartbeat{
 			Name: "load " + load.Model + "@" + load.Version, Phase: load.Phase, Counter: load.Counter, Age: load.Age, Budget: l.o.LoadStall,
 		})
 	}
@@ -103,8 +103,8 @@ func phaseName(p batch.Phase) string {
 	return "unknown"
 }
 
-func writeBeats(to schema.Beat_List, beats []Beat) error {
-	for i, b := range beats {
+func writeHeartbeats(to schema.Beat_List, heartbeats []Heartbeat) error {
+	for i, b := range heartbeats {
 		out := to.At(i)
 		out.SetCounter(b.Counter)
 		out.SetAgeNs(nanos(b.Age))
@@ -141,12 +141,12 @@ func (l *Link) writeStats(f schema.Frame, stats []batch.BaseStats) error {
 		out.SetFreeCells(uint32(max(b.FreeCells, 0)))
 		out.SetCells(uint32(b.Cells))
 	}
-	beats := l.beats()
-	list, err := to.NewExecutors(int32(len(beats)))
+	heartbeats := l.heartbeats()
+	list, err := to.NewExecutors(int32(len(heartbeats)))
 	if err != nil {
 		return err
 	}
-	return writeBeats(list, beats)
+	return writeHeartbeats(list, heartbeats)
 }
 
 func (l *Link) writeCatalog(f schema.Frame) error {

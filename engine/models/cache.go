@@ -42,7 +42,7 @@ type CacheOptions struct {
 	OnEvent func(Event)
 	// OnLoad is called without locks by each load itself: before it does anything, and when it is over, before anybody can use what was
 	// loaded. A process that dies between the two calls died in the load.
-	OnLoad func(l LoadBeat, loading bool)
+	OnLoad func(l LoadHeartbeat, loading bool)
 	// Fits tells whether weights of this size can be loaded without passing the memory watermark; alone: nothing else is loaded, so
 	// whether free memory can hold them. False: idle entries are evicted one after the other, and when there are none left the load fails
 	// with out_of_memory. Nil: everything fits.
@@ -66,7 +66,7 @@ func (o *CacheOptions) fill() {
 		o.OnEvent = func(Event) {}
 	}
 	if o.OnLoad == nil {
-		o.OnLoad = func(LoadBeat, bool) {}
+		o.OnLoad = func(LoadHeartbeat, bool) {}
 	}
 	if o.Fits == nil {
 		o.Fits = func(int64, bool) bool { return true }

@@ -55,7 +55,7 @@ func TestOnLoadFramesTheLoadAndNothingElse(t *testing.T) {
 	loading := map[string]bool{}
 	var calls int
 	r := newRig(t, func(o *CacheOptions) {
-		o.OnLoad = func(l LoadBeat, begins bool) {
+		o.OnLoad = func(l LoadHeartbeat, begins bool) {
 			mu.Lock()
 			defer mu.Unlock()
 			loading[l.Model+"@"+l.Version] = begins

@@ -83,8 +83,8 @@ func (c *Cache) Entries() []Entry {
 // Size is CACHE_SIZE.
 func (c *Cache) Size() int { return c.opts.Size }
 
-// LoadBeat is the heartbeat of one load.
-type LoadBeat struct {
+// LoadHeartbeat is the heartbeat of one load.
+type LoadHeartbeat struct {
 	Model, Version string
 	Revision       Revision
 	Phase          string
@@ -93,21 +93,21 @@ type LoadBeat struct {
 }
 
 // Loads gives the heartbeats of the loads in hand.
-func (c *Cache) Loads() []LoadBeat {
+func (c *Cache) Loads() []LoadHeartbeat {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var list []LoadBeat
+	var list []LoadHeartbeat
 	for _, e := range c.entries {
 		if e.state == seatLoading {
-			list = append(list, c.beat(e))
+			list = append(list, c.loadHeartbeat(e))
 		}
 	}
 	return list
 }
 
-// beat is how far the load of an entry is. Called with mu held.
-func (c *Cache) beat(e *entry) LoadBeat {
-	return LoadBeat{
+// loadHeartbeat is how far the load of an entry is. Called with mu held.
+func (c *Cache) loadHeartbeat(e *entry) LoadHeartbeat {
+	return LoadHeartbeat{
 		Model: e.src.model, Version: e.src.version, Revision: c.revision(e.src),
 		Phase: e.progress.Phase, Counter: e.counter, Age: time.Since(e.moved),
 	}

@@ -73,7 +73,7 @@ func (w *watch) overdue(now time.Duration) string {
 	if silent > w.stall {
 		return fmt.Sprintf("no heartbeat for %v", silent.Round(time.Second))
 	}
-	for _, b := range w.last.Beats {
+	for _, b := range w.last.Activities {
 		if age := b.Age + silent; b.Budget > 0 && age > b.Budget {
 			return fmt.Sprintf("%s is in phase %s without progress for %v, allowed are %v", b.Name, b.Phase, age.Round(time.Millisecond), b.Budget)
 		}

@@ -67,8 +67,8 @@ func TestPolicy(t *testing.T) {
 
 func TestWatch(t *testing.T) {
 	const stall = 30 * time.Second
-	beat := func(age, budget time.Duration) Heartbeat {
-		return Heartbeat{Sequence: 1, Beats: []Beat{{Name: "cpu", Phase: "step", Age: age, Budget: budget}}}
+	heartbeat := func(age, budget time.Duration) Heartbeat {
+		return Heartbeat{Sequence: 1, Activities: []Activity{{Name: "cpu", Phase: "step", Age: age, Budget: budget}}}
 	}
 	for name, test := range map[string]struct {
 		seen *Heartbeat
@@ -80,10 +80,10 @@ func TestWatch(t *testing.T) {
 		"fresh":                         {&Heartbeat{Sequence: 1}, 0, false},
 		"late":                          {&Heartbeat{Sequence: 1}, 29 * time.Second, false},
 		"silent":                        {&Heartbeat{Sequence: 1}, 31 * time.Second, true},
-		"long step within its budget":   {new(beat(100*time.Second, 200*time.Second)), time.Second, false},
-		"step over its budget":          {new(beat(29500*time.Millisecond, stall)), time.Second, true},
-		"without a budget":              {new(beat(time.Hour, 0)), time.Second, false},
-		"over it only with the silence": {new(beat(29*time.Second, stall)), 2 * time.Second, true},
+		"long step within its budget":   {new(heartbeat(100*time.Second, 200*time.Second)), time.Second, false},
+		"step over its budget":          {new(heartbeat(29500*time.Millisecond, stall)), time.Second, true},
+		"without a budget":              {new(heartbeat(time.Hour, 0)), time.Second, false},
+		"over it only with the silence": {new(heartbeat(29*time.Second, stall)), 2 * time.Second, true},
 	} {
 		w := watch{stall: stall}
 		if test.seen != nil {

@@ -22,17 +22,17 @@ const (
 
 // Heartbeat is what an engine says of itself once a second, for its supervisor and for health checks.
 type Heartbeat struct {
-	Sequence  uint64    `json:"sequence"` // moves with every writing
-	PID       int       `json:"pid"`
-	Started   bool      `json:"started"`   // preloading is over
-	Connected bool      `json:"connected"` // to the proxy
-	Progress  uint64    `json:"progress"`  // tokens given since the start
-	Beats     []Beat    `json:"beats"`
-	Loads     []Loading `json:"loads,omitempty"` // in hand, oldest first
+	Sequence   uint64     `json:"sequence"` // moves with every writing
+	PID        int        `json:"pid"`
+	Started    bool       `json:"started"`         // preloading is over
+	Connected  bool       `json:"connected"`       // to the proxy
+	Progress   uint64     `json:"progress"`        // tokens given since the start
+	Activities []Activity `json:"beats"`           // of the step loop and of each load
+	Loads      []Loading  `json:"loads,omitempty"` // in hand, oldest first
 }
 
-// Beat is of one executor or load.
-type Beat struct {
+// Activity is how far one executor or load is.
+type Activity struct {
 	Name    string        `json:"name"`
 	Phase   string        `json:"phase"`
 	Counter uint64        `json:"counter"`

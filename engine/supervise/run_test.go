@@ -54,26 +54,26 @@ func child(lives []string) int {
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	case "progress":
-		beat(Heartbeat{Sequence: 1, Progress: 5})
+		heartbeat(Heartbeat{Sequence: 1, Progress: 5})
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	case "brief":
-		beat(Heartbeat{Sequence: 1})
+		heartbeat(Heartbeat{Sequence: 1})
 		time.Sleep(300 * time.Millisecond)
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	case "loading":
-		beat(Heartbeat{Sequence: 1, Loads: []Loading{{Model: "m", Version: "v"}}})
+		heartbeat(Heartbeat{Sequence: 1, Loads: []Loading{{Model: "m", Version: "v"}}})
 		return 3
 	case "usage":
 		return UsageCode
 	case "panic":
 		panic("a fault in a library ends like this, too")
 	case "hang":
-		beat(Heartbeat{Sequence: 1, Beats: []Beat{{Name: "cpu", Age: time.Hour, Budget: time.Second}}})
+		heartbeat(Heartbeat{Sequence: 1, Activities: []Activity{{Name: "cpu", Age: time.Hour, Budget: time.Second}}})
 		time.Sleep(time.Hour)
 	case "stubborn":
-		beat(Heartbeat{Sequence: 1})
+		heartbeat(Heartbeat{Sequence: 1})
 		time.Sleep(time.Hour)
 	case "asked": // by somebody else than its supervisor
 		syscall.Kill(os.Getpid(), syscall.SIGTERM)
@@ -82,7 +82,7 @@ func child(lives []string) int {
 			return 5
 		}
 	case "serve":
-		beat(Heartbeat{Sequence: 1})
+		heartbeat(Heartbeat{Sequence: 1})
 		<-signals
 		if Replaced() {
 			return 5 // the supervisor said nothing of its end
@@ -92,7 +92,7 @@ func child(lives []string) int {
 	return 0
 }
 
-func beat(h Heartbeat) {
+func heartbeat(h Heartbeat) {
 	path, err := HeartbeatFile("unused")
 	if err != nil {
 		panic(err)
@@ -373,7 +373,7 @@ func TestCheck(t *testing.T) {
 // On a full disk there is no second file.
 func TestHeartbeatNeedsNoRoomForASecondFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "h.json")
-	long := Heartbeat{Sequence: 1, Beats: []Beat{{Name: strings.Repeat("x", 100)}}}
+	long := Heartbeat{Sequence: 1, Activities: []Activity{{Name: strings.Repeat("x", 100)}}}
 	if err := WriteHeartbeat(path, long); err != nil {
 		t.Fatal(err)
 	}
@@ -384,7 +384,7 @@ func TestHeartbeatNeedsNoRoomForASecondFile(t *testing.T) {
 		if err := WriteHeartbeat(path, Heartbeat{Sequence: sequence}); err != nil {
 			t.Fatal(err)
 		}
-		if h, _, err := ReadHeartbeat(path); err != nil || h.Sequence != sequence || len(h.Beats) != 0 {
+		if h, _, err := ReadHeartbeat(path); err != nil || h.Sequence != sequence || len(h.Activities) != 0 {
 			t.Errorf("%+v, %v", h, err)
 		}
 	}
