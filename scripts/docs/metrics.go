@@ -13,17 +13,22 @@ const metricsHead = `# Metrics
 
 <!-- Made by go run ./scripts/docs from schema/catalogue. Change it there. -->
 
-The proxy serves everything on one page, ` + "`/prometheus`" + ` (` + "`METRICS_PATH`" + `): its own metrics, and those of the engine, which it fetches
-when somebody scrapes. While the engine is away its own families (groups X and G) are missing; all others stay, since what must survive
-an engine belongs to the proxy. ` + "`CUSTOM_METRICS=false`" + ` leaves only group D, ` + "`model_load_failures_total` and `llm_engine_up`" + `.
+The proxy serves everything on one page, ` + "`/prometheus`" + ` (` + "`METRICS_PATH`" + `): its own metrics, and those of the
+engine, which it fetches when somebody scrapes. While the engine is away its own families (groups X and G) are missing;
+all others stay, since what must survive an engine belongs to the proxy. ` + "`CUSTOM_METRICS=false`" + ` leaves only
+group D, ` + "`model_load_failures_total` and `llm_engine_up`" + `.
 
-` + "`model` and `version`" + ` are names of installed models, ` + "`unknown`" + ` for one that isn't installed, ` + "`none`" + ` where a model does not apply, and
-` + "`other`" + ` beyond 256 pairs. ` + "`endpoint`" + ` is a route, or ` + "`other`" + `. ` + "`domain`" + ` is one of at most 32 configured names, ` + "`general` or `other`" + `.
-No label comes from a client. Counters exist at 0 before their first event, so that ` + "`increase()`" + ` sees it; histograms of a model exist
-once it is asked for or loaded. The series of a model that no engine has any more stay for an hour (` + "`METRICS_KEEP_REMOVED`" + `), so that their last
-values are scraped, and while a request counts there; then they go (those of ` + "`DEFAULT_MODEL`" + ` never), and a model that comes back counts from 0.
+` + "`model` and `version`" + ` are names of installed models, ` + "`unknown`" + ` for one that isn't installed, ` + "`none`" + ` where a
+model does not apply, and ` + "`other`" + ` beyond 256 pairs. ` + "`endpoint`" + ` is a route, or ` + "`other`" + `. ` + "`domain`" + ` is one
+of at most 32 configured names, ` + "`general` or `other`" + `. No label comes from a client. Counters exist at 0 before
+their first event, so that ` + "`increase()`" + ` sees it; histograms of a model exist once it is asked for or loaded. The
+series of a model that no engine has any more stay for an hour (` + "`METRICS_KEEP_REMOVED`" + `), so that their last values
+are scraped, and while a request counts there; then they go (those of ` + "`DEFAULT_MODEL`" + ` never), and a model that
+comes back counts from 0.
 
-` + "`/metrics/router`" + ` is a small page for endpoint pickers that poll many times a second: ` + "`llm_requests_waiting`, `llm_requests_running`,\n`llm_kv_cache_usage_ratio`, `llm_cache_config_info` and `llm_lora_requests_info`" + `, one series each.
+` + "`/metrics/router`" + ` is a small page for endpoint pickers that poll many times a second:
+` + "`llm_requests_waiting`, `llm_requests_running`, `llm_kv_cache_usage_ratio`, `llm_cache_config_info`" + ` and
+` + "`llm_lora_requests_info`" + `, one series each.
 `
 
 func metricsPage() []byte {
@@ -78,7 +83,7 @@ func buckets(b *bytes.Buffer) {
 }
 
 func runtimeFamilies(b *bytes.Buffer) {
-	b.WriteString("\n## Processes\n\nThe proxy's own `process_*`, `go_*` and `promhttp_metric_handler_*` families come from client_golang. Of the engine's the page has these, renamed:\n\n" +
+	b.WriteString("\n## Processes\n\nThe proxy's own `process_*`, `go_*` and `promhttp_metric_handler_*` families come from client_golang. Of the engine's\nthe page has these, renamed:\n\n" +
 		"| Metric | Type | What it is |\n|---|---|---|\n")
 	for _, name := range catalogue.EngineRuntimeNames() {
 		m, _ := catalogue.EngineRuntime(name)

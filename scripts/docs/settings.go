@@ -12,16 +12,16 @@ const settingsHead = `# Settings
 
 <!-- Made by go run ./scripts/docs from schema/settings. Change it there. -->
 
-Every setting is a variable, a command-line flag (the variable in lower case with dashes: ` + "`--queue-capacity=64`" + `) and, apart from two,
-a key of the configuration file that ` + "`CONFIG_FILE`" + ` names. A flag goes over a variable, that over the file, that over the default. An empty
-variable counts as not set.
+Every setting is a variable, a command-line flag (the variable in lower case with dashes:
+` + "`--queue-capacity=64`" + `) and, apart from two, a key of the configuration file that ` + "`CONFIG_FILE`" + ` names. A flag
+goes over a variable, that over the file, that over the default. An empty variable counts as not set.
 
-Both programs read the same file; each checks the whole of it and uses its own keys. Everything that is wrong is reported at once, with
-the line, and nothing starts. ` + "`tandem-proxy check-config`" + ` checks without starting. The file with every key and its default is
-[deploy/config.example.yaml](../deploy/config.example.yaml).
+Both programs read the same file; each checks the whole of it and uses its own keys. Everything that is wrong is
+reported at once, with the line, and nothing starts. ` + "`tandem-proxy check-config`" + ` checks without starting. The file
+with every key and its default is [deploy/config.example.yaml](../deploy/config.example.yaml).
 
-Durations are written as ` + "`300ms`, `10s`, `5m`, `1h30m`" + `; sizes as ` + "`4096`, `512KiB`, `8MiB`" + `; lists as ` + "`a,b,c`" + ` or as a YAML list; rates as
-` + "`5/minute`" + ` (second, minute, hour, day) or ` + "`off`" + `.
+Durations are written as ` + "`300ms`, `10s`, `5m`, `1h30m`" + `; sizes as ` + "`4096`, `512KiB`, `8MiB`" + `; lists as
+` + "`a,b,c`" + ` or as a YAML list; rates as ` + "`5/minute`" + ` (second, minute, hour, day) or ` + "`off`" + `.
 `
 
 // section is a part of the settings with a common first key.
