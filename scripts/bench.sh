@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds what is measured and runs the benchmarks. Arguments: unary, stream, scrapes, memory, engine, smollm2 (all by default). The engine is measured
-# beside llama-server built from the same source; that build takes minutes the first time. LLAMA_SERVER=none leaves it out. smollm2 is the same as
-# engine with the real model that SMOLLM2 names (make bench sets it).
+# Builds what is measured and runs the benchmarks. Arguments: unary, stream, scrapes, memory, engine, smollm2 (all by
+# default). The engine is measured beside llama-server built from the same source; that build takes minutes the first
+# time. LLAMA_SERVER=none leaves it out. smollm2 is the same as engine with the real model that SMOLLM2 names (make
+# bench sets it).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

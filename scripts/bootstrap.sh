@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what a build of Tandem with llama.cpp needs on Debian 12 or Ubuntu 24.04, and nothing else. Does nothing when all of it
-# is there. Go itself is not installed: the version in go.mod is checked by the go command.
+# Installs what a build of Tandem with llama.cpp needs on Debian 12 or Ubuntu 24.04, and nothing else. Does nothing when
+# all of it is there. Go itself is not installed: the version in go.mod is checked by the go command.
 #
 #   scripts/bootstrap.sh            tools for the engine with llama.cpp
 #   scripts/bootstrap.sh --check    only say what is missing; exit status 1 when something is

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Builds llama.cpp once for each source, flag set, compiler and CPU into a cache outside the tree and prints the directory of the result:
+# Builds llama.cpp once for each source, flag set, compiler and CPU into a cache outside the tree and prints the
+# directory of the result:
 #
 #   include/  llama.h, ggml*.h; common/, vendor/ and src/ below it for the shim
 #   lib/      libllama.so, libllama-common.so, libggml*.so, the backends, libgomp.so.1; all find each other by $ORIGIN
 #   bin/      llama-server, with SERVER=1
 #
 #   scripts/build-llama.sh          build or find; the path on stdout, progress on stderr
-#   scripts/build-llama.sh --env    print the exports that a build with -tags llama needs, for eval; builds llguidance, too
+#   scripts/build-llama.sh --env    print the exports for a build with -tags llama, for eval; builds llguidance too
 #   scripts/build-llama.sh --key    print the path only, without building
 #
-# Environment: TANDEM_CACHE, LLAMA_CPP_DIR (a checkout instead of the pinned package), LLAMA_TARBALL (a copy of the package),
-# VARIANTS=all (every CPU variant, for images), CUDA=1|0 (default: when nvcc is there), CUDA_ARCHS, SERVER=1, JOBS, CC, CXX.
+# Environment: TANDEM_CACHE, LLAMA_CPP_DIR (a checkout instead of the pinned package), LLAMA_TARBALL (a copy of the
+# package), VARIANTS=all (every CPU variant, for images), CUDA=1|0 (default: when nvcc is there), CUDA_ARCHS, SERVER=1,
+# JOBS, CC, CXX.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -113,7 +115,8 @@ is_complete() {
 	[ -d "$result" ] && { [ "${SERVER:-0}" != 1 ] || [ -x "$result/bin/llama-server" ]; }
 }
 
-# Lazy binding: go-nvml leaves its functions unresolved until NVIDIA's library is there, and some distributions bind everything at start.
+# Lazy binding: go-nvml leaves its functions unresolved until NVIDIA's library is there, and some distributions bind
+# everything at start.
 print_env() {
 	local guidance
 	guidance=$("$here/build-llguidance.sh")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds llguidance (what makes answers follow a JSON schema, a pattern or a grammar) once for each version and toolchain into a cache
-# outside the tree and prints the directory of the result:
+# Builds llguidance (what makes answers follow a JSON schema, a pattern or a grammar) once for each version and
+# toolchain into a cache outside the tree and prints the directory of the result:
 #
 #   include/llguidance.h
 #   lib/libtandem_llguidance.a
@@ -52,8 +52,8 @@ build() {
 	say "built in $((SECONDS - started)) s: $result"
 }
 
-# The licence texts of what ends up in the library: MIT where a crate leaves the choice, else all that it brings; one text once, with the
-# crates that share it.
+# The licence texts of what ends up in the library: MIT where a crate leaves the choice, else all that it brings; one
+# text once, with the crates that share it.
 collect_licences() {
 	local name version licence dir texts sum
 	mkdir "$aside/texts"

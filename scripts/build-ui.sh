@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Builds the live page from proxy/server/page/src into proxy/server/page/dist, where it is embedded into the proxy, unless it is current.
-#   scripts/build-ui.sh [--if-possible]    with it, what is missing is told in one line and is no error: / is a plain table then
+# Builds the live page from proxy/server/page/src into proxy/server/page/dist, where it is embedded into the proxy,
+# unless it is current.
+#   scripts/build-ui.sh [--if-possible]
+# With --if-possible what is missing is named in one line and is no error: / is a plain table then.
 # Needs Node 20 or later; what it downloads is fixed by the lockfile, and no script of a package is run.
 set -euo pipefail
 cd "$(dirname "$0")/../proxy/server/page"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Kills engines under load and compares every answer with the undisturbed one, then does the other things to a running server that it
-# should survive. Figures are printed; what docs/restarts.md promises is asserted. About ten minutes.
-# CHAOS_KILLS, CHAOS_REQUESTS, CHAOS_CLIENTS, CHAOS_PAUSES: how much of it. CHAOS_REPLAY=decode: the other way to replay.
-# CHAOS_MOCK=true: the mock engine, which needs no C compiler.
-# SMOLLM2: file of the real model that is killed, too (make chaos sets it). Arguments go to go test.
+# Kills engines under load and compares every answer with the undisturbed one, then does the other things to a running
+# server that it should survive. Figures are printed; what docs/restarts.md promises is asserted. About ten minutes.
+# CHAOS_KILLS, CHAOS_REQUESTS, CHAOS_CLIENTS, CHAOS_PAUSES: how much of it. CHAOS_REPLAY=decode: the other way to
+# replay. CHAOS_MOCK=true: the mock engine, which needs no C compiler. SMOLLM2: file of the real model that is killed,
+# too (make chaos sets it). Arguments go to go test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

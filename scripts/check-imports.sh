@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Checks who may import whom: first-party imports by the table below, and which packages may know fasthttp, Cap'n Proto, Redis and C.
-# What isn't named is not allowed. Test files are held to the same table, but may use any leaf that is allowed to their package.
+# Checks who may import whom: first-party imports by the table below, and which packages may know fasthttp, Cap'n Proto,
+# Redis and C. What isn't named is not allowed. Test files are held to the same table, but may use any leaf that is
+# allowed to their package.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

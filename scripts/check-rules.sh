@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Checks what Prometheus and Grafana load: that the generated files are current and name only what the catalogue has, that Prometheus
-# can read rules, dashboard queries and configurations, and that every alert fires when it should and only then.
-# PROMTOOL and AMTOOL name a promtool of version 3 and an amtool; without them those in bin/ are used, and built once if need be (minutes).
+# Checks what Prometheus and Grafana load: that the generated files are current and name only what the catalogue has,
+# that Prometheus can read rules, dashboard queries and configurations, and that every alert fires when it should and
+# only then. PROMTOOL and AMTOOL name a promtool of version 3 and an amtool; without them those in bin/ are used, and
+# built once if need be (minutes).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Turns a Hugging Face model directory or a PEFT LoRA adapter into a GGUF file of the models directory, with llama.cpp's own converters from
-# the pinned release. Nothing is fetched from a model hub: the directories must be on this machine.
+# Turns a Hugging Face model directory or a PEFT LoRA adapter into a GGUF file of the models directory, with llama.cpp's
+# own converters from the pinned release. Nothing is fetched from a model hub: the directories must be on this machine.
 #
-#   scripts/convert-model.sh base    HF_DIR   MODEL_DIR [TYPE]             → MODEL_DIR/model.gguf; TYPE: q8_0 (default), f16, bf16, f32, auto
+#   scripts/convert-model.sh base    HF_DIR   MODEL_DIR [TYPE]             → MODEL_DIR/model.gguf
+#                                     TYPE: q8_0 (default), f16, bf16, f32, auto
 #   scripts/convert-model.sh adapter PEFT_DIR MODEL_DIR VERSION [HF_DIR]   → MODEL_DIR/versions/VERSION.gguf
 #
-# MODEL_DIR is MODELS_DIR/name or MODELS_DIR/org/name. HF_DIR is needed for an adapter only when its base wasn't converted by this script, which
-# keeps the base's config.json in MODEL_DIR/.source.
+# MODEL_DIR is MODELS_DIR/name or MODELS_DIR/org/name. HF_DIR is needed for an adapter only when its base wasn't
+# converted by this script, which keeps the base's config.json in MODEL_DIR/.source.
 #
-# Environment: LLAMA_CPP_DIR (a checkout instead of the pinned package), LLAMA_TARBALL, TANDEM_CACHE, PYTHON (default: python3). The converters
-# need PyTorch, which is installed once into the cache: about 5 GB with the CUDA libraries that its default package brings along, less with
-# PIP_EXTRA_INDEX_URL set to PyTorch's index of CPU builds.
+# Environment: LLAMA_CPP_DIR (a checkout instead of the pinned package), LLAMA_TARBALL, TANDEM_CACHE, PYTHON (default:
+# python3). The converters need PyTorch, which is installed once into the cache: about 5 GB with the CUDA libraries that
+# its default package brings along, less with PIP_EXTRA_INDEX_URL set to PyTorch's index of CPU builds.
 set -euo pipefail
 shopt -s inherit_errexit # what fails inside of $(…) ends it
 

@@ -3,9 +3,10 @@
 #
 #   scripts/gather-libraries.sh LIB PROGRAM SYSTEM
 #
-# Copies the libraries of directory LIB to lib beside PROGRAM, each once under the name by which it is loaded, stripped. What of the
-# CUDA toolkit they need goes there too; the driver's library is left out, since the host brings it. What else the system's linker adds,
-# with the linker itself, goes below SYSTEM under its own path, for an image that has nothing.
+# Copies the libraries of directory LIB to lib beside PROGRAM, each once under the name by which it is loaded, stripped.
+# What of the CUDA toolkit they need goes there too; the driver's library is left out, since the host brings it. What
+# else the system's linker adds, with the linker itself, goes below SYSTEM under its own path, for an image that has
+# nothing.
 set -euo pipefail
 
 [ $# = 3 ] || { sed -n '4p' "$0" >&2; exit 2; }

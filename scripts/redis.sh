@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Prints the path of a redis-server for tests: REDIS_SERVER, one on the PATH, or Debian's, fetched into the cache and unpacked there:
-# nothing is installed and no service is started. When there is none: says why and prints nothing, or fails with REDIS_REQUIRED=true.
+# Prints the path of a redis-server for tests: REDIS_SERVER, one on the PATH, or Debian's, fetched into the cache and
+# unpacked there: nothing is installed and no service is started. When there is none: says why and prints nothing, or
+# fails with REDIS_REQUIRED=true.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

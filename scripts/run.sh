@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Starts engine and proxy on this machine, prints curl lines when they are ready, and stops both on Ctrl-C or when one ends.
-# Settings come from the environment and from CONFIG_FILE as always; what nobody set gets values for trying things out.
-# MODEL names a model of scripts/models/table, which is fetched and served.
+# Starts engine and proxy on this machine, prints curl lines when they are ready, and stops both on Ctrl-C or when one
+# ends. Settings come from the environment and from CONFIG_FILE as always; what nobody set gets values for trying things
+# out. MODEL names a model of scripts/models/table, which is fetched and served.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -3,8 +3,9 @@
 #
 #   scripts/schemas.sh [FILE…]
 #
-# Without files it takes those of the JSON Schema Test Suite, drafts 7 and 2020-12, as the source archive of PyPI's jsonschema carries them.
-# Environment: MODEL_FILE (a GGUF file whose vocabulary is used; default: SmolLM2's), TANDEM_CACHE.
+# Without files it takes those of the JSON Schema Test Suite, drafts 7 and 2020-12, as the source archive of PyPI's
+# jsonschema carries them. Environment: MODEL_FILE (a GGUF file whose vocabulary is used; default: SmolLM2's),
+# TANDEM_CACHE.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=native/source.sh

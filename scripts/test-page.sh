@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs scripts/page: the live page in headless Chromium, with a real proxy and a mock engine behind it, and once more with llama.cpp and the
-# demo model when bin/tandem-engine is there (make build). Screenshots and logs are kept in out/page. About two minutes.
-# CHROMIUM names another browser. Needs Node 20 or later.
+# Runs scripts/page: the live page in headless Chromium, with a real proxy and a mock engine behind it, and once more
+# with llama.cpp and the demo model when bin/tandem-engine is there (make build). Screenshots and logs are kept in
+# out/page. About two minutes. CHROMIUM names another browser. Needs Node 20 or later.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

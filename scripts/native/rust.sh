@@ -6,8 +6,8 @@ rust_least=1.87 # the library's own minimum
 # version_at_least HAVE LEAST
 version_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
-# Sets cargo and rustc to the first pair on the PATH that is new enough, rustup's shims without a toolchain passed over, or to the newest of a
-# distribution's versioned packages. Status 1: there is none.
+# Sets cargo and rustc to the first pair on the PATH that is new enough, rustup's shims without a toolchain passed over,
+# or to the newest of a distribution's versioned packages. Status 1: there is none.
 find_rust() {
 	local candidate suffix version
 	while IFS= read -r candidate; do

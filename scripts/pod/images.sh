@@ -1,5 +1,6 @@
-# How the images are built without a registry, read by test-pod.sh. Everything of podman's and buildah's is below $work: storage, networks,
-# volumes, configuration. Uses cache_root, step, die, work, version, revision, proxy_image, engine_image and redis_image of that script.
+# How the images are built without a registry, read by test-pod.sh. Everything of podman's and buildah's is below $work:
+# storage, networks, volumes, configuration. Uses cache_root, step, die, work, version, revision, proxy_image,
+# engine_image and redis_image of that script.
 # shellcheck shell=bash
 # shellcheck disable=SC2154
 
@@ -27,8 +28,8 @@ install_missing() {
 	DEBIAN_FRONTEND=noninteractive bash -c "${line//apt-get/apt-get -q -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0}" >&2
 }
 
-# A configuration of the test's own. Without systemd cgroups are made by hand, and limits as podman would set them by default may not be
-# allowed. A file system on which overlay doesn't work gets whole copies.
+# A configuration of the test's own. Without systemd cgroups are made by hand, and limits as podman would set them by
+# default may not be allowed. A file system on which overlay doesn't work gets whole copies.
 write_configuration() {
 	export CONTAINERS_CONF=$work/containers.conf CONTAINERS_STORAGE_CONF=$work/storage.conf
 	mkdir -p "$work/networks" "$work/go-build"
@@ -79,7 +80,8 @@ build_base() {
 	rm -rf "$root"
 }
 
-# The base with this machine's Go, its Node where it has one that is new enough for the page, and its certificate authorities.
+# The base with this machine's Go, its Node where it has one that is new enough for the page, and its certificate
+# authorities.
 build_builder() {
 	local name container npm=
 	name=$(go env GOVERSION)
@@ -108,7 +110,8 @@ build_builder() {
 	buildah rm "$container" >/dev/null
 }
 
-# Modules come from this machine's module cache, packages of Node from npm's, llama.cpp from its cache, compiled with all variants once.
+# Modules come from this machine's module cache, packages of Node from npm's, llama.cpp from its cache, compiled with
+# all variants once.
 build_images() {
 	go mod download
 	local npm_cache=$work/npm

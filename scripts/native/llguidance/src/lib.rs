@@ -1,7 +1,7 @@
 //! llguidance's C interface, with a bound on the memory of all grammars together.
 //!
-//! The library bounds its work by fuel nearly everywhere. Where it doesn't, a hostile grammar would take the memory of the whole host; with
-//! the bound the process aborts instead, and whoever watches over it knows which request it had.
+//! The library bounds its work by fuel nearly everywhere. Where it doesn't, a hostile grammar would take the memory of
+//! the whole host; with the bound the process aborts instead, and whoever watches over it knows which request it had.
 extern crate llguidance;
 pub use llguidance::ffi::*;
 
