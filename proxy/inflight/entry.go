@@ -10,64 +10,64 @@ import (
 	"tandem/proxy/queue"
 )
 
-// entry is one request from admission until it is settled. It implements Answer. Everything below the blank line is guarded by the
-// table's mutex.
+// entry is one request from admission until it is settled. It implements Answer. The fields below the first blank line
+// are guarded by the table's mutex.
 type entry struct {
-	table    *Table
-	id       uint64
-	order    uint64 // of admission
-	req      Request
-	seed     uint64
-	owner    uint64
-	deadline time.Time // zero: none
-	bytes    int64     // of its prompt, for the queue
-	ready    chan struct{}
+	table       *Table
+	id          uint64
+	order       uint64 // of admission
+	req         Request
+	seed        uint64
+	owner       uint64
+	deadline    time.Time // zero: none
+	promptBytes int64     // of all its texts, for the queue
+	ready       chan struct{}
 
 	model, version string // empty until an engine has listed its models
 	domain         string
-	mm             *metrics.ModelMetrics // of model and version
+	modelMetrics   *metrics.ModelMetrics // of model and version
 	state          state
 	attempt        uint32
-	at             *engine // while state.atEngine
+	engine         *engine // while state.atEngine
 	rec            *journal.Record
 	sampling       *Sampling // as the engine filled it in
 
-	text   []byte // of the answer, not taken yet
-	fresh  int    // tokens behind text
-	result *Result
-	err    *api.Error
+	pendingText   []byte // of the answer, not taken yet
+	pendingTokens int    // tokens whose text is in pendingText
+	result        *Result
+	err           *api.Error
 
-	accepted   bool // by some engine, at some time
-	looked     bool // its cache look-up is counted
-	settled    bool
-	gainedHere bool // a token at the engine it is at
-	alone      bool // sent as the only one without a token
-	replayed   bool // sent again and not yet known how that went
-	frameBytes int64
-	strikes    int // deaths that it may have caused
-	breaches   int // of the protocol in frames about it
+	everAccepted       bool // by some engine
+	cacheLookupCounted bool
+	settled            bool
+	hasTokenHere       bool // got a token from the engine it is at, or ended there
+	sentAlone          bool // as a suspect: no other request at the engine waited for its first token
+	replayPending      bool // sent again, and how that went isn't counted yet
+	replayFrameBytes   int64
+	strikes            int // crashes that it may have caused
+	protocolViolations int // in frames about it
 
-	refusal   *api.Error // of the last load that was refused for memory
-	refusedAt time.Time  // the first such
+	memoryError      *api.Error // of the last load that was refused for memory
+	memoryErrorSince time.Time  // the first such refusal
 
 	waitingSince time.Time // in the queue or for an engine
 	sentAt       time.Time
-	firstSent    time.Time
-	lostAt       time.Time // its attempt rose; zero: never
+	firstSentAt  time.Time
+	lostAt       time.Time // when its attempt rose because its engine was lost or gave it back; zero: never
 	pausedAt     time.Time // its engine was lost and nothing came since
-	paused       time.Duration
-	times        timing
+	pausedFor    time.Duration
+	timing       timing
 	summary      Summary // of the engine that finished it
 }
 
 // timing of an answer, for the metrics.
 type timing struct {
 	prefill, decode time.Duration // by the engine's clock
-	first           time.Duration // since Received, to the first token written or arrived; 0: none
-	last            time.Time     // a token was written or arrived
+	firstToken      time.Duration // from Received until the first token was written or arrived; 0: none
+	lastTokenAt     time.Time     // when the last token was written or arrived
 }
 
-// class in which the entry waits.
+// class is the queue class in which the entry waits.
 func (en *entry) class() queue.Class {
 	switch en.state {
 	case suspect:
@@ -78,21 +78,21 @@ func (en *entry) class() queue.Class {
 	return queue.Fresh
 }
 
-// item is the entry as the queue knows it. Deadlines are looked at by tick, for entries in every state.
+// item is the entry as the queue knows it. It carries no deadline: tick checks those, for entries in every state.
 func (en *entry) item() queue.Item {
-	return queue.Item{ID: en.id, Order: en.order, Class: en.class(), Base: en.model, Version: en.version, Bytes: en.bytes}
+	return queue.Item{ID: en.id, Order: en.order, Class: en.class(), Base: en.model, Version: en.version, Bytes: en.promptBytes}
 }
 
-// move changes the state; a move that doesn't exist is a bug of the caller.
-func (en *entry) move(h happening) {
-	next, ok := en.state.after(h)
+// apply changes the state; a transition that doesn't exist is a bug of the caller.
+func (en *entry) apply(tr transition) {
+	next, ok := en.state.next(tr)
 	if !ok {
 		panic("inflight: request can't move from " + en.state.String())
 	}
 	en.state = next
 }
 
-// notify wakes the goroutine that takes.
+// notify wakes the goroutine that calls Take.
 func (en *entry) notify() {
 	select {
 	case en.ready <- struct{}{}:
@@ -100,8 +100,8 @@ func (en *entry) notify() {
 	}
 }
 
-// submission is the request as it goes to an engine now. Without a token received it goes as the client wrote it; with one, in the
-// form that the engine made of it, so that nothing is rendered twice.
+// submission is the request as it goes to an engine now. While no token was received, that is as the client wrote it;
+// afterwards it is the form that the engine rendered, so that nothing is rendered twice.
 func (en *entry) submission(now time.Time, replaySteps bool) *Submission {
 	r := en.req.Infer
 	s := &Submission{
@@ -141,7 +141,7 @@ func sampling(r *api.Request, seed uint64) Sampling {
 	return s
 }
 
-// ownerOf is the fair-share key of an API key's name.
+// ownerOf returns the fair-share key of an API key's name.
 func ownerOf(key string) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(key)) // never fails
@@ -165,17 +165,17 @@ func (en *entry) Version() string {
 // Ready implements Answer.
 func (en *entry) Ready() <-chan struct{} { return en.ready }
 
-// keepText is how much buffer an entry keeps between two calls of Take, in bytes.
-const keepText = 4 << 10
+// maxKeptTextBytes is how large a buffer an entry keeps between two calls of Take.
+const maxKeptTextBytes = 4 << 10
 
 // Take implements Answer.
 func (en *entry) Take(dst []byte) Piece {
 	en.table.mu.Lock()
 	defer en.table.mu.Unlock()
-	p := Piece{Text: append(dst, en.text...), Tokens: en.fresh, Accepted: en.accepted, Attempt: en.attempt, LostAt: en.lostAt}
-	en.text, en.fresh = en.text[:0], 0
-	if cap(en.text) > keepText {
-		en.text = nil
+	p := Piece{Text: append(dst, en.pendingText...), Tokens: en.pendingTokens, Accepted: en.everAccepted, Attempt: en.attempt, LostAt: en.lostAt}
+	en.pendingText, en.pendingTokens = en.pendingText[:0], 0
+	if cap(en.pendingText) > maxKeptTextBytes {
+		en.pendingText = nil
 	}
 	if en.state == done {
 		p.Done, p.Result, p.Err = true, en.result, en.err
@@ -187,27 +187,28 @@ func (en *entry) Take(dst []byte) Piece {
 func (en *entry) Wrote(tokens int, now time.Time) {
 	en.table.mu.Lock()
 	defer en.table.mu.Unlock()
-	if en.req.Infer.Stream && en.mm != nil && !en.settled {
-		en.passed(tokens, now)
+	if en.req.Infer.Stream && en.modelMetrics != nil && !en.settled {
+		en.recordTokenLatency(tokens, now)
 	}
 }
 
-// passed records that tokens reached the client, or for an answer in one piece, the proxy. Tokens of one write share its gap.
-func (en *entry) passed(tokens int, now time.Time) {
+// recordTokenLatency records that tokens reached the client or, for an answer in one piece, the proxy. Tokens of one
+// write share the time since the write before.
+func (en *entry) recordTokenLatency(tokens int, now time.Time) {
 	if tokens <= 0 {
 		return
 	}
-	if en.times.last.IsZero() {
-		en.times.first = max(now.Sub(en.req.Received), 1)
-		en.mm.FirstToken(en.times.first, metrics.Sampled(en.req.Traceparent))
+	if en.timing.lastTokenAt.IsZero() {
+		en.timing.firstToken = max(now.Sub(en.req.Received), 1)
+		en.modelMetrics.FirstToken(en.timing.firstToken, metrics.Sampled(en.req.Traceparent))
 		tokens--
-		en.times.last = now
+		en.timing.lastTokenAt = now
 	}
-	gap := now.Sub(en.times.last)
+	gap := now.Sub(en.timing.lastTokenAt)
 	for range tokens {
-		en.mm.InterToken(gap / time.Duration(tokens))
+		en.modelMetrics.InterToken(gap / time.Duration(tokens))
 	}
-	en.times.last = now
+	en.timing.lastTokenAt = now
 }
 
 // Cancel implements Answer.

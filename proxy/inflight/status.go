@@ -8,18 +8,19 @@ import (
 
 // Status is a snapshot for the endpoints. Slices are the caller's.
 type Status struct {
-	EngineUp       bool
-	EverReady      bool          // an engine was ready once
-	EngineAwayFor  time.Duration // since no engine takes new requests: it was lost, or is about to leave; 0 while one does
+	EngineUp  bool
+	EverReady bool // an engine was ready once
+	// how long no engine has taken new requests: it was lost, or is about to leave; 0 while one does
+	EngineAwayFor  time.Duration
 	Draining       bool
 	CrashLoop      bool
-	Loading        []string // model@version with a load in hand
+	Loading        []string // model@version that is being loaded
 	DefaultModel   string   // resolved
 	DefaultVersion string
-	DefaultMissing bool   // set, and not installed
-	DefaultProblem string // why it can't be loaded; empty while it can, or that isn't known
+	DefaultMissing bool   // it was set explicitly, and isn't installed
+	DefaultProblem string // why it can't be loaded; empty when it can, or when that isn't known
 	DefaultLoaded  bool
-	Device         string // backend, last known while away; unknown before the first hello
+	Device         string // backend; without an engine the last one's, "unknown" before the first hello
 	Devices        []Device
 	Models         []Model
 	Loaded         []Loaded
@@ -30,64 +31,94 @@ type Status struct {
 	Hello          Hello
 }
 
-// Status gives a snapshot of now.
-func (d *Table) Status() Status {
+// Status returns a snapshot of the table as it is now.
+func (t *Table) Status() Status {
 	now := time.Now()
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	s := Status{
-		EngineUp: len(d.engines) > 0, EverReady: d.everReady, Draining: d.draining, CrashLoop: d.loop.on(now),
-		Device: "unknown", Devices: slices.Clone(d.last.Devices), Models: copyModels(d.names.models), CacheSize: d.names.cacheSize,
-		QueueCapacity: d.o.QueueCapacity, Hello: d.last,
+		EngineUp: len(t.engines) > 0, EverReady: t.everReady, Draining: t.draining, CrashLoop: t.crashLoop.isActive(now),
+		Device: "unknown", Devices: slices.Clone(t.lastHello.Devices), Models: copyModels(t.catalog.models), CacheSize: t.catalog.cacheSize,
+		QueueCapacity: t.options.QueueCapacity, Hello: t.lastHello,
 	}
-	s.Hello.Devices = slices.Clone(d.last.Devices)
-	if d.last.Device != "" {
-		s.Device = d.last.Device
+	s.Hello.Devices = slices.Clone(t.lastHello.Devices)
+	if t.lastHello.Device != "" {
+		s.Device = t.lastHello.Device
 	}
-	if !d.vacant.IsZero() {
-		s.EngineAwayFor = now.Sub(d.vacant)
+	if !t.unavailableSince.IsZero() {
+		s.EngineAwayFor = now.Sub(t.unavailableSince)
 	}
-	for _, en := range d.entries {
+	for _, en := range t.entries {
 		if en.state == streaming {
 			s.Running++
 		} else {
 			s.Waiting++
 		}
 	}
-	d.statusOfModels(&s, now)
+	t.statusOfModels(&s, now)
 	return s
 }
 
-func (d *Table) statusOfModels(s *Status, now time.Time) {
-	for _, e := range d.engines {
-		for p := range e.loading {
-			if !slices.Contains(s.Loading, p.String()) {
-				s.Loading = append(s.Loading, p.String())
+// statusOfModels fills in what is loading and loaded, and the state of the default model.
+func (t *Table) statusOfModels(s *Status, now time.Time) {
+	for _, e := range t.engines {
+		for mv := range e.loading {
+			if !slices.Contains(s.Loading, mv.String()) {
+				s.Loading = append(s.Loading, mv.String())
 			}
-			s.Loaded = append(s.Loaded, Loaded{Model: p.model, Version: p.version, Loading: true})
+			s.Loaded = append(s.Loaded, Loaded{Model: mv.model, Version: mv.version, Loading: true})
 		}
 	}
 	slices.Sort(s.Loading)
-	loaded := d.loadedNow()
-	s.Loaded = slices.DeleteFunc(s.Loaded, func(l Loaded) bool { _, ok := loaded[pair{l.Model, l.Version}]; return ok })
+	loaded := t.loadedModels()
+	s.Loaded = slices.DeleteFunc(s.Loaded, func(l Loaded) bool { _, ok := loaded[modelVersion{l.Model, l.Version}]; return ok })
 	for _, l := range loaded {
 		s.Loaded = append(s.Loaded, l)
 	}
 	slices.SortFunc(s.Loaded, func(a, b Loaded) int {
-		return strings.Compare(pair{a.Model, a.Version}.String(), pair{b.Model, b.Version}.String())
+		return strings.Compare(modelVersion{a.Model, a.Version}.String(), modelVersion{b.Model, b.Version}.String())
 	})
-	if !d.names.known() {
-		s.DefaultModel = d.o.DefaultModel
+	if !t.catalog.known() {
+		s.DefaultModel = t.options.DefaultModel
 		return
 	}
-	def := d.defaultPair()
-	s.DefaultMissing = d.o.DefaultModelSet && def.model == ""
+	def := t.defaultModelVersion()
+	s.DefaultMissing = t.options.DefaultModelSet && def.model == ""
 	if def.model == "" {
-		s.DefaultModel = d.names.defaultModel(d.o)
+		s.DefaultModel = t.catalog.defaultModel(t.options)
 		return
 	}
 	s.DefaultModel, s.DefaultVersion = def.model, def.version
 	if _, s.DefaultLoaded = loaded[def]; !s.DefaultLoaded {
-		s.DefaultProblem = d.defaultProblem(def, now)
+		s.DefaultProblem = t.defaultProblem(def, now)
 	}
+}
+
+// loadedModels returns what is loaded at any engine; where two have a version, the newer engine's report counts.
+func (t *Table) loadedModels() map[modelVersion]Loaded {
+	all := make(map[modelVersion]Loaded)
+	for _, e := range t.engines {
+		for mv, l := range e.loaded {
+			all[mv] = l
+		}
+	}
+	return all
+}
+
+// defaultProblem says why the default model can't be loaded, or nothing when that doesn't matter yet. Broken files
+// count at once. A failed load does too, as long as the model was never loaded; afterwards it counts only once it has
+// lasted for EngineWait.
+func (t *Table) defaultProblem(def modelVersion, now time.Time) string {
+	if problem := t.catalog.problem(def); problem != "" {
+		return problem
+	}
+	if t.quarantine.modelBlockedFor(def, now) > 0 {
+		return "engine_crash"
+	}
+	for _, e := range t.engines {
+		if f, failed := e.failed[def]; failed && (t.lastLoadedDefault != def || now.Sub(f.since) >= t.options.EngineWait) {
+			return f.reason
+		}
+	}
+	return ""
 }

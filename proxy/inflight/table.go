@@ -1,22 +1,25 @@
 package inflight
 
 import (
+	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
+	"tandem/proxy/api"
 	"tandem/proxy/journal"
 	"tandem/proxy/metrics"
 	"tandem/proxy/queue"
 )
 
-// Table owns every request from admission to its end. It implements Server for the HTTP side and EngineHandler for the engines' side. One mutex
-// guards everything; what is called under it never blocks.
+// Table owns every request from admission to its end. It implements server.Requests for the HTTP side and EngineHandler
+// for the engines' side. One mutex guards everything; what is called under it never blocks.
 type Table struct {
-	o   Options
-	m   *metrics.Metrics
-	log *slog.Logger
+	options Options
+	metrics *metrics.Metrics
+	log     *slog.Logger
 
 	mu        sync.Mutex
 	entries   map[uint64]*entry // those that aren't done, by id
@@ -27,33 +30,33 @@ type Table struct {
 	journal   *journal.Journal
 	draining  bool
 
-	engines   []*engine // attached, oldest first
-	names     catalog   // last one said by any engine
-	last      Hello     // of the engine that attached last
-	awaySince time.Time // no engine is attached since then; zero while one is
-	vacant    time.Time // no engine takes new requests since then; zero while one does
-	everReady bool
-	served    pair            // the default model when it was loaded last
-	shown     map[pair]Loaded // what the metrics say is loaded
-	adapters  string          // what the metrics say of running and waiting versions
-	sweptAt   time.Time       // when the metrics last heard what is installed
+	engines           []*engine // attached, oldest first
+	catalog           catalog   // the last one that an engine sent while it was the newest
+	lastHello         Hello     // of the engine that attached last
+	disconnectedSince time.Time // no engine is attached since then; zero while one is
+	unavailableSince  time.Time // no engine takes new requests since then; zero while one does
+	everReady         bool
+	lastLoadedDefault modelVersion            // the default model when it was loaded last
+	reportedLoaded    map[modelVersion]Loaded // what the metrics show as loaded
+	reportedAdapters  string                  // the running and waiting versions that the metrics show
+	metricsSweptAt    time.Time               // when the metrics last got the list of installed models
 
-	outage  outage
-	loop    crashLoop
-	graves  grave
-	refused refusals
-	short   map[pair]shortage
+	outage          outage
+	crashLoop       crashLoop
+	lastLost        lostEngine
+	quarantine      quarantine
+	memoryShortages map[modelVersion]memoryShortage
 }
 
-// pair names a version of a model.
-type pair struct{ model, version string }
+// modelVersion names a version of a model.
+type modelVersion struct{ model, version string }
 
-func (p pair) String() string { return p.model + "@" + p.version }
+func (mv modelVersion) String() string { return mv.model + "@" + mv.version }
 
 // outage is the time without any engine.
 type outage struct {
-	since time.Time // zero: none, or it ended
-	work  bool      // requests waited for its end
+	since       time.Time // zero: none, or it ended
+	hadRequests bool      // requests waited for its end
 }
 
 // New makes a request table. Nothing happens on its own before Run.
@@ -61,24 +64,75 @@ func New(o Options) *Table {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	d := &Table{
-		o: o, m: o.Metrics, log: o.Log,
-		entries:   make(map[uint64]*entry),
-		lastID:    rand.Uint64() &^ (1<<32 - 1), // ids of another proxy process don't come back
-		queue:     queue.New(queue.Limits{Items: o.QueueCapacity, Bytes: o.QueueMaxBytes}),
-		journal:   journal.New(o.JournalMaxBytes),
-		awaySince: time.Now(),
-		vacant:    time.Now(),
-		shown:     make(map[pair]Loaded),
-		refused:   newRefusals(),
-		short:     make(map[pair]shortage),
+	t := &Table{
+		options: o, metrics: o.Metrics, log: o.Log,
+		entries:           make(map[uint64]*entry),
+		lastID:            rand.Uint64() &^ (1<<32 - 1), // so that ids of another proxy process aren't used again
+		queue:             queue.New(queue.Limits{Items: o.QueueCapacity, Bytes: o.QueueMaxBytes}),
+		journal:           journal.New(o.JournalMaxBytes),
+		disconnectedSince: time.Now(),
+		unavailableSince:  time.Now(),
+		reportedLoaded:    make(map[modelVersion]Loaded),
+		quarantine:        newQuarantine(),
+		memoryShortages:   make(map[modelVersion]memoryShortage),
 	}
-	d.m.SetQueueCapacity(o.QueueCapacity)
-	return d
+	t.metrics.SetQueueCapacity(o.QueueCapacity)
+	return t
 }
 
-// gauges says how much waits and is remembered.
-func (d *Table) gauges() {
-	d.m.SetQueued(d.queue.Len())
-	d.m.SetJournalBytes(d.journal.Bytes())
+// Run checks timeouts until ctx ends and every request is settled. When ctx ends, requests that aren't done get an
+// error.
+func (t *Table) Run(ctx context.Context) {
+	ticker := time.NewTicker(tickInterval)
+	defer ticker.Stop()
+	stop := ctx.Done()
+	for {
+		select {
+		case <-stop:
+			stop = nil
+			t.shutdown()
+		case <-ticker.C:
+			t.tick(time.Now())
+		}
+		if stop == nil && t.isIdle() {
+			return
+		}
+	}
+}
+
+// shutdown answers every request that isn't done with an error.
+func (t *Table) shutdown() {
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.draining = true
+	for _, en := range t.entriesByOrder() {
+		t.fail(en, api.Draining(), now)
+	}
+	t.advanceDraining()
+	t.updateGauges()
+}
+
+// isIdle reports whether every request is settled.
+func (t *Table) isIdle() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.unsettled == 0
+}
+
+// entriesByOrder returns all requests that aren't done, oldest first.
+func (t *Table) entriesByOrder() []*entry {
+	all := make([]*entry, 0, len(t.entries))
+	for _, en := range t.entries {
+		all = append(all, en)
+	}
+	slices.SortFunc(all, byOrder)
+	return all
+}
+
+func byOrder(a, b *entry) int {
+	if a.order < b.order {
+		return -1
+	}
+	return 1
 }

@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// Engine is one attached engine process as the request table uses it. Calls append to a bounded outgoing queue and never block; they do
-// nothing once the connection is lost.
+// Engine is the connection to one attached engine process as the request table uses it. Except for Metrics and Load,
+// its methods append to a bounded outgoing queue and never block; they do nothing once the connection is lost.
 type Engine interface {
-	// Infer tells whether the request fits into a frame; otherwise it isn't sent.
+	// Infer sends a request. It returns false, and sends nothing, when the request doesn't fit into a frame.
 	Infer(s *Submission) bool
 	Cancel(id uint64, attempt uint32)
-	// Drained tells a draining engine that nothing of its is left.
+	// Drained tells a draining engine that it has no requests left.
 	Drained()
-	// Move asks for all sequences back, because another engine takes them.
+	// Move asks the engine to give all its requests back, because another engine takes them.
 	Move()
-	// Hangup closes the connection because the peer broke the protocol; Table.Lost follows.
+	// Hangup closes the connection because the engine violated the protocol; Table.Lost follows.
 	Hangup(reason string)
 	// Metrics fetches the engine's own metrics in Prometheus text form.
 	Metrics(ctx context.Context) ([]byte, error)
@@ -23,12 +23,13 @@ type Engine interface {
 	Load(ctx context.Context, model, version string) error
 }
 
-// EngineHandler is what link reports to; Table implements it. Every call names the engine that it is about, in the order in which the frames
-// came. Nothing passed in may be kept after the call, byte slices and tokens included.
+// EngineHandler is what package link reports to; Table implements it. Every call names its engine, and the calls for an
+// engine come in the order of its frames. Nothing passed in may be kept after the call, byte slices and tokens
+// included.
 type EngineHandler interface {
-	// Attached is the first call for an engine, after both hellos.
+	// Attached is the first call for an engine, after both sides have sent their hello.
 	Attached(e Engine, h Hello)
-	// Lost is the last call for an engine and is made by the connection's reader only, after it has delivered every frame.
+	// Lost is the last call for an engine. The connection's reader makes it, after it has delivered every frame.
 	Lost(e Engine, l Loss)
 	Accepted(e Engine, id uint64, attempt uint32, a *Accepted)
 	Step(e Engine, s *Step)
@@ -40,7 +41,7 @@ type EngineHandler interface {
 	Moved(e Engine)
 }
 
-// Hello is what an engine says of itself.
+// Hello is an engine's description of itself.
 type Hello struct {
 	Instance      uint64 // new with every process start
 	Build         string
@@ -68,7 +69,7 @@ type LastExit struct {
 	Loads        []Load // it died inside of these, oldest first
 }
 
-// Load that was in hand.
+// Load of a model that was in progress.
 type Load struct{ Model, Version string }
 
 // ExitKind of a LastExit.
@@ -98,12 +99,12 @@ type Submission struct {
 	Version        string
 	Prompt         string
 	System         string
-	HasSystem      bool // an empty one is given, too
+	HasSystem      bool // a system text is given, even if it is empty
 	JSONSchema     []byte
 	Stops          []string
 	MaxNewTokens   int // 0: not given
 	Sampling       Sampling
-	Timeout        time.Duration // what is left; 0: none
+	Timeout        time.Duration // the time left; 0: no limit
 	Traceparent    string
 	RequestID      string // X-Request-Id
 	Owner          uint64 // fair-share key
@@ -114,7 +115,7 @@ type Submission struct {
 	ExpectRevision []byte    // replay
 }
 
-// Sampling with a nil for what wasn't given: the model's default applies.
+// Sampling parameters. A nil is one that wasn't given: the model's default applies.
 type Sampling struct {
 	Temperature   *float32
 	TopK          *int32
@@ -223,7 +224,7 @@ const (
 	EventEvicted
 )
 
-// ModelEvent is what happened to a model at an engine.
+// ModelEvent is a change in the loading of a model at an engine.
 type ModelEvent struct {
 	Kind           EventKind
 	Model, Version string
@@ -269,7 +270,7 @@ type Loaded struct {
 	Loading        bool
 }
 
-// Stats of an engine; they are also the credit by which requests are released.
+// Stats of an engine. The credit for sending requests follows from them, too.
 type Stats struct {
 	Bases      []BaseStats
 	Heartbeats []Heartbeat

@@ -50,7 +50,7 @@ func TestCatalogDropsNamesThatCannotBeLabels(t *testing.T) {
 		{Name: "good", Versions: []Version{{Name: "v1"}, {Name: "../v2"}, {Name: "unknown"}}},
 		{Name: "bad name"}, {Name: "none"},
 	}})
-	if len(c.models) != 1 || len(c.models[0].Versions) != 1 || !c.pairs[pair{"good", "base"}] || !c.pairs[pair{"good", "v1"}] || len(c.pairs) != 2 {
-		t.Errorf("kept %v, pairs %v", c.models, c.pairs)
+	if len(c.models) != 1 || len(c.models[0].Versions) != 1 || !c.versions[modelVersion{"good", "base"}] || !c.versions[modelVersion{"good", "v1"}] || len(c.versions) != 2 {
+		t.Errorf("kept %v, pairs %v", c.models, c.versions)
 	}
 }

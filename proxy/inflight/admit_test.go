@@ -1,0 +1,113 @@
+package inflight
+
+import (
+	"strings"
+	"testing"
+
+	"tandem/proxy/api"
+	"tandem/proxy/queue"
+)
+
+func TestUnknownModelIsRefusedOnceTheCatalogIsKnown(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		early := table.admit(func(r *Request) { r.Infer.Model = "nope" })
+		f := table.attach(LastExit{})
+		table.wantAnswer(early, "", api.TypeModelNotFound, true)
+		early.Settle(Failed)
+		table.wantMetric(1, "llm_requests_rejected_total", "reason=model_not_found")
+		for _, tt := range []struct {
+			change func(*Request)
+			want   api.Type
+		}{
+			{func(r *Request) { r.Infer.Model = "nope" }, api.TypeModelNotFound},
+			{func(r *Request) { r.Infer.Version = "v9" }, api.TypeVersionNotFound},
+			{func(r *Request) { n := 513; r.Infer.MaxNewTokens = &n }, api.TypeInvalidRequest},
+		} {
+			if _, err := table.Admit(t.Context(), newRequest(tt.change)); err == nil || err.Type != tt.want {
+				t.Errorf("refused with %v, want %s", err, tt.want)
+			}
+		}
+		if len(f.infers) != 0 {
+			t.Error("the engine was asked")
+		}
+	})
+}
+
+// Which model a request gets that names none, and so whether its key may use it, is known only once an engine has sent
+// its catalog.
+func TestKeyLimitedToModels(t *testing.T) {
+	documented := "microsoft/DialoGPT-medium" // not installed, so that another one is the default
+	big := func([]string) string { return "big" }
+	inBubble(t, Options{DefaultModel: documented, ChooseDefault: big}, func(t *testing.T, table *tableTest) {
+		of := func(model string) func(*Request) { return func(r *Request) { r.Models = []string{model} } }
+		may, mayNot := table.admit(of("big")), table.admit(of(documented))
+		f := table.attach(LastExit{})
+		table.wantAnswer(mayNot, "", api.TypeForbidden, true)
+		table.serve(f, f.last(t), 1)
+		table.wantAnswer(may, "a", "", true)
+		may.Settle(Delivered)
+		mayNot.Settle(Failed)
+		if _, err := table.Admit(t.Context(), newRequest(of(documented))); err == nil || err.Type != api.TypeForbidden {
+			t.Errorf("later: %v", err)
+		}
+		table.wantMetric(1, "llm_requests_rejected_total", "reason=forbidden")
+	})
+}
+
+func TestQueueAndJournalAreBounded(t *testing.T) {
+	inBubble(t, Options{QueueCapacity: 2, JournalMaxBytes: 100_000}, func(t *testing.T, table *tableTest) {
+		answers := []Answer{table.admit(nil), table.admit(nil)}
+		if _, err := table.Admit(t.Context(), newRequest(nil)); err == nil || err.Type != api.TypeQueueFull || err.RetryAfterSeconds() < 1 {
+			t.Errorf("third of two: %v", err)
+		}
+		table.wantMetric(2, "llm_requests_waiting")
+		if table.metric("llm_journal_bytes") == 0 {
+			t.Error("nothing is reserved")
+		}
+		f := table.attach(LastExit{}) // takes both
+		if len(f.infers) != 2 {
+			t.Fatalf("%d were released", len(f.infers))
+		}
+		huge := func(r *Request) { n := 6500; r.Infer.Model = "big"; r.Infer.MaxNewTokens = &n }
+		answers = append(answers, table.admit(huge))
+		if _, err := table.Admit(t.Context(), newRequest(huge)); err == nil || err.Type != api.TypeQueueFull {
+			t.Errorf("a request that the journal has no room for: %v", err)
+		}
+		for _, a := range answers {
+			a.Settle(ClientGone)
+		}
+		table.wantMetric(0, "llm_journal_bytes")
+	})
+}
+
+func TestQueueCapacityZero(t *testing.T) {
+	table := newTableTest(t, Options{QueueMaxBytes: 1})
+	table.options.QueueCapacity = 0
+	table.queue = queue.New(queue.Limits{})
+	if _, err := table.Admit(t.Context(), newRequest(nil)); err == nil || err.Type != api.TypeQueueFull {
+		t.Errorf("without an engine: %v", err)
+	}
+	f := table.attach(LastExit{})
+	for range maxSentWhileUnloaded {
+		table.admit(nil)
+	}
+	if _, err := table.Admit(t.Context(), newRequest(nil)); err == nil || err.Type != api.TypeQueueFull || len(f.infers) != maxSentWhileUnloaded {
+		t.Errorf("without credit: %v, %d went", err, len(f.infers))
+	}
+}
+
+func TestOversizeRequestIsRefused(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		large := withPrompt(strings.Repeat("x", maxPromptBytes+1))
+		waited := table.admit(large)
+		f := table.attach(LastExit{})
+		for _, a := range []Answer{waited, table.admit(large)} {
+			table.wantAnswer(a, "", api.TypeInvalidRequest, true)
+			a.Settle(Failed)
+		}
+		table.wantMetric(2, "llm_requests_rejected_total", "reason=invalid_request")
+		a := table.admit(nil)
+		table.serve(f, f.last(t), 1)
+		a.Settle(Delivered)
+	})
+}

@@ -1,0 +1,152 @@
+package inflight
+
+import (
+	"slices"
+	"time"
+
+	"tandem/proxy/queue"
+)
+
+// targetEngine returns the engine that a request for a model goes to: the newest that lists it and isn't draining. Nil:
+// none can serve it now. A draining engine finishes what it has. It gets waiting requests only while the proxy drains
+// as well, since no other engine is expected then.
+func (t *Table) targetEngine(mv modelVersion) *engine {
+	var leaving *engine
+	for _, e := range slices.Backward(t.engines) {
+		switch {
+		case !e.serves(mv):
+		case !e.draining:
+			return e
+		case leaving == nil && t.draining:
+			leaving = e
+		}
+	}
+	return leaving
+}
+
+// dispatch sends waiting requests to engines for as long as there is credit. The caller holds mu.
+func (t *Table) dispatch(now time.Time) {
+	for t.queue.Len() > 0 && len(t.engines) > 0 {
+		it, ok := t.queue.Next(t.dispatchVerdict)
+		if !ok {
+			return
+		}
+		en := t.entries[it.ID]
+		t.send(t.targetEngine(modelVersion{en.model, en.version}), en, now)
+	}
+}
+
+// dispatchVerdict decides whether a waiting item may go now, by the credit of the engine that it would go to.
+func (t *Table) dispatchVerdict(it queue.Item) queue.Verdict {
+	mv := modelVersion{it.Base, it.Version}
+	e := t.targetEngine(mv)
+	if e == nil {
+		return queue.Skip
+	}
+	if t.lacksMemoryFor(mv) {
+		return queue.Pass
+	}
+	base := e.bases[it.Base]
+	c := credit{
+		sequences: base.sequences, outstanding: base.outstanding, replaysSent: base.replays,
+		awaitingFirstToken: e.awaitingFirstToken, suspectSent: e.suspect != nil, replayBytes: e.replayBytes,
+		replaysWaiting: t.queue.HasBase(queue.Replay, it.Base),
+	}
+	if c.replaysWaiting && len(t.memoryShortages) > 0 {
+		c.replaysWaiting = t.hasWaitingReplays(mv)
+	}
+	if it.Class == queue.Replay {
+		c.itemBytes = t.entries[it.ID].rec.ReplayBytes()
+	}
+	for other := range e.loading {
+		c.otherLoading = c.otherLoading || other != mv
+	}
+	if len(t.quarantine.loads) > 0 {
+		t.isolateSuspectLoads(&c, e, mv)
+	}
+	return c.verdict(it.Class)
+}
+
+// isolateSuspectLoads fills in what concerns suspect loads, those in which engines may have crashed. Each begins when
+// no other request waits for its first token, and no other load begins beside it, so that the next crash shows which
+// load it was.
+func (t *Table) isolateSuspectLoads(c *credit, e *engine, mv modelVersion) {
+	_, loaded := e.loaded[mv]
+	_, loading := e.loading[mv]
+	c.suspectLoad = t.quarantine.isSuspectLoad(mv) && !loading && !loaded
+	for _, en := range t.entries {
+		other := modelVersion{en.model, en.version}
+		switch {
+		case other == mv:
+		case en.engine == e && !en.hasTokenHere:
+			c.othersAwaitFirstToken = true
+			c.otherSuspectLoad = c.otherSuspectLoad || !loaded && t.quarantine.isSuspectLoad(other)
+		case en.state == waiting && !t.quarantine.isSuspectLoad(other):
+			c.othersWaiting = true
+		}
+	}
+}
+
+// send hands a request to an engine.
+func (t *Table) send(e *engine, en *entry, now time.Time) {
+	isReplay := en.wasRequeued()
+	if en.firstSentAt.IsZero() {
+		en.firstSentAt = now
+	}
+	en.sentAlone = en.state == suspect
+	en.apply(dispatched)
+	en.engine, en.sentAt, en.hasTokenHere = e, now, false
+	base := e.bases[en.model]
+	base.outstanding++
+	e.awaitingFirstToken++
+	e.requests++
+	if en.sentAlone {
+		e.suspect = en
+	}
+	if isReplay {
+		en.replayPending = true
+		base.replays++
+		en.replayFrameBytes = en.rec.ReplayBytes()
+		e.replayBytes += en.replayFrameBytes
+		t.log.Debug("request is sent again", "request_id", en.req.ID, "attempt", en.attempt, "pid", e.hello.PID, "tokens", len(en.rec.Generated),
+			"held", en.rec.Held, "constrained", en.rec.Grammar != "", "alone", en.sentAlone)
+	}
+	e.bases[en.model] = base
+	if !e.conn.Infer(en.submission(now, t.options.ReplaySteps)) {
+		t.finish(en, nil, en.oversizeError(), now)
+	}
+}
+
+// noteFirstToken is called at a request's first token at its engine, or at its end there without one: from then on it
+// no longer counts as a possible cause of a crash.
+func (t *Table) noteFirstToken(en *entry) {
+	if en.hasTokenHere {
+		return
+	}
+	en.hasTokenHere = true
+	e := en.engine
+	base := e.bases[en.model]
+	e.awaitingFirstToken--
+	if en.wasRequeued() {
+		base.replays--
+	}
+	e.bases[en.model] = base
+	if e.suspect == en {
+		e.suspect = nil
+	}
+}
+
+// releaseFromEngine takes a request out of its engine's counts, if it is at one.
+func (t *Table) releaseFromEngine(en *entry) {
+	if !en.state.atEngine() {
+		return
+	}
+	t.noteFirstToken(en)
+	t.releaseReplayBytes(en)
+	e := en.engine
+	base := e.bases[en.model]
+	base.outstanding--
+	e.bases[en.model] = base
+	e.requests--
+	en.engine = nil
+}

@@ -1,0 +1,162 @@
+package inflight
+
+import (
+	"testing"
+	"time"
+
+	"tandem/proxy/api"
+)
+
+func TestHandOver(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(nil)
+		s := f.last(t)
+		table.sendAccepted(f, s)
+		table.sendToken(f, s, 0)
+		g := table.attach(LastExit{Kind: ExitUpgrade})
+		other := table.admit(withPrompt("new"))
+		if len(g.infers) != 1 || f.last(t) != s {
+			t.Error("new work doesn't go to the newest engine")
+		}
+		table.Draining(f, time.Minute, false)
+		if !f.move || f.drained {
+			t.Fatalf("asked to move: %v, to go: %v", f.move, f.drained)
+		}
+		table.Step(f, &Step{Done: []Summary{{ID: s.ID, Attempt: s.Attempt, Reason: FinishMoved}}})
+		table.Moved(f)
+		if !f.drained {
+			t.Error("the old engine isn't told to go")
+		}
+		moved := g.last(t)
+		if moved.ID != s.ID || moved.Attempt != 1 || len(moved.Generated) != 1 {
+			t.Fatalf("the request didn't move: %+v", moved)
+		}
+		table.lose(f)
+		table.wantMetric(1, "llm_engine_up")
+		table.serve(g, moved, 3)
+		table.wantAnswer(a, "abc", "", true)
+		a.Settle(Delivered)
+		other.Settle(ClientGone)
+		table.wantMetric(0, "llm_requests_quarantined_total")
+		table.wantMetric(1, "llm_engine_restarts_total", "reason=upgrade")
+	})
+}
+
+func TestDrainBeforeTheNextEngineLosesNothing(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(nil)
+		table.Draining(f, time.Minute, false)
+		other := table.admit(nil) // or it would never end
+		time.Sleep(time.Minute)
+		if f.move || f.drained || len(f.infers) != 1 {
+			t.Fatalf("move %v, drained %v, %d requests", f.move, f.drained, len(f.infers))
+		}
+		if s := table.Status(); !s.EngineUp || s.EngineAwayFor != time.Minute {
+			t.Errorf("up %v, nobody takes new requests for %s", s.EngineUp, s.EngineAwayFor)
+		}
+		table.serve(f, f.infers[0], 1)
+		if !f.drained {
+			t.Error("not told to go after the last answer")
+		}
+		third := table.admit(nil) // too late for it
+		table.lose(f)
+		time.Sleep(9 * time.Second)
+		g := table.attach(LastExit{Kind: ExitUpgrade})
+		if len(f.infers) != 1 || len(g.infers) != 2 || table.Status().EngineAwayFor != 0 {
+			t.Fatalf("%d requests at the old engine, %d at the next one", len(f.infers), len(g.infers))
+		}
+		for _, s := range g.infers {
+			table.serve(g, s, 1)
+		}
+		for _, x := range []Answer{a, other, third} {
+			table.wantAnswer(x, "a", "", true)
+			x.Settle(Delivered)
+		}
+		table.wantMetric(3, "successful_inferences_total")
+	})
+}
+
+func TestRequestsTimeOutWhenNoEngineFollowsADrain(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		table.Draining(f, time.Minute, false)
+		if !f.drained {
+			t.Fatal("an idle engine may go at once")
+		}
+		a := table.admit(nil)
+		time.Sleep(time.Minute)
+		table.wantAnswer(a, "", "", false)
+		table.lose(f)
+		time.Sleep(11 * time.Second)
+		table.wantAnswer(a, "", api.TypeEngineUnavailable, true)
+		a.Settle(Failed)
+	})
+}
+
+func TestDrainingEngineGetsWaitingRequestsWhileTheProxyDrains(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(nil)
+		table.Draining(f, time.Minute, false)
+		other := table.admit(nil)
+		table.Drain()
+		if len(f.infers) != 2 {
+			t.Fatalf("%d requests at the engine", len(f.infers))
+		}
+		for _, s := range f.infers {
+			if f.drained {
+				t.Error("told to go too early")
+			}
+			table.serve(f, s, 1)
+		}
+		for _, x := range []Answer{a, other} {
+			table.wantAnswer(x, "a", "", true)
+			x.Settle(Delivered)
+		}
+		if !f.drained {
+			t.Error("not told to go after the last answer")
+		}
+	})
+}
+
+func TestProxyDrains(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(nil)
+		table.Drain()
+		if _, err := table.Admit(t.Context(), newRequest(nil)); err == nil || err.Type != api.TypeDraining {
+			t.Errorf("admitted while draining: %v", err)
+		}
+		table.Draining(f, time.Minute, true)
+		if f.move || f.drained {
+			t.Error("an engine must keep what it has while the proxy drains")
+		}
+		table.serve(f, f.last(t), 1)
+		table.wantAnswer(a, "a", "", true)
+		a.Settle(Delivered)
+		if !f.drained {
+			t.Error("the engine wasn't told that nothing is left")
+		}
+		table.wantMetric(1, "llm_draining")
+		if s := table.Status(); !s.Draining {
+			t.Error("status doesn't say so")
+		}
+	})
+}
+
+func TestShutdownAnswersRemainingRequests(t *testing.T) {
+	table := newTableTest(t, Options{})
+	f := table.attach(LastExit{})
+	a := table.admit(nil)
+	table.shutdown()
+	table.wantAnswer(a, "", api.TypeDraining, true)
+	if len(f.cancels) != 1 {
+		t.Error("the engine still works")
+	}
+	a.Settle(Failed)
+	if !table.isIdle() {
+		t.Error("not idle after the last one was settled")
+	}
+}

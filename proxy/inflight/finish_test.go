@@ -1,0 +1,88 @@
+package inflight
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"tandem/proxy/api"
+)
+
+func TestClientLeavesWhileQueued(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		a := table.admit(nil)
+		a.Settle(ClientGone) // without Cancel and before the end
+		f := table.attach(LastExit{})
+		if len(f.infers) != 0 || len(f.cancels) != 0 {
+			t.Errorf("the engine heard of it: %d requests, %d cancels", len(f.infers), len(f.cancels))
+		}
+		table.wantMetric(1, "llm_requests_cancelled_total", "stage=queue")
+		table.wantMetric(0, "llm_requests_rejected_total")
+		table.wantMetric(0, "failed_inferences_total")
+	})
+}
+
+func TestClientLeavesInMidAnswer(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(nil)
+		s := f.last(t)
+		table.sendAccepted(f, s)
+		table.sendToken(f, s, 0)
+		a.Settle(ClientGone)
+		if len(f.cancels) != 1 {
+			t.Errorf("cancels %v", f.cancels)
+		}
+		table.wantMetric(1, "llm_requests_cancelled_total", "stage=decode")
+		table.wantMetric(1, "failed_inferences_total", "error_type=cancelled")
+		table.wantMetric(1, "llm_request_finish_total", "reason=cancelled")
+		table.wantMetric(1, "llm_request_output_tokens")
+	})
+}
+
+func TestEndingOf(t *testing.T) {
+	whole := &Result{FinishReason: "length"}
+	tests := []struct {
+		name    string
+		result  *Result
+		err     *api.Error
+		outcome Outcome
+		want    ending
+	}{
+		{"delivered", whole, nil, Delivered, ending{"length", ""}},
+		{"whole, but the client left", whole, nil, ClientGone, ending{"cancelled", "cancelled"}},
+		{"whole, but not deliverable", whole, nil, Failed, ending{"error", "internal"}},
+		{"client left half-way", nil, api.Cancelled(), ClientGone, ending{"cancelled", "cancelled"}},
+		{"broken off by a stopping proxy", nil, api.Draining(), Failed, ending{"error", "engine_unavailable"}},
+		{"failed", nil, api.DeadlineExceeded(1), Failed, ending{"error", "deadline_exceeded"}},
+		{"failed, and the client left as well", nil, api.DeadlineExceeded(1), ClientGone, ending{"cancelled", "cancelled"}},
+		{"settled before anything came", nil, nil, Failed, ending{"error", "internal"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := endingOf(tt.result, tt.err, tt.outcome); got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// The client learns which field to change and how, whatever text the engine sent.
+func TestTooComplexGrammarIsAnErrorOfTheSchema(t *testing.T) {
+	en := &entry{model: "demo", version: "v1.0"}
+	err := en.clientError(&Summary{Reason: FinishError, Failure: Failure{Code: "grammar_too_complex", Text: "grammar is too complex"}}, time.Now())
+	if err.Status() != 400 || err.Param != "json_schema" || !strings.Contains(err.Message, "simplify") {
+		t.Errorf("status %d, %+v", err.Status(), err)
+	}
+}
+
+// Waiting doesn't repair broken files.
+func TestRetryAfterOnlyForPassingErrors(t *testing.T) {
+	for code, retryable := range map[string]bool{"model_load_failed": false, "out_of_memory": true, "model_busy": true} {
+		en := &entry{model: "demo", version: "v1.0"}
+		err := en.clientError(&Summary{Reason: FinishError, Failure: Failure{Code: code, Text: "why", Retryable: retryable}}, time.Now())
+		if err.Status() != 503 || (err.RetryAfterSeconds() > 0) != retryable || err.Message != "why" {
+			t.Errorf("%s: status %d, %+v", code, err.Status(), err)
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package inflight
+
+import "tandem/proxy/queue"
+
+// Bounds of what an engine is sent before it has answered.
+const (
+	maxSentWhileUnloaded = 8       // requests at an engine for a base that isn't loaded yet
+	maxReplaysSent       = 8       // replays of a base at a time that have no new token yet
+	maxReplayBytesSent   = 8 << 20 // of replay frames that the engine hasn't accepted yet
+)
+
+// credit is what decides whether an engine is sent one more request for a base.
+type credit struct {
+	sequences   int // that the base can decode at a time; 0: not loaded
+	outstanding int // requests of the base at the engine
+
+	awaitingFirstToken int  // requests of any base at the engine that have no token from it
+	suspectSent        bool // one of them is a suspect
+	replaysSent        int  // replays of the base that have no new token yet
+	replayBytes        int64
+	itemBytes          int64 // what a replay adds to replayBytes
+
+	replaysWaiting        bool // replays of the base wait
+	otherLoading          bool // another version is being loaded
+	suspectLoad           bool // sending this would begin a load in which an engine may have crashed
+	othersWaiting         bool // replays of other versions could go
+	othersAwaitFirstToken bool // requests for other versions are at the engine without a token
+	otherSuspectLoad      bool // a suspect load is under way, and sending this would begin another load
+}
+
+// lookAhead is how many requests beyond its sequences a base is sent, so that their prompts are already tokenised when
+// a sequence becomes free.
+func lookAhead(sequences int) int { return 4 + sequences/8 }
+
+// verdict decides whether a waiting request of that class may go.
+func (c credit) verdict(class queue.Class) queue.Verdict {
+	if c.suspectSent {
+		return queue.Hold // if the engine crashes now, it was the suspect
+	}
+	limit := maxSentWhileUnloaded
+	if c.sequences > 0 {
+		limit = c.sequences + lookAhead(c.sequences)
+	}
+	full := c.outstanding >= limit || c.otherSuspectLoad
+	switch class {
+	case queue.Suspect:
+		if c.otherLoading {
+			return queue.Skip // or it wouldn't be alone
+		}
+		if full || c.awaitingFirstToken > 0 {
+			return queue.Hold // the others get their first tokens; then it goes, alone
+		}
+		return queue.Go
+	case queue.Replay:
+		if c.replaysSent >= maxReplaysSent || c.replayBytes > 0 && c.replayBytes+c.itemBytes > maxReplayBytesSent {
+			return queue.Skip
+		}
+	default:
+		if c.replaysWaiting {
+			return queue.Skip
+		}
+	}
+	switch {
+	case full:
+		return queue.Skip
+	case c.suspectLoad && (c.othersWaiting || c.otherLoading):
+		return queue.Pass
+	case c.suspectLoad && c.othersAwaitFirstToken:
+		return queue.Hold // not for long: the others get their first tokens
+	}
+	return queue.Go
+}

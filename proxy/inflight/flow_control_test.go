@@ -1,0 +1,72 @@
+package inflight
+
+import (
+	"testing"
+
+	"tandem/proxy/queue"
+)
+
+func TestVerdict(t *testing.T) {
+	tests := []struct {
+		name   string
+		class  queue.Class
+		credit credit
+		want   queue.Verdict
+	}{
+		{"idle base", queue.Fresh, credit{sequences: 4}, queue.Go},
+		{"sequences taken, room to tokenise ahead", queue.Fresh, credit{sequences: 4, outstanding: 7}, queue.Go},
+		{"nothing ahead either", queue.Fresh, credit{sequences: 4, outstanding: 8}, queue.Skip},
+		{"base not loaded: first ones go and make it load", queue.Fresh, credit{outstanding: maxSentWhileUnloaded - 1}, queue.Go},
+		{"base not loaded: bounded", queue.Fresh, credit{outstanding: maxSentWhileUnloaded}, queue.Skip},
+		{"new ones wait for replays of their base", queue.Fresh, credit{sequences: 4, replaysWaiting: true}, queue.Skip},
+		{"a replay goes", queue.Replay, credit{sequences: 4, replaysWaiting: true}, queue.Go},
+		{"replays need credit too", queue.Replay, credit{sequences: 1, outstanding: 5}, queue.Skip},
+		{"few replays are prefilled at a time", queue.Replay, credit{sequences: 32, replaysSent: maxReplaysSent}, queue.Skip},
+		{"few bytes of replays at a time", queue.Replay, credit{sequences: 32, replayBytes: maxReplayBytesSent - 10, itemBytes: 11}, queue.Skip},
+		{"one large replay goes by itself", queue.Replay, credit{sequences: 32, itemBytes: maxReplayBytesSent + 1}, queue.Go},
+		{"nothing goes beside a suspect", queue.Replay, credit{sequences: 4, suspectSent: true, awaitingFirstToken: 1}, queue.Hold},
+		{"a suspect waits for those without a token", queue.Suspect, credit{sequences: 4, awaitingFirstToken: 1, outstanding: 2}, queue.Hold},
+		{"a suspect goes beside streams", queue.Suspect, credit{sequences: 4, outstanding: 3}, queue.Go},
+		{"a suspect without a place lets nobody past", queue.Suspect, credit{sequences: 4, outstanding: 8}, queue.Hold},
+		{"a model that killed an engine goes last", queue.Replay, credit{suspectLoad: true, othersWaiting: true}, queue.Pass},
+		{"when others have their tokens", queue.Fresh, credit{suspectLoad: true, othersAwaitFirstToken: true}, queue.Hold},
+		{"and no other load is under way", queue.Replay, credit{suspectLoad: true, othersAwaitFirstToken: true, otherLoading: true}, queue.Pass},
+		{"a suspect waits for loads", queue.Suspect, credit{sequences: 4, otherLoading: true}, queue.Skip},
+		{"no other load beside its", queue.Replay, credit{otherSuspectLoad: true}, queue.Skip},
+		{"and then goes", queue.Replay, credit{suspectLoad: true}, queue.Go},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := tt.credit.verdict(tt.class); got != tt.want {
+				t.Errorf("verdict %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestCreditFollowsTheStats(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		var answers []Answer
+		for range 20 {
+			answers = append(answers, table.admit(nil))
+		}
+		answers = append(answers, table.admit(func(r *Request) { r.Infer.Model = "big" }))
+		if n := len(f.infers); n != maxSentWhileUnloaded+1 {
+			t.Errorf("%d released for two bases that aren't loaded", n)
+		}
+		table.Stats(f, &Stats{Bases: []BaseStats{{Model: "demo", Sequences: 8, FreeSequences: 0, Decoding: 8, Cells: 100, FreeCells: 25}}})
+		if n, want := len(f.infers), 8+lookAhead(8)+1; n != want {
+			t.Errorf("%d released with 8 sequences, want %d", n, want)
+		}
+		table.wantMetric(8, "llm_requests_running")
+		table.wantMetric(0.75, "llm_kv_cache_usage_ratio")
+		table.serve(f, f.infers[0], 1)
+		if n, want := len(f.infers), 8+lookAhead(8)+2; n != want {
+			t.Errorf("%d released after one ended, want %d", n, want)
+		}
+		for _, a := range answers {
+			a.Settle(ClientGone)
+		}
+	})
+}

@@ -1,0 +1,78 @@
+package inflight
+
+import (
+	"time"
+
+	"tandem/proxy/api"
+)
+
+// tick does everything that depends on time. Metric series are removed outside the lock, so that tokens can pass
+// meanwhile.
+func (t *Table) tick(now time.Time) {
+	if remove := t.endExpired(now); remove != nil {
+		remove()
+	}
+}
+
+// endExpired ends the requests that waited too long. It returns what is left to do without the lock, or nil.
+func (t *Table) endExpired(now time.Time) (remove func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w := timeoutCheck{now: now, options: &t.options, memoryShortages: t.memoryShortages}
+	if len(t.engines) == 0 {
+		w.disconnectedSince = t.disconnectedSince
+	}
+	for _, en := range t.entries {
+		if err := w.expired(en); err != nil {
+			t.fail(en, err, now)
+		}
+	}
+	t.quarantine.removeExpired(now)
+	t.sweepMemoryShortages(now)
+	t.advanceDraining()
+	t.dispatch(now)
+	t.updateGauges()
+	t.reportAdapters(now)
+	return t.sweepMetrics(now)
+}
+
+// timeoutCheck decides whether a request has waited too long.
+type timeoutCheck struct {
+	now               time.Time
+	disconnectedSince time.Time // zero while an engine is connected
+	memoryShortages   map[modelVersion]memoryShortage
+	options           *Options
+}
+
+// expired returns the error that ends the request now, or nil.
+func (w timeoutCheck) expired(en *entry) *api.Error {
+	if err := w.memoryTimeout(en); err != nil {
+		return err
+	}
+	switch {
+	case !en.deadline.IsZero() && !w.now.Before(en.deadline):
+		return en.deadlineError(w.now)
+	case en.state == queued && !w.disconnectedSince.IsZero() && w.since(later(en.waitingSince, w.disconnectedSince)) >= w.options.EngineWait:
+		return api.EngineUnavailable(retryEngineAfter)
+	case (en.state == waiting || en.state == suspect) && en.wasRequeued() && w.since(en.waitingSince) >= w.options.ReplayWait:
+		return api.EngineCrashed(retryEngineAfter)
+	case en.state == sent && w.loadTimedOut(en):
+		return api.ModelLoadFailed(en.model, en.version, "timeout").After(retryEngineAfter)
+	}
+	return nil
+}
+
+// loadTimedOut reports whether a request has waited too long for its model's load.
+func (w timeoutCheck) loadTimedOut(en *entry) bool {
+	_, loading := en.engine.loading[modelVersion{en.model, en.version}]
+	return loading && w.since(en.sentAt) >= w.options.ModelLoadWait
+}
+
+func (w timeoutCheck) since(t time.Time) time.Duration { return w.now.Sub(t) }
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
