@@ -38,7 +38,7 @@ func (t *Table) Admit(_ context.Context, r Request) (Answer, *api.Error) {
 	t.entries[en.id] = en
 	if t.canSendNow(en) {
 		t.send(t.targetEngine(modelVersion{en.model, en.version}), en, now)
-	} else if t.queue.Push(en.item()) != queue.Taken {
+	} else if t.queue.Push(en.item()) != queue.Queued {
 		delete(t.entries, en.id)
 		en.rec.Close()
 		return nil, api.QueueFull(t.options.QueueCapacity, retryFullAfter)
@@ -51,7 +51,7 @@ func (t *Table) Admit(_ context.Context, r Request) (Answer, *api.Error) {
 
 // canSendNow reports whether a new request can skip the queue: there is credit, and nothing waits that goes before it.
 func (t *Table) canSendNow(en *entry) bool {
-	return !t.queue.Has(queue.Suspect) && !t.queue.HasBase(queue.Fresh, en.model) && t.dispatchVerdict(en.item()) == queue.Go
+	return !t.queue.Has(queue.Suspect) && !t.queue.HasBase(queue.Fresh, en.model) && t.dispatchVerdict(en.item()) == queue.Dispatch
 }
 
 func (t *Table) newEntry(r Request, now time.Time) *entry {

@@ -169,7 +169,7 @@ func (e *engine) setLoaded(list []Loaded, now time.Time) {
 
 // resolveWaiting gives their model to requests that came before any catalog.
 func (t *Table) resolveWaiting(now time.Time) {
-	for _, it := range t.queue.TakeBase("") {
+	for _, it := range t.queue.RemoveBase("") {
 		en := t.entries[it.ID]
 		before := en.modelMetrics
 		if err := t.resolve(en, now); err != nil {

@@ -41,10 +41,10 @@ func (t *Table) dispatchVerdict(it queue.Item) queue.Verdict {
 	mv := modelVersion{it.Base, it.Version}
 	e := t.targetEngine(mv)
 	if e == nil {
-		return queue.Skip
+		return queue.SkipBase
 	}
 	if t.lacksMemoryFor(mv) {
-		return queue.Pass
+		return queue.SkipItem
 	}
 	base := e.bases[it.Base]
 	c := credit{

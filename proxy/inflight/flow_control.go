@@ -35,7 +35,7 @@ func lookAhead(sequences int) int { return 4 + sequences/8 }
 // verdict decides whether a waiting request of that class may go.
 func (c credit) verdict(class queue.Class) queue.Verdict {
 	if c.suspectSent {
-		return queue.Hold // if the engine crashes now, it was the suspect
+		return queue.StopAll // if the engine crashes now, it was the suspect
 	}
 	limit := maxSentWhileUnloaded
 	if c.sequences > 0 {
@@ -45,28 +45,28 @@ func (c credit) verdict(class queue.Class) queue.Verdict {
 	switch class {
 	case queue.Suspect:
 		if c.otherLoading {
-			return queue.Skip // or it wouldn't be alone
+			return queue.SkipBase // or it wouldn't be alone
 		}
 		if full || c.awaitingFirstToken > 0 {
-			return queue.Hold // the others get their first tokens; then it goes, alone
+			return queue.StopAll // the others get their first tokens; then it goes, alone
 		}
-		return queue.Go
+		return queue.Dispatch
 	case queue.Replay:
 		if c.replaysSent >= maxReplaysSent || c.replayBytes > 0 && c.replayBytes+c.itemBytes > maxReplayBytesSent {
-			return queue.Skip
+			return queue.SkipBase
 		}
 	default:
 		if c.replaysWaiting {
-			return queue.Skip
+			return queue.SkipBase
 		}
 	}
 	switch {
 	case full:
-		return queue.Skip
+		return queue.SkipBase
 	case c.suspectLoad && (c.othersWaiting || c.otherLoading):
-		return queue.Pass
+		return queue.SkipItem
 	case c.suspectLoad && c.othersAwaitFirstToken:
-		return queue.Hold // not for long: the others get their first tokens
+		return queue.StopAll // not for long: the others get their first tokens
 	}
-	return queue.Go
+	return queue.Dispatch
 }

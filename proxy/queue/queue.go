@@ -1,5 +1,6 @@
-// Package queue decides who waits, who is refused and who goes next. It holds ids, no requests; it knows no goroutine and no clock:
-// times are passed in. First come, first served within a base; a base without credit holds up no other.
+// Package queue holds the ids of requests that wait for an engine: it bounds their number and bytes, and decides which
+// one may go next. Within a base model it is first come, first served; a base without credit holds up no other. The
+// package holds no requests, starts no goroutine and reads no clock: times are passed in.
 package queue
 
 import (
@@ -11,12 +12,12 @@ import (
 // Class orders what waits: every Replay goes before every Suspect, that before every Fresh one.
 type Class uint8
 
-// Classes. A replay was accepted before and is never refused; a suspect is a replay that must go alone.
+// Classes. A replay was admitted before and is never refused; a suspect is a replay that must go alone.
 const (
 	Replay Class = iota
 	Suspect
 	Fresh
-	classes
+	classCount
 )
 
 // Item is one waiting request.
@@ -26,29 +27,29 @@ type Item struct {
 	Class    Class
 	Base     string // the base model whose credit it needs; "" while that isn't known
 	Version  string
-	Bytes    int64     // memory that it holds while it waits
+	Bytes    int64     // memory that it takes while it waits
 	Deadline time.Time // zero: none
 }
 
-// Refusal says why Push refused.
-type Refusal uint8
+// PushResult says whether Push queued an item, or why not.
+type PushResult uint8
 
-// Refusals. Taken is zero: the item waits.
+// Push results.
 const (
-	Taken Refusal = iota
-	FullItems
-	FullBytes
+	Queued PushResult = iota // the item waits
+	TooManyItems
+	TooManyBytes
 )
 
-// Verdict is a caller's answer to whether an item may go now.
+// Verdict is the answer to whether an item may go now.
 type Verdict uint8
 
-// Verdicts: it goes; its base has no credit, try others; nothing may go until this one went; it doesn't go now, try who is behind it.
+// Verdicts.
 const (
-	Go Verdict = iota
-	Skip
-	Hold
-	Pass
+	Dispatch Verdict = iota // it goes
+	SkipBase                // its base has no credit; try other bases
+	StopAll                 // nothing may go before this item
+	SkipItem                // it can't go now; try the next one of its base
 )
 
 // Limits of what waits. Replays and suspects count, but are never refused.
@@ -57,28 +58,28 @@ type Limits struct {
 	Bytes int64
 }
 
-// Queue of waiting requests. It is not safe for concurrent use; its owner holds a lock.
+// Queue of waiting requests. It isn't safe for concurrent use; its owner holds a lock.
 type Queue struct {
-	limits Limits
-	items  map[uint64]*node
-	bytes  int64
-	lines  [classes]map[string]*line // by base; no line is empty
+	limits    Limits
+	items     map[uint64]*node
+	bytes     int64
+	subqueues [classCount]map[string]*subqueue // by base; none is empty
 }
 
-// node of a line's list.
+// node is an element of a subqueue's linked list.
 type node struct {
 	Item
 	prev, next *node
 }
 
-// line is what waits for one base in one class, ordered by Item.Order.
-type line struct{ first, last *node }
+// subqueue holds what waits for one base in one class, in the order of Item.Order.
+type subqueue struct{ first, last *node }
 
 // New makes an empty queue.
 func New(limits Limits) *Queue {
 	q := &Queue{limits: limits, items: make(map[uint64]*node)}
-	for c := range q.lines {
-		q.lines[c] = make(map[string]*line)
+	for c := range q.subqueues {
+		q.subqueues[c] = make(map[string]*subqueue)
 	}
 	return q
 }
@@ -86,44 +87,44 @@ func New(limits Limits) *Queue {
 // Len is the number of waiting items.
 func (q *Queue) Len() int { return len(q.items) }
 
-// Bytes that the waiting items hold.
+// Bytes is the memory that the waiting items take.
 func (q *Queue) Bytes() int64 { return q.bytes }
 
-// Has tells whether anything of a class waits.
-func (q *Queue) Has(c Class) bool { return len(q.lines[c]) > 0 }
+// Has reports whether anything of a class waits.
+func (q *Queue) Has(c Class) bool { return len(q.subqueues[c]) > 0 }
 
-// HasBase tells whether anything of a class waits for base.
+// HasBase reports whether anything of a class waits for a base.
 func (q *Queue) HasBase(c Class, base string) bool {
-	_, ok := q.lines[c][base]
+	_, ok := q.subqueues[c][base]
 	return ok
 }
 
-// Push appends an item or says why there is no room. An id that waits already is left where it is.
-func (q *Queue) Push(it Item) Refusal {
+// Push queues an item or says why there is no room. An id that waits already stays where it is.
+func (q *Queue) Push(it Item) PushResult {
 	if _, ok := q.items[it.ID]; ok {
-		return Taken
+		return Queued
 	}
 	if it.Class == Fresh {
 		if len(q.items) >= q.limits.Items {
-			return FullItems
+			return TooManyItems
 		}
 		if q.bytes+it.Bytes > q.limits.Bytes {
-			return FullBytes
+			return TooManyBytes
 		}
 	}
 	n := &node{Item: it}
 	q.items[it.ID] = n
 	q.bytes += it.Bytes
-	l := q.lines[it.Class][it.Base]
-	if l == nil {
-		l = &line{}
-		q.lines[it.Class][it.Base] = l
+	sub := q.subqueues[it.Class][it.Base]
+	if sub == nil {
+		sub = &subqueue{}
+		q.subqueues[it.Class][it.Base] = sub
 	}
-	l.insert(n)
-	return Taken
+	sub.insert(n)
+	return Queued
 }
 
-// Remove takes an item out, wherever it stands.
+// Remove removes an item, wherever it stands.
 func (q *Queue) Remove(id uint64) (Item, bool) {
 	n, ok := q.items[id]
 	if !ok {
@@ -131,28 +132,28 @@ func (q *Queue) Remove(id uint64) (Item, bool) {
 	}
 	delete(q.items, id)
 	q.bytes -= n.Bytes
-	l := q.lines[n.Class][n.Base]
-	l.remove(n)
-	if l.first == nil {
-		delete(q.lines[n.Class], n.Base)
+	sub := q.subqueues[n.Class][n.Base]
+	sub.remove(n)
+	if sub.first == nil {
+		delete(q.subqueues[n.Class], n.Base)
 	}
 	return n.Item, true
 }
 
-// Next takes out the first item that may go. allow is asked about the first item of each line, oldest first within a class, and decides
-// for the whole line unless it says Pass.
+// Next removes and returns the first item that may go. It calls allow for the first item of each base, oldest first
+// within a class. The verdict holds for everything of that base and class, except with SkipItem.
 func (q *Queue) Next(allow func(Item) Verdict) (Item, bool) {
-	for c := range q.lines {
+	for c := range q.subqueues {
 		for _, n := range q.heads(Class(c)) {
 			verdict := allow(n.Item)
-			for verdict == Pass && n.next != nil {
+			for verdict == SkipItem && n.next != nil {
 				n = n.next
 				verdict = allow(n.Item)
 			}
 			switch verdict {
-			case Go:
+			case Dispatch:
 				return q.Remove(n.ID)
-			case Hold:
+			case StopAll:
 				return Item{}, false
 			}
 		}
@@ -160,51 +161,52 @@ func (q *Queue) Next(allow func(Item) Verdict) (Item, bool) {
 	return Item{}, false
 }
 
-// heads are the first items of the lines of a class, oldest first.
+// heads returns the first item of each base in a class, oldest first.
 func (q *Queue) heads(c Class) []*node {
-	if len(q.lines[c]) == 0 {
+	if len(q.subqueues[c]) == 0 {
 		return nil
 	}
-	heads := make([]*node, 0, len(q.lines[c]))
-	for _, l := range q.lines[c] {
-		heads = append(heads, l.first)
+	heads := make([]*node, 0, len(q.subqueues[c]))
+	for _, sub := range q.subqueues[c] {
+		heads = append(heads, sub.first)
 	}
 	slices.SortFunc(heads, func(a, b *node) int { return cmp.Compare(a.Order, b.Order) })
 	return heads
 }
 
-// Expire takes out every item whose deadline has come, oldest first.
+// Expire removes and returns every item whose deadline has come, oldest first.
 func (q *Queue) Expire(now time.Time) []Item {
-	var late []Item
+	var expired []Item
 	for _, n := range q.items {
 		if !n.Deadline.IsZero() && !now.Before(n.Deadline) {
-			late = append(late, n.Item)
+			expired = append(expired, n.Item)
 		}
 	}
-	return q.take(late)
+	return q.removeAll(expired)
 }
 
-// TakeBase takes out every item of a base, oldest first.
-func (q *Queue) TakeBase(base string) []Item {
+// RemoveBase removes and returns every item of a base, oldest first.
+func (q *Queue) RemoveBase(base string) []Item {
 	var all []Item
 	for _, n := range q.items {
 		if n.Base == base {
 			all = append(all, n.Item)
 		}
 	}
-	return q.take(all)
+	return q.removeAll(all)
 }
 
-// TakeAll empties the queue, oldest first.
-func (q *Queue) TakeAll() []Item {
+// RemoveAll empties the queue and returns what was in it, oldest first.
+func (q *Queue) RemoveAll() []Item {
 	all := make([]Item, 0, len(q.items))
 	for _, n := range q.items {
 		all = append(all, n.Item)
 	}
-	return q.take(all)
+	return q.removeAll(all)
 }
 
-func (q *Queue) take(items []Item) []Item {
+// removeAll removes items and returns them, oldest first.
+func (q *Queue) removeAll(items []Item) []Item {
 	slices.SortFunc(items, func(a, b Item) int { return cmp.Compare(a.Order, b.Order) })
 	for _, it := range items {
 		q.Remove(it.ID)
@@ -212,33 +214,33 @@ func (q *Queue) take(items []Item) []Item {
 	return items
 }
 
-// insert keeps the order; what comes usually goes to the end, only a replay of an older request goes before others.
-func (l *line) insert(n *node) {
-	after := l.last
+// insert keeps the order. An item usually goes to the end; only a replay of an older request goes before others.
+func (sub *subqueue) insert(n *node) {
+	after := sub.last
 	for after != nil && after.Order > n.Order {
 		after = after.prev
 	}
 	n.prev = after
 	if after == nil {
-		n.next, l.first = l.first, n
+		n.next, sub.first = sub.first, n
 	} else {
 		n.next, after.next = after.next, n
 	}
 	if n.next == nil {
-		l.last = n
+		sub.last = n
 	} else {
 		n.next.prev = n
 	}
 }
 
-func (l *line) remove(n *node) {
+func (sub *subqueue) remove(n *node) {
 	if n.prev == nil {
-		l.first = n.next
+		sub.first = n.next
 	} else {
 		n.prev.next = n.next
 	}
 	if n.next == nil {
-		l.last = n.prev
+		sub.last = n.prev
 	} else {
 		n.next.prev = n.prev
 	}

@@ -11,7 +11,7 @@ func item(id uint64, c Class, base string) Item {
 	return Item{ID: id, Order: id, Class: c, Base: base, Bytes: 10}
 }
 
-// drain takes out all that allow lets go.
+// drain takes out everything that may go.
 func drain(q *Queue, allow func(Item) Verdict) []uint64 {
 	var ids []uint64
 	for {
@@ -23,23 +23,23 @@ func drain(q *Queue, allow func(Item) Verdict) []uint64 {
 	}
 }
 
-func always(Item) Verdict { return Go }
+func always(Item) Verdict { return Dispatch }
 
-func TestPushRefusesWhatHasNoRoom(t *testing.T) {
+func TestPushLimits(t *testing.T) {
 	tests := []struct {
 		name   string
 		limits Limits
 		before int
 		item   Item
-		want   Refusal
+		want   PushResult
 	}{
-		{"room", Limits{3, 100}, 2, item(9, Fresh, "a"), Taken},
-		{"places taken", Limits{2, 100}, 2, item(9, Fresh, "a"), FullItems},
-		{"bytes taken", Limits{5, 29}, 2, item(9, Fresh, "a"), FullBytes},
-		{"bytes just fit", Limits{5, 30}, 2, item(9, Fresh, "a"), Taken},
-		{"no room at all", Limits{0, 100}, 0, item(9, Fresh, "a"), FullItems},
-		{"a replay is never refused", Limits{2, 20}, 2, item(9, Replay, "a"), Taken},
-		{"a suspect is never refused", Limits{2, 20}, 2, item(9, Suspect, "a"), Taken},
+		{"room", Limits{3, 100}, 2, item(9, Fresh, "a"), Queued},
+		{"places taken", Limits{2, 100}, 2, item(9, Fresh, "a"), TooManyItems},
+		{"bytes taken", Limits{5, 29}, 2, item(9, Fresh, "a"), TooManyBytes},
+		{"bytes just fit", Limits{5, 30}, 2, item(9, Fresh, "a"), Queued},
+		{"no room at all", Limits{0, 100}, 0, item(9, Fresh, "a"), TooManyItems},
+		{"a replay is never refused", Limits{2, 20}, 2, item(9, Replay, "a"), Queued},
+		{"a suspect is never refused", Limits{2, 20}, 2, item(9, Suspect, "a"), Queued},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -51,7 +51,7 @@ func TestPushRefusesWhatHasNoRoom(t *testing.T) {
 				t.Fatalf("Push: %v, want %v", got, tt.want)
 			}
 			want := tt.before
-			if tt.want == Taken {
+			if tt.want == Queued {
 				want++
 			}
 			if q.Len() != want || q.Bytes() != int64(10*want) {
@@ -65,9 +65,9 @@ func TestNextOrder(t *testing.T) {
 	only := func(bases ...string) func(Item) Verdict {
 		return func(it Item) Verdict {
 			if slices.Contains(bases, it.Base) {
-				return Go
+				return Dispatch
 			}
-			return Skip
+			return SkipBase
 		}
 	}
 	tests := []struct {
@@ -83,9 +83,9 @@ func TestNextOrder(t *testing.T) {
 		{"replays by admission, however they came back", []Item{item(5, Replay, "a"), item(3, Replay, "a"), item(4, Replay, "a"), item(1, Replay, "b")}, always, []uint64{1, 3, 4, 5}},
 		{"nothing goes past one that holds", []Item{item(1, Suspect, "a"), item(2, Fresh, "b")}, func(it Item) Verdict {
 			if it.Class == Suspect {
-				return Hold
+				return StopAll
 			}
-			return Go
+			return Dispatch
 		}, nil},
 	}
 	for _, tt := range tests {
@@ -104,7 +104,7 @@ func TestNextOrder(t *testing.T) {
 	}
 }
 
-func TestCreditIsAskedForEachItem(t *testing.T) {
+func TestVerdictIsAskedForEachItem(t *testing.T) {
 	q := New(Limits{100, 1000})
 	for i := range 6 {
 		q.Push(item(uint64(i+1), Fresh, []string{"a", "b"}[i%2]))
@@ -112,35 +112,35 @@ func TestCreditIsAskedForEachItem(t *testing.T) {
 	credit := map[string]int{"a": 1, "b": 2}
 	got := drain(q, func(it Item) Verdict {
 		if credit[it.Base] == 0 {
-			return Skip
+			return SkipBase
 		}
 		credit[it.Base]--
-		return Go
+		return Dispatch
 	})
 	if want := []uint64{1, 2, 4}; !slices.Equal(got, want) {
 		t.Errorf("released %v, want %v", got, want)
 	}
 }
 
-func TestWhoIsPassedKeepsItsPlace(t *testing.T) {
+func TestSkippedItemKeepsItsPlace(t *testing.T) {
 	q := New(Limits{100, 1000})
 	for id := uint64(1); id <= 4; id++ {
 		q.Push(item(id, Fresh, []string{"a", "b"}[id/4]))
 	}
-	not := func(ids ...uint64) func(Item) Verdict {
+	skip := func(ids ...uint64) func(Item) Verdict {
 		return func(it Item) Verdict {
 			if slices.Contains(ids, it.ID) {
-				return Pass
+				return SkipItem
 			}
-			return Go
+			return Dispatch
 		}
 	}
 	for _, tt := range []struct {
-		passed []uint64
-		want   uint64
+		skipped []uint64
+		want    uint64
 	}{{[]uint64{1}, 2}, {[]uint64{1, 3}, 4}, {[]uint64{1, 3}, 0}, {nil, 1}, {nil, 3}} {
-		if it, _ := q.Next(not(tt.passed...)); it.ID != tt.want {
-			t.Errorf("passing %v: %d goes, want %d", tt.passed, it.ID, tt.want)
+		if it, _ := q.Next(skip(tt.skipped...)); it.ID != tt.want {
+			t.Errorf("passing %v: %d goes, want %d", tt.skipped, it.ID, tt.want)
 		}
 	}
 }
@@ -172,7 +172,7 @@ func TestExpire(t *testing.T) {
 	}
 }
 
-func TestRemoveAndTake(t *testing.T) {
+func TestRemove(t *testing.T) {
 	q := New(Limits{100, 1000})
 	for id := uint64(1); id <= 5; id++ {
 		q.Push(item(id, Fresh, []string{"a", ""}[id%2]))
@@ -185,21 +185,21 @@ func TestRemoveAndTake(t *testing.T) {
 		t.Error("an item was removed twice")
 	}
 	var got []uint64
-	for _, it := range q.TakeBase("") {
+	for _, it := range q.RemoveBase("") {
 		got = append(got, it.ID)
 	}
 	if want := []uint64{1, 5, 6}; !slices.Equal(got, want) {
-		t.Errorf("TakeBase: %v, want %v", got, want)
+		t.Errorf("RemoveBase: %v, want %v", got, want)
 	}
 	if q.Has(Replay) || !q.Has(Fresh) {
 		t.Error("Has is wrong")
 	}
-	if n := len(q.TakeAll()); n != 2 || q.Len() != 0 || q.Bytes() != 0 {
-		t.Errorf("TakeAll gave %d, left %d items of %d bytes", n, q.Len(), q.Bytes())
+	if n := len(q.RemoveAll()); n != 2 || q.Len() != 0 || q.Bytes() != 0 {
+		t.Errorf("RemoveAll gave %d, left %d items of %d bytes", n, q.Len(), q.Bytes())
 	}
 }
 
-// TestAgainstModel does random things and compares with a sorted slice.
+// TestAgainstModel does random operations and compares the queue with a slice.
 func TestAgainstModel(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	q := New(Limits{50, 400})
@@ -207,9 +207,9 @@ func TestAgainstModel(t *testing.T) {
 	for id := uint64(1); id < 20_000; id++ {
 		switch r.IntN(4) {
 		case 0, 1:
-			it := item(id, Class(r.IntN(int(classes))), []string{"a", "b", "c"}[r.IntN(3)])
+			it := item(id, Class(r.IntN(int(classCount))), []string{"a", "b", "c"}[r.IntN(3)])
 			it.Order = uint64(r.IntN(1 << 30))
-			if q.Push(it) == Taken {
+			if q.Push(it) == Queued {
 				model = append(model, it)
 			}
 		case 2:
@@ -228,9 +228,9 @@ func TestAgainstModel(t *testing.T) {
 			}
 			got, ok := q.Next(func(it Item) Verdict {
 				if it.Base == denied {
-					return Skip
+					return SkipBase
 				}
-				return Go
+				return Dispatch
 			})
 			if ok != (best >= 0) || ok && got != model[best] {
 				t.Fatalf("step %d: Next gave %v, %v", id, got, ok)
