@@ -28,9 +28,9 @@ func (t *Table) Admit(_ context.Context, r Request) (Answer, *api.Error) {
 	if len(t.engines) == 0 && t.crashLoop.isActive(now) {
 		return nil, api.EngineUnavailable(crashLoopWindow)
 	}
-	estimate := journal.Need(r.Infer, en.newTokens())
-	if estimate > t.journal.Max() {
-		return nil, api.NewError(api.TypeQueueFull, "the request may need %d bytes of memory, more than the %d that JOURNAL_MAX_BYTES allows; ask for fewer tokens", estimate, t.journal.Max())
+	estimate := journal.EstimateBytes(r.Infer, en.newTokens())
+	if estimate > t.journal.MaxBytes() {
+		return nil, api.NewError(api.TypeQueueFull, "the request may need %d bytes of memory, more than the %d that JOURNAL_MAX_BYTES allows; ask for fewer tokens", estimate, t.journal.MaxBytes())
 	}
 	if en.rec = t.journal.Open(estimate); en.rec == nil {
 		return nil, api.NewError(api.TypeQueueFull, "the memory for requests in flight is taken; try again later").After(retryFullAfter)

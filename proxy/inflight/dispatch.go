@@ -109,7 +109,7 @@ func (t *Table) send(e *engine, en *entry, now time.Time) {
 		en.replayFrameBytes = en.rec.ReplayBytes()
 		e.replayBytes += en.replayFrameBytes
 		t.log.Debug("request is sent again", "request_id", en.req.ID, "attempt", en.attempt, "pid", e.hello.PID, "tokens", len(en.rec.Generated),
-			"held", en.rec.Held, "constrained", en.rec.Grammar != "", "alone", en.sentAlone)
+			"held", en.rec.HeldTokens, "constrained", en.rec.Grammar != "", "alone", en.sentAlone)
 	}
 	e.bases[en.model] = base
 	if !e.conn.Infer(en.submission(now, t.options.ReplaySteps)) {

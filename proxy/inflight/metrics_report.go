@@ -24,7 +24,7 @@ func (t *Table) EngineMetrics(ctx context.Context) ([]byte, error) {
 // updateGauges reports how many requests wait and how many bytes the journal has reserved.
 func (t *Table) updateGauges() {
 	t.metrics.SetQueued(t.queue.Len())
-	t.metrics.SetJournalBytes(t.journal.Bytes())
+	t.metrics.SetJournalBytes(t.journal.ReservedBytes())
 }
 
 // reportEngineLoad reports the requests and KV cache usage of all engines together.

@@ -38,8 +38,8 @@ func inBubble(t *testing.T, o Options, test func(t *testing.T, table *tableTest)
 		test(t, table)
 		cancel()
 		<-ended
-		if len(table.entries) != 0 || table.journal.Bytes() != 0 || table.queue.Len() != 0 {
-			t.Errorf("left over: %d entries, %d journal bytes, %d queued", len(table.entries), table.journal.Bytes(), table.queue.Len())
+		if len(table.entries) != 0 || table.journal.ReservedBytes() != 0 || table.queue.Len() != 0 {
+			t.Errorf("left over: %d entries, %d journal bytes, %d queued", len(table.entries), table.journal.ReservedBytes(), table.queue.Len())
 		}
 		for _, e := range table.engines {
 			if e.requests != 0 || e.awaitingFirstToken != 0 || e.replayBytes != 0 || e.suspect != nil {

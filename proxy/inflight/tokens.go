@@ -66,7 +66,7 @@ func (t *Table) Accepted(conn Engine, id uint64, attempt uint32, a *Accepted) {
 		return
 	}
 	r := &a.Rendered
-	en.rec.Rendered(slices.Clone(r.PromptTokens), r.Grammar, slices.Clone(r.Stops), slices.Clone(r.ParserState), slices.Clone(a.Revision), a.MaxNewTokens)
+	en.rec.SetRendered(slices.Clone(r.PromptTokens), r.Grammar, slices.Clone(r.Stops), slices.Clone(r.ParserState), slices.Clone(a.Revision), a.MaxNewTokens)
 	s := a.Sampling
 	en.sampling = &s
 	en.endPause(now) // from here on its prefill is its own
@@ -137,7 +137,7 @@ func (t *Table) addToken(e *engine, tok *Token, now time.Time) (first bool, prob
 	} else {
 		en.timing.decode += tok.SinceLast
 	}
-	en.rec.Token(tok.Token, len(text))
+	en.rec.AddToken(tok.Token, len(text))
 	en.pendingText = append(en.pendingText, text...)
 	en.pendingTokens++
 	en.modelMetrics.Token(tok.SinceLast)
@@ -239,7 +239,7 @@ func (t *Table) handleSummary(e *engine, s *Summary, now time.Time) (problem str
 	}
 	en.summary = *s
 	if s.Failure.Code == string(api.TypeModelChanged) && len(en.rec.Generated) == 0 {
-		en.rec.Forget()
+		en.rec.Reset()
 		t.requeue(en, now)
 		return ""
 	}

@@ -21,68 +21,68 @@ func TestOpenKeepsTheBudget(t *testing.T) {
 	if b == nil {
 		t.Fatal("the last 40 bytes were refused")
 	}
-	if j.Bytes() != 100 || j.Len() != 2 {
-		t.Errorf("%d bytes in %d records, want 100 in 2", j.Bytes(), j.Len())
+	if j.ReservedBytes() != 100 || j.Len() != 2 {
+		t.Errorf("%d bytes in %d records, want 100 in 2", j.ReservedBytes(), j.Len())
 	}
 	a.Close()
 	a.Close()
-	if j.Bytes() != 40 || j.Len() != 1 {
-		t.Errorf("after closing one: %d bytes in %d records, want 40 in 1", j.Bytes(), j.Len())
+	if j.ReservedBytes() != 40 || j.Len() != 1 {
+		t.Errorf("after closing one: %d bytes in %d records, want 40 in 1", j.ReservedBytes(), j.Len())
 	}
 	b.Close()
-	if j.Bytes() != 0 || j.Len() != 0 {
-		t.Errorf("after closing all: %d bytes in %d records", j.Bytes(), j.Len())
+	if j.ReservedBytes() != 0 || j.Len() != 0 {
+		t.Errorf("after closing all: %d bytes in %d records", j.ReservedBytes(), j.Len())
 	}
 }
 
-func TestNeedCoversWhatComes(t *testing.T) {
+func TestEstimateCoversARequest(t *testing.T) {
 	r := &api.Request{Prompt: strings.Repeat("x", 1000), System: "be brief", JSONSchema: []byte(`{"type":"object"}`)}
-	need := Need(r, 256)
-	j := New(need)
-	rec := j.Open(need)
+	estimate := EstimateBytes(r, 256)
+	j := New(estimate)
+	rec := j.Open(estimate)
 	if rec == nil {
 		t.Fatal("a request that just fits was refused")
 	}
-	rec.Rendered(make([]int32, 1000), "root ::= x", nil, nil, []byte("rev"), 256)
+	rec.SetRendered(make([]int32, 1000), "root ::= x", nil, nil, []byte("rev"), 256)
 	for i := range 256 {
-		rec.Token(int32(i), 8)
+		rec.AddToken(int32(i), 8)
 	}
 	held := 4*(len(rec.PromptTokens)+len(rec.Generated)) + len(r.Prompt) + rec.TextBytes
-	if j.Bytes() != need || int64(held) > need {
-		t.Errorf("reserved %d bytes, foreseen %d, held %d", j.Bytes(), need, held)
+	if j.ReservedBytes() != estimate || int64(held) > estimate {
+		t.Errorf("reserved %d bytes, foreseen %d, held %d", j.ReservedBytes(), estimate, held)
 	}
 }
 
-func TestRecordGrowsInsteadOfBeingCut(t *testing.T) {
+func TestRecordGrowsBeyondItsEstimate(t *testing.T) {
 	j := New(10_000)
 	rec := j.Open(5_000)
-	rec.Rendered(make([]int32, 10_000), "", nil, nil, nil, 100)
-	if len(rec.PromptTokens) != 10_000 || j.Bytes() < 40_000 {
-		t.Errorf("%d tokens kept, %d bytes reserved", len(rec.PromptTokens), j.Bytes())
+	rec.SetRendered(make([]int32, 10_000), "", nil, nil, nil, 100)
+	if len(rec.PromptTokens) != 10_000 || j.ReservedBytes() < 40_000 {
+		t.Errorf("%d tokens kept, %d bytes reserved", len(rec.PromptTokens), j.ReservedBytes())
 	}
 	if j.Open(1) != nil {
 		t.Error("a new record was opened over the limit")
 	}
 	rec.Close()
-	if j.Bytes() != 0 {
-		t.Errorf("%d bytes left over", j.Bytes())
+	if j.ReservedBytes() != 0 {
+		t.Errorf("%d bytes left over", j.ReservedBytes())
 	}
 }
 
-func TestHeldCountsTheNewestTokensWithoutText(t *testing.T) {
+func TestHeldTokens(t *testing.T) {
 	rec := New(1 << 20).Open(100)
 	for i, step := range []struct{ text, held int }{{3, 0}, {0, 1}, {0, 2}, {4, 0}, {1, 0}, {0, 1}} {
-		if rec.Token(int32(i), step.text); rec.Held != step.held {
-			t.Errorf("after token %d: %d held back, want %d", i, rec.Held, step.held)
+		if rec.AddToken(int32(i), step.text); rec.HeldTokens != step.held {
+			t.Errorf("after token %d: %d held back, want %d", i, rec.HeldTokens, step.held)
 		}
 	}
 }
 
 func TestTokensAreKeptInOrder(t *testing.T) {
 	rec := New(1 << 20).Open(100)
-	rec.Rendered([]int32{1, 2}, "g", []string{"stop"}, []byte("p"), []byte("r"), 10)
+	rec.SetRendered([]int32{1, 2}, "g", []string{"stop"}, []byte("p"), []byte("r"), 10)
 	for i, text := range []string{"Pa", "", "ris."} {
-		rec.Token(int32(i+7), len(text))
+		rec.AddToken(int32(i+7), len(text))
 	}
 	if !slices.Equal(rec.Generated, []int32{7, 8, 9}) || rec.TextBytes != 6 {
 		t.Errorf("generated %v, %d bytes of text", rec.Generated, rec.TextBytes)
@@ -90,10 +90,10 @@ func TestTokensAreKeptInOrder(t *testing.T) {
 	if rec.ReplayBytes() < 4*5 {
 		t.Errorf("ReplayBytes = %d", rec.ReplayBytes())
 	}
-	fresh := New(1 << 20).Open(100)
-	fresh.Rendered([]int32{1}, "g", nil, nil, []byte("r"), 10)
-	fresh.Forget()
-	if fresh.Accepted || fresh.PromptTokens != nil || fresh.Revision != nil {
-		t.Error("Forget left something of the old engine")
+	again := New(1 << 20).Open(100)
+	again.SetRendered([]int32{1}, "g", nil, nil, []byte("r"), 10)
+	again.Reset()
+	if again.Accepted || again.PromptTokens != nil || again.Revision != nil {
+		t.Error("Reset left something of the old engine")
 	}
 }
