@@ -9,11 +9,11 @@ import (
 	"tandem/schema"
 )
 
-// reply of an engine to a call.
+// reply is an engine's answer to a call.
 type reply struct {
-	metrics []byte
-	failure string // code and text; empty: it went well
-	unknown bool   // the engine doesn't know the call
+	metrics     []byte
+	failure     string // code and text; empty: success
+	unsupported bool   // the engine doesn't know the call
 }
 
 // Errors of a call.
@@ -23,14 +23,14 @@ var (
 	errRefused      = errors.New("engine refused")
 )
 
-// unimplemented is the failure code of an engine that doesn't know a call.
-const unimplemented = "unimplemented"
+// codeUnimplemented is the failure code of an engine that doesn't know a call.
+const codeUnimplemented = "unimplemented"
 
-// call asks the engine and waits for its answer, ctx or the end of the connection.
+// call sends a call to the engine and waits for its reply, ctx or the end of the connection.
 func (s *session) call(ctx context.Context, method string, fill func(schema.Call) error) (reply, error) {
 	started := time.Now()
-	id, answer := s.openCall()
-	defer s.closeCall(id)
+	id, answer := s.addCall()
+	defer s.removeCall(id)
 	err := s.conn.Send(func(f schema.Frame) error {
 		f.SetId(id)
 		c, err := f.NewCall()
@@ -43,22 +43,23 @@ func (s *session) call(ctx context.Context, method string, fill func(schema.Call
 	if err != nil {
 		err = fmt.Errorf("%w: %w", errDisconnected, err)
 	} else {
-		r, err = await(ctx, answer)
+		r, err = awaitReply(ctx, answer)
 	}
-	s.link.o.Meter.IPCCall(method, time.Since(started), callCode(err))
+	s.listener.options.Meter.IPCCall(method, time.Since(started), callErrorCode(err))
 	if err != nil {
 		return r, fmt.Errorf("call %s: %w", method, err)
 	}
 	return r, nil
 }
 
-func await(ctx context.Context, answer <-chan reply) (reply, error) {
+// awaitReply waits for the reply to a call, or until ctx or the connection ends.
+func awaitReply(ctx context.Context, answer <-chan reply) (reply, error) {
 	select {
 	case r, ok := <-answer:
 		switch {
 		case !ok:
 			return r, errDisconnected
-		case r.unknown:
+		case r.unsupported:
 			return r, errUnsupported
 		case r.failure != "":
 			return r, fmt.Errorf("%w: %s", errRefused, r.failure)
@@ -69,8 +70,8 @@ func await(ctx context.Context, answer <-chan reply) (reply, error) {
 	}
 }
 
-// callCode is the value of llm_ipc_errors_total{code}.
-func callCode(err error) string {
+// callErrorCode is the value of llm_ipc_errors_total{code}.
+func callErrorCode(err error) string {
 	switch {
 	case err == nil:
 		return ""
@@ -84,8 +85,8 @@ func callCode(err error) string {
 	return "failed"
 }
 
-// openCall enters a call. Its channel has room for the answer and is closed when the connection is lost.
-func (s *session) openCall() (uint64, <-chan reply) {
+// addCall registers a call. Its channel has room for the reply and is closed when the connection is lost.
+func (s *session) addCall() (uint64, <-chan reply) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastID++
@@ -98,14 +99,14 @@ func (s *session) openCall() (uint64, <-chan reply) {
 	return s.lastID, answer
 }
 
-func (s *session) closeCall(id uint64) {
+func (s *session) removeCall(id uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.calls, id)
 }
 
-// replied hands an answer to whoever waits for it; nobody may, after a deadline.
-func (s *session) replied(id uint64, r reply) {
+// deliverReply passes a reply to the goroutine that waits for it. After a deadline none waits any more.
+func (s *session) deliverReply(id uint64, r reply) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if answer, ok := s.calls[id]; ok {
@@ -114,7 +115,7 @@ func (s *session) replied(id uint64, r reply) {
 	}
 }
 
-// failCalls ends every call under way, and those to come.
+// failCalls ends every pending call, and those that are made later.
 func (s *session) failCalls() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

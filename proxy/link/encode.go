@@ -7,25 +7,26 @@ import (
 	"tandem/schema"
 )
 
-// inferFrame is a submission that is written when its turn has come.
+// inferFrame is a submission that is encoded when its turn to be written has come.
 type inferFrame inflight.Submission
 
-// frameBytes is more than what a request costs in a frame besides its texts and token ids, stopBytes what a stop string costs besides its text.
+// requestOverheadBytes is more than what a request takes in a frame besides its texts and token ids, stopOverheadBytes
+// what a stop string takes besides its text.
 const (
-	frameBytes = 2 << 10
-	stopBytes  = 16
+	requestOverheadBytes = 2 << 10
+	stopOverheadBytes    = 16
 )
 
 // Size implements wire.Later. It is never less than the frame will be.
 func (s *inferFrame) Size() int {
-	n := frameBytes + len(s.Prompt) + len(s.System) + len(s.JSONSchema) + 4*len(s.Generated)
+	n := requestOverheadBytes + len(s.Prompt) + len(s.System) + len(s.JSONSchema) + 4*len(s.Generated)
 	stops := s.Stops
 	if s.Rendered != nil {
 		n += 4*len(s.Rendered.PromptTokens) + len(s.Rendered.Grammar) + len(s.Rendered.ParserState)
 		stops = slices.Concat(stops, s.Rendered.Stops)
 	}
 	for _, stop := range stops {
-		n += stopBytes + len(stop)
+		n += stopOverheadBytes + len(stop)
 	}
 	return n
 }
@@ -33,8 +34,8 @@ func (s *inferFrame) Size() int {
 // Release implements wire.Later.
 func (s *inferFrame) Release() {}
 
-// Build implements wire.Later. A replay carries the text as well: an engine whose model changed meanwhile renders it anew when no token
-// was generated.
+// Build implements wire.Later. A replay carries the prompt's text as well: an engine whose model has changed renders it
+// again when no token was generated.
 func (s *inferFrame) Build(f schema.Frame) error {
 	f.SetId(s.ID)
 	f.SetAttempt(s.Attempt)
@@ -46,13 +47,13 @@ func (s *inferFrame) Build(f schema.Frame) error {
 	to.SetMaxNewTokens(uint32(s.MaxNewTokens))
 	to.SetTimeoutNs(uint64(max(s.Timeout, 0)))
 	to.SetOwner(s.Owner)
-	w := writing{}
+	w := fieldWriter{}
 	w.text(to.SetModel, s.Model)
 	w.text(to.SetVersion, s.Version)
 	w.text(to.SetTraceparent, s.Traceparent)
 	w.text(to.SetRequestKey, s.RequestID)
 	w.data(to.SetPrompt, []byte(s.Prompt))
-	if s.HasSystem && s.System == "" && w.err == nil { // its presence says that the template shall write none of its own
+	if s.HasSystem && s.System == "" && w.err == nil { // its presence tells the template not to add its own
 		w.err = to.SetSystem([]byte{})
 	}
 	w.data(to.SetSystem, []byte(s.System))
@@ -91,7 +92,7 @@ func (s *inferFrame) writeReplay(to schema.InferRequest) error {
 	if err := writeTexts(rendered.NewStops, s.Rendered.Stops); err != nil {
 		return err
 	}
-	w := writing{}
+	w := fieldWriter{}
 	w.text(rendered.SetGrammar, s.Rendered.Grammar)
 	w.data(rendered.SetParserState, s.Rendered.ParserState)
 	w.data(to.SetExpectRevision, s.ExpectRevision)
@@ -105,11 +106,11 @@ func writeSampling(to schema.InferRequest, s *inflight.Sampling) error {
 		return err
 	}
 	present := uint32(0)
-	put(&present, 0, s.Temperature, out.SetTemperature)
-	put(&present, 1, s.TopK, out.SetTopK)
-	put(&present, 2, s.TopP, out.SetTopP)
-	put(&present, 3, s.MinP, out.SetMinP)
-	put(&present, 4, s.RepeatPenalty, out.SetRepeatPenalty)
+	setOptional(&present, 0, s.Temperature, out.SetTemperature)
+	setOptional(&present, 1, s.TopK, out.SetTopK)
+	setOptional(&present, 2, s.TopP, out.SetTopP)
+	setOptional(&present, 3, s.MinP, out.SetMinP)
+	setOptional(&present, 4, s.RepeatPenalty, out.SetRepeatPenalty)
 	out.SetPresent(present)
 	out.SetChoice(s.Choice)
 	seeds, err := out.NewSeeds(1)
@@ -120,7 +121,8 @@ func writeSampling(to schema.InferRequest, s *inflight.Sampling) error {
 	return nil
 }
 
-func put[T any](present *uint32, ordinal int, v *T, set func(T)) {
+// setOptional sets a field that was given and marks it as present.
+func setOptional[T any](present *uint32, ordinal int, v *T, set func(T)) {
 	if v != nil {
 		*present |= 1 << ordinal
 		set(*v)
@@ -157,16 +159,16 @@ func writeTexts[L interface{ Set(int, string) error }](alloc func(int32) (L, err
 	return nil
 }
 
-// writing keeps the first error of several setters. Empty values are left out: they read the same.
-type writing struct{ err error }
+// fieldWriter sets fields and keeps the first error of several setters. It leaves out empty values: they read the same.
+type fieldWriter struct{ err error }
 
-func (w *writing) text(set func(string) error, v string) {
+func (w *fieldWriter) text(set func(string) error, v string) {
 	if w.err == nil && v != "" {
 		w.err = set(v)
 	}
 }
 
-func (w *writing) data(set func([]byte) error, v []byte) {
+func (w *fieldWriter) data(set func([]byte) error, v []byte) {
 	if w.err == nil && len(v) > 0 {
 		w.err = set(v)
 	}

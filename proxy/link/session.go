@@ -16,66 +16,69 @@ import (
 	"tandem/schema/wire"
 )
 
-// session is one connection with an engine. It implements inflight.Engine. Its reader alone calls the handler, so that what the handler hears
-// is in the order of the frames, and Lost comes last.
+// session is one connection with an engine. It implements inflight.Engine. Only its reader calls the handler, so that
+// the calls come in the order of the frames, and Lost is the last one.
 type session struct {
-	link *Listener
-	conn *wire.Conn
-	dec  decoder // the reader's
-	work sync.WaitGroup
-	raw  net.Conn      // under conn
-	over chan struct{} // closed when the reader has ended
-	exit chan string   // a place for one: the reason to tell the engine before closing
+	listener   *Listener
+	conn       *wire.Conn
+	dec        decoder // the reader's
+	goroutines sync.WaitGroup
+	rawConn    net.Conn      // under conn
+	readerDone chan struct{} // closed when the reader has ended
+	goAway     chan string   // holds one: the reason to send to the engine before closing
 
-	heard  atomic.Bool               // a frame came since the last tick
-	pinged atomic.Pointer[time.Time] // when the ping under way was sent; nil: none
+	gotFrame   atomic.Bool               // since the last tick of pingLoop
+	pingSentAt atomic.Pointer[time.Time] // of the ping that isn't answered yet; nil: none
 
-	mu     sync.Mutex
-	reason string // why we closed; empty: we didn't
-	calls  map[uint64]chan reply
-	lastID uint64
+	mu          sync.Mutex
+	closeReason string // why we closed the connection; empty: we didn't
+	calls       map[uint64]chan reply
+	lastID      uint64
 }
 
 var _ inflight.Engine = (*session)(nil)
 
 func newSession(l *Listener, raw net.Conn) *session {
-	return &session{link: l, raw: raw, conn: wire.New(raw, l.o.Wire), over: make(chan struct{}), exit: make(chan string, 1), calls: make(map[uint64]chan reply)}
+	return &session{
+		listener: l, rawConn: raw, conn: wire.New(raw, l.options.Wire),
+		readerDone: make(chan struct{}), goAway: make(chan string, 1), calls: make(map[uint64]chan reply),
+	}
 }
 
-// errGoAway ends a session because the engine said so.
+// errGoAway ends a session because the engine sent goAway.
 var errGoAway = errors.New("the engine ends the connection")
 
-// run greets, serves and ends the session. It is the reader.
+// run is the session from the hellos to its end. Its goroutine is the reader.
 func (s *session) run() {
-	l := s.link
-	hello, err := s.greet()
+	l := s.listener
+	hello, err := s.handshake()
 	if err != nil {
 		if !errors.Is(err, io.EOF) {
-			l.o.Log.Warn("greeting an engine failed", "error", err)
+			l.options.Log.Warn("greeting an engine failed", "error", err)
 		}
-		flushAndClose(s.conn, clip(err.Error()))
-		s.count(0, 0)
+		flushAndClose(s.conn, truncate(err.Error()))
+		s.meterBytes(0, 0)
 		return
 	}
-	l.o.Handler.Attached(s, hello)
-	s.work.Go(s.tick)
-	err = s.read()
-	close(s.over)
+	l.options.Handler.Attached(s, hello)
+	s.goroutines.Go(s.pingLoop)
+	err = s.readFrames()
+	close(s.readerDone)
 	s.failCalls()
 	if errors.Is(err, wire.ErrProtocol) {
-		flushAndClose(s.conn, clip(err.Error()))
+		flushAndClose(s.conn, truncate(err.Error()))
 	} else {
-		_ = s.conn.Close() // only wakes what still waits to write
+		_ = s.conn.Close() // only wakes goroutines that still wait to write
 	}
-	s.work.Wait()
-	l.o.Handler.Lost(s, s.loss(err))
+	s.goroutines.Wait()
+	l.options.Handler.Lost(s, s.lossFor(err))
 }
 
-// greet reads the engine's hello, takes a place and answers with ours.
-func (s *session) greet() (inflight.Hello, error) {
-	l := s.link
+// handshake reads the engine's hello, registers the session and answers with our hello.
+func (s *session) handshake() (inflight.Hello, error) {
+	l := s.listener
 	var h inflight.Hello
-	if err := s.conn.SetReadDeadline(time.Now().Add(l.o.HelloTimeout)); err != nil {
+	if err := s.conn.SetReadDeadline(time.Now().Add(l.options.HelloTimeout)); err != nil {
 		return h, fmt.Errorf("limit wait for hello: %w", err)
 	}
 	frame, release, err := s.conn.Read()
@@ -93,25 +96,26 @@ func (s *session) greet() (inflight.Hello, error) {
 	if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
 		return h, fmt.Errorf("end wait for hello: %w", err)
 	}
-	if err := l.seat(s); err != nil {
+	if err := l.register(s); err != nil {
 		return h, err
 	}
-	return h, s.conn.SendControl(l.hello)
+	return h, s.conn.SendControl(l.writeHello)
 }
 
-func (s *session) read() error {
+// readFrames reads and handles frames until the connection ends.
+func (s *session) readFrames() error {
 	for {
 		frame, release, err := s.conn.Read()
 		if err != nil {
 			return err
 		}
-		s.heard.Store(true)
+		s.gotFrame.Store(true)
 		err = wire.Guard(func() error { return s.dec.decode(frame) })
 		if err != nil {
 			release()
 			return fmt.Errorf("%w: read frame: %w", wire.ErrProtocol, err)
 		}
-		err = s.report(&s.dec)
+		err = s.handle(&s.dec)
 		release()
 		if err != nil {
 			return err
@@ -119,109 +123,113 @@ func (s *session) read() error {
 	}
 }
 
-// report passes a decoded frame on. Members that this build doesn't know are for newer proxies.
-func (s *session) report(d *decoder) error {
-	b := s.link.o.Handler
+// handle passes a decoded frame to the handler. Frames of a kind that this build doesn't know are ignored: they are for
+// newer proxies.
+func (s *session) handle(d *decoder) error {
+	h := s.listener.options.Handler
 	switch d.kind {
 	case schema.Frame_Which_step:
-		b.Step(s, &d.step)
+		h.Step(s, &d.step)
 	case schema.Frame_Which_accepted:
-		b.Accepted(s, d.id, d.attempt, &d.accepted)
+		h.Accepted(s, d.id, d.attempt, &d.accepted)
 	case schema.Frame_Which_stats:
-		b.Stats(s, &d.stats)
+		h.Stats(s, &d.stats)
 	case schema.Frame_Which_event:
-		b.Event(s, d.event)
+		h.Event(s, d.event)
 	case schema.Frame_Which_catalog:
-		b.Catalog(s, &d.catalog)
+		h.Catalog(s, &d.catalog)
 	case schema.Frame_Which_pong:
-		s.ponged()
-		b.Heartbeats(s, d.heartbeats)
+		s.recordPong()
+		h.Heartbeats(s, d.heartbeats)
 	case schema.Frame_Which_draining:
-		b.Draining(s, d.grace, d.replacement)
+		h.Draining(s, d.grace, d.replacement)
 	case schema.Frame_Which_moved:
-		b.Moved(s)
+		h.Moved(s)
 	case schema.Frame_Which_reply:
-		s.replied(d.id, d.reply)
+		s.deliverReply(d.id, d.reply)
 	case schema.Frame_Which_goAway:
-		return fmt.Errorf("%w: %s", errGoAway, clip(d.reason))
+		return fmt.Errorf("%w: %s", errGoAway, truncate(d.reason))
 	}
 	return nil
 }
 
-// tick pings, counts bytes and judges silence by its own ticks: a proxy that was itself stopped for a while has not ticked, and the
-// reader has drained the socket long before enough ticks came.
-func (s *session) tick() {
-	t := time.NewTicker(pingEvery)
+// pingLoop sends pings, counts bytes and closes the connection after too long a silence. It measures silence by its own
+// ticks: a proxy that was itself stopped for a while hasn't ticked, and its reader empties the socket long before there
+// were enough ticks.
+func (s *session) pingLoop() {
+	t := time.NewTicker(pingInterval)
 	defer t.Stop()
 	silent := 0
-	allowed := max(1, int(s.link.o.StallTimeout/pingEvery))
+	allowed := max(1, int(s.listener.options.StallTimeout/pingInterval))
 	var in, out uint64
 	s.ping()
 	for {
 		select {
-		case <-s.over:
-			s.count(in, out)
+		case <-s.readerDone:
+			s.meterBytes(in, out)
 			return
-		case text := <-s.exit:
+		case text := <-s.goAway:
 			flushAndClose(s.conn, text)
 			continue
 		case <-t.C:
 		}
-		in, out = s.count(in, out)
-		if s.heard.Swap(false) {
+		in, out = s.meterBytes(in, out)
+		if s.gotFrame.Swap(false) {
 			silent = 0
 		} else if silent++; silent >= allowed {
-			s.leave("stall", "no answer to pings")
+			s.closeFor("stall", "no answer to pings")
 		}
 		s.ping()
 	}
 }
 
-// count tells the meter what was carried since the last time.
-func (s *session) count(in, out uint64) (nowIn, nowOut uint64) {
+// meterBytes passes the bytes sent and received since the last call to the meter.
+func (s *session) meterBytes(in, out uint64) (nowIn, nowOut uint64) {
 	nowIn, nowOut = s.conn.BytesIn(), s.conn.BytesOut()
-	s.link.o.Meter.IPCReceived(int(nowIn - in))
-	s.link.o.Meter.IPCSent(int(nowOut - out))
+	s.listener.options.Meter.IPCReceived(int(nowIn - in))
+	s.listener.options.Meter.IPCSent(int(nowOut - out))
 	return nowIn, nowOut
 }
 
 func (s *session) ping() {
-	if now := time.Now(); s.pinged.CompareAndSwap(nil, &now) {
-		s.control(func(f schema.Frame) error { f.SetPing(); return nil })
+	if now := time.Now(); s.pingSentAt.CompareAndSwap(nil, &now) {
+		s.sendControl(func(f schema.Frame) error { f.SetPing(); return nil })
 	}
 }
 
-func (s *session) ponged() {
-	if sent := s.pinged.Swap(nil); sent != nil {
-		s.link.o.Meter.IPCCall("ping", time.Since(*sent), "")
+func (s *session) recordPong() {
+	if sent := s.pingSentAt.Swap(nil); sent != nil {
+		s.listener.options.Meter.IPCCall("ping", time.Since(*sent), "")
 	}
 }
 
-// leave closes the connection for a reason of ours, once, without waiting for it: the reader then declares the loss.
-func (s *session) leave(reason, text string) {
+// closeFor closes the connection for a reason of ours, once, without waiting for it. The reader then calls Lost.
+func (s *session) closeFor(reason, text string) {
 	s.mu.Lock()
-	first := s.reason == ""
+	first := s.closeReason == ""
 	if first {
-		s.reason = reason
+		s.closeReason = reason
 	}
 	s.mu.Unlock()
 	if first {
-		s.exit <- text
+		s.goAway <- text
 	}
 }
 
-// loss says in one word of a closed set what ended the reader. The error of a connection that we closed says nothing.
-func (s *session) loss(err error) inflight.Loss {
+// lossFor says why the reader ended, with a reason of a closed set. For a connection that we closed, the reader's error
+// doesn't matter.
+func (s *session) lossFor(err error) inflight.Loss {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.reason != "":
-		return inflight.Loss{Reason: s.reason}
+	case s.closeReason != "":
+		return inflight.Loss{Reason: s.closeReason}
 	case errors.Is(err, errGoAway):
 		return inflight.Loss{Reason: "goaway", Err: err}
 	case errors.Is(err, wire.ErrProtocol):
 		return inflight.Loss{Reason: "protocol", Err: err}
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET): // the other end closed; reset: with a frame of ours unread
+	// the other end closed; reset: with a frame of ours unread
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		return inflight.Loss{Reason: "eof"}
 	}
 	return inflight.Loss{Reason: "error", Err: err}
@@ -231,15 +239,15 @@ func (s *session) loss(err error) inflight.Loss {
 func (s *session) Infer(sub *inflight.Submission) bool {
 	frame := (*inferFrame)(sub)
 	if !s.conn.Fits(frame.Size()) {
-		return false // it would end the connection, and the next one, for everybody
+		return false // it would end this connection and the next one, for all requests
 	}
 	_ = s.conn.SendLater(frame) // a lost connection is the reader's business
 	return true
 }
 
-// Cancel implements inflight.Engine. It may overtake its request; engines remember such cancels.
+// Cancel implements inflight.Engine. A cancel may overtake its request; engines remember such cancels.
 func (s *session) Cancel(id uint64, attempt uint32) {
-	s.control(func(f schema.Frame) error {
+	s.sendControl(func(f schema.Frame) error {
 		f.SetId(id)
 		f.SetAttempt(attempt)
 		f.SetCancel()
@@ -249,18 +257,20 @@ func (s *session) Cancel(id uint64, attempt uint32) {
 
 // Drained implements inflight.Engine.
 func (s *session) Drained() {
-	_ = s.conn.Send(func(f schema.Frame) error { f.SetDrained(); return nil }) // a lost connection is the reader's business
+	// a lost connection is the reader's business
+	_ = s.conn.Send(func(f schema.Frame) error { f.SetDrained(); return nil })
 }
 
 // Move implements inflight.Engine.
 func (s *session) Move() {
-	_ = s.conn.Send(func(f schema.Frame) error { f.SetMove(); return nil }) // a lost connection is the reader's business
+	// a lost connection is the reader's business
+	_ = s.conn.Send(func(f schema.Frame) error { f.SetMove(); return nil })
 }
 
 // Hangup implements inflight.Engine.
-func (s *session) Hangup(reason string) { s.leave("protocol", clip(reason)) }
+func (s *session) Hangup(reason string) { s.closeFor("protocol", truncate(reason)) }
 
-func (s *session) control(build func(schema.Frame) error) {
+func (s *session) sendControl(build func(schema.Frame) error) {
 	_ = s.conn.SendControl(build) // a lost connection is the reader's business
 }
 
@@ -285,8 +295,8 @@ func (s *session) Load(ctx context.Context, model, version string) error {
 	return err
 }
 
-// clip shortens text for frames and logs.
-func clip(s string) string {
-	const most = 200
-	return s[:min(len(s), most)]
+// truncate shortens text for frames and logs.
+func truncate(s string) string {
+	const maxBytes = 200
+	return s[:min(len(s), maxBytes)]
 }

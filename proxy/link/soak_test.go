@@ -14,26 +14,26 @@ import (
 	"tandem/schema"
 )
 
-// job is a request at the fake engine.
-type job struct {
+// activeRequest is a request at the fake engine.
+type activeRequest struct {
 	id      uint64
 	attempt uint32
 	next    int
 }
 
-// fakeEngine answers all that a proxy asks: every request gets so many tokens, one a step, as a batching engine would.
+// fakeEngine serves requests as a batching engine does: each gets the same number of tokens, one a step.
 type fakeEngine struct {
-	*peer
+	*enginePeer
 	tokens   int
-	incoming chan job
+	incoming chan activeRequest
 	cancels  chan uint64
 	end      chan struct{}
-	jobs     map[uint64]*job // the stepping goroutine's
+	active   map[uint64]*activeRequest // the stepping goroutine's
 }
 
-// serveAll runs until the connection ends.
-func (p *peer) serveAll(tokens int) {
-	e := &fakeEngine{p, tokens, make(chan job, 1024), make(chan uint64, 1024), make(chan struct{}), map[uint64]*job{}}
+// serveRequests plays an engine until the connection ends.
+func (p *enginePeer) serveRequests(tokens int) {
+	e := &fakeEngine{p, tokens, make(chan activeRequest, 1024), make(chan uint64, 1024), make(chan struct{}), map[uint64]*activeRequest{}}
 	var steps sync.WaitGroup
 	steps.Go(e.step)
 	defer steps.Wait()
@@ -49,7 +49,8 @@ func (p *peer) serveAll(tokens int) {
 		case schema.Frame_Which_cancel:
 			e.cancels <- f.Id()
 		case schema.Frame_Which_ping:
-			_ = p.conn.SendControl(func(f schema.Frame) error { _, err := f.NewPong(); return err }) // a lost connection ends the loop
+			// a lost connection ends the loop
+			_ = p.conn.SendControl(func(f schema.Frame) error { _, err := f.NewPong(); return err })
 		}
 		release()
 	}
@@ -76,31 +77,32 @@ func (e *fakeEngine) accept(f schema.Frame) {
 		a.SetMaxNewTokens(uint32(e.tokens))
 		return nil
 	})
-	e.incoming <- job{id, attempt, generated.Len()}
+	e.incoming <- activeRequest{id, attempt, generated.Len()}
 }
 
 func (e *fakeEngine) step() {
-	for e.news() {
-		if len(e.jobs) > 0 && e.conn.Send(e.frame) != nil {
+	for e.receive() {
+		if len(e.active) > 0 && e.conn.Send(e.frame) != nil {
 			return
 		}
 	}
 }
 
-// news takes in what came; with nothing to do it waits. False: the connection ended.
-func (e *fakeEngine) news() bool {
+// receive takes in requests and cancels; without an active request it waits. It returns false when the connection has
+// ended.
+func (e *fakeEngine) receive() bool {
 	for {
 		ready := make(chan struct{})
-		if len(e.jobs) > 0 {
+		if len(e.active) > 0 {
 			close(ready) // go on when nothing came
 		}
 		select {
 		case <-e.end:
 			return false
-		case j := <-e.incoming:
-			e.jobs[j.id] = &j
+		case r := <-e.incoming:
+			e.active[r.id] = &r
 		case id := <-e.cancels:
-			delete(e.jobs, id)
+			delete(e.active, id)
 		case <-ready:
 			return true
 		}
@@ -112,44 +114,44 @@ func (e *fakeEngine) frame(f schema.Frame) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.NewTokens(int32(len(e.jobs)))
+	list, err := s.NewTokens(int32(len(e.active)))
 	if err != nil {
 		return err
 	}
-	var ended []*job
+	var ended []*activeRequest
 	i := 0
-	for _, j := range e.jobs {
+	for _, r := range e.active {
 		t := list.At(i)
 		i++
-		t.SetRequestId(j.id)
-		t.SetAttempt(j.attempt)
-		t.SetIndex(uint32(j.next))
-		j.next++
-		t.SetTextEnd(uint32(2 * j.next))
+		t.SetRequestId(r.id)
+		t.SetAttempt(r.attempt)
+		t.SetIndex(uint32(r.next))
+		r.next++
+		t.SetTextEnd(uint32(2 * r.next))
 		if err := t.SetText([]byte("ab")); err != nil {
 			return err
 		}
-		if j.next == e.tokens {
-			ended = append(ended, j)
+		if r.next == e.tokens {
+			ended = append(ended, r)
 		}
 	}
 	done, err := s.NewDone(int32(len(ended)))
 	if err != nil {
 		return err
 	}
-	for i, j := range ended {
+	for i, r := range ended {
 		d := done.At(i)
-		d.SetRequestId(j.id)
-		d.SetAttempt(j.attempt)
+		d.SetRequestId(r.id)
+		d.SetAttempt(r.attempt)
 		d.SetReason(schema.FinishReason_stop)
 		d.SetOutputTokens(uint32(e.tokens))
-		delete(e.jobs, j.id)
+		delete(e.active, r.id)
 	}
 	return nil
 }
 
-// TestManyRequestsOverTheSocket is the request table, this package and an engine together: of 10,000 requests half are cancelled, engines come
-// and go, and nothing is left over.
+// TestManyRequestsOverTheSocket runs the request table, this package and an engine together: half of 10,000 requests
+// are cancelled, engines come and go, and nothing may be left over.
 func TestManyRequestsOverTheSocket(t *testing.T) {
 	const requests, clients, tokens = 10_000, 64, 5
 	quiet := slog.New(slog.DiscardHandler)
@@ -162,23 +164,23 @@ func TestManyRequestsOverTheSocket(t *testing.T) {
 	var running, engines sync.WaitGroup
 	running.Go(func() { table.Run(ctx) })
 	l := listen(t, Options{Handler: table, Meter: m, Log: quiet})
-	engine := func(instance uint64) *peer {
-		p := connect(t, l.o.Socket)
+	engine := func(instance uint64) *enginePeer {
+		p := connect(t, l.options.Socket)
 		p.hello(instance)
 		p.catalog()
 		p.stats(32)
-		engines.Go(func() { p.serveAll(tokens) })
+		engines.Go(func() { p.serveRequests(tokens) })
 		return p
 	}
-	live := engine(1)
+	current := engine(1)
 	todo := make(chan int)
-	var working sync.WaitGroup
+	var clientsRunning sync.WaitGroup
 	var mu sync.Mutex
 	whole, left := 0, 0
 	for range clients {
-		working.Go(func() {
+		clientsRunning.Go(func() {
 			for i := range todo {
-				ok := ask(t, table, i%2 == 0, i%tokens, tokens)
+				ok := runClient(t, table, i%2 == 0, i%tokens, tokens)
 				mu.Lock()
 				if ok {
 					whole++
@@ -192,14 +194,14 @@ func TestManyRequestsOverTheSocket(t *testing.T) {
 	for i := range requests {
 		todo <- i
 		if i%1000 == 999 {
-			_ = live.raw.Close() // as if killed
-			live = engine(uint64(i))
+			_ = current.raw.Close() // as if killed
+			current = engine(uint64(i))
 		}
 	}
 	close(todo)
-	working.Wait()
+	clientsRunning.Wait()
 	if whole != requests/2 || left != requests/2 {
-		t.Errorf("%d whole answers, %d given up", whole, left)
+		t.Errorf("%d whole answers, %d cancelled", whole, left)
 	}
 	if s := table.Status(); s.Waiting != 0 || s.Running != 0 {
 		t.Errorf("left over: %d waiting, %d running", s.Waiting, s.Running)
@@ -210,8 +212,8 @@ func TestManyRequestsOverTheSocket(t *testing.T) {
 	engines.Wait()
 }
 
-// ask sends one request and reads its answer, or gives it up after so many tokens.
-func ask(t *testing.T, table *inflight.Table, stays bool, leaveAfter, tokens int) bool {
+// runClient sends one request and reads its answer, or leaves after so many tokens.
+func runClient(t *testing.T, table *inflight.Table, stays bool, leaveAfter, tokens int) bool {
 	a, err := table.Admit(context.Background(), inflight.Request{Infer: &api.Request{Prompt: "x", Stream: true}})
 	if err != nil {
 		t.Errorf("Admit: %v", err)

@@ -11,21 +11,23 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"tandem/scripts/await"
 )
 
 func TestSocketFile(t *testing.T) {
-	b := newHandler()
+	h := newRecordingHandler()
 	path := socketPath(t)
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(Options{Socket: path, Handler: b}); err == nil {
+	if _, err := Listen(Options{Socket: path, Handler: h}); err == nil {
 		t.Fatal("a file that is no socket was replaced")
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(Options{Socket: strings.Repeat("x", maxPathBytes+1), Handler: b}); err == nil {
+	if _, err := Listen(Options{Socket: strings.Repeat("x", maxPathBytes+1), Handler: h}); err == nil {
 		t.Error("a path that is too long was taken")
 	}
 	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
@@ -34,48 +36,39 @@ func TestSocketFile(t *testing.T) {
 	}
 	stale.SetUnlinkOnClose(false)
 	_ = stale.Close()
-	l := listen(t, Options{Socket: path, Handler: b})
+	l := listen(t, Options{Socket: path, Handler: h})
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode().Perm() != socketMode || info.Mode().Type() != fs.ModeSocket {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	attached, _ := attach(t, l, b, 1)
+	attached, _ := attach(t, l, h, 1)
 
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
 	awaitSocket(t, l)
-	attached.stats(1) // the engine that was there stays
-	b.next(t, "stats")
-	attach(t, l, b, 2)
-	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "*")); len(left) != 2 { // with the lock
+	attached.stats(1) // the engine that was attached stays
+	h.next(t, "stats")
+	attach(t, l, h, 2)
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "*")); len(left) != 2 { // the other one is the lock
 		t.Errorf("files left: %v", left)
 	}
 }
 
-// awaitSocket waits until the path leads to the listener again, which looks once a second.
+// awaitSocket waits until the path leads to the listener again, which checks once a second.
 func awaitSocket(t *testing.T, l *Listener) {
 	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	limit := within(t)
-	for !l.isReachable() {
-		select {
-		case <-limit.Done():
-			t.Fatal("the socket wasn't made again")
-		case <-tick.C:
-		}
-	}
+	await.Until(t, 10*time.Second, "the socket is made again", l.isReachable)
 }
 
 func (l *Listener) isReachable() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.leadsHere()
+	return l.pathIsOurs()
 }
 
-// stranger listens on a path as a program would that knows nothing of the lock.
-func stranger(t *testing.T, path string) *net.UnixListener {
+// listenWithoutLock listens on a path as a program does that doesn't know the lock.
+func listenWithoutLock(t *testing.T, path string) *net.UnixListener {
 	t.Helper()
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
 	if err != nil {
@@ -88,7 +81,7 @@ func stranger(t *testing.T, path string) *net.UnixListener {
 
 func checkRefused(t *testing.T, path string) {
 	t.Helper()
-	l, err := Listen(Options{Socket: path, Handler: newHandler()})
+	l, err := Listen(Options{Socket: path, Handler: newRecordingHandler()})
 	if err == nil {
 		l.Close()
 		t.Fatal("a second proxy took the socket")
@@ -99,17 +92,17 @@ func checkRefused(t *testing.T, path string) {
 }
 
 func TestSecondProxyIsRefused(t *testing.T) {
-	b := newHandler()
+	h := newRecordingHandler()
 	path := socketPath(t)
-	first, err := Listen(Options{Socket: path, Handler: b})
+	first, err := Listen(Options{Socket: path, Handler: h})
 	if err != nil {
 		t.Fatal(err)
 	}
 	checkRefused(t, path) // also before it serves
 	first.Close()
-	l := listen(t, Options{Socket: path, Handler: b}) // what it left is free
+	l := listen(t, Options{Socket: path, Handler: h}) // the file that it left doesn't matter
 	checkRefused(t, path)
-	attach(t, l, b, 1)
+	attach(t, l, h, 1)
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
@@ -118,13 +111,13 @@ func TestSecondProxyIsRefused(t *testing.T) {
 
 func TestSocketOfSomebodyWithoutALockIsLeftAlone(t *testing.T) {
 	path := socketPath(t)
-	ln := stranger(t, path)
+	ln := listenWithoutLock(t, path)
 	checkRefused(t, path)
 	_ = ln.Close()
-	listen(t, Options{Socket: path, Handler: newHandler()})
+	listen(t, Options{Socket: path, Handler: newRecordingHandler()})
 }
 
-func TestOfTwoThatStartTogetherOneListens(t *testing.T) {
+func TestOneOfSeveralStartingProxiesListens(t *testing.T) {
 	for range 20 {
 		path := socketPath(t)
 		var starting sync.WaitGroup
@@ -133,7 +126,7 @@ func TestOfTwoThatStartTogetherOneListens(t *testing.T) {
 		for range cap(won) {
 			starting.Go(func() {
 				<-began
-				if l, err := Listen(Options{Socket: path, Handler: newHandler()}); err == nil {
+				if l, err := Listen(Options{Socket: path, Handler: newRecordingHandler()}); err == nil {
 					won <- l
 				}
 			})
@@ -149,23 +142,23 @@ func TestOfTwoThatStartTogetherOneListens(t *testing.T) {
 	}
 }
 
-// Whoever took the path away, the first proxy gets its engines again once that one is gone.
-func TestSocketThatWasReplacedIsMadeAgain(t *testing.T) {
-	b := newHandler()
+// After somebody else listened on the path, the first proxy gets its engines again once that one is gone.
+func TestReplacedSocketIsMadeAgain(t *testing.T) {
+	h := newRecordingHandler()
 	var log lockedBuffer
-	l := listen(t, Options{Handler: b, Log: slog.New(slog.NewTextHandler(&log, nil))})
-	other := stranger(t, l.o.Socket+".other")
-	if err := os.Rename(l.o.Socket+".other", l.o.Socket); err != nil {
+	l := listen(t, Options{Handler: h, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	other := listenWithoutLock(t, l.options.Socket+".other")
+	if err := os.Rename(l.options.Socket+".other", l.options.Socket); err != nil {
 		t.Fatal(err)
 	}
-	l.look()
-	l.look()
-	if l.isReachable() || strings.Count(log.String(), l.o.Socket) == 0 || strings.Count(log.String(), "\n") != 1 {
+	l.restoreSocket()
+	l.restoreSocket()
+	if l.isReachable() || strings.Count(log.String(), l.options.Socket) == 0 || strings.Count(log.String(), "\n") != 1 {
 		t.Errorf("while somebody else listens there: %s", log.String())
 	}
 	_ = other.Close()
 	awaitSocket(t, l)
-	attach(t, l, b, 1)
+	attach(t, l, h, 1)
 }
 
 type lockedBuffer struct {

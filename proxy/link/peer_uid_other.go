@@ -7,5 +7,5 @@ import (
 	"os"
 )
 
-// peerUID can't be asked for here; the mode of the socket's file is the only fence.
+// peerUID can't be found out here; only the mode of the socket's file keeps others out. It returns our own user id.
 func peerUID(*net.UnixConn) (uint32, error) { return uint32(os.Getuid()), nil }

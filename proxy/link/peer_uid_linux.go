@@ -6,7 +6,7 @@ import (
 	"syscall"
 )
 
-// peerUID is the user id of the process at the other end, as the kernel knows it.
+// peerUID returns the user id of the process at the other end, as the kernel knows it.
 func peerUID(conn *net.UnixConn) (uint32, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
