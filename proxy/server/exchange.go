@@ -30,7 +30,7 @@ type exchange struct {
 	key       string // name of the API key
 	charged   charge // zero: nothing was counted
 	status    int
-	label     api.Label
+	label     api.StatusLabel
 	model     *metrics.ModelMetrics // nil: none
 	err       *api.Error            // the answer, when it is an error
 	result    *inflight.Result

@@ -13,28 +13,28 @@ import (
 	"github.com/go-playground/validator/v10"
 )
 
-// inferBody is the body of POST /infer as it is written. The validate tags hold the plain ranges; lengths in bytes are checked by
-// hand, since the validator counts characters and would read a long prompt once more.
+// inferBody is the body of POST /infer as the client wrote it. The validate tags hold the plain ranges; lengths in
+// bytes are checked by hand, since the validator counts characters and would read a long prompt once more.
 type inferBody struct {
 	Prompt         string         `json:"prompt"`
 	System         *string        `json:"system"`
 	BaseModel      string         `json:"base_model"`
 	AdapterVersion string         `json:"adapter_version"`
-	MaxNewTokens   *whole         `json:"max_new_tokens" validate:"omitnil,gte=1,lte=1048576"`
+	MaxNewTokens   *wholeNumber   `json:"max_new_tokens" validate:"omitnil,gte=1,lte=1048576"`
 	Temperature    *float32       `json:"temperature" validate:"omitnil,gte=0,lte=2"`
 	TopP           *float32       `json:"top_p" validate:"omitnil,gt=0,lte=1"`
-	TopK           *whole         `json:"top_k" validate:"omitnil,gte=0,lte=1000"`
+	TopK           *wholeNumber   `json:"top_k" validate:"omitnil,gte=0,lte=1000"`
 	MinP           *float32       `json:"min_p" validate:"omitnil,gte=0,lte=1"`
 	RepeatPenalty  *float32       `json:"repeat_penalty" validate:"omitnil,gt=0,lte=2"`
-	Seed           *whole         `json:"seed" validate:"omitnil,lte=9007199254740991"`
-	Stop           stops          `json:"stop" validate:"dive,required"`
+	Seed           *wholeNumber   `json:"seed" validate:"omitnil,lte=9007199254740991"`
+	Stop           stopStrings    `json:"stop" validate:"dive,required"`
 	Domain         string         `json:"domain"`
 	Stream         bool           `json:"stream"`
 	JSONSchema     jsontext.Value `json:"json_schema"`
 }
 
-// wants says of each field what it has to be; the words that follow "must be" in a refusal.
-var wants = map[string]string{
+// fieldRequirements gives for each field the words that follow "must be" in an error.
+var fieldRequirements = map[string]string{
 	"prompt":          "a string that is not empty",
 	"system":          "a string",
 	"base_model":      fmt.Sprintf("a string of at most %d bytes", MaxNameBytes),
@@ -52,27 +52,27 @@ var wants = map[string]string{
 	"json_schema":     "a JSON object",
 }
 
-var inferFields = slices.Sorted(func(yield func(string) bool) {
-	for name := range wants {
+var knownInferFields = slices.Sorted(func(yield func(string) bool) {
+	for name := range fieldRequirements {
 		if !yield(name) {
 			return
 		}
 	}
 })
 
-var ranges = func() *validator.Validate {
+var rangeValidator = func() *validator.Validate {
 	v := validator.New(validator.WithRequiredStructEnabled())
 	v.RegisterTagNameFunc(func(f reflect.StructField) string { return f.Tag.Get("json") })
 	return v
 }()
 
-// stops is a string or a list of strings.
-type stops []string
+// stopStrings is a string or a list of strings.
+type stopStrings []string
 
-var errStops = errors.New("not a string or a short list of strings")
+var errStopStrings = errors.New("not a string or a short list of strings")
 
-// UnmarshalJSONFrom reads either form, and no more of a list than is allowed.
-func (s *stops) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+// UnmarshalJSONFrom reads either form, and of a list no more entries than are allowed.
+func (s *stopStrings) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	switch dec.PeekKind() {
 	case 'n':
 		return dec.SkipValue()
@@ -80,7 +80,7 @@ func (s *stops) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		return s.add(dec)
 	case '[':
 	default:
-		return errStops
+		return errStopStrings
 	}
 	if _, err := dec.ReadToken(); err != nil {
 		return err
@@ -93,12 +93,12 @@ func (s *stops) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	if end, err := dec.ReadToken(); err != nil {
 		return err
 	} else if end.Kind() != ']' {
-		return errStops
+		return errStopStrings
 	}
 	return nil
 }
 
-func (s *stops) add(dec *jsontext.Decoder) error {
+func (s *stopStrings) add(dec *jsontext.Decoder) error {
 	token, err := dec.ReadToken()
 	if err != nil {
 		return err
@@ -109,7 +109,7 @@ func (s *stops) add(dec *jsontext.Decoder) error {
 
 // DecodeInfer checks the body of POST /infer. The error is a 400 that names the field in Param.
 func DecodeInfer(body []byte, limits Limits) (*Request, *Error) {
-	if nestedDeeper(body, MaxNestingDepth) {
+	if nestedDeeperThan(body, MaxNestingDepth) {
 		return nil, Invalid("", "the body is nested more than %d levels deep", MaxNestingDepth)
 	}
 	if kind := jsontext.Value(body).Kind(); kind != '{' {
@@ -122,7 +122,7 @@ func DecodeInfer(body []byte, limits Limits) (*Request, *Error) {
 	if err := b.checkLengths(limits); err != nil {
 		return nil, err
 	}
-	if err := ranges.Struct(&b); err != nil {
+	if err := rangeValidator.Struct(&b); err != nil {
 		return nil, rangeError(err)
 	}
 	return b.request(), nil
@@ -132,8 +132,8 @@ func (b *inferBody) request() *Request {
 	r := &Request{
 		Model: b.BaseModel, Version: b.AdapterVersion,
 		Prompt:       b.Prompt,
-		MaxNewTokens: number[int](b.MaxNewTokens), Temperature: b.Temperature, TopP: b.TopP, MinP: b.MinP,
-		RepeatPenalty: b.RepeatPenalty, TopK: number[int](b.TopK), Seed: number[uint64](b.Seed),
+		MaxNewTokens: convertWholeNumber[int](b.MaxNewTokens), Temperature: b.Temperature, TopP: b.TopP, MinP: b.MinP,
+		RepeatPenalty: b.RepeatPenalty, TopK: convertWholeNumber[int](b.TopK), Seed: convertWholeNumber[uint64](b.Seed),
 		Domain: b.Domain, Stream: b.Stream,
 	}
 	if b.System != nil {
@@ -152,7 +152,7 @@ func (b *inferBody) hasSchema() bool { return len(b.JSONSchema) > 0 && b.JSONSch
 
 func (b *inferBody) checkLengths(limits Limits) *Error {
 	if b.Prompt == "" {
-		return Invalid("prompt", "prompt is required and must be %s", wants["prompt"])
+		return Invalid("prompt", "prompt is required and must be %s", fieldRequirements["prompt"])
 	}
 	text := len(b.Prompt)
 	if b.System != nil {
@@ -171,12 +171,12 @@ func (b *inferBody) checkLengths(limits Limits) *Error {
 		{"domain", b.Domain, MaxDomainBytes},
 	} {
 		if len(f.value) > f.limit {
-			return unwanted(f.name)
+			return invalidField(f.name)
 		}
 	}
 	for _, stop := range b.Stop {
 		if len(stop) > MaxStopBytes {
-			return unwanted("stop")
+			return invalidField("stop")
 		}
 	}
 	return b.checkSchema(orDefault(limits.SchemaBytes, MaxSchemaBytes))
@@ -187,7 +187,7 @@ func (b *inferBody) checkSchema(limit int) *Error {
 		return nil
 	}
 	if b.JSONSchema.Kind() != '{' {
-		return unwanted("json_schema")
+		return invalidField("json_schema")
 	}
 	if len(b.JSONSchema) > limit {
 		return Invalid("json_schema", "json_schema has %d bytes, more than the limit of %d; simplify it", len(b.JSONSchema), limit)
@@ -202,28 +202,30 @@ func orDefault(v, otherwise int) int {
 	return otherwise
 }
 
-func unwanted(field string) *Error { return Invalid(field, "%s must be %s", field, wants[field]) }
+func invalidField(field string) *Error {
+	return Invalid(field, "%s must be %s", field, fieldRequirements[field])
+}
 
-// rangeError names the first field that the validator found outside of its range.
+// rangeError is the error for the first field that the validator found out of range.
 func rangeError(err error) *Error {
 	var found validator.ValidationErrors
 	if !errors.As(err, &found) || len(found) == 0 {
 		return Internal(err)
 	}
 	name, _, _ := strings.Cut(found[0].Field(), "[") // stop[3] is a part of stop
-	return unwanted(name)
+	return invalidField(name)
 }
 
-// decodeError turns what the JSON package found into words that say what to change.
+// decodeError turns an error of the JSON package into one that tells the client what to change.
 func decodeError(err error) *Error {
 	var meaning *json.SemanticError
 	if errors.As(err, &meaning) {
-		field := firstToken(meaning.JSONPointer)
+		field := firstPathElement(meaning.JSONPointer)
 		if errors.Is(meaning.Err, json.ErrUnknownName) {
 			return unknownField(field)
 		}
-		if _, ok := wants[field]; ok {
-			return unwanted(field)
+		if _, ok := fieldRequirements[field]; ok {
+			return invalidField(field)
 		}
 		return Invalid("", "the body does not have the expected form at byte %d", meaning.ByteOffset)
 	}
@@ -235,35 +237,35 @@ func decodeError(err error) *Error {
 }
 
 func syntaxError(err *jsontext.SyntacticError) *Error {
-	field := firstToken(err.JSONPointer)
+	field := firstPathElement(err.JSONPointer)
 	if errors.Is(err, jsontext.ErrDuplicateName) {
 		return Invalid(clip(field), "the body has the field %s twice; send it once", quote(err.JSONPointer.LastToken()))
 	}
-	if _, ok := wants[field]; !ok {
+	if _, ok := fieldRequirements[field]; !ok {
 		field = ""
 	}
 	return Invalid(field, "the body is not valid JSON at byte %d: %s", err.ByteOffset, strings.TrimPrefix(err.Err.Error(), "jsontext: "))
 }
 
 func unknownField(field string) *Error {
-	for _, known := range inferFields {
+	for _, known := range knownInferFields {
 		if strings.EqualFold(known, field) {
 			return Invalid(clip(field), "unknown field %s; did you mean %q?", quote(field), known)
 		}
 	}
-	return Invalid(clip(field), "unknown field %s; known are %s", quote(field), strings.Join(inferFields, ", "))
+	return Invalid(clip(field), "unknown field %s; known are %s", quote(field), strings.Join(knownInferFields, ", "))
 }
 
-func firstToken(p jsontext.Pointer) string {
+func firstPathElement(p jsontext.Pointer) string {
 	for token := range p.Tokens() {
 		return token
 	}
 	return ""
 }
 
-// nestedDeeper tells whether arrays and objects are nested deeper than limit, without recursion and before anything is built. It
-// may be wrong about text that isn't JSON, which is refused anyway.
-func nestedDeeper(body []byte, limit int) bool {
+// nestedDeeperThan reports whether arrays and objects are nested deeper than limit, without recursion and before
+// anything is built. It may be wrong about text that isn't JSON, which is rejected anyway.
+func nestedDeeperThan(body []byte, limit int) bool {
 	if bytes.Count(body, []byte{'{'})+bytes.Count(body, []byte{'['}) <= limit {
 		return false // most bodies: counting is fast
 	}

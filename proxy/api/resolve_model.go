@@ -27,27 +27,27 @@ const BaseVersion = "base"
 // maxListedBytes bounds the list of what is installed in the message of a 404.
 const maxListedBytes = 400
 
-// ValidModelName tells whether s can name a model: name or org/name, each [A-Za-z0-9][A-Za-z0-9._-]*, and none of the words that
-// metrics use for other things.
+// ValidModelName reports whether s can name a model: name or org/name, each [A-Za-z0-9][A-Za-z0-9._-]*, and none of the
+// words that metrics use for other things.
 func ValidModelName(s string) bool {
-	if len(s) > MaxNameBytes || reserved(s) {
+	if len(s) > MaxNameBytes || isReservedName(s) {
 		return false
 	}
 	org, name, two := strings.Cut(s, "/")
 	if !two {
-		return validPart(org)
+		return isValidNamePart(org)
 	}
-	return validPart(org) && validPart(name)
+	return isValidNamePart(org) && isValidNamePart(name)
 }
 
-// ValidVersion tells whether s can name a version.
+// ValidVersion reports whether s can name a version.
 func ValidVersion(s string) bool {
-	return len(s) <= MaxNameBytes && !reserved(s) && validPart(s)
+	return len(s) <= MaxNameBytes && !isReservedName(s) && isValidNamePart(s)
 }
 
-func reserved(s string) bool { return s == NameNone || s == NameUnknown || s == NameOther }
+func isReservedName(s string) bool { return s == NameNone || s == NameUnknown || s == NameOther }
 
-func validPart(s string) bool {
+func isValidNamePart(s string) bool {
 	for i := range len(s) {
 		c := s[i]
 		switch {
@@ -60,17 +60,17 @@ func validPart(s string) bool {
 	return s != ""
 }
 
-// Resolve finds what a request asked for among what is installed. base "" means defaultModel; version "" means the model's own
-// default version, else defaultVersion where the model has it, else BaseVersion. The names it returns are those of models, never
-// the client's strings; after an error, labels are NameUnknown.
+// Resolve finds the model and version that a request asks for among the installed ones. base "" means defaultModel;
+// version "" means the model's own default version, else defaultVersion where the model has it, else BaseVersion. The
+// names it returns are those of models, never the client's strings; after an error, labels are NameUnknown.
 func Resolve(models []Model, defaultModel, defaultVersion, base, version string) (string, string, *Error) {
-	asked := base
-	if asked == "" {
-		asked = defaultModel
+	requested := base
+	if requested == "" {
+		requested = defaultModel
 	}
-	i := slices.IndexFunc(models, func(m Model) bool { return m.Name == asked })
+	i := slices.IndexFunc(models, func(m Model) bool { return m.Name == requested })
 	if i < 0 {
-		return "", "", noModel(models, asked, base == "")
+		return "", "", modelNotFound(models, requested, base == "")
 	}
 	m := &models[i]
 	switch {
@@ -87,40 +87,40 @@ func Resolve(models []Model, defaultModel, defaultVersion, base, version string)
 	}
 	j := slices.Index(m.Versions, version)
 	if j < 0 {
-		return "", "", noVersion(m, version)
+		return "", "", versionNotFound(m, version)
 	}
 	return m.Name, m.Versions[j], nil
 }
 
 func (m *Model) hasVersion(version string) bool { return slices.Contains(m.Versions, version) }
 
-func noModel(models []Model, asked string, isDefault bool) *Error {
+func modelNotFound(models []Model, requested string, isDefault bool) *Error {
 	e := &Error{Type: TypeModelNotFound, Param: "base_model"}
-	what := "model " + quote(asked)
+	what := "model " + quote(requested)
 	if isDefault {
-		what = "no base_model given, and the default model " + quote(asked)
+		what = "no base_model given, and the default model " + quote(requested)
 	}
 	names := make([]string, len(models))
 	for i := range models {
 		names[i] = models[i].Name
 	}
-	e.Message = fmt.Sprintf("%s is not installed; installed: %s; add a model as <org>/<name>/model.gguf in MODELS_DIR, no restart needed", what, listed(names))
+	e.Message = fmt.Sprintf("%s is not installed; installed: %s; add a model as <org>/<name>/model.gguf in MODELS_DIR, no restart needed", what, joinNames(names))
 	return e
 }
 
-func noVersion(m *Model, asked string) *Error {
+func versionNotFound(m *Model, requested string) *Error {
 	versions := m.Versions
 	if !m.hasVersion(BaseVersion) {
 		versions = append([]string{BaseVersion}, versions...)
 	}
 	e := NewError(TypeVersionNotFound, "model %s has no version %s; it has: %s; add a version as versions/<version>.gguf beside its model.gguf, no restart needed",
-		quote(m.Name), quote(asked), listed(versions))
+		quote(m.Name), quote(requested), joinNames(versions))
 	e.Param = "adapter_version"
 	return e
 }
 
-// listed joins names to a list of bounded length.
-func listed(names []string) string {
+// joinNames joins names to a list of bounded length.
+func joinNames(names []string) string {
 	if len(names) == 0 {
 		return "none"
 	}

@@ -151,7 +151,8 @@ func TestEventsStayOneLine(t *testing.T) {
 	}
 }
 
-// FuzzString checks that every reader gets back the string, with U+FFFD for what isn't UTF-8, and that no line end is left in it.
+// FuzzString checks that every reader gets back the string, with U+FFFD for what isn't UTF-8, and that no line end is
+// left in it.
 func FuzzString(f *testing.F) {
 	for in := range stringCases {
 		f.Add(in)

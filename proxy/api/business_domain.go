@@ -13,7 +13,7 @@ const (
 
 // Domains is the closed set of domains of a configuration. It is safe from any goroutine.
 type Domains struct {
-	listed map[string]string // what a client may name, by name
+	listed map[string]string // domains that a client may name, by name
 
 	mu    sync.RWMutex
 	known map[string]string // every value that can come out of Resolve, by name
@@ -27,8 +27,8 @@ type DomainSources struct {
 	Model  string // the model's configured domain
 }
 
-// NewDomains makes the set from the domains that clients may name and those bound to keys and models, which clients may not name
-// unless they are listed too. What goes beyond MaxDomains counts as other.
+// NewDomains makes the set from the domains that clients may name and those bound to keys and models, which clients may
+// not name unless they are listed too. Domains beyond MaxDomains count as other.
 func NewDomains(listed []string, bound ...string) *Domains {
 	d := &Domains{
 		listed: map[string]string{DomainGeneral: DomainGeneral},
@@ -63,32 +63,32 @@ func (d *Domains) add(name string) bool {
 	return true
 }
 
-// Resolve decides the domain of a request: the key's, else the one asked for if it is listed, else the model's, else general. A
-// name outside of the set gives other. The result never shares memory with the sources.
+// Resolve decides the domain of a request: the key's, else the one asked for if it is listed, else the model's, else
+// general. A name outside of the set gives other. The result never shares memory with the sources.
 func (d *Domains) Resolve(from DomainSources) string {
-	asked := from.Field
-	if asked == "" {
-		asked = from.Header
+	requested := from.Field
+	if requested == "" {
+		requested = from.Header
 	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	switch {
 	case from.Key != "":
-		return closed(d.known, from.Key)
-	case asked != "":
-		return closed(d.listed, asked)
+		return memberOrOther(d.known, from.Key)
+	case requested != "":
+		return memberOrOther(d.listed, requested)
 	case from.Model != "":
-		return closed(d.known, from.Model)
+		return memberOrOther(d.known, from.Model)
 	}
 	return DomainGeneral
 }
 
-func closed(set map[string]string, name string) string {
+func memberOrOther(set map[string]string, name string) string {
 	if own, ok := set[name]; ok {
 		return own
 	}
 	return DomainOther
 }
 
-// ValidDomain tells whether s can be a domain: [A-Za-z0-9][A-Za-z0-9._-]*, at most MaxDomainBytes.
-func ValidDomain(s string) bool { return len(s) <= MaxDomainBytes && validPart(s) }
+// ValidDomain reports whether s can be a domain: [A-Za-z0-9][A-Za-z0-9._-]*, at most MaxDomainBytes.
+func ValidDomain(s string) bool { return len(s) <= MaxDomainBytes && isValidNamePart(s) }

@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// quoteBytes is how much of a client's string an error repeats.
-const quoteBytes = 64
+// maxQuotedBytes is how many bytes of a client's string an error repeats.
+const maxQuotedBytes = 64
 
 // quote makes a client's string safe to repeat in a message: short, printable, on one line.
 func quote(s string) string {
@@ -17,13 +17,13 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
-// clip cuts s to quoteBytes, between characters.
+// clip cuts s to maxQuotedBytes, between characters.
 func clip(s string) string {
-	if len(s) <= quoteBytes {
+	if len(s) <= maxQuotedBytes {
 		return s
 	}
-	end := quoteBytes
-	for end > quoteBytes-utf8.UTFMax && !utf8.RuneStart(s[end]) {
+	end := maxQuotedBytes
+	for end > maxQuotedBytes-utf8.UTFMax && !utf8.RuneStart(s[end]) {
 		end--
 	}
 	return s[:end]

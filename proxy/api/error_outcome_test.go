@@ -49,7 +49,7 @@ func TestEveryTypeHasAnOutcome(t *testing.T) {
 func TestStatusAndLabelAgree(t *testing.T) {
 	clientErrors := []int{400, 401, 403, 404, 405, 408, 413, 415, 422, 426, 431}
 	for typ, o := range outcomes {
-		var want Label
+		var want StatusLabel
 		switch {
 		case slices.Contains(clientErrors, o.Status):
 			want = LabelClientError

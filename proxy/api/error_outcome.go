@@ -5,16 +5,16 @@ import (
 	"slices"
 )
 
-// Label is the value of the label status of api_requests_total.
-type Label string
+// StatusLabel is a value of the label status of api_requests_total.
+type StatusLabel string
 
 // The closed set of status labels.
 const (
-	LabelSuccess     Label = "success"
-	LabelError       Label = "error"
-	LabelClientError Label = "client_error"
-	LabelRateLimited Label = "rate_limited"
-	LabelCancelled   Label = "cancelled"
+	LabelSuccess     StatusLabel = "success"
+	LabelError       StatusLabel = "error"
+	LabelClientError StatusLabel = "client_error"
+	LabelRateLimited StatusLabel = "rate_limited"
+	LabelCancelled   StatusLabel = "cancelled"
 )
 
 // Values of the labels model and version that no model can have (see ValidModelName).
@@ -24,30 +24,31 @@ const (
 	NameOther   = "other"
 )
 
-// StatusClientClosed is the status logged for a client that left; it is never sent.
+// StatusClientClosed is the status logged for a client that disconnected; it is never sent.
 const StatusClientClosed = 499
 
-// Outcome is what an error type means outside of the reply. A request is counted once: under Rejected when it is refused before the
-// engine accepted it, under Failed after that. An empty value is not counted there.
+// Outcome is the HTTP status of an error type and how it is counted in the metrics. A request is counted once: under
+// Rejected when it is refused before the engine accepted it, under Failed after that. An empty value is not counted
+// there.
 type Outcome struct {
-	Status   int    // HTTP
-	Label    Label  // api_requests_total{status}
-	Rejected string // llm_requests_rejected_total{reason}
-	Failed   string // failed_inferences_total{error_type}
+	Status   int         // HTTP
+	Label    StatusLabel // api_requests_total{status}
+	Rejected string      // llm_requests_rejected_total{reason}
+	Failed   string      // failed_inferences_total{error_type}
 }
 
 // outcomes is the only place where error types, statuses, labels and metrics meet.
 var outcomes = map[Type]Outcome{
-	TypeInvalidRequest:  {http.StatusBadRequest, LabelClientError, "invalid_request", "internal"},
-	TypeContextExceeded: {http.StatusBadRequest, LabelClientError, "context_length_exceeded", "context_length_exceeded"},
-	TypeGrammarTooHard:  {http.StatusBadRequest, LabelClientError, "invalid_request", "grammar_too_complex"},
-	TypeUnauthorized:    {http.StatusUnauthorized, LabelClientError, "unauthorized", "internal"},
-	TypeForbidden:       {http.StatusForbidden, LabelClientError, "forbidden", "internal"},
-	TypeModelNotFound:   {http.StatusNotFound, LabelClientError, "model_not_found", "model_not_found"},
-	TypeVersionNotFound: {http.StatusNotFound, LabelClientError, "model_not_found", "model_not_found"},
-	TypeBodyTooLarge:    {http.StatusRequestEntityTooLarge, LabelClientError, "body_too_large", "internal"},
-	TypeQuarantined:     {http.StatusUnprocessableEntity, LabelClientError, "quarantined", "quarantined"},
-	TypeRateLimited:     {http.StatusTooManyRequests, LabelRateLimited, "rate_limited", "internal"},
+	TypeInvalidRequest:    {http.StatusBadRequest, LabelClientError, "invalid_request", "internal"},
+	TypeContextExceeded:   {http.StatusBadRequest, LabelClientError, "context_length_exceeded", "context_length_exceeded"},
+	TypeGrammarTooComplex: {http.StatusBadRequest, LabelClientError, "invalid_request", "grammar_too_complex"},
+	TypeUnauthorized:      {http.StatusUnauthorized, LabelClientError, "unauthorized", "internal"},
+	TypeForbidden:         {http.StatusForbidden, LabelClientError, "forbidden", "internal"},
+	TypeModelNotFound:     {http.StatusNotFound, LabelClientError, "model_not_found", "model_not_found"},
+	TypeVersionNotFound:   {http.StatusNotFound, LabelClientError, "model_not_found", "model_not_found"},
+	TypeBodyTooLarge:      {http.StatusRequestEntityTooLarge, LabelClientError, "body_too_large", "internal"},
+	TypeQuarantined:       {http.StatusUnprocessableEntity, LabelClientError, "quarantined", "quarantined"},
+	TypeRateLimited:       {http.StatusTooManyRequests, LabelRateLimited, "rate_limited", "internal"},
 
 	TypeUnsupportedMediaType: {http.StatusUnsupportedMediaType, LabelClientError, "invalid_request", "internal"},
 	TypeUpgradeRequired:      {http.StatusUpgradeRequired, LabelClientError, "invalid_request", "internal"},
@@ -79,19 +80,19 @@ func (t Type) Outcome() Outcome {
 	return outcomes[TypeInternal]
 }
 
-// Known tells whether t is one of the types above, for types that come from outside.
+// Known reports whether t is one of the types above, for types that come from outside.
 func (t Type) Known() bool {
 	_, ok := outcomes[t]
 	return ok
 }
 
 // RejectedReasons is the closed set of llm_requests_rejected_total{reason}.
-func RejectedReasons() []string { return column(func(o Outcome) string { return o.Rejected }) }
+func RejectedReasons() []string { return distinctValues(func(o Outcome) string { return o.Rejected }) }
 
 // FailedTypes is the closed set of failed_inferences_total{error_type}.
-func FailedTypes() []string { return column(func(o Outcome) string { return o.Failed }) }
+func FailedTypes() []string { return distinctValues(func(o Outcome) string { return o.Failed }) }
 
-func column(pick func(Outcome) string) []string {
+func distinctValues(pick func(Outcome) string) []string {
 	var values []string
 	for _, o := range outcomes {
 		if v := pick(o); v != "" && !slices.Contains(values, v) {

@@ -9,30 +9,32 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// whole is a whole number of 0 or more. JSON has only one kind of number, and some clients write 100.0 or 1e2 where they mean 100.
-type whole uint64
+// wholeNumber is a whole number of 0 or more. JSON has only one kind of number, and some clients write 100.0 or 1e2
+// where they mean 100.
+type wholeNumber uint64
 
-var errNotWhole = errors.New("not a whole number")
+var errNotWholeNumber = errors.New("not a whole number")
 
 // UnmarshalJSONFrom takes every way of writing a whole number, exactly: no digit of a seed is lost in a float.
-func (w *whole) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+func (w *wholeNumber) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	if dec.PeekKind() != '0' {
-		return errNotWhole
+		return errNotWholeNumber
 	}
 	token, err := dec.ReadToken()
 	if err != nil {
 		return err
 	}
-	n, ok := parseWhole(token.String())
+	n, ok := parseWholeNumber(token.String())
 	if !ok {
-		return errNotWhole
+		return errNotWholeNumber
 	}
-	*w = whole(n)
+	*w = wholeNumber(n)
 	return nil
 }
 
-// parseWhole reads a JSON number. What is too large for 64 bits gives their largest number, so that a range check finds it.
-func parseWhole(number string) (n uint64, ok bool) {
+// parseWholeNumber reads a JSON number. A number that is too large for 64 bits becomes the largest 64-bit number, so
+// that a range check finds it.
+func parseWholeNumber(number string) (n uint64, ok bool) {
 	number, negative := strings.CutPrefix(number, "-")
 	mantissa, exponent, _ := strings.Cut(strings.ToLower(number), "e")
 	before, after, _ := strings.Cut(mantissa, ".")
@@ -46,7 +48,7 @@ func parseWhole(number string) (n uint64, ok bool) {
 	}
 	power := 0
 	if exponent != "" {
-		// One that doesn't fit is cut to the largest or smallest int that does, which decides as well.
+		// An exponent that doesn't fit is cut to the largest or smallest int, which leads to the same result.
 		power, _ = strconv.Atoi(exponent)
 		power = max(min(power, math.MaxInt32), math.MinInt32)
 	}
@@ -64,8 +66,8 @@ func parseWhole(number string) (n uint64, ok bool) {
 	return n, true
 }
 
-// number converts what passed its range check.
-func number[T int | uint64](w *whole) *T {
+// convertWholeNumber converts a number that has passed its range check.
+func convertWholeNumber[T int | uint64](w *wholeNumber) *T {
 	if w == nil {
 		return nil
 	}

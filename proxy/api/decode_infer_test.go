@@ -47,7 +47,7 @@ func writeGolden(t *testing.T, file string, body []byte, got string) {
 	}
 }
 
-// describe writes one line a field that is set.
+// describe writes one line for each field that is set.
 func describe(r *Request, e *Error) string {
 	var b strings.Builder
 	line := func(name string, set bool, value any) {
@@ -85,7 +85,8 @@ func optional[T any](line func(string, bool, any), name string, value *T) {
 	}
 }
 
-// An empty system text is one: it switches the template's own off. Null is none, as for every optional field.
+// An empty system text counts as given: it switches off the template's own. Null counts as absent, as for every
+// optional field.
 func TestEmptySystemTextIsGiven(t *testing.T) {
 	for field, want := range map[string]bool{``: false, `,"system":null`: false, `,"system":""`: true, `,"system":"x"`: true} {
 		r, err := DecodeInfer([]byte(`{"prompt":"x"`+field+`}`), Limits{})
@@ -173,7 +174,7 @@ func TestDecodeInferNesting(t *testing.T) {
 	}
 }
 
-// The HTTP server uses a body's memory again for the next request.
+// The HTTP server reuses a body's memory for the next request.
 func TestDecodeInferKeepsNothingOfTheBody(t *testing.T) {
 	const source = `{"prompt":"plain","system":"esc\u0041ped","base_model":"m","adapter_version":"v","stop":["s"],"domain":"d","json_schema":{"type":"object"}}`
 	body := []byte(source)
@@ -194,15 +195,15 @@ func TestDecodeInferKeepsNothingOfTheBody(t *testing.T) {
 }
 
 func TestNewTokens(t *testing.T) {
-	f := func(asked, context, want int, fails bool) {
+	f := func(requested, context, want int, fails bool) {
 		t.Helper()
 		r := &Request{}
-		if asked != 0 {
-			r.MaxNewTokens = &asked
+		if requested != 0 {
+			r.MaxNewTokens = &requested
 		}
 		got, err := r.NewTokens(context)
 		if got != want || (err != nil) != fails {
-			t.Errorf("asked %d of a context of %d: got %d, %v; want %d", asked, context, got, err, want)
+			t.Errorf("asked %d of a context of %d: got %d, %v; want %d", requested, context, got, err, want)
 		}
 	}
 	f(0, 0, DefaultNewTokens, false)

@@ -8,22 +8,22 @@ import (
 
 const hexDigits = "0123456789abcdef"
 
-// plain marks the ASCII bytes that stand for themselves in a JSON string.
-var plain = func() (t [256]bool) {
+// isUnescapedASCII marks the ASCII bytes that need no escape in a JSON string.
+var isUnescapedASCII = func() (t [256]bool) {
 	for c := ' '; c < utf8.RuneSelf; c++ {
 		t[c] = c != '"' && c != '\\'
 	}
 	return t
 }()
 
-// appendString appends s as a JSON string. Bytes that aren't UTF-8 become U+FFFD, and whatever a reader may take for the end of a line
-// is escaped: control characters as JSON demands, and endsLine.
+// appendString appends s as a JSON string. Bytes that aren't UTF-8 become U+FFFD, and every character that a reader may
+// take for the end of a line is escaped: control characters as JSON demands, and those of isLineTerminator.
 func appendString[T string | []byte](dst []byte, s T) []byte {
 	dst = append(dst, '"')
 	start := 0
 	for i := 0; i < len(s); {
 		c := s[i]
-		if plain[c] {
+		if isUnescapedASCII[c] {
 			i++
 			continue
 		}
@@ -40,7 +40,7 @@ func appendString[T string | []byte](dst []byte, s T) []byte {
 			dst = append(dst, s[start:i]...)
 			dst = append(dst, "\uFFFD"...)
 			start = i + size
-		case endsLine(r):
+		case isLineTerminator(r):
 			dst = append(dst, s[start:i]...)
 			dst = appendUnicode(dst, r)
 			start = i + size
@@ -51,11 +51,11 @@ func appendString[T string | []byte](dst []byte, s T) []byte {
 	return append(dst, '"')
 }
 
-// endsLine tells the characters beyond ASCII at which Unicode ends a line. Python's str.splitlines cuts there, and with it many a client
-// that reads events; JavaScript did at two of them.
-func endsLine(r rune) bool { return r == '\u0085' || r == '\u2028' || r == '\u2029' }
+// isLineTerminator reports whether r is a character beyond ASCII at which Unicode ends a line. Python's str.splitlines
+// splits there, and so do many clients that read events; JavaScript did at two of them.
+func isLineTerminator(r rune) bool { return r == '\u0085' || r == '\u2028' || r == '\u2029' }
 
-// appendUnicode appends a character of at most four hexadecimal digits by its number.
+// appendUnicode appends the escape \uXXXX of a character of at most four hexadecimal digits.
 func appendUnicode(dst []byte, r rune) []byte {
 	return append(dst, '\\', 'u', hexDigits[r>>12&0xf], hexDigits[r>>8&0xf], hexDigits[r>>4&0xf], hexDigits[r&0xf])
 }
@@ -84,7 +84,8 @@ func appendTimestamp(dst []byte, t time.Time) []byte {
 	return appendFraction(append(dst, '.'), ms%1000, 3)
 }
 
-// appendSeconds appends a duration as seconds with at least three digits, and up to six where they say something: 0.245, 0.000133.
+// appendSeconds appends a duration as seconds with at least three digits, and up to six where they aren't zero: 0.245,
+// 0.000133.
 func appendSeconds(dst []byte, d time.Duration) []byte {
 	us := max(d, 0).Round(time.Microsecond).Microseconds()
 	dst = append(strconv.AppendInt(dst, us/1e6, 10), '.')
