@@ -15,7 +15,7 @@ func TestNewKeyCanBeUsed(t *testing.T) {
 	if len(secret) != len(secretPrefix)+secretDigits || strings.Contains(entry.String(), secret) || strings.Count(secretOut.String(), secret) != 1 {
 		t.Fatalf("entry %q, secret output %q", entry.String(), secretOut.String())
 	}
-	k := openFile(t, "keys:\n"+entry.String())
+	k := openKeyFile(t, "keys:\n"+entry.String())
 	if key, outcome := k.Lookup(secret, now); outcome != OK || key.Name != "ci" {
 		t.Errorf("%v, %v", key, outcome)
 	}

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// asNobody lets this goroutine open files as somebody without rights, also where the tests run as root.
-func asNobody() error {
+// dropPrivileges makes this goroutine open files as an unprivileged user, also where the tests run as root.
+func dropPrivileges() error {
 	if os.Getuid() != 0 {
 		return nil
 	}
@@ -18,31 +18,32 @@ func asNobody() error {
 	return syscall.Setfsuid(65534)
 }
 
-// A file that was installed with the wrong permissions is read once they are put right, which changes neither its size nor its time.
+// A file that was installed with the wrong permissions is read once they are fixed, which changes neither its size nor
+// its time.
 func TestFileThatMayBeReadAgainIsRead(t *testing.T) {
-	k := openFile(t, "keys:\n"+entryFor("a", "s-a"))
+	k := openKeyFile(t, "keys:\n"+keyEntry("a", "s-a"))
 	path := k.options.File
 	for _, dir := range []string{filepath.Dir(path), filepath.Dir(filepath.Dir(path))} {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	replace(t, path, "keys:\n"+entryFor("b", "s-b"), 0)
+	replaceFile(t, path, "keys:\n"+keyEntry("b", "s-b"), 0)
 	var reports []Reload
-	looks := func() {
+	checkThrice := func() {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if err := asNobody(); err != nil {
+			if err := dropPrivileges(); err != nil {
 				t.Error(err)
 			}
 			for range 3 {
-				k.look(func(r Reload) { reports = append(reports, r) })
+				k.checkFile(func(r Reload) { reports = append(reports, r) })
 			}
 		}()
 		<-done
 	}
-	looks()
+	checkThrice()
 	if len(reports) != 1 || reports[0].Err == nil {
 		t.Fatalf("unreadable: %+v, want one error", reports)
 	}
@@ -52,7 +53,7 @@ func TestFileThatMayBeReadAgainIsRead(t *testing.T) {
 	if err := os.Chmod(path, 0o444); err != nil {
 		t.Fatal(err)
 	}
-	looks()
+	checkThrice()
 	if len(reports) != 2 || reports[1].Err != nil {
 		t.Fatalf("readable again: %+v, want a reload", reports)
 	}
@@ -61,8 +62,8 @@ func TestFileThatMayBeReadAgainIsRead(t *testing.T) {
 	}
 }
 
-// replace installs a file with a mode by renaming.
-func replace(t *testing.T, path, content string, mode fs.FileMode) {
+// replaceFile replaces a file by renaming, with a mode.
+func replaceFile(t *testing.T, path, content string, mode fs.FileMode) {
 	t.Helper()
 	next := path + ".next"
 	if err := os.WriteFile(next, []byte(content), 0o600); err != nil {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// rateForTest reads only N/minute, as far as these tests need limit.Parse.
-func rateForTest(s string) (Rate, error) {
+// parseTestRate reads only N/minute, which is all that these tests need of limit.ParseRate.
+func parseTestRate(s string) (Rate, error) {
 	count, _ := strings.CutSuffix(s, "/minute")
 	n, err := strconv.Atoi(count)
 	if err != nil {
@@ -21,11 +21,11 @@ func rateForTest(s string) (Rate, error) {
 	return Rate{n, time.Minute}, nil
 }
 
-func entryFor(name, secret string, more ...string) string {
-	return strings.Join(append([]string{"  - name: " + name, "sha256: " + hash(secret)}, more...), "\n    ") + "\n"
+func keyEntry(name, secret string, more ...string) string {
+	return strings.Join(append([]string{"  - name: " + name, "sha256: " + hashHex(secret)}, more...), "\n    ") + "\n"
 }
 
-func writeKeys(t *testing.T, path, content string) {
+func writeKeyFile(t *testing.T, path, content string) {
 	t.Helper()
 	next := path + ".next"
 	if err := os.WriteFile(next, []byte(content), 0o600); err != nil {
@@ -36,11 +36,11 @@ func writeKeys(t *testing.T, path, content string) {
 	}
 }
 
-func openFile(t *testing.T, content string) *Keys {
+func openKeyFile(t *testing.T, content string) *Keys {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "keys.yaml")
-	writeKeys(t, path, content)
-	k, err := Open(Options{File: path, ParseRate: rateForTest})
+	writeKeyFile(t, path, content)
+	k, err := Open(Options{File: path, ParseRate: parseTestRate})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,12 +50,12 @@ func openFile(t *testing.T, content string) *Keys {
 var now = time.Date(2027, 6, 1, 0, 0, 0, 0, time.UTC)
 
 func TestLookup(t *testing.T) {
-	k := openFile(t, "keys:\n"+entryFor("plain", "s-plain")+entryFor("off", "s-off", "enabled: false")+
-		entryFor("old", "s-old", "expires: 2027-06-01")+entryFor("new", "s-new", "expires: 2027-06-01T00:00:01Z")+
-		entryFor("full", "s-full", "domain: legal", "rate_limit: 7/minute", "models: [demo, org/name]", "enabled: true"))
+	k := openKeyFile(t, "keys:\n"+keyEntry("plain", "s-plain")+keyEntry("off", "s-off", "enabled: false")+
+		keyEntry("old", "s-old", "expires: 2027-06-01")+keyEntry("new", "s-new", "expires: 2027-06-01T00:00:01Z")+
+		keyEntry("full", "s-full", "domain: legal", "rate_limit: 7/minute", "models: [demo, org/name]", "enabled: true"))
 	for presented, want := range map[string]Outcome{
 		"s-plain": OK, "s-new": OK, "s-full": OK, "s-off": Disabled, "s-old": Expired, "": Missing, "S-PLAIN": Unknown, "s-plain ": Unknown,
-		hash("s-plain"): Unknown, strings.Repeat("x", MaxSecretBytes): Unknown, strings.Repeat("x", MaxSecretBytes+1): TooLong,
+		hashHex("s-plain"): Unknown, strings.Repeat("x", MaxSecretBytes): Unknown, strings.Repeat("x", MaxSecretBytes+1): TooLong,
 	} {
 		key, got := k.Lookup(presented, now)
 		if got != want || (key != nil) != (want == OK) {
@@ -76,7 +76,7 @@ func TestLookup(t *testing.T) {
 }
 
 func TestLookupDoesNotAllocate(t *testing.T) {
-	k := openFile(t, "keys:\n"+entryFor("a", "secret"))
+	k := openKeyFile(t, "keys:\n"+keyEntry("a", "secret"))
 	if n := testing.AllocsPerRun(100, func() { k.Lookup("secret", now) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -106,7 +106,7 @@ func TestKeysFromTheVariable(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "keys.yaml")
-	writeKeys(t, path, "keys:\n"+entryFor("ci", "other"))
+	writeKeyFile(t, path, "keys:\n"+keyEntry("ci", "other"))
 	if _, err := Open(Options{}); !errors.Is(err, ErrNoKeys) {
 		t.Errorf("nothing configured: %v", err)
 	}
@@ -116,10 +116,10 @@ func TestOpenRefuses(t *testing.T) {
 	if _, err := Open(Options{File: dir}); err == nil {
 		t.Error("a directory was read as keys")
 	}
-	if _, err := Open(Options{File: path, List: "ci:secret", ParseRate: rateForTest}); err == nil || !strings.Contains(err.Error(), "in API_KEYS") {
+	if _, err := Open(Options{File: path, List: "ci:secret", ParseRate: parseTestRate}); err == nil || !strings.Contains(err.Error(), "in API_KEYS") {
 		t.Errorf("one name in both places: %v", err)
 	}
-	writeKeys(t, path, "keys: []\n")
+	writeKeyFile(t, path, "keys: []\n")
 	if _, err := Open(Options{File: path}); !errors.Is(err, ErrNoKeys) {
 		t.Errorf("a file without keys: %v", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,36 +16,36 @@ import (
 const (
 	MaxFileBytes = 4 << 20
 	maxNameBytes = 64
-	maxMistakes  = 20 // reported at once
+	maxProblems  = 20 // reported at once
 )
 
-// entry is a key with its hash and where it was written.
+// entry is a key with its hash and the line that defines it.
 type entry struct {
 	Key
 	digest digest
 	line   int // 0: from API_KEYS
 }
 
-// ParseRate reads the rate_limit of a key; the owner passes limit.Parse here.
+// ParseRate reads the rate_limit of a key; the owner passes limit.ParseRate here.
 type ParseRate func(string) (Rate, error)
 
-// mistakes collects what is wrong, each with its line, so that all can be told at once.
-type mistakes []error
+// problemList collects everything that is wrong, each with its line, so that all of it is reported at once.
+type problemList []error
 
-func (m *mistakes) add(line int, format string, args ...any) {
+func (m *problemList) add(line int, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	if line > 0 {
 		text = fmt.Sprintf("line %d: %s", line, text)
 	}
 	switch {
-	case len(*m) < maxMistakes:
+	case len(*m) < maxProblems:
 		*m = append(*m, errors.New(text))
-	case len(*m) == maxMistakes:
+	case len(*m) == maxProblems:
 		*m = append(*m, errors.New("and more"))
 	}
 }
 
-// parseFile reads a key file. The error holds every mistake, a line each.
+// parseFile reads a key file. The error lists every mistake, one a line.
 func parseFile(data []byte, parseRate ParseRate) ([]entry, error) {
 	if len(data) > MaxFileBytes {
 		return nil, fmt.Errorf("the file has more than %d bytes", MaxFileBytes)
@@ -61,36 +60,36 @@ func parseFile(data []byte, parseRate ParseRate) ([]entry, error) {
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, errors.New("the file holds more than one YAML document")
 	}
-	var wrong mistakes
-	entries := parseDocument(&document, parseRate, &wrong)
-	checkUnique(entries, &wrong)
-	return entries, errors.Join(wrong...)
+	var problems problemList
+	entries := parseDocument(&document, parseRate, &problems)
+	checkUnique(entries, &problems)
+	return entries, errors.Join(problems...)
 }
 
-func parseDocument(document *yaml.Node, parseRate ParseRate, wrong *mistakes) []entry {
+func parseDocument(document *yaml.Node, parseRate ParseRate, problems *problemList) []entry {
 	root := document.Content[0]
 	if root.Kind != yaml.MappingNode {
-		wrong.add(root.Line, "want keys: followed by a list")
+		problems.add(root.Line, "want keys: followed by a list")
 		return nil
 	}
 	var entries []entry
 	var found bool
-	for field := range fields(root, "the file", wrong) {
+	for field := range fields(root, "the file", problems) {
 		if field.name != "keys" {
-			wrong.add(field.line, "unknown field %q; only keys is known", field.name)
+			problems.add(field.line, "unknown field %q; only keys is known", field.name)
 			continue
 		}
 		found = true
 		if field.value.Kind != yaml.SequenceNode {
-			wrong.add(field.line, "keys must be a list")
+			problems.add(field.line, "keys must be a list")
 			continue
 		}
 		for _, item := range field.value.Content {
-			entries = append(entries, parseKey(item, parseRate, wrong))
+			entries = append(entries, parseKey(item, parseRate, problems))
 		}
 	}
 	if !found {
-		wrong.add(root.Line, "keys is missing; for no keys at all write keys: []")
+		problems.add(root.Line, "keys is missing; for no keys at all write keys: []")
 	}
 	return entries
 }
@@ -101,14 +100,14 @@ type field struct {
 	value *yaml.Node
 }
 
-// fields gives each field of a mapping once; what comes twice is a mistake.
-func fields(mapping *yaml.Node, where string, wrong *mistakes) func(func(field) bool) {
+// fields gives each field of a mapping once; a field that occurs twice is a mistake.
+func fields(mapping *yaml.Node, where string, problems *problemList) func(func(field) bool) {
 	return func(yield func(field) bool) {
 		seen := map[string]bool{}
 		for i := 0; i+1 < len(mapping.Content); i += 2 {
 			name, value := mapping.Content[i], mapping.Content[i+1]
 			if name.Kind != yaml.ScalarNode || seen[name.Value] {
-				wrong.add(name.Line, "%s has the field %q twice, or a field without a name", where, name.Value)
+				problems.add(name.Line, "%s has the field %q twice, or a field without a name", where, name.Value)
 				continue
 			}
 			seen[name.Value] = true
@@ -119,25 +118,25 @@ func fields(mapping *yaml.Node, where string, wrong *mistakes) func(func(field) 
 	}
 }
 
-func parseKey(node *yaml.Node, parseRate ParseRate, wrong *mistakes) entry {
+func parseKey(node *yaml.Node, parseRate ParseRate, problems *problemList) entry {
 	e := entry{Key: Key{Enabled: true}, line: node.Line}
 	if node.Kind != yaml.MappingNode {
-		wrong.add(node.Line, "want an entry such as {name: …, sha256: …}")
+		problems.add(node.Line, "want an entry such as {name: …, sha256: …}")
 		return e
 	}
 	var named, hashed bool
-	for f := range fields(node, "the entry", wrong) {
+	for f := range fields(node, "the entry", problems) {
 		named = named || f.name == "name"
 		hashed = hashed || f.name == "sha256"
 		if err := e.parseField(f, parseRate); err != nil {
-			wrong.add(f.value.Line, "%s: %v", f.name, err)
+			problems.add(f.value.Line, "%s: %v", f.name, err)
 		}
 	}
 	if !named {
-		wrong.add(node.Line, "the entry has no name")
+		problems.add(node.Line, "the entry has no name")
 	}
 	if !hashed {
-		wrong.add(node.Line, "the entry has no sha256")
+		problems.add(node.Line, "the entry has no sha256")
 	}
 	return e
 }
@@ -153,12 +152,12 @@ func (e *entry) parseField(f field, parseRate ParseRate) error {
 	switch f.name {
 	case "name":
 		e.Name = text
-		return checkWord(text)
+		return checkName(text)
 	case "sha256":
 		return e.parseDigest(text)
 	case "domain":
 		e.Domain = text
-		return checkWord(text)
+		return checkName(text)
 	case "rate_limit":
 		rate, err := parseRate(text)
 		e.Rate = &rate
@@ -207,8 +206,8 @@ func (e *entry) parseModels(list *yaml.Node) error {
 	return nil
 }
 
-// checkWord keeps names and domains fit for a metric label and a log line.
-func checkWord(s string) error {
+// checkName keeps names and domains fit for a metric label and a log line.
+func checkName(s string) error {
 	for i, c := range []byte(s) {
 		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 		if !letter && (i == 0 || !strings.ContainsRune("._-", rune(c))) {
@@ -219,73 +218,6 @@ func checkWord(s string) error {
 		return fmt.Errorf("want 1 to %d bytes", maxNameBytes)
 	}
 	return nil
-}
-
-// checkUnique finds names and secrets that come twice.
-func checkUnique(entries []entry, wrong *mistakes) {
-	names, digests := map[string]int{}, map[digest]int{}
-	for _, e := range entries {
-		if first, ok := names[e.Name]; ok && e.Name != "" {
-			wrong.add(e.line, "name %q is taken%s", clip(e.Name), place(first))
-		} else {
-			names[e.Name] = e.line
-		}
-		if first, ok := digests[e.digest]; ok && e.digest != (digest{}) {
-			wrong.add(e.line, "the key of %q is the same as the one%s", clip(e.Name), place(first))
-		} else {
-			digests[e.digest] = e.line
-		}
-	}
-}
-
-func place(line int) string {
-	if line == 0 {
-		return " in API_KEYS"
-	}
-	return fmt.Sprintf(" in line %d", line)
-}
-
-// parseList reads API_KEYS: name:secret, separated by commas. Errors never repeat a secret.
-func parseList(s string) ([]entry, error) {
-	var entries []entry
-	var wrong mistakes
-	for i, item := range strings.Split(s, ",") {
-		item = strings.TrimSpace(item)
-		if item == "" {
-			continue
-		}
-		name, secret, ok := strings.Cut(item, ":")
-		if !ok {
-			wrong.add(0, "entry %d of API_KEYS: want name:secret", i+1)
-			continue
-		}
-		if err := checkWord(name); err != nil {
-			wrong.add(0, "entry %d of API_KEYS: the name has to be 1 to %d letters, digits, . _ -", i+1, maxNameBytes)
-		}
-		if secret == "" || len(secret) > MaxSecretBytes {
-			wrong.add(0, "entry %d of API_KEYS: the secret has to have 1 to %d bytes", i+1, MaxSecretBytes)
-		}
-		entries = append(entries, entry{Key: Key{Name: name, Enabled: true}, digest: sha256.Sum256([]byte(secret))})
-	}
-	checkUnique(entries, &wrong)
-	return entries, errors.Join(wrong...)
-}
-
-// newSet joins the entries of variable and file.
-func newSet(fixed, fromFile []entry) (*set, error) {
-	all := slices.Concat(fixed, fromFile)
-	var wrong mistakes
-	checkUnique(all, &wrong)
-	if len(wrong) > 0 {
-		return nil, errors.Join(wrong...)
-	}
-	s := &set{byDigest: make(map[digest]*Key, len(all))}
-	for i := range all {
-		s.byDigest[all[i].digest] = &all[i].Key
-		s.names = append(s.names, all[i].Name)
-	}
-	slices.Sort(s.names)
-	return s, nil
 }
 
 func clip(s string) string {

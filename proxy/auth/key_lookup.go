@@ -1,8 +1,9 @@
-// Package auth says whose request it is: it knows the API keys by their SHA-256 hashes, finds the one that a client presents, and
-// follows the key file while the server runs. What a key may do is data for others: limits are counted in limit, a refused model is
-// answered by server. It knows no HTTP library and never logs; what happened is returned or reported to the owner.
+// Package auth authenticates requests: it holds the API keys by their SHA-256 hashes, finds the one that a client
+// presents, and reloads the key file when it changes while the server runs. What a key may do is only data here:
+// package limit counts requests, and package server rejects a model that the key may not use. It knows no HTTP library
+// and never logs; results are returned, or reported to the caller of Watch.
 //
-//	API_KEYS_FILE ──parse──▶ set ──atomic pointer──▶ Lookup   (a file with a mistake leaves the set as it is)
+//	API_KEYS_FILE ──parse──▶ keySet ──atomic pointer──▶ Lookup   (a file with a mistake leaves the set as it is)
 //	API_KEYS ───────parse──▶
 package auth
 
@@ -15,13 +16,13 @@ import (
 	"time"
 )
 
-// MaxSecretBytes is the longest key that is looked at.
+// MaxSecretBytes is the length of the longest key that is accepted.
 const MaxSecretBytes = 256
 
-// ErrNoKeys is returned by Open when nobody could ever be let in.
+// ErrNoKeys is returned by Open when there is no key at all.
 var ErrNoKeys = errors.New("no API keys: set API_KEYS_FILE (make an entry with: tandem-proxy keys new NAME) or API_KEYS=name:secret, or AUTH_DISABLED=true to let everybody in")
 
-// Key is what is known about a key. It is shared and must not be changed.
+// Key is an API key without its secret. It is shared and must not be changed.
 type Key struct {
 	Name    string    // unique; the id under which requests are counted
 	Domain  string    // "" for none
@@ -31,16 +32,17 @@ type Key struct {
 	Enabled bool
 }
 
-// Rate is a limit of its own; it has the form of limit.Rate, so that one converts to the other. The zero Rate is no limit.
+// Rate is a rate limit of a key of its own; it has the form of limit.Rate, so that one converts to the other. The zero
+// Rate is no limit.
 type Rate struct {
 	Requests int
 	Unit     time.Duration
 }
 
-// MayUse tells whether the key may ask for a model.
+// MayUse reports whether the key may ask for a model.
 func (k *Key) MayUse(model string) bool { return k.Models == nil || slices.Contains(k.Models, model) }
 
-// Outcome says how a look-up ended. Clients get the same 401 for all but OK; the log may tell them apart.
+// Outcome is the result of a look-up. Clients get the same 401 for all but OK; the log may distinguish them.
 type Outcome uint8
 
 // Outcomes of Lookup and Credentials.
@@ -63,20 +65,12 @@ func (o Outcome) String() string {
 	return "invalid"
 }
 
-type digest = [sha256.Size]byte
-
-// set is what one reading of file and variable gave. It never changes.
-type set struct {
-	byDigest map[digest]*Key
-	names    []string // sorted
-}
-
 // Keys holds the current keys. Its methods are safe from any goroutine.
 type Keys struct {
-	options Options
-	fixed   []entry // from API_KEYS
-	current atomic.Pointer[set]
-	file    fileState // owned by Open, then by Watch
+	options      Options
+	fromVariable []entry // API_KEYS
+	current      atomic.Pointer[keySet]
+	fileState    fileState // owned by Open, then by Watch
 }
 
 // Lookup finds the key that a client presented. The key is nil unless the outcome is OK.
@@ -87,7 +81,7 @@ func (k *Keys) Lookup(presented string, now time.Time) (*Key, Outcome) {
 	if len(presented) > MaxSecretBytes {
 		return nil, TooLong
 	}
-	// The comparison inside the map is about hashes, whose bytes a client can't choose, so its time tells nothing.
+	// The comparison inside the map is about hashes, whose bytes a client can't choose, so its timing reveals nothing.
 	var buffer [MaxSecretBytes]byte
 	n := copy(buffer[:], presented)
 	key, ok := k.current.Load().byDigest[sha256.Sum256(buffer[:n])]
@@ -117,8 +111,9 @@ func (k *Keys) Domains() []string {
 	return domains
 }
 
-// Credentials decides which key a request presents: the value of the key header, or the token of Authorization: Bearer. The outcome
-// is OK, Missing, TooLong or, when both are there and differ, Ambiguous. Other schemes of Authorization aren't ours and don't count.
+// Credentials decides which key a request presents: the value of the key header, or the token of Authorization: Bearer.
+// The outcome is OK, Missing, TooLong or, when both are given and differ, Ambiguous. Other schemes of Authorization are
+// ignored.
 func Credentials(header, authorization string) (string, Outcome) {
 	header = strings.Trim(header, " \t")
 	bearer := bearerToken(authorization)

@@ -12,22 +12,23 @@ import (
 	"strings"
 )
 
-// secretPrefix lets people and secret scanners see what a key is for.
+// secretPrefix shows people and secret scanners what a key is for.
 const secretPrefix = "tandem_"
 
-// secretDigits is how many base-62 digits 32 bytes take.
+// secretDigits is the number of base-62 digits of 32 bytes.
 const secretDigits = 43
 
-// NewKey makes a key: its entry for the key file goes to out, the secret once to secretOut. Only its hash can be found again.
+// NewKey makes a key: its entry for the key file goes to out, the secret once to secretOut. Only its hash can be found
+// again.
 func NewKey(name string, out, secretOut io.Writer) error {
-	if err := checkWord(name); err != nil {
+	if err := checkName(name); err != nil {
 		return fmt.Errorf("name of the key: %w", err)
 	}
 	secret, err := newSecret(rand.Reader)
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(out, "  - name: %q\n    sha256: %q\n", name, hash(secret)); err != nil {
+	if _, err := fmt.Fprintf(out, "  - name: %q\n    sha256: %q\n", name, hashHex(secret)); err != nil {
 		return fmt.Errorf("write the entry: %w", err)
 	}
 	_, err = fmt.Fprintf(secretOut, "%s\n\nThis is the key of %s; it is shown only this once. Put the entry under keys: in the key file.\n", secret, name)
@@ -61,13 +62,13 @@ func HashKey(in io.Reader, out io.Writer) error {
 	case strings.Trim(secret, " \t") != secret:
 		return errors.New("the secret begins or ends with a space, which clients can't send")
 	}
-	if _, err := fmt.Fprintln(out, hash(secret)); err != nil {
+	if _, err := fmt.Fprintln(out, hashHex(secret)); err != nil {
 		return fmt.Errorf("write the hash: %w", err)
 	}
 	return nil
 }
 
-func hash(secret string) string {
+func hashHex(secret string) string {
 	sum := sha256.Sum256([]byte(secret))
 	return hex.EncodeToString(sum[:])
 }

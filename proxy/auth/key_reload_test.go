@@ -16,58 +16,58 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// watched runs Watch under a clock of the test's own and collects its reports.
-type watched struct {
+// watchTest is a Watch that runs on the fake clock of a synctest bubble, with the reports that it made.
+type watchTest struct {
 	*Keys
 	path    string
 	mu      sync.Mutex
 	reports []Reload
 }
 
-func (w *watched) report(r Reload) {
+func (w *watchTest) report(r Reload) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.reports = append(w.reports, r)
 }
 
-func (w *watched) reported() []Reload {
+func (w *watchTest) reported() []Reload {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.reports)
 }
 
-func watch(t *testing.T, content string, body func(*watched)) {
+func runWatchTest(t *testing.T, content string, body func(*watchTest)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "keys.yaml")
-		writeKeys(t, path, content)
-		k, err := Open(Options{File: path, List: "fixed:s-fixed", ParseRate: rateForTest})
+		writeKeyFile(t, path, content)
+		k, err := Open(Options{File: path, List: "fixed:s-fixed", ParseRate: parseTestRate})
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &watched{Keys: k, path: path}
+		w := &watchTest{Keys: k, path: path}
 		ctx, cancel := context.WithCancel(t.Context())
 		var done sync.WaitGroup
 		done.Go(func() { k.Watch(ctx, w.report) })
-		w.wait()
+		w.waitForReload()
 		body(w)
 		cancel()
 		done.Wait()
 	})
 }
 
-// wait lets the watcher take as many looks as a change needs.
-func (w *watched) wait() {
-	time.Sleep(3 * DefaultPoll)
+// waitForReload lets Watch check the file as often as a change needs.
+func (w *watchTest) waitForReload() {
+	time.Sleep(3 * DefaultPollInterval)
 	synctest.Wait()
 }
 
-func (w *watched) outcome(secret string) Outcome {
+func (w *watchTest) outcome(secret string) Outcome {
 	_, outcome := w.Lookup(secret, now)
 	return outcome
 }
 
-func (w *watched) lastReport(t *testing.T, count int) Reload {
+func (w *watchTest) lastReport(t *testing.T, count int) Reload {
 	t.Helper()
 	reports := w.reported()
 	if len(reports) != count {
@@ -77,20 +77,20 @@ func (w *watched) lastReport(t *testing.T, count int) Reload {
 }
 
 func TestWatchReadsAChangedFile(t *testing.T) {
-	watch(t, "keys:\n"+entryFor("a", "s-a"), func(w *watched) {
+	runWatchTest(t, "keys:\n"+keyEntry("a", "s-a"), func(w *watchTest) {
 		if reports := w.reported(); len(reports) != 0 || w.outcome("s-a") != OK {
 			t.Fatalf("before a change: %+v", reports)
 		}
-		writeKeys(t, w.path, "keys:\n"+entryFor("b", "s-b"))
-		w.wait()
+		writeKeyFile(t, w.path, "keys:\n"+keyEntry("b", "s-b"))
+		w.waitForReload()
 		if r := w.lastReport(t, 1); r.Err != nil || r.Keys != 2 {
 			t.Errorf("%+v", r)
 		}
 		if w.outcome("s-a") != Unknown || w.outcome("s-b") != OK || w.outcome("s-fixed") != OK {
 			t.Error("the keys are not those of the new file and the variable")
 		}
-		writeKeys(t, w.path, "keys: []\n")
-		w.wait()
+		writeKeyFile(t, w.path, "keys: []\n")
+		w.waitForReload()
 		if r := w.lastReport(t, 2); r.Err != nil || w.outcome("s-b") != Unknown {
 			t.Errorf("all keys revoked: %+v", r)
 		}
@@ -98,10 +98,10 @@ func TestWatchReadsAChangedFile(t *testing.T) {
 }
 
 func TestWatchKeepsTheOldKeysWhenTheFileIsBad(t *testing.T) {
-	watch(t, "keys:\n"+entryFor("a", "s-a"), func(w *watched) {
-		for i, bad := range []string{"", "keys: [", "keys:\n" + entryFor("fixed", "x")} {
-			writeKeys(t, w.path, bad)
-			w.wait()
+	runWatchTest(t, "keys:\n"+keyEntry("a", "s-a"), func(w *watchTest) {
+		for i, bad := range []string{"", "keys: [", "keys:\n" + keyEntry("fixed", "x")} {
+			writeKeyFile(t, w.path, bad)
+			w.waitForReload()
 			if r := w.lastReport(t, i+1); r.Err == nil || !strings.Contains(r.Err.Error(), w.path) || r.Keys != 2 {
 				t.Errorf("%q: %+v", bad, r)
 			}
@@ -109,8 +109,8 @@ func TestWatchKeepsTheOldKeysWhenTheFileIsBad(t *testing.T) {
 				t.Errorf("%q took the old keys away", bad)
 			}
 		}
-		writeKeys(t, w.path, "keys:\n"+entryFor("c", "s-c"))
-		w.wait()
+		writeKeyFile(t, w.path, "keys:\n"+keyEntry("c", "s-c"))
+		w.waitForReload()
 		if r := w.lastReport(t, 4); r.Err != nil || w.outcome("s-c") != OK {
 			t.Errorf("after it was put right: %+v", r)
 		}
@@ -118,18 +118,18 @@ func TestWatchKeepsTheOldKeysWhenTheFileIsBad(t *testing.T) {
 }
 
 func TestWatchReportsALostFileOnce(t *testing.T) {
-	content := "keys:\n" + entryFor("a", "s-a")
-	watch(t, content, func(w *watched) {
+	content := "keys:\n" + keyEntry("a", "s-a")
+	runWatchTest(t, content, func(w *watchTest) {
 		if err := os.Remove(w.path); err != nil {
 			t.Fatal(err)
 		}
-		w.wait()
-		w.wait()
+		w.waitForReload()
+		w.waitForReload()
 		if r := w.lastReport(t, 1); r.Err == nil || w.outcome("s-a") != OK {
 			t.Errorf("%+v", r)
 		}
-		writeKeys(t, w.path, content)
-		w.wait()
+		writeKeyFile(t, w.path, content)
+		w.waitForReload()
 		if r := w.lastReport(t, 2); r.Err != nil {
 			t.Errorf("when it came back: %+v", r)
 		}
@@ -144,7 +144,7 @@ func TestWatchFollowsASwappedLink(t *testing.T) {
 			if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			writeKeys(t, filepath.Join(dir, name, "keys.yaml"), content)
+			writeKeyFile(t, filepath.Join(dir, name, "keys.yaml"), content)
 		}
 		link := func(target, name string) {
 			next := filepath.Join(dir, "next")
@@ -155,20 +155,20 @@ func TestWatchFollowsASwappedLink(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		version("1", "keys:\n"+entryFor("a", "s-a"))
-		version("2", "keys:\n"+entryFor("b", "s-b"))
+		version("1", "keys:\n"+keyEntry("a", "s-a"))
+		version("2", "keys:\n"+keyEntry("b", "s-b"))
 		link("1", "..data")
 		link("..data/keys.yaml", "keys.yaml")
 		k, err := Open(Options{File: filepath.Join(dir, "keys.yaml")})
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &watched{Keys: k}
+		w := &watchTest{Keys: k}
 		ctx, cancel := context.WithCancel(t.Context())
 		var done sync.WaitGroup
 		done.Go(func() { k.Watch(ctx, w.report) })
 		link("2", "..data")
-		w.wait()
+		w.waitForReload()
 		if r := w.lastReport(t, 1); r.Err != nil || w.outcome("s-b") != OK || w.outcome("s-a") != Unknown {
 			t.Errorf("%+v", r)
 		}
@@ -179,23 +179,23 @@ func TestWatchFollowsASwappedLink(t *testing.T) {
 
 // A file that is written in place is read when it has stopped changing.
 func TestWatchWaitsForTheWriter(t *testing.T) {
-	watch(t, "keys:\n"+entryFor("a", "s-a"), func(w *watched) {
+	runWatchTest(t, "keys:\n"+keyEntry("a", "s-a"), func(w *watchTest) {
 		file, err := os.OpenFile(w.path, os.O_WRONLY|os.O_TRUNC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer file.Close()
-		for _, part := range []string{"keys:\n", entryFor("a", "s-a"), entryFor("b", "s-b")} {
+		for _, part := range []string{"keys:\n", keyEntry("a", "s-a"), keyEntry("b", "s-b")} {
 			if _, err := file.WriteString(part); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(DefaultPoll)
+			time.Sleep(DefaultPollInterval)
 			synctest.Wait()
 			if reports := w.reported(); len(reports) != 0 {
 				t.Fatalf("read half: %+v", reports)
 			}
 		}
-		w.wait()
+		w.waitForReload()
 		if r := w.lastReport(t, 1); r.Err != nil || w.outcome("s-b") != OK {
 			t.Errorf("%+v", r)
 		}
@@ -203,7 +203,7 @@ func TestWatchWaitsForTheWriter(t *testing.T) {
 }
 
 func TestLookupWhileReloading(t *testing.T) {
-	k := openFile(t, "keys:\n"+entryFor("a", "s-a"))
+	k := openKeyFile(t, "keys:\n"+keyEntry("a", "s-a"))
 	var readers sync.WaitGroup
 	for range 4 {
 		readers.Go(func() {

@@ -8,7 +8,7 @@ import (
 func TestParseFileNamesEveryMistake(t *testing.T) {
 	f := func(name, content string, parts ...string) {
 		t.Helper()
-		_, err := parseFile([]byte(content), rateForTest)
+		_, err := parseFile([]byte(content), parseTestRate)
 		if err == nil {
 			t.Errorf("%s was accepted", name)
 			return
@@ -49,12 +49,12 @@ func TestParseFileNamesEveryMistake(t *testing.T) {
 		"line 8: enabled: ", "line 9: colour: unknown field", `line 10: the entry has the field "colour" twice`, "line 11: the entry has no name",
 		"line 12: the entry has no sha256", "line 13 is no model name")
 	f("null fields", "keys:\n  - name: ~\n    sha256:\n", "line 2: name: want one value", "line 3: sha256: want one value")
-	f("names twice", "keys:\n"+entryFor("a", "1")+entryFor("a", "2"), `line 4: name "a" is taken in line 2`)
-	f("secrets twice", "keys:\n"+entryFor("a", "1")+entryFor("b", "1"), `line 4: the key of "b" is the same as the one in line 2`)
-	f("a long name", "keys:\n"+entryFor(strings.Repeat("n", 65), "1"), "want 1 to 64 bytes")
+	f("names twice", "keys:\n"+keyEntry("a", "1")+keyEntry("a", "2"), `line 4: name "a" is taken in line 2`)
+	f("secrets twice", "keys:\n"+keyEntry("a", "1")+keyEntry("b", "1"), `line 4: the key of "b" is the same as the one in line 2`)
+	f("a long name", "keys:\n"+keyEntry(strings.Repeat("n", 65), "1"), "want 1 to 64 bytes")
 	f("a huge file", strings.Repeat("#", MaxFileBytes+1), "more than")
-	_, err := parseFile([]byte("keys:\n"+strings.Repeat("  - {}\n", 1000)), rateForTest)
-	if err == nil || strings.Count(err.Error(), "\n") > maxMistakes {
+	_, err := parseFile([]byte("keys:\n"+strings.Repeat("  - {}\n", 1000)), parseTestRate)
+	if err == nil || strings.Count(err.Error(), "\n") > maxProblems {
 		t.Errorf("the mistakes aren't bounded: %d lines", strings.Count(err.Error(), "\n"))
 	}
 }
@@ -62,7 +62,7 @@ func TestParseFileNamesEveryMistake(t *testing.T) {
 // A hash may look like a number to YAML.
 func TestHashesThatLookLikeNumbers(t *testing.T) {
 	for _, sum := range []string{strings.Repeat("1", 64), strings.Repeat("1", 30) + "e" + strings.Repeat("2", 33), "0x" + strings.Repeat("0", 62)} {
-		entries, err := parseFile([]byte("keys: [{name: 007, sha256: "+sum+"}]"), rateForTest)
+		entries, err := parseFile([]byte("keys: [{name: 007, sha256: "+sum+"}]"), parseTestRate)
 		if strings.Contains(sum, "x") {
 			if err == nil {
 				t.Errorf("%s was accepted", sum)
@@ -76,21 +76,21 @@ func TestHashesThatLookLikeNumbers(t *testing.T) {
 }
 
 func FuzzParseFile(f *testing.F) {
-	f.Add("keys:\n" + entryFor("a", "1", "domain: legal", "rate_limit: 7/minute", "models: [demo]", "expires: 2027-06-01", "enabled: true"))
+	f.Add("keys:\n" + keyEntry("a", "1", "domain: legal", "rate_limit: 7/minute", "models: [demo]", "expires: 2027-06-01", "enabled: true"))
 	f.Add("keys: []\n---\n")
 	f.Add("keys:\n  - &a {name: a, sha256: *a, <<: *a}\n")
 	f.Add("{}")
 	f.Add("- !!binary aGVsbG8=\n- ? [a]\n  : b\n")
 	f.Fuzz(func(t *testing.T, content string) {
-		entries, err := parseFile([]byte(content), rateForTest)
+		entries, err := parseFile([]byte(content), parseTestRate)
 		if err != nil {
 			return
 		}
-		if _, err := newSet(nil, entries); err != nil {
+		if _, err := newKeySet(nil, entries); err != nil {
 			t.Fatalf("accepted, but not as a set: %v", err)
 		}
 		for _, e := range entries {
-			if checkWord(e.Name) != nil || e.Models != nil && len(e.Models) == 0 {
+			if checkName(e.Name) != nil || e.Models != nil && len(e.Models) == 0 {
 				t.Fatalf("%+v", e)
 			}
 		}
