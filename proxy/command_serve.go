@@ -157,7 +157,7 @@ func openSpans(ctx context.Context, c *Config, log *slog.Logger) (*tracing.Expor
 		return nil, nil
 	}
 	return tracing.Open(ctx, tracing.Options{
-		Endpoint: c.TraceCollector, Service: c.TraceService, Program: "proxy", Version: version, Ratio: c.TraceRatio, Log: log, IDs: trace.IDs{},
+		Endpoint: c.TraceCollector, Service: c.TraceService, Program: "proxy", Version: version, Ratio: c.TraceRatio, Log: log, IDs: trace.IDGenerator{},
 	})
 }
 

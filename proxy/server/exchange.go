@@ -174,7 +174,7 @@ func (x *exchange) finish() {
 	}
 	received := len(x.ctx.Request.Body())
 	x.route.metrics.Record(metrics.Reply{Status: string(x.label), Model: x.model, Took: took, RequestBytes: received, ResponseBytes: sent,
-		TraceID: metrics.Sampled(x.span.Parent())})
+		TraceID: metrics.Sampled(x.span.Traceparent())})
 	x.s.open.Add(-1)
 	x.endTrace(x.received.Add(took))
 	x.log(took, received, sent)
@@ -189,7 +189,7 @@ func (x *exchange) log(took time.Duration, received, sent int) {
 		level = slog.LevelWarn
 	case x.route.path == inferPath:
 		level = slog.LevelInfo
-		if x.err == nil && x.attempt == 0 && !trace.Chosen(x.id, x.s.o.LogSample) {
+		if x.err == nil && x.attempt == 0 && !trace.InLogSample(x.id, x.s.o.LogSample) {
 			return
 		}
 	}
@@ -202,7 +202,7 @@ func (x *exchange) log(took time.Duration, received, sent int) {
 	if x.key != "" {
 		fields = append(fields, slog.String("key", x.key))
 	}
-	if id := x.span.ID(); id != "" {
+	if id := x.span.TraceID(); id != "" {
 		fields = append(fields, slog.String("trace_id", id))
 	}
 	if x.model != nil {

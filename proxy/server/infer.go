@@ -59,10 +59,10 @@ func (s *Server) decode(x *exchange, who caller) (*inflight.Request, *api.Error)
 		return nil, err
 	}
 	if s.o.LogPrompts {
-		s.log.Debug("prompt", "request_id", x.id, "trace_id", x.span.ID(), "prompt", body.Prompt, "system", body.System)
+		s.log.Debug("prompt", "request_id", x.id, "trace_id", x.span.TraceID(), "prompt", body.Prompt, "system", body.System)
 	}
 	return &inflight.Request{
-		ID: x.id, Key: who.name, Models: who.models(), Domain: s.domain(who, body.Domain, string(h.Peek(domainHeader))), Traceparent: x.span.Parent(),
+		ID: x.id, Key: who.name, Models: who.models(), Domain: s.domain(who, body.Domain, string(h.Peek(domainHeader))), Traceparent: x.span.Traceparent(),
 		Received: x.received, Timeout: limit, Infer: body,
 	}, nil
 }
@@ -155,7 +155,7 @@ const replyRoom = 320
 func (x *exchange) final(text []byte) api.Result {
 	r := x.result
 	if x.s.o.LogPrompts {
-		x.s.log.Debug("answer", "request_id", x.id, "trace_id", x.span.ID(), "answer", string(text))
+		x.s.log.Debug("answer", "request_id", x.id, "trace_id", x.span.TraceID(), "answer", string(text))
 	}
 	return api.Result{Text: string(text), Metadata: api.Metadata{
 		Model: x.answer.Model(), Version: x.answer.Version(),

@@ -8,20 +8,20 @@ import (
 
 // beginTrace finds the request's place in a trace and tells the client. Of several traceparents none can be right.
 func (x *exchange) beginTrace(ownID bool) {
-	a := trace.Arrival{RequestID: x.id, OwnID: ownID, Received: x.received, Scheme: "http"}
+	a := trace.RequestStart{RequestID: x.id, GeneratedID: ownID, Received: x.received, Scheme: "http"}
 	if x.s.certs != nil {
 		a.Scheme = "https"
 	}
 	h := &x.ctx.Request.Header
 	if parents := h.PeekAll(traceHeader); len(parents) == 1 {
-		a.Parent, a.State = string(parents[0]), string(h.Peek(stateHeader))
+		a.Traceparent, a.Tracestate = string(parents[0]), string(h.Peek(stateHeader))
 	}
 	x.span = x.s.o.Tracer.Begin(a)
-	x.ctx.Response.Header.Set(traceReply, x.span.Parent())
+	x.ctx.Response.Header.Set(traceReply, x.span.Traceparent())
 }
 
 func (x *exchange) endTrace(at time.Time) {
-	end := trace.End{Key: x.key, Status: x.status}
+	end := trace.RequestEnd{Key: x.key, Status: x.status}
 	if x.model != nil {
 		end.Model, end.Version = x.model.Labels()
 	}
