@@ -61,6 +61,6 @@ func loadAll(args, environ []string) (*Config, *auth.Keys, error) {
 }
 
 func parseKeyRate(text string) (auth.Rate, error) {
-	rate, err := limit.Parse(text)
+	rate, err := limit.ParseRate(text)
 	return auth.Rate(rate), err
 }

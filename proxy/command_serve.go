@@ -78,7 +78,7 @@ type service struct {
 	requests *inflight.Table
 	link     *link.Listener
 	limits   server.Limiter
-	store    *limit.Shared // nil without a store of the rate limits
+	store    *limit.SharedLimiter // nil without a store of the rate limits
 	http     *server.Server
 	public   net.Listener
 	scrapes  net.Listener // nil without METRICS_ADDR
@@ -130,12 +130,12 @@ func assemble(ctx context.Context, c *Config, keys *auth.Keys, log *slog.Logger)
 
 // openLimits connects to the store of the rate limits, where there is one.
 func (s *service) openLimits(ctx context.Context) (err error) {
-	local := limit.New(trackedIDs, time.Now())
+	local := limit.NewLocal(trackedIDs, time.Now())
 	s.limits = local
 	if s.c.StoreURL == "" {
 		return nil
 	}
-	s.store, err = limit.OpenShared(ctx, local, limit.SharedOptions{
+	s.store, err = limit.OpenShared(ctx, local, limit.SharedLimiterOptions{
 		URL: s.c.StoreURL, Timeout: s.c.StoreTimeout, Up: s.metrics.SetRateLimitStoreUp, Log: s.log,
 	})
 	s.limits = s.store

@@ -61,7 +61,7 @@ restart: {replay: decode}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Port != 9000 || !c.RateLimit.Off() || !c.DefaultModelSet || c.EnginePeerUIDs[0] != 10001 || !c.ReplayDecode || c.LogLevel != slog.LevelDebug {
+	if c.Port != 9000 || !c.RateLimit.Unlimited() || !c.DefaultModelSet || c.EnginePeerUIDs[0] != 10001 || !c.ReplayDecode || c.LogLevel != slog.LevelDebug {
 		t.Errorf("config: %+v", c)
 	}
 	if len(c.TrustedProxies) != 2 || c.TrustedProxies[0].String() != "10.0.0.0/8" || c.TrustedProxies[1].String() != "::1/128" {

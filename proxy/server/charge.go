@@ -29,7 +29,7 @@ type charge struct {
 // the reply will be.
 func (s *Server) charge(x *exchange, who caller) *api.Error {
 	id, rate, scope := s.limitOf(x, who)
-	if s.o.Limits == nil || rate.Off() {
+	if s.o.Limits == nil || rate.Unlimited() {
 		return nil
 	}
 	d := s.o.Limits.Allow(id, rate, time.Now())

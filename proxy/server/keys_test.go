@@ -11,7 +11,7 @@ import (
 )
 
 func parseRate(text string) (auth.Rate, error) {
-	rate, err := limit.Parse(text)
+	rate, err := limit.ParseRate(text)
 	return auth.Rate(rate), err
 }
 
@@ -42,7 +42,7 @@ func TestKeysWithRights(t *testing.T) {
 	}
 	table, asked := answers()
 	d := openDoor(t, table, func(o *Options) {
-		o.Keys, o.Limits, o.DefaultLimit = keys, limit.New(10, time.Now()), limit.Rate{Requests: 1, Unit: time.Hour}
+		o.Keys, o.Limits, o.DefaultLimit = keys, limit.NewLocal(10, time.Now()), limit.Rate{Requests: 1, Unit: time.Hour}
 	})
 	post := func(key, body string) reply {
 		return d.do("POST", "/infer", body, "Content-Type", "application/json", "X-API-Key", key)

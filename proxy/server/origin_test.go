@@ -68,7 +68,7 @@ func TestPagesMayReadEveryReply(t *testing.T) {
 	d := openDoor(t, table, func(o *Options) {
 		o.CORSOrigins = []string{"https://other.example", appOrigin}
 		o.ReadTimeout, o.MaxBodyBytes, o.MaxHeaderBytes = 100*time.Millisecond, 1<<20, 8<<10
-		o.Limits, o.DefaultLimit = limit.New(100, time.Now()), limit.Rate{Requests: 4, Unit: time.Hour}
+		o.Limits, o.DefaultLimit = limit.NewLocal(100, time.Now()), limit.Rate{Requests: 4, Unit: time.Hour}
 	})
 	from := "\r\nHost: x\r\nOrigin: " + appOrigin + "\r\n"
 	key := from + "X-API-Key: " + testKey + "\r\n"

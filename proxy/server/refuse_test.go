@@ -188,7 +188,7 @@ func TestUploadIsRefusedAudibly(t *testing.T) {
 
 func TestRateLimit(t *testing.T) {
 	d := openDoor(t, instant(), func(o *Options) {
-		o.Limits, o.DefaultLimit = limit.New(100, time.Now()), limit.Rate{Requests: 3, Unit: time.Hour}
+		o.Limits, o.DefaultLimit = limit.NewLocal(100, time.Now()), limit.Rate{Requests: 3, Unit: time.Hour}
 		o.RateLimitDraft = true
 	})
 	for i, want := range []int{200, 200, 400, 429} {
@@ -233,7 +233,7 @@ func TestOverloadIsNotCharged(t *testing.T) {
 		return admit(r)
 	}
 	d := openDoor(t, table, func(o *Options) {
-		o.Limits, o.DefaultLimit = limit.New(100, time.Now()), limit.Rate{Requests: 2, Unit: time.Hour}
+		o.Limits, o.DefaultLimit = limit.NewLocal(100, time.Now()), limit.Rate{Requests: 2, Unit: time.Hour}
 	})
 	for range 5 {
 		if r := d.ask(question); r.StatusCode != 503 || r.Header.Get("X-Ratelimit-Remaining-Requests") != "2" || r.Header.Get("Retry-After") != "1" {
@@ -254,7 +254,7 @@ func TestOverloadIsNotCharged(t *testing.T) {
 func TestWithoutKeysAddressesAreLimited(t *testing.T) {
 	d := openDoor(t, instant(), func(o *Options) {
 		o.Keys = nil
-		o.Limits, o.DefaultLimit = limit.New(100, time.Now()), limit.Rate{Requests: 1, Unit: time.Hour}
+		o.Limits, o.DefaultLimit = limit.NewLocal(100, time.Now()), limit.Rate{Requests: 1, Unit: time.Hour}
 		o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	})
 	for i, c := range []struct {

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// maxHops is how many entries of X-Forwarded-For are looked at, from the right.
+// maxHops is how many entries of X-Forwarded-For are read, from the right.
 const maxHops = 32
 
-// ipv6ClientBits is the part of an IPv6 address that is one customer's; the rest the customer changes at will.
+// ipv6ClientBits is the length of the prefix that identifies one customer; the customer can change the rest at will.
 const ipv6ClientBits = 64
 
 // ParseTrusted reads TRUSTED_PROXIES: addresses and CIDR prefixes, separated by commas or spaces.
@@ -44,9 +44,9 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return netip.PrefixFrom(addr, addr.BitLen()), nil
 }
 
-// ClientAddress is the address a request came from: the peer's, unless the peer is a trusted proxy. Then it is the rightmost entry of
-// X-Forwarded-For that no trusted proxy wrote about another trusted one, since everything left of that the client may have made up.
-// forwardedFor is the header's value, several headers joined by commas in their order.
+// ClientAddress is the address a request came from: the peer's, unless the peer is a trusted proxy. Then it is the
+// rightmost entry of X-Forwarded-For that isn't a trusted proxy itself, since the client may have made up everything
+// left of that. forwardedFor is the header's value, several headers joined by commas in their order.
 func ClientAddress(peer netip.Addr, forwardedFor string, trusted []netip.Prefix) netip.Addr {
 	client := peer.Unmap().WithZone("")
 	for range maxHops {

@@ -16,66 +16,80 @@ import (
 	"tandem/scripts/redis"
 )
 
-// watched is a Shared on a real store, and what it said.
-type watched struct {
-	*Shared
-	up  atomic.Bool
-	mu  sync.Mutex
-	log bytes.Buffer
+// realStoreTest is a SharedLimiter on a real store, with what it logged and reported.
+type realStoreTest struct {
+	*SharedLimiter
+	up       atomic.Bool   // as reported last
+	reported chan struct{} // holds one, for any number of reports
+	mu       sync.Mutex
+	log      bytes.Buffer
 }
 
-func (w *watched) Write(p []byte) (int, error) {
+func (w *realStoreTest) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.log.Write(p)
 }
 
-func (w *watched) text() string {
+func (w *realStoreTest) text() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.log.String()
 }
 
-func watch(t *testing.T, url string, timeout time.Duration) *watched {
+func openRealStore(t *testing.T, url string, timeout time.Duration) *realStoreTest {
 	t.Helper()
-	w := &watched{}
-	s, err := OpenShared(t.Context(), New(100, time.Now()), SharedOptions{URL: url, Timeout: timeout, Up: w.up.Store, Log: slog.New(slog.NewTextHandler(w, nil))})
+	w := &realStoreTest{reported: make(chan struct{}, 1)}
+	s, err := OpenShared(t.Context(), NewLocal(100, time.Now()), SharedLimiterOptions{URL: url, Timeout: timeout, Up: w.report, Log: slog.New(slog.NewTextHandler(w, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Shared = s
+	w.SharedLimiter = s
 	t.Cleanup(s.Close)
 	return w
 }
 
-// becomes polls, since another program offers no event to wait for.
-func (w *watched) becomes(t *testing.T, up bool) {
+// awaitStoreUp waits until the limiter has reported that its store is up, or down.
+func (w *realStoreTest) awaitStoreUp(t *testing.T, up bool) {
 	t.Helper()
-	for began := time.Now(); w.up.Load() != up; time.Sleep(5 * time.Millisecond) {
-		if time.Since(began) > 20*time.Second {
+	tooLate := time.After(20 * time.Second)
+	for w.up.Load() != up {
+		select {
+		case <-w.reported:
+		case <-tooLate:
 			t.Fatalf("the store isn't up=%v after 20 s:\n%s", up, w.text())
 		}
 	}
 }
 
+// report is the limiter's callback Up.
+func (w *realStoreTest) report(up bool) {
+	w.up.Store(up)
+	select {
+	case w.reported <- struct{}{}:
+	default: // the report before it is still unread
+	}
+}
+
 func TestARealStoreIsKilledAndComesBack(t *testing.T) {
 	r := redis.Start(t)
-	w := watch(t, r.URL(), time.Second)
-	w.becomes(t, true)
-	if d := w.Allow("key:a", five, time.Now()); !d.Allowed || !d.Shared || d.Remaining != 4 {
+	w := openRealStore(t, r.URL(), time.Second)
+	w.awaitStoreUp(t, true)
+	if d := w.Allow("key:a", fivePerHour, time.Now()); !d.Allowed || !d.CountedInStore || d.Remaining != 4 {
 		t.Fatalf("%+v\n%s", d, w.text())
 	}
 	r.Kill()
-	if d := w.Allow("key:a", five, time.Now()); !d.Allowed || d.Shared || d.Remaining != 3 {
+	if d := w.Allow("key:a", fivePerHour, time.Now()); !d.Allowed || d.CountedInStore || d.Remaining != 3 {
 		t.Errorf("without its store: %+v", d)
 	}
-	w.becomes(t, false)
+	w.awaitStoreUp(t, false)
 	r.Restart()
-	w.becomes(t, true)
-	if d := w.Allow("key:a", five, time.Now()); !d.Shared || d.Remaining != 4 { // it is empty, and doesn't know the script
+	w.awaitStoreUp(t, true)
+	// it is empty, and doesn't know the script
+	if d := w.Allow("key:a", fivePerHour, time.Now()); !d.CountedInStore || d.Remaining != 4 {
 		t.Errorf("with an empty store: %+v\n%s", d, w.text())
 	}
-	if text := w.text(); !strings.Contains(text, away) || !strings.Contains(text, again) {
+	if text := w.text(); !strings.Contains(text, storeAwayLog) || !strings.Contains(text, storeBackLog) {
 		t.Errorf("log:\n%s", text)
 	}
 }
@@ -83,13 +97,13 @@ func TestARealStoreIsKilledAndComesBack(t *testing.T) {
 func TestARealStoreHangs(t *testing.T) {
 	r := redis.Start(t)
 	const timeout = 100 * time.Millisecond
-	w := watch(t, r.URL(), timeout)
-	w.becomes(t, true)
+	w := openRealStore(t, r.URL(), timeout)
+	w.awaitStoreUp(t, true)
 	r.Pause()
 	began := time.Now()
 	var wg sync.WaitGroup
 	for range 50 {
-		wg.Go(func() { w.Allow("key:a", five, time.Now()) })
+		wg.Go(func() { w.Allow("key:a", fivePerHour, time.Now()) })
 	}
 	wg.Wait()
 	if took := time.Since(began); took > 20*timeout {
@@ -97,34 +111,35 @@ func TestARealStoreHangs(t *testing.T) {
 	}
 	began = time.Now()
 	for range 1000 {
-		w.Allow("key:a", five, time.Now())
+		w.Allow("key:a", fivePerHour, time.Now())
 	}
 	if took := time.Since(began); took > 20*timeout {
 		t.Errorf("a thousand requests one after the other took %v, the timeout is %v", took, timeout)
 	}
-	w.becomes(t, false)
+	w.awaitStoreUp(t, false)
 	r.Resume()
-	w.becomes(t, true)
+	w.awaitStoreUp(t, true)
 }
 
 func TestCloseDoesNotWaitForAStoreThatHangs(t *testing.T) {
 	r := redis.Start(t)
-	w := watch(t, r.URL(), 100*time.Millisecond)
-	w.becomes(t, true)
+	w := openRealStore(t, r.URL(), 100*time.Millisecond)
+	w.awaitStoreUp(t, true)
 	r.Pause()
 	defer r.Resume()
-	w.Allow("key:a", five, time.Now())
+	w.Allow("key:a", fivePerHour, time.Now())
 	began := time.Now()
 	w.Close()
-	if took := time.Since(began); took > connectTimeout+silenceTimeout+2*time.Second {
+	if took := time.Since(began); took > connectTimeout+silentConnTimeout+2*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	if d := w.Allow("key:a", five, time.Now()); !d.Allowed || d.Shared {
+	if d := w.Allow("key:a", fivePerHour, time.Now()); !d.Allowed || d.CountedInStore {
 		t.Errorf("after Close: %+v", d)
 	}
 }
 
-// A server that accepts and says nothing must not hold up the start, and one that isn't there must not keep the proxy from starting.
+// A server that accepts connections and doesn't answer must not hold up the start, and one that isn't there must not
+// keep the proxy from starting.
 func TestOpenWithoutAnAnswer(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -138,11 +153,11 @@ func TestOpenWithoutAnAnswer(t *testing.T) {
 	nobody.Close()
 	for _, l := range []net.Listener{silent, nobody} {
 		began := time.Now()
-		w := watch(t, "redis://:s3cret@"+l.Addr().String(), 100*time.Millisecond)
+		w := openRealStore(t, "redis://:s3cret@"+l.Addr().String(), 100*time.Millisecond)
 		if took := time.Since(began); took > 5*connectTimeout {
 			t.Errorf("it took %v", took)
 		}
-		if d := w.Allow("key:a", five, time.Now()); !d.Allowed || d.Shared || w.up.Load() {
+		if d := w.Allow("key:a", fivePerHour, time.Now()); !d.Allowed || d.CountedInStore || w.up.Load() {
 			t.Errorf("%+v", d)
 		}
 		if text := w.text(); !strings.Contains(text, l.Addr().String()) || strings.Contains(text, "s3cret") {
@@ -162,11 +177,11 @@ func TestAddressesOfTheStore(t *testing.T) {
 		"socket":              "unix://tandem:s3cret%40%2F@" + r.Socket,
 		"socket and a number": "unix://:admin@" + r.Socket + "?db=2",
 	} {
-		w := watch(t, url, time.Second)
-		if d := w.Allow("key:"+name, five, time.Now()); !d.Shared || d.Remaining != 4 {
+		w := openRealStore(t, url, time.Second)
+		if d := w.Allow("key:"+name, fivePerHour, time.Now()); !d.CountedInStore || d.Remaining != 4 {
 			t.Errorf("%s: %+v\n%s", name, d, w.text())
 		}
-		if d := w.Refund("key:"+name, Decision{Allowed: true, Rate: five, Shared: true}, time.Now()); !d.Shared || d.Remaining != 5 {
+		if d := w.Refund("key:"+name, Decision{Allowed: true, Rate: fivePerHour, CountedInStore: true}, time.Now()); !d.CountedInStore || d.Remaining != 5 {
 			t.Errorf("%s: %+v\n%s", name, d, w.text())
 		}
 	}
@@ -175,11 +190,11 @@ func TestAddressesOfTheStore(t *testing.T) {
 		"no password":    "redis://" + r.Address,
 		"no database":    "redis://:admin@" + r.Address + "/99",
 	} {
-		w := watch(t, url, time.Second)
-		if d := w.Allow("key:a", five, time.Now()); d.Shared || !d.Allowed {
+		w := openRealStore(t, url, time.Second)
+		if d := w.Allow("key:a", fivePerHour, time.Now()); d.CountedInStore || !d.Allowed {
 			t.Errorf("%s: %+v", name, d)
 		}
-		if text := w.text(); !strings.Contains(text, away) || strings.Contains(text, "wr0ng") || strings.Contains(text, "admin") {
+		if text := w.text(); !strings.Contains(text, storeAwayLog) || strings.Contains(text, "wr0ng") || strings.Contains(text, "admin") {
 			t.Errorf("%s: log:\n%s", name, text)
 		}
 	}
@@ -188,15 +203,15 @@ func TestAddressesOfTheStore(t *testing.T) {
 // A server that takes no writes can't count, though it answers.
 func TestAFullStoreIsAway(t *testing.T) {
 	r := redis.Start(t, "--maxmemory", "1", "--maxmemory-policy", "noeviction")
-	w := watch(t, r.URL(), time.Second)
-	if d := w.Allow("key:a", five, time.Now()); d.Shared || !d.Allowed || !strings.Contains(w.text(), "OOM") {
+	w := openRealStore(t, r.URL(), time.Second)
+	if d := w.Allow("key:a", fivePerHour, time.Now()); d.CountedInStore || !d.Allowed || !strings.Contains(w.text(), "OOM") {
 		t.Errorf("%+v, log:\n%s", d, w.text())
 	}
 }
 
 func TestErrorsOfAddressesHoldNoPassword(t *testing.T) {
 	for _, url := range []string{"redis://me:s3cr#et@host:6379", "redis://me:s3/cret@host:6379", "http://me:s3cret@host", "redis://me:s3cret@host/x", "redis://me:s3cret@host:6379?addr=b:1"} {
-		_, err := OpenShared(t.Context(), New(1, start), SharedOptions{URL: url, Timeout: time.Second, Up: func(bool) {}, Log: slog.New(slog.DiscardHandler)})
+		_, err := OpenShared(t.Context(), NewLocal(1, startTime), SharedLimiterOptions{URL: url, Timeout: time.Second, Up: func(bool) {}, Log: slog.New(slog.DiscardHandler)})
 		if err == nil || strings.Contains(err.Error(), "s3") || strings.Contains(fmt.Sprint(errors.Unwrap(err)), "s3") {
 			t.Errorf("%s: %v", url, err)
 		}
@@ -214,7 +229,7 @@ func BenchmarkAllowShared(b *testing.B) {
 }
 
 func benchmarkShared(b *testing.B, url string, callers int) {
-	s := shared(b, url)
+	s := openShared(b, url)
 	rate := Rate{MaxRequests, time.Second}
 	ids := make([]string, 1000)
 	for i := range ids {
@@ -224,7 +239,7 @@ func benchmarkShared(b *testing.B, url string, callers int) {
 	b.ReportAllocs()
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	mine := cpu(b)
+	mine := processCPUTime(b)
 	b.ResetTimer()
 	for range callers {
 		wg.Go(func() {
@@ -235,12 +250,12 @@ func benchmarkShared(b *testing.B, url string, callers int) {
 	}
 	wg.Wait()
 	b.StopTimer()
-	b.ReportMetric(float64((cpu(b)-mine).Microseconds())/float64(b.N), "cpu-us/op")
+	b.ReportMetric(float64((processCPUTime(b)-mine).Microseconds())/float64(b.N), "cpu-us/op")
 	b.ReportMetric(float64(b.Elapsed().Microseconds())*float64(callers)/float64(b.N), "us-latency")
 }
 
-// cpu is the time that this process has computed.
-func cpu(b *testing.B) time.Duration {
+// processCPUTime is the CPU time that this process has used.
+func processCPUTime(b *testing.B) time.Duration {
 	var used syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
 		b.Fatal(err)

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Names of the headers that tell a client about its limit.
+// Names of the headers that report its limit to a client.
 const (
 	HeaderLimit      = "X-Ratelimit-Limit-Requests"
 	HeaderRemaining  = "X-Ratelimit-Remaining-Requests"
@@ -19,11 +19,11 @@ const (
 // policyName names our only policy in the headers of the IETF's draft.
 const policyName = `"default"`
 
-// Headers gives the name and value of each header of the decision; none when there is no limit. ietf adds the pair of the IETF's
-// draft (draft-ietf-httpapi-ratelimit-headers-11).
+// Headers gives the name and value of each header of the decision; none when there is no limit. ietf adds the pair of
+// the IETF's draft (draft-ietf-httpapi-ratelimit-headers-11).
 func (d Decision) Headers(ietf bool) iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
-		if d.Rate.Off() {
+		if d.Rate.Unlimited() {
 			return
 		}
 		ok := yield(HeaderLimit, strconv.Itoa(d.Rate.Requests)) &&

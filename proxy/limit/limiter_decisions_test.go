@@ -17,53 +17,53 @@ import (
 	"tandem/scripts/redis"
 )
 
-// counted is a way to count, and its clock.
-type counted struct {
+// limiterTest is one implementation of the rate limit, and its clock.
+type limiterTest struct {
 	limiter interface {
 		Allow(id string, rate Rate, now time.Time) Decision
 		Refund(id string, d Decision, now time.Time) Decision
 	}
-	second interface { // another process that counts in the same place
+	otherProcess interface { // another process that counts in the same place
 		Allow(id string, rate Rate, now time.Time) Decision
 	}
-	to     func(at time.Duration) time.Time // sets the clock, so long after start
-	shared bool
-	slack  time.Duration // by which times may be too short, where the clock can't be stopped
+	setClock func(at time.Duration) time.Time // sets the clock to so long after startTime
+	shared   bool
+	slack    time.Duration // by which times may be too short, where the clock can't be stopped
 }
 
-// everyWay runs a test with all of them.
-func everyWay(t *testing.T, test func(t *testing.T, c counted)) {
+// forEachLimiter runs a test with every implementation.
+func forEachLimiter(t *testing.T, test func(t *testing.T, c limiterTest)) {
 	t.Run("memory", func(t *testing.T) {
-		l := New(1000, start)
-		test(t, counted{limiter: l, second: l, to: start.Add})
+		l := NewLocal(1000, startTime)
+		test(t, limiterTest{limiter: l, otherProcess: l, setClock: startTime.Add})
 	})
 	t.Run("miniredis", func(t *testing.T) {
 		m := miniredis.RunT(t)
 		last := time.Duration(0)
-		test(t, counted{shared: true, limiter: shared(t, "redis://"+m.Addr()), second: shared(t, "redis://"+m.Addr()), to: func(at time.Duration) time.Time {
-			m.SetTime(start.Add(at))
+		test(t, limiterTest{shared: true, limiter: openShared(t, "redis://"+m.Addr()), otherProcess: openShared(t, "redis://"+m.Addr()), setClock: func(at time.Duration) time.Time {
+			m.SetTime(startTime.Add(at))
 			m.FastForward(at - last)
 			last = at
-			return start.Add(at)
+			return startTime.Add(at)
 		}})
 	})
 	t.Run("redis-server", func(t *testing.T) {
 		r := redis.Start(t)
-		one := shared(t, r.URL())
+		one := openShared(t, r.URL())
 		last := time.Duration(0)
-		test(t, counted{shared: true, slack: 8 * time.Second, limiter: one, second: shared(t, r.URL()), to: func(at time.Duration) time.Time {
-			age(t, one, at-last)
+		test(t, limiterTest{shared: true, slack: 8 * time.Second, limiter: one, otherProcess: openShared(t, r.URL()), setClock: func(at time.Duration) time.Time {
+			ageStore(t, one, at-last)
 			last = at
-			return start.Add(at)
+			return startTime.Add(at)
 		}})
 	})
 }
 
-// shared is a Shared that must not fail.
-func shared(t testing.TB, url string) *Shared {
+// openShared opens a SharedLimiter whose store must not fail.
+func openShared(t testing.TB, url string) *SharedLimiter {
 	t.Helper()
 	var log bytes.Buffer
-	s, err := OpenShared(t.Context(), New(1000, start), SharedOptions{URL: url, Timeout: 5 * time.Second, Up: func(bool) {}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	s, err := OpenShared(t.Context(), NewLocal(1000, startTime), SharedLimiterOptions{URL: url, Timeout: 5 * time.Second, Up: func(bool) {}, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,11 +76,11 @@ func shared(t testing.TB, url string) *Shared {
 	return s
 }
 
-// age makes everything in a real store older, which is as good as waiting.
-func age(t *testing.T, s *Shared, by time.Duration) {
+// ageStore makes everything in a real store older, which replaces waiting.
+func ageStore(t *testing.T, s *SharedLimiter, by time.Duration) {
 	t.Helper()
-	c := s.store.(*store).client
-	keys, err := c.Do(t.Context(), c.B().Keys().Pattern(storePrefix+"*").Build()).AsStrSlice()
+	c := s.store.(*redisStore).client
+	keys, err := c.Do(t.Context(), c.B().Keys().Pattern(storeKeyPrefix+"*").Build()).AsStrSlice()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,8 +107,8 @@ func age(t *testing.T, s *Shared, by time.Duration) {
 }
 
 // same compares decisions, of which one may have been made a little later than the clock says.
-func (c counted) same(got, want Decision) bool {
-	want.Shared = c.shared && !want.Rate.Off()
+func (c limiterTest) same(got, want Decision) bool {
+	want.CountedInStore = c.shared && !want.Rate.Unlimited()
 	for _, pair := range [][2]*time.Duration{{&got.ResetAfter, &want.ResetAfter}, {&got.RetryAfter, &want.RetryAfter}} {
 		if late := *pair[1] - *pair[0]; late > 0 && late <= c.slack {
 			*pair[0] = *pair[1]
@@ -134,11 +134,13 @@ func TestDecisions(t *testing.T) {
 		{0, false, true, 1, 48 * time.Minute, 0},
 		{0, false, true, 0, 60 * time.Minute, 0},
 		{0, false, false, 0, 60 * time.Minute, 12 * time.Minute},
-		{11*time.Minute + 50*time.Second, false, false, 0, 48*time.Minute + 10*time.Second, 10 * time.Second}, // a refused request costs nothing
+		// a denied request isn't counted
+		{11*time.Minute + 50*time.Second, false, false, 0, 48*time.Minute + 10*time.Second, 10 * time.Second},
 		{12 * time.Minute, false, true, 0, 60 * time.Minute, 0},
 		{12 * time.Minute, false, false, 0, 60 * time.Minute, 12 * time.Minute},
 		{36 * time.Minute, false, true, 1, 48 * time.Minute, 0},
-		{36 * time.Minute, refund, true, 2, 36 * time.Minute, 0}, // refused for want of room: as if it had not been
+		// rejected for lack of room: as if it had not been sent
+		{36 * time.Minute, refund, true, 2, 36 * time.Minute, 0},
 		{36 * time.Minute, false, true, 1, 48 * time.Minute, 0},
 		{10 * time.Hour, false, true, 4, 12 * time.Minute, 0}, // never more than the burst
 		{10 * time.Hour, refund, true, 5, 0, 0},
@@ -147,10 +149,10 @@ func TestDecisions(t *testing.T) {
 		{10*time.Hour + 6*time.Minute, refund, true, 5, 0, 0}, // half of it had come back already
 		{10*time.Hour + 6*time.Minute, false, true, 4, 12 * time.Minute, 0},
 	}
-	everyWay(t, func(t *testing.T, c counted) {
-		passed := Decision{Allowed: true, Rate: rate, Shared: c.shared}
+	forEachLimiter(t, func(t *testing.T, c limiterTest) {
+		passed := Decision{Allowed: true, Rate: rate, CountedInStore: c.shared}
 		for i, step := range steps {
-			now := c.to(step.at)
+			now := c.setClock(step.at)
 			want := Decision{Allowed: step.allowed, Rate: rate, Remaining: step.remaining, ResetAfter: step.reset, RetryAfter: step.retry}
 			got := Decision{}
 			if step.refund {
@@ -162,21 +164,21 @@ func TestDecisions(t *testing.T) {
 				t.Errorf("step %d, at %v: got %+v, want %+v", i, step.at, got, want)
 			}
 		}
-		if got := c.limiter.Refund("key:nobody", passed, c.to(10*time.Hour)); !c.same(got, Decision{Allowed: true, Rate: rate, Remaining: 5}) {
+		if got := c.limiter.Refund("key:nobody", passed, c.setClock(10*time.Hour)); !c.same(got, Decision{Allowed: true, Rate: rate, Remaining: 5}) {
 			t.Errorf("a refund to an unknown id: %+v", got)
 		}
-		if got := c.limiter.Allow("key:a", Rate{}, c.to(10*time.Hour)); got != (Decision{Allowed: true}) {
+		if got := c.limiter.Allow("key:a", Rate{}, c.setClock(10*time.Hour)); got != (Decision{Allowed: true}) {
 			t.Errorf("without a limit: %+v", got)
 		}
 	})
 }
 
-func TestEveryWayHasTheWholeBurstAndNoMore(t *testing.T) {
-	everyWay(t, func(t *testing.T, c counted) {
+func TestEveryLimiterHasTheWholeBurstAndNoMore(t *testing.T) {
+	forEachLimiter(t, func(t *testing.T, c limiterTest) {
 		at := time.Duration(0)
 		for _, rate := range []Rate{{1, time.Hour}, {7, time.Hour}, {7, 24 * time.Hour}, {200, time.Hour}, {200, 24 * time.Hour}} {
 			for range 3 { // fresh, then after one unit, then again
-				now, passed := c.to(at), 0
+				now, passed := c.setClock(at), 0
 				for range rate.Requests + 5 {
 					if c.limiter.Allow("key:a", rate, now).Allowed {
 						passed++
@@ -195,19 +197,19 @@ func TestEveryWayHasTheWholeBurstAndNoMore(t *testing.T) {
 // Of 4N requests that come at once to two processes, exactly N pass.
 func TestTwoProcessesAdmitTheLimitTogether(t *testing.T) {
 	const n = 50
-	everyWay(t, func(t *testing.T, c counted) {
+	forEachLimiter(t, func(t *testing.T, c limiterTest) {
 		for round := range 5 {
-			now := c.to(time.Duration(round) * 2 * time.Hour)
+			now := c.setClock(time.Duration(round) * 2 * time.Hour)
 			rate, id := Rate{n, time.Hour}, fmt.Sprint("key:", round/2) // every second round knows the id
 			var allowed atomic.Int64
 			var ready, done sync.WaitGroup
-			gun := make(chan struct{})
+			start := make(chan struct{})
 			for i := range 4 * n {
 				ready.Add(1)
 				done.Go(func() {
 					ready.Done()
-					<-gun
-					process := c.second
+					<-start
+					process := c.otherProcess
 					if i%2 == 0 {
 						process = c.limiter
 					}
@@ -217,7 +219,7 @@ func TestTwoProcessesAdmitTheLimitTogether(t *testing.T) {
 				})
 			}
 			ready.Wait()
-			close(gun)
+			close(start)
 			done.Wait()
 			if allowed.Load() != n {
 				t.Fatalf("round %d: %d of %d passed, want %d", round, allowed.Load(), 4*n, n)
@@ -229,17 +231,17 @@ func TestTwoProcessesAdmitTheLimitTogether(t *testing.T) {
 // The fastest rates and the longest times are counted to the nanosecond.
 func TestTheStoreCountsExactly(t *testing.T) {
 	m := miniredis.RunT(t)
-	s := shared(t, "redis://"+m.Addr())
-	l := New(100, start)
+	s := openShared(t, "redis://"+m.Addr())
+	l := NewLocal(100, startTime)
 	for _, rate := range []Rate{{MaxRequests, time.Second}, {300_000, time.Second}, {7, time.Second}, {7, time.Minute}, {MaxRequests, 24 * time.Hour}, {1, 24 * time.Hour}, {86_399, 24 * time.Hour}} {
 		id := "key:" + rate.String()
 		at := time.Duration(0)
 		for i := range 200 {
 			at += time.Duration(math.Pow(1.09, float64(i))) * time.Microsecond / 3 * 3
-			m.SetTime(start.Add(at))
-			now := start.Add(at.Truncate(time.Microsecond)) // as exactly as Redis tells the time
+			m.SetTime(startTime.Add(at))
+			now := startTime.Add(at.Truncate(time.Microsecond)) // Redis's clock has microseconds
 			got, want := s.Allow(id, rate, now), l.Allow(id, rate, now)
-			want.Shared = true
+			want.CountedInStore = true
 			if got != want {
 				t.Fatalf("%v, step %d at %v: the store says %+v, memory %+v", rate, i, at, got, want)
 			}
@@ -249,11 +251,11 @@ func TestTheStoreCountsExactly(t *testing.T) {
 
 func TestWhatTheStoreHolds(t *testing.T) {
 	m := miniredis.RunT(t)
-	s := shared(t, "redis://"+m.Addr())
-	m.SetTime(start)
+	s := openShared(t, "redis://"+m.Addr())
+	m.SetTime(startTime)
 	minute := Rate{2, time.Minute}
-	s.Allow("key:search", minute, start)
-	s.Allow("ip:2a00:1450:1:2::/64", minute, start)
+	s.Allow("key:search", minute, startTime)
+	s.Allow("ip:2a00:1450:1:2::/64", minute, startTime)
 	const key = "tandem:limit:2/minute:key:search"
 	if got := m.Keys(); !slices.Equal(got, []string{"tandem:limit:2/minute:ip:2a00:1450:1:2::/64", key, probeKey}) {
 		t.Errorf("keys: %q", got)
@@ -261,13 +263,13 @@ func TestWhatTheStoreHolds(t *testing.T) {
 	if ttl := m.TTL(key); ttl != 30*time.Second {
 		t.Errorf("a bucket that is full in 30 s is kept for %v", ttl)
 	}
-	s.Allow("key:search", minute, start)
+	s.Allow("key:search", minute, startTime)
 	before, _ := m.Get(key)
-	s.Allow("key:search", minute, start)
+	s.Allow("key:search", minute, startTime)
 	if after, _ := m.Get(key); after != before || m.TTL(key) != time.Minute {
 		t.Errorf("a refused request wrote: %q became %q, kept for %v", before, after, m.TTL(key))
 	}
-	if got := s.Allow("key:search", Rate{3, time.Minute}, start); !got.Allowed || got.Remaining != 2 {
+	if got := s.Allow("key:search", Rate{3, time.Minute}, startTime); !got.Allowed || got.Remaining != 2 {
 		t.Errorf("a new rate doesn't start with its burst: %+v", got)
 	}
 }
@@ -275,17 +277,17 @@ func TestWhatTheStoreHolds(t *testing.T) {
 // A store whose clock was set back lets buckets fill as before, and gives nothing away.
 func TestTheStoresClockIsSetBack(t *testing.T) {
 	m := miniredis.RunT(t)
-	s := shared(t, "redis://"+m.Addr())
+	s := openShared(t, "redis://"+m.Addr())
 	rate := Rate{2, time.Minute}
-	m.SetTime(start)
-	s.Allow("key:a", rate, start)
-	s.Allow("key:a", rate, start)
+	m.SetTime(startTime)
+	s.Allow("key:a", rate, startTime)
+	s.Allow("key:a", rate, startTime)
 	for i, c := range []struct {
 		at      time.Duration
 		allowed bool
 	}{{-time.Hour, false}, {-time.Hour + 29*time.Second, false}, {-time.Hour + 30*time.Second, true}, {-time.Hour + 30*time.Second, false}} {
-		m.SetTime(start.Add(c.at))
-		if got := s.Allow("key:a", rate, start); got.Allowed != c.allowed {
+		m.SetTime(startTime.Add(c.at))
+		if got := s.Allow("key:a", rate, startTime); got.Allowed != c.allowed {
 			t.Errorf("step %d: %+v", i, got)
 		}
 	}
@@ -293,11 +295,11 @@ func TestTheStoresClockIsSetBack(t *testing.T) {
 
 func TestRubbishInTheStoreIsAFullBucket(t *testing.T) {
 	m := miniredis.RunT(t)
-	s := shared(t, "redis://"+m.Addr())
+	s := openShared(t, "redis://"+m.Addr())
 	m.Set("tandem:limit:2/minute:key:a", "rubbish")
-	if got := s.Allow("key:a", Rate{2, time.Minute}, start); !got.Allowed || got.Remaining != 1 || !got.Shared {
+	if got := s.Allow("key:a", Rate{2, time.Minute}, startTime); !got.Allowed || got.Remaining != 1 || !got.CountedInStore {
 		t.Errorf("%+v", got)
 	}
 }
 
-var _ counter = (*store)(nil)
+var _ store = (*redisStore)(nil)
