@@ -73,7 +73,7 @@ type service struct {
 	log      *slog.Logger
 	keys     *auth.Keys // nil: off
 	metrics  *metrics.Metrics
-	live     *metrics.Live
+	live     *metrics.LiveSampler
 	domains  *api.Domains
 	requests *inflight.Table
 	link     *link.Listener
@@ -95,7 +95,7 @@ func assemble(ctx context.Context, c *Config, keys *auth.Keys, log *slog.Logger)
 		}
 	}()
 	s.metrics = metrics.New(s.metricsOptions())
-	s.live = s.metrics.Live()
+	s.live = s.metrics.NewLiveSampler()
 	s.domains = api.NewDomains(c.Domains)
 	if keys != nil {
 		s.bindDomains()

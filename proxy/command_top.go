@@ -164,7 +164,7 @@ func (v *topView) render(b *bytes.Buffer, l *server.Live) {
 	fmt.Fprintf(b, "\n%s\n", v.style(ansiBold, fmt.Sprintf("%-18s %12s %12s %12s %12s", "", "mean", "p50", "p95", "p99")))
 	for _, row := range []struct {
 		title string
-		s     metrics.Spread
+		s     metrics.LatencySummary
 	}{{"Response", f.Response}, {"First token", f.FirstToken}, {"Between tokens", f.InterToken}} {
 		fmt.Fprintf(b, "%-18s %12s %12s %12s %12s\n", row.title, duration(row.s.Mean), duration(row.s.P50), duration(row.s.P95), duration(row.s.P99))
 	}

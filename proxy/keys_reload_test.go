@@ -22,7 +22,7 @@ func TestDomainOfANewKeyIsKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &service{c: &Config{}, log: slog.New(slog.DiscardHandler), keys: keys, metrics: metrics.New(metrics.Options{}), domains: api.NewDomains([]string{"chat"})}
-	s.metrics.Announce("demo", "v1.0")
+	s.metrics.RegisterModel("demo", "v1.0")
 	s.keysReloaded(auth.Reload{Keys: 1})
 	if got := s.domains.Resolve(api.DomainSources{Key: "search"}); got != "search" {
 		t.Errorf("the key's domain counts as %s", got)

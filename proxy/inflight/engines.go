@@ -192,7 +192,7 @@ func (d *Table) Catalog(link Engine, c *Catalog) {
 	e.names = newCatalog(c)
 	e.cacheSize = c.CacheSize
 	for p := range e.names.pairs {
-		d.m.Announce(p.model, p.version)
+		d.m.RegisterModel(p.model, p.version)
 	}
 	for _, m := range e.names.models {
 		if m.Domain != "" {

@@ -199,7 +199,7 @@ func (en *entry) passed(tokens int, now time.Time) {
 	}
 	if en.times.last.IsZero() {
 		en.times.first = max(now.Sub(en.req.Received), 1)
-		en.mm.FirstToken(en.times.first, metrics.Sampled(en.req.Traceparent))
+		en.mm.FirstToken(en.times.first, metrics.SampledTraceID(en.req.Traceparent))
 		tokens--
 		en.times.last = now
 	}

@@ -101,7 +101,7 @@ func (d *Table) record(en *entry, outcome Outcome, now time.Time) {
 		Prefill:    en.times.prefill,
 		Decode:     en.times.decode,
 		Restart:    en.paused,
-		TraceID:    metrics.Sampled(en.req.Traceparent),
+		TraceID:    metrics.SampledTraceID(en.req.Traceparent),
 		FirstToken: en.times.first,
 		Total:      now.Sub(en.req.Received),
 	})

@@ -174,7 +174,7 @@ func (x *exchange) finish() {
 	}
 	received := len(x.ctx.Request.Body())
 	x.route.metrics.Record(metrics.Reply{Status: string(x.label), Model: x.model, Took: took, RequestBytes: received, ResponseBytes: sent,
-		TraceID: metrics.Sampled(x.span.Traceparent())})
+		TraceID: metrics.SampledTraceID(x.span.Traceparent())})
 	x.s.open.Add(-1)
 	x.endTrace(x.received.Add(took))
 	x.log(took, received, sent)

@@ -33,7 +33,7 @@ type Live struct {
 	Targets      []Target        `json:"targets"`
 	Figures      metrics.Figures `json:"figures"`
 	// History has the points later than the query's since, Unix time in seconds; none without it.
-	History []metrics.Point `json:"history,omitempty"`
+	History []metrics.HistoryPoint `json:"history,omitempty"`
 }
 
 // LiveModel is an entry of the engine's cache.

@@ -70,7 +70,7 @@ func (s *Server) connections() int {
 func (s *Server) routerPage(x *exchange) {
 	page := s.pages.Get().(*bytes.Buffer)
 	page.Reset()
-	s.o.Metrics.WriteRouter(page)
+	s.o.Metrics.WriteRouterPage(page)
 	x.ctx.SetContentType(metrics.RouterContentType)
 	x.ctx.Response.SetBody(page.Bytes())
 	s.pages.Put(page)

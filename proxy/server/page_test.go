@@ -64,10 +64,10 @@ func TestHistoryComesWhenAskedFor(t *testing.T) {
 }
 
 func TestTargetsAreJudgedByWhatIsAskedFor(t *testing.T) {
-	good := metrics.Figures{Response: metrics.Spread{Mean: 0.4, P95: 0.9, P99: 1.9}, RequestRate: 11, TokenRate: 101, SuccessRatio: 0.999, ErrorRatio: 0.001, MemoryRatio: 0.7, CacheHitRatio: 0.95}
-	bad := metrics.Figures{Response: metrics.Spread{Mean: 0.5, P95: 1, P99: 2}, RequestRate: 10, TokenRate: 100, SuccessRatio: 0.99, ErrorRatio: 0.01, MemoryRatio: 0.8, CacheHitRatio: 0.9}
+	good := metrics.Figures{Response: metrics.LatencySummary{Mean: 0.4, P95: 0.9, P99: 1.9}, RequestRate: 11, TokenRate: 101, SuccessRatio: 0.999, ErrorRatio: 0.001, MemoryRatio: 0.7, CacheHitRatio: 0.95}
+	bad := metrics.Figures{Response: metrics.LatencySummary{Mean: 0.5, P95: 1, P99: 2}, RequestRate: 10, TokenRate: 100, SuccessRatio: 0.99, ErrorRatio: 0.01, MemoryRatio: 0.8, CacheHitRatio: 0.9}
 	no := metrics.Missing()
-	none := metrics.Figures{Response: metrics.Spread{Mean: no, P95: no, P99: no}, RequestRate: 0, TokenRate: 0, SuccessRatio: no, ErrorRatio: no, MemoryRatio: no, CacheHitRatio: no}
+	none := metrics.Figures{Response: metrics.LatencySummary{Mean: no, P95: no, P99: no}, RequestRate: 0, TokenRate: 0, SuccessRatio: no, ErrorRatio: no, MemoryRatio: no, CacheHitRatio: no}
 	for _, c := range []struct {
 		name         string
 		figures      metrics.Figures

@@ -40,11 +40,11 @@ type Requests interface {
 type Options struct {
 	Requests Requests
 	Metrics  *metrics.Metrics
-	Live     *metrics.Live // recent figures for /status/live; its owner runs it
-	Keys     *auth.Keys    // nil: no key is asked for (AUTH_DISABLED)
-	Limits   Limiter       // nil: no rate limit
-	Domains  *api.Domains  // nil: general and other only
-	Log      *slog.Logger  // nil: slog.Default()
+	Live     *metrics.LiveSampler // recent figures for /status/live; its owner runs it
+	Keys     *auth.Keys           // nil: no key is asked for (AUTH_DISABLED)
+	Limits   Limiter              // nil: no rate limit
+	Domains  *api.Domains         // nil: general and other only
+	Log      *slog.Logger         // nil: slog.Default()
 
 	DefaultLimit limit.Rate // of keys without one of their own and of clients without a key
 	KeyHeader    string     // X-API-Key
@@ -153,7 +153,7 @@ func (o *Options) fillDefaults() {
 		o.Log = slog.Default()
 	}
 	if o.Live == nil {
-		o.Live = o.Metrics.Live()
+		o.Live = o.Metrics.NewLiveSampler()
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -16,7 +15,7 @@ import (
 	"tandem/schema/catalogue"
 )
 
-const engineText = `# HELP llm_engine_queue_requests
+const engineMetricsText = `# HELP llm_engine_queue_requests
 # TYPE llm_engine_queue_requests gauge
 llm_engine_queue_requests{model="demo"} 2
 # HELP llm_engine_tokens_total
@@ -43,8 +42,8 @@ api_requests_total{endpoint="/infer"} 99
 `
 
 func TestEngineMetricsJoinThePage(t *testing.T) {
-	m := newTest(t, func(o *Options) {
-		o.EngineText = func(context.Context) ([]byte, error) { return []byte(engineText), nil }
+	m := newTestMetrics(t, func(o *Options) {
+		o.EngineText = func(context.Context) ([]byte, error) { return []byte(engineMetricsText), nil }
 	})
 	formats := map[string]string{
 		"text": "", "openmetrics": "application/openmetrics-text;version=1.0.0",
@@ -52,7 +51,7 @@ func TestEngineMetricsJoinThePage(t *testing.T) {
 	}
 	h := m.Handler()
 	for name, accept := range formats {
-		resp, body := get(t, h, accept)
+		resp, body := scrape(t, h, accept)
 		if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") == "" {
 			t.Errorf("%s: status %d, content type %q", name, resp.StatusCode, resp.Header.Get("Content-Type"))
 		}
@@ -63,23 +62,23 @@ func TestEngineMetricsJoinThePage(t *testing.T) {
 			t.Errorf("%s: a family outside the list is shown", name)
 		}
 	}
-	f := page(t, m)
-	if got := sum(f["llm_engine_tokens_total"], "kind=prompt", "model=demo"); got != 7 {
+	f := scrapeFamilies(t, m)
+	if got := sumSeries(f["llm_engine_tokens_total"], "kind=prompt", "model=demo"); got != 7 {
 		t.Errorf("engine counter = %v", got)
 	}
-	if got := sum(f["llm_engine_batch_tokens"]); got != 2 {
+	if got := sumSeries(f["llm_engine_batch_tokens"]); got != 2 {
 		t.Errorf("engine histogram has %v observations", got)
 	}
 	if f["llm_engine_queue_requests"].GetHelp() == "" {
 		t.Error("no help")
 	}
-	if got := sum(f["api_requests_total"]); got != 0 {
+	if got := sumSeries(f["api_requests_total"]); got != 0 {
 		t.Errorf("the engine wrote into a family of the proxy: %v", got)
 	}
 }
 
-// realEngine gives what an engine wrote.
-func realEngine(t *testing.T) func(context.Context) ([]byte, error) {
+// recordedEngine returns metrics that an engine wrote.
+func recordedEngine(t *testing.T) func(context.Context) ([]byte, error) {
 	t.Helper()
 	text, err := os.ReadFile("testdata/engine.prom")
 	if err != nil {
@@ -89,7 +88,7 @@ func realEngine(t *testing.T) func(context.Context) ([]byte, error) {
 }
 
 func TestEveryEngineFamilyIsJoined(t *testing.T) {
-	f := page(t, newTest(t, func(o *Options) { o.EngineText = realEngine(t) }))
+	f := scrapeFamilies(t, newTestMetrics(t, func(o *Options) { o.EngineText = recordedEngine(t) }))
 	want := catalogue.ByOwner(catalogue.Engine)
 	for _, name := range catalogue.EngineRuntimeNames() {
 		renamed, _ := catalogue.EngineRuntime(name)
@@ -117,14 +116,14 @@ func TestFailedFetchLeavesThePageGood(t *testing.T) {
 	cases := map[string]func(ctx context.Context) ([]byte, error){
 		"error":   func(context.Context) ([]byte, error) { return nil, errors.New("gone") },
 		"garbage": func(context.Context) ([]byte, error) { return []byte("{{{ not metrics"), nil },
-		"twice":   func(context.Context) ([]byte, error) { return []byte(engineText + "go_goroutines 9\n"), nil },
-		"too big": func(context.Context) ([]byte, error) { return bytes.Repeat([]byte("#\n"), maxEngineText), nil },
+		"twice":   func(context.Context) ([]byte, error) { return []byte(engineMetricsText + "go_goroutines 9\n"), nil },
+		"too big": func(context.Context) ([]byte, error) { return bytes.Repeat([]byte("#\n"), maxEngineTextBytes), nil },
 		"hangs":   func(ctx context.Context) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() },
 	}
 	for name, fetch := range cases {
 		t.Run(name, func(t *testing.T) {
-			f := page(t, newTest(t, func(o *Options) { o.EngineText = fetch }))
-			if got := sum(f["llm_engine_metrics_fetch_errors_total"]); got != 1 {
+			f := scrapeFamilies(t, newTestMetrics(t, func(o *Options) { o.EngineText = fetch }))
+			if got := sumSeries(f["llm_engine_metrics_fetch_errors_total"]); got != 1 {
 				t.Errorf("fetch errors = %v", got)
 			}
 			if f["llm_engine_queue_requests"] != nil || f["api_requests_total"] == nil {
@@ -135,50 +134,50 @@ func TestFailedFetchLeavesThePageGood(t *testing.T) {
 }
 
 func TestNoEngineIsNoFetchError(t *testing.T) {
-	f := page(t, newTest(t, func(o *Options) { o.EngineText = func(context.Context) ([]byte, error) { return nil, nil } }))
-	if got := sum(f["llm_engine_metrics_fetch_errors_total"]); got != 0 {
+	f := scrapeFamilies(t, newTestMetrics(t, func(o *Options) { o.EngineText = func(context.Context) ([]byte, error) { return nil, nil } }))
+	if got := sumSeries(f["llm_engine_metrics_fetch_errors_total"]); got != 0 {
 		t.Errorf("fetch errors = %v", got)
 	}
 }
 
 func TestFetchIsSharedForASecond(t *testing.T) {
 	calls := 0
-	m := newTest(t, func(o *Options) {
-		o.EngineText = func(context.Context) ([]byte, error) { calls++; return []byte(engineText), nil }
+	m := newTestMetrics(t, func(o *Options) {
+		o.EngineText = func(context.Context) ([]byte, error) { calls++; return []byte(engineMetricsText), nil }
 	})
 	now := time.Unix(1000, 0)
-	m.join.now = func() time.Time { return now }
-	page(t, m)
+	m.engine.now = func() time.Time { return now }
+	scrapeFamilies(t, m)
 	now = now.Add(900 * time.Millisecond)
-	page(t, m)
+	scrapeFamilies(t, m)
 	if calls != 1 {
 		t.Errorf("%d fetches within a second", calls)
 	}
 	now = now.Add(200 * time.Millisecond)
-	page(t, m)
+	scrapeFamilies(t, m)
 	if calls != 2 {
 		t.Errorf("%d fetches after a second, want 2", calls)
 	}
 }
 
 func TestScrapesAndUpdatesAtOnce(t *testing.T) {
-	m := newTest(t, func(o *Options) {
-		o.EngineText = func(context.Context) ([]byte, error) { return []byte(engineText), nil }
+	m := newTestMetrics(t, func(o *Options) {
+		o.EngineText = func(context.Context) ([]byte, error) { return []byte(engineMetricsText), nil }
 	})
 	h, e := m.Handler(), m.Endpoint("/infer")
 	var wg sync.WaitGroup
 	for i := range 3 {
 		wg.Go(func() {
 			for range 5 {
-				if resp, body := get(t, h, ""); resp.StatusCode != http.StatusOK {
+				if resp, body := scrape(t, h, ""); resp.StatusCode != http.StatusOK {
 					t.Errorf("scrape: %d %s", resp.StatusCode, body)
 				}
-				m.WriteRouter(new(bytes.Buffer))
+				m.WriteRouterPage(new(bytes.Buffer))
 			}
 		})
 		wg.Go(func() {
 			for n := range 50 {
-				m.Announce("demo", fmt.Sprintf("v%d.%d", i, n%3))
+				m.RegisterModel("demo", fmt.Sprintf("v%d.%d", i, n%3))
 				mm := m.Model("demo", fmt.Sprintf("v%d.%d", i, n%3))
 				e.Begin()
 				mm.Token(time.Millisecond)
@@ -190,55 +189,7 @@ func TestScrapesAndUpdatesAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if got := sum(page(t, m)["successful_inferences_total"]); got != 150 {
+	if got := sumSeries(scrapeFamilies(t, m)["successful_inferences_total"]); got != 150 {
 		t.Errorf("successes = %v, want 150", got)
 	}
-}
-
-func TestRouterPage(t *testing.T) {
-	m := newTest(t, nil)
-	m.SetQueued(3)
-	m.SetEngineLoad(EngineLoad{Waiting: 1, Running: 2, KVUsage: 0.25})
-	m.SetCacheConfig(1, 4096)
-	m.SetAdapters(5, []string{"demo@v1.1", "demo@v1.0", "demo@v1.1"}, []string{`a"b`}, time.UnixMilli(1700000000500))
-	var b bytes.Buffer
-	m.WriteRouter(&b)
-	want := `# TYPE llm_requests_waiting gauge
-llm_requests_waiting 4
-# TYPE llm_requests_running gauge
-llm_requests_running 2
-# TYPE llm_kv_cache_usage_ratio gauge
-llm_kv_cache_usage_ratio 0.25
-# TYPE llm_cache_config_info gauge
-llm_cache_config_info{block_size="1",num_blocks="4096"} 1
-# TYPE llm_lora_requests_info gauge
-llm_lora_requests_info{max_lora="5",running_lora_adapters="demo@v1.0,demo@v1.1",waiting_lora_adapters="a\"b"} 1700000000.5
-`
-	if b.String() != want {
-		t.Errorf("router page:\n%s", b.String())
-	}
-	if f := parse(t, b.String()); len(f) != 5 {
-		t.Errorf("%d families", len(f))
-	}
-}
-
-func BenchmarkScrape(b *testing.B) {
-	text, err := os.ReadFile("testdata/engine.prom")
-	if err != nil {
-		b.Fatal(err)
-	}
-	m := New(Options{DefaultModel: testModel, DefaultVersion: testVersion, EngineText: func(context.Context) ([]byte, error) { return text, nil }})
-	for _, v := range []string{"base", "v1.0", "v1.1", "v2.0"} {
-		m.Announce("demo", v)
-		m.Model("demo", v).Token(time.Millisecond)
-	}
-	h := m.Handler()
-	lines := 0
-	for b.Loop() {
-		m.join.at = time.Time{} // every scrape asks the engine
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/prometheus", nil))
-		lines = bytes.Count(w.Body.Bytes(), []byte("\n"))
-	}
-	b.ReportMetric(float64(lines), "lines")
 }

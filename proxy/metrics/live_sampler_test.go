@@ -13,24 +13,24 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// answerOne records a request that took long, of which half was spent in the queue.
-func answerOne(m *Metrics, status string, took time.Duration) {
+// recordAnswer records a request that took long, of which half was spent in the queue.
+func recordAnswer(m *Metrics, status string, took time.Duration) {
 	mm := m.Model("demo", "v1.0")
-	m.v.counter("api_requests_total", inferRoute, status, "demo", "v1.0").Inc()
-	m.v.histogram("api_response_time_seconds", inferRoute, "demo", "v1.0").Observe(took.Seconds())
+	m.vectors.counter("api_requests_total", inferRoute, status, "demo", "v1.0").Inc()
+	m.vectors.histogram("api_response_time_seconds", inferRoute, "demo", "v1.0").Observe(took.Seconds())
 	mm.queue.Observe(took.Seconds() / 2)
 	mm.decode.Observe(took.Seconds() / 2)
 	mm.tokens.Add(20)
 	mm.hits.Inc()
 }
 
-func near(n Number, want float64) bool { return math.Abs(float64(n)-want) < 1e-6 }
+func isNear(n Number, want float64) bool { return math.Abs(float64(n)-want) < 1e-6 }
 
 func TestFiguresAreThoseOfTheLastMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := New(Options{DefaultModel: "demo", DefaultVersion: "v1.0"})
-		answerOne(m, "error", 100*time.Second) // before the first sample: counts for nothing
-		l := m.Live()
+		recordAnswer(m, "error", 100*time.Second) // before the first sample: counts for nothing
+		l := m.NewLiveSampler()
 		if f := l.Figures(); f.Response.Mean.Known() || f.RequestRate.Known() || f.SuccessRatio.Known() || f.MemoryRatio.Known() {
 			t.Errorf("figures out of nothing: %+v", f)
 		}
@@ -40,26 +40,26 @@ func TestFiguresAreThoseOfTheLastMinute(t *testing.T) {
 		defer func() { cancel(); <-done }()
 
 		for range 6 {
-			answerOne(m, "success", 2*time.Second)
+			recordAnswer(m, "success", 2*time.Second)
 		}
-		answerOne(m, "error", 2*time.Second)
-		answerOne(m, "client_error", 2*time.Second)
+		recordAnswer(m, "error", 2*time.Second)
+		recordAnswer(m, "client_error", 2*time.Second)
 		m.EngineRestarted("crash")
 		time.Sleep(30500 * time.Millisecond)
 		f := l.Figures()
 		window := float64(f.WindowSeconds)
-		if window < 25 || window > 30 || !near(f.RequestRate, 6/window) || !near(f.TokenRate, 160/window) || !near(f.SuccessRatio, 6.0/7) || !near(f.ErrorRatio, 1.0/7) {
+		if window < 25 || window > 30 || !isNear(f.RequestRate, 6/window) || !isNear(f.TokenRate, 160/window) || !isNear(f.SuccessRatio, 6.0/7) || !isNear(f.ErrorRatio, 1.0/7) {
 			t.Errorf("rates of half a minute: %+v", f)
 		}
-		if !near(f.Response.Mean, 2) || f.Response.P95 <= 1.5 || f.Response.P95 > 2 || !near(f.Phases.Queue, 1) || !near(f.Phases.Decode, 1) || !near(f.Phases.Prefill, 0) {
+		if !isNear(f.Response.Mean, 2) || f.Response.P95 <= 1.5 || f.Response.P95 > 2 || !isNear(f.Phases.Queue, 1) || !isNear(f.Phases.Decode, 1) || !isNear(f.Phases.Prefill, 0) {
 			t.Errorf("times of half a minute: %+v", f)
 		}
-		if f.EngineRestarts != 1 || f.RestartReasons["crash"] != 1 || !near(f.CacheHitRatio, 1) {
+		if f.EngineRestarts != 1 || f.RestartReasons["crash"] != 1 || !isNear(f.CacheHitRatio, 1) {
 			t.Errorf("counts: %+v", f)
 		}
 
 		time.Sleep(2 * time.Minute)
-		if f := l.Figures(); f.Response.Mean.Known() || !near(f.RequestRate, 0) || f.EngineRestarts != 1 {
+		if f := l.Figures(); f.Response.Mean.Known() || !isNear(f.RequestRate, 0) || f.EngineRestarts != 1 {
 			t.Errorf("figures two minutes later: %+v", f)
 		}
 	})
@@ -67,7 +67,7 @@ func TestFiguresAreThoseOfTheLastMinute(t *testing.T) {
 
 func TestPointsComeOnceAndStayBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := New(Options{}).Live()
+		l := New(Options{}).NewLiveSampler()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { l.Run(ctx); close(done) }()
@@ -98,7 +98,7 @@ func TestPointsComeOnceAndStayBounded(t *testing.T) {
 
 func TestQuantileIsThatOfPrometheus(t *testing.T) {
 	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "h", Buckets: []float64{1, 2, 4}})
-	var b buckets
+	var b histogramBuckets
 	if b.quantile(0.5).Known() || b.mean().Known() {
 		t.Error("an empty histogram has figures")
 	}
@@ -111,16 +111,16 @@ func TestQuantileIsThatOfPrometheus(t *testing.T) {
 	}
 	b.add(m.Histogram)
 	for q, want := range map[float64]float64{0.1: 0.5, 0.4: 1.5, 0.7: 3, 0.99: 4} {
-		if got := b.quantile(q); !near(got, want) {
+		if got := b.quantile(q); !isNear(got, want) {
 			t.Errorf("quantile %g is %g, want %g", q, got, want)
 		}
 	}
 }
 
 func TestMemoryRatioIsOfTheFullestDevice(t *testing.T) {
-	family := func(name string, values map[string]float64) *dto.MetricFamily {
+	family := func(name string, labelValues map[string]float64) *dto.MetricFamily {
 		f := &dto.MetricFamily{Name: proto.String(name)}
-		for device, v := range values {
+		for device, v := range labelValues {
 			f.Metric = append(f.Metric, &dto.Metric{Gauge: &dto.Gauge{Value: proto.Float64(v)},
 				Label: []*dto.LabelPair{{Name: proto.String("device"), Value: proto.String(device)}}})
 		}

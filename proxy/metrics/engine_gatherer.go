@@ -21,13 +21,14 @@ import (
 
 // Limits of reading the engine's metrics. The fetch must end well before a scrape gives up (5 s).
 const (
-	fetchTimeout  = 300 * time.Millisecond
-	fetchCacheFor = time.Second // so that two scrapers share one fetch
-	maxEngineText = 4 << 20     // bytes
+	fetchTimeout       = 300 * time.Millisecond
+	fetchCacheTTL      = time.Second // so that two scrapers share one fetch
+	maxEngineTextBytes = 4 << 20     // bytes
 )
 
-// joiner makes the engine's metrics text part of the scrape. Stale values would hide an outage, so a failed fetch gives nothing.
-type joiner struct {
+// engineGatherer makes the engine's metrics part of the scrape. Stale values would hide an outage, so after a failed
+// fetch it has none.
+type engineGatherer struct {
 	fetch  func(ctx context.Context) ([]byte, error)
 	errors prometheus.Counter
 	log    *slog.Logger
@@ -38,19 +39,20 @@ type joiner struct {
 	at       time.Time
 }
 
-func newJoiner(fetch func(context.Context) ([]byte, error), errors prometheus.Counter, log *slog.Logger) *joiner {
-	return &joiner{fetch: fetch, errors: errors, log: log, now: time.Now}
+func newEngineGatherer(fetch func(context.Context) ([]byte, error), errors prometheus.Counter, log *slog.Logger) *engineGatherer {
+	return &engineGatherer{fetch: fetch, errors: errors, log: log, now: time.Now}
 }
 
-// Gather implements prometheus.Gatherer. It returns no error, since the proxy's own page must not suffer from the engine.
-func (j *joiner) Gather() ([]*dto.MetricFamily, error) {
+// Gather implements prometheus.Gatherer. It returns no error, since a failing engine must not spoil the proxy's own
+// page.
+func (j *engineGatherer) Gather() ([]*dto.MetricFamily, error) {
 	if j.fetch == nil {
 		return nil, nil
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if now := j.now(); j.at.IsZero() || now.Sub(j.at) >= fetchCacheFor {
-		families, err := j.read()
+	if now := j.now(); j.at.IsZero() || now.Sub(j.at) >= fetchCacheTTL {
+		families, err := j.fetchFamilies()
 		if err != nil {
 			j.errors.Inc()
 			j.log.Debug("engine metrics are left out of this scrape", "error", err)
@@ -60,23 +62,23 @@ func (j *joiner) Gather() ([]*dto.MetricFamily, error) {
 	return j.families, nil
 }
 
-func (j *joiner) read() ([]*dto.MetricFamily, error) {
+func (j *engineGatherer) fetchFamilies() ([]*dto.MetricFamily, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
 	defer cancel()
 	text, err := j.fetch(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("fetch engine metrics: %w", err)
 	}
-	if len(text) > maxEngineText {
-		return nil, fmt.Errorf("fetch engine metrics: %d bytes are more than %d", len(text), maxEngineText)
+	if len(text) > maxEngineTextBytes {
+		return nil, fmt.Errorf("fetch engine metrics: %d bytes are more than %d", len(text), maxEngineTextBytes)
 	}
-	return parseEngine(text)
+	return parseEngineMetrics(text)
 }
 
-// parseEngine keeps the families that the catalogue gives to the engine, with the help it lacks, and renames those of its process so
-// that they don't meet the proxy's. The result is sorted and is never changed again.
-func parseEngine(text []byte) ([]*dto.MetricFamily, error) {
-	parsed, ok := quickParse(string(text), isEngineMetric) // a copy, into which names and labels may point
+// parseEngineMetrics keeps the families that the catalogue lists for the engine, adds the help text, and renames those
+// of its process so that they don't collide with the proxy's. The result is sorted and is never changed again.
+func parseEngineMetrics(text []byte) ([]*dto.MetricFamily, error) {
+	parsed, ok := parseSimpleText(string(text), isEngineMetric) // a copy, into which names and labels may point
 	if !ok {
 		var err error
 		parser := expfmt.NewTextParser(model.LegacyValidation)
@@ -86,18 +88,18 @@ func parseEngine(text []byte) ([]*dto.MetricFamily, error) {
 	}
 	families := make([]*dto.MetricFamily, 0, len(parsed))
 	for name, f := range parsed {
-		c, ok := engineMetric(name)
-		if !ok || !retype(f, c.Kind) {
+		c, ok := findEngineMetric(name)
+		if !ok || !setCatalogueType(f, c.Kind) {
 			continue
 		}
 		f.Name, f.Help = proto.String(c.Name), proto.String(c.Help)
 		for _, m := range f.Metric {
 			sortLabels(m)
 		}
-		slices.SortFunc(f.Metric, byLabels)
+		slices.SortFunc(f.Metric, compareLabels)
 		families = append(families, f)
 	}
-	if !ok { // quickParse takes no series twice
+	if !ok { // parseSimpleText accepts no duplicate series
 		check := prometheus.Gatherers{prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return families, nil })}
 		if _, err := check.Gather(); err != nil {
 			return nil, fmt.Errorf("check engine metrics: %w", err)
@@ -107,8 +109,8 @@ func parseEngine(text []byte) ([]*dto.MetricFamily, error) {
 	return families, nil
 }
 
-// engineMetric finds what the engine may expose under that name.
-func engineMetric(name string) (catalogue.Metric, bool) {
+// findEngineMetric finds the metric that the engine may expose under that name.
+func findEngineMetric(name string) (catalogue.Metric, bool) {
 	if c := catalogue.Find(name); c != nil && c.Owner == catalogue.Engine {
 		return *c, true
 	}
@@ -116,23 +118,24 @@ func engineMetric(name string) (catalogue.Metric, bool) {
 }
 
 func isEngineMetric(name string) bool {
-	_, ok := engineMetric(name)
+	_, ok := findEngineMetric(name)
 	return ok
 }
 
-// sortLabels spares client_golang doing it in place, which would be a data race between two scrapes of the cached families.
+// sortLabels spares client_golang doing it in place, which would be a data race between two scrapes of the cached
+// families.
 func sortLabels(m *dto.Metric) {
 	slices.SortFunc(m.Label, func(a, b *dto.LabelPair) int { return strings.Compare(a.GetName(), b.GetName()) })
 }
 
-// byLabels is the order in which client_golang lists a family's series.
-func byLabels(a, b *dto.Metric) int {
+// compareLabels is the order in which client_golang lists a family's series.
+func compareLabels(a, b *dto.Metric) int {
 	return slices.CompareFunc(a.Label, b.Label, func(x, y *dto.LabelPair) int { return strings.Compare(x.GetValue(), y.GetValue()) })
 }
 
-// retype gives a family the type of the catalogue: the engine's library calls some counters gauges and leaves others untyped. False
-// means that the values don't fit the type.
-func retype(f *dto.MetricFamily, kind catalogue.Kind) bool {
+// setCatalogueType sets a family's type to that of the catalogue: the engine's library calls some counters gauges and
+// leaves others untyped. False means that the values don't fit the type.
+func setCatalogueType(f *dto.MetricFamily, kind catalogue.Kind) bool {
 	if kind == catalogue.Histogram {
 		return f.GetType() == dto.MetricType_HISTOGRAM
 	}
@@ -141,7 +144,7 @@ func retype(f *dto.MetricFamily, kind catalogue.Kind) bool {
 		want = dto.MetricType_COUNTER
 	}
 	for _, m := range f.Metric {
-		v, ok := number(m)
+		v, ok := scalarValue(m)
 		if !ok {
 			return false
 		}
@@ -156,7 +159,7 @@ func retype(f *dto.MetricFamily, kind catalogue.Kind) bool {
 	return true
 }
 
-func number(m *dto.Metric) (float64, bool) {
+func scalarValue(m *dto.Metric) (float64, bool) {
 	switch {
 	case m.Counter != nil:
 		return m.Counter.GetValue(), true

@@ -12,11 +12,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// quickParse reads what the engine's library writes: a TYPE line before each family, its samples behind it, labels without escapes, no
-// help text, no timestamps. Of anything else it says false and leaves it to the standard parser, which took a third of a scrape's time.
-// Families that aren't wanted are not looked into.
-func quickParse(text string, wanted func(name string) bool) (map[string]*dto.MetricFamily, bool) {
-	q := quick{wanted: wanted, families: make(map[string]*dto.MetricFamily)}
+// parseSimpleText parses the subset of the text format that the engine's library writes: a TYPE line before each
+// family, its samples after it, labels without escapes, no help text, no timestamps. For anything else it returns
+// false, and the caller uses the standard parser, which took a third of a scrape's time. Families that aren't wanted
+// are skipped.
+func parseSimpleText(text string, wanted func(name string) bool) (map[string]*dto.MetricFamily, bool) {
+	q := simpleTextParser{wanted: wanted, families: make(map[string]*dto.MetricFamily)}
 	for line := range strings.Lines(text) {
 		line, whole := strings.CutSuffix(line, "\n")
 		switch {
@@ -28,10 +29,10 @@ func quickParse(text string, wanted func(name string) bool) (map[string]*dto.Met
 			}
 		case strings.HasPrefix(line, "# TYPE "):
 			name, kind, _ := strings.Cut(line[len("# TYPE "):], " ")
-			if !q.begin(name, kind) {
+			if !q.startFamily(name, kind) {
 				return nil, false
 			}
-		case !q.sample(line):
+		case !q.addSample(line):
 			return nil, false
 		}
 	}
@@ -43,22 +44,22 @@ func quickParse(text string, wanted func(name string) bool) (map[string]*dto.Met
 	return q.families, true
 }
 
-// quick is the state of quickParse.
-type quick struct {
+// simpleTextParser is the state of parseSimpleText.
+type simpleTextParser struct {
 	wanted   func(name string) bool
 	families map[string]*dto.MetricFamily
-	family   *dto.MetricFamily // nil while what comes isn't wanted
+	family   *dto.MetricFamily // nil while the current family isn't wanted
 	name     string
 	kind     dto.MetricType
 
-	histogram *dto.Metric     // the last one
-	labels    string          // of it, without le
+	histogram *dto.Metric     // the latest one
+	labels    string          // of histogram, without le
 	seen      map[string]bool // labels of the family's series
 }
 
-var partsOfHistogram = []string{"_bucket", "_sum", "_count"}
+var histogramSuffixes = []string{"_bucket", "_sum", "_count"}
 
-func (q *quick) begin(name, kind string) bool {
+func (q *simpleTextParser) startFamily(name, kind string) bool {
 	kinds := map[string]dto.MetricType{"counter": dto.MetricType_COUNTER, "gauge": dto.MetricType_GAUGE,
 		"untyped": dto.MetricType_UNTYPED, "histogram": dto.MetricType_HISTOGRAM}
 	q.family, q.name = nil, name
@@ -69,7 +70,7 @@ func (q *quick) begin(name, kind string) bool {
 	if !known || q.families[name] != nil || !model.LegacyValidation.IsValidMetricName(name) {
 		return false
 	}
-	for _, part := range partsOfHistogram { // whose sample would x_count be?
+	for _, part := range histogramSuffixes { // otherwise x_count could belong to either family
 		if q.families[name+part] != nil || q.families[strings.TrimSuffix(name, part)] != nil {
 			return false
 		}
@@ -80,16 +81,16 @@ func (q *quick) begin(name, kind string) bool {
 	return true
 }
 
-func (q *quick) sample(line string) bool {
+func (q *simpleTextParser) addSample(line string) bool {
 	end := strings.LastIndexByte(line, ' ')
 	if end < len(q.name) || q.name == "" || !strings.HasPrefix(line, q.name) {
 		return false
 	}
 	part, labels, braces := strings.Cut(line[len(q.name):end], "{")
 	if q.family == nil {
-		return part == "" || slices.Contains(partsOfHistogram, part)
+		return part == "" || slices.Contains(histogramSuffixes, part)
 	}
-	value, ok := float(line[end+1:])
+	value, ok := parseFloat(line[end+1:])
 	if !ok {
 		return false
 	}
@@ -99,9 +100,9 @@ func (q *quick) sample(line string) bool {
 		}
 	}
 	if q.kind == dto.MetricType_HISTOGRAM {
-		return q.observe(part, labels, value)
+		return q.addHistogramLine(part, labels, value)
 	}
-	pairs, ok := quickLabels(labels)
+	pairs, ok := parseLabels(labels)
 	if !ok || part != "" || q.seen[labels] {
 		return false
 	}
@@ -119,8 +120,9 @@ func (q *quick) sample(line string) bool {
 	return true
 }
 
-// observe takes one line of a histogram; those of the same labels follow each other, and le is the last label.
-func (q *quick) observe(part, labels string, value float64) bool {
+// addHistogramLine adds one line of a histogram. Lines with the same labels must follow each other, and le must be the
+// last label.
+func (q *simpleTextParser) addHistogramLine(part, labels string, value float64) bool {
 	bound, isBucket := 0.0, part == "_bucket"
 	if isBucket {
 		at := strings.LastIndex(labels, `le="`)
@@ -128,13 +130,13 @@ func (q *quick) observe(part, labels string, value float64) bool {
 			return false
 		}
 		le, ok := strings.CutSuffix(labels[at+len(`le="`):], `"`)
-		if bound, isBucket = float(le); !ok || !isBucket || math.IsNaN(bound) {
+		if bound, isBucket = parseFloat(le); !ok || !isBucket || math.IsNaN(bound) {
 			return false
 		}
 		labels = labels[:max(0, at-1)]
 	}
 	if q.histogram == nil || q.labels != labels {
-		pairs, ok := quickLabels(labels)
+		pairs, ok := parseLabels(labels)
 		if !ok || q.seen[labels] {
 			return false
 		}
@@ -161,8 +163,8 @@ func (q *quick) observe(part, labels string, value float64) bool {
 	return true
 }
 
-// quickLabels reads a="1",b="2", or nothing.
-func quickLabels(s string) ([]*dto.LabelPair, bool) {
+// parseLabels reads a="1",b="2", or nothing.
+func parseLabels(s string) ([]*dto.LabelPair, bool) {
 	if strings.Contains(s, `\`) || !utf8.ValidString(s) {
 		return nil, false
 	}
@@ -189,7 +191,7 @@ func quickLabels(s string) ([]*dto.LabelPair, bool) {
 	return pairs, true
 }
 
-func float(s string) (float64, bool) {
+func parseFloat(s string) (float64, bool) {
 	v, err := strconv.ParseFloat(s, 64)
 	return v, err == nil && !strings.ContainsAny(s, "pP_")
 }

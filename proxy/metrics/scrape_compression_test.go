@@ -17,29 +17,29 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// TestThePageIsTheStandardOne compares the page, line by line, with the one that the library's own handler and gatherers make, over the
-// whole catalogue with every kind of series on it.
+// TestThePageIsTheStandardOne compares the page, line by line, with the one that the library's own handler and
+// gatherers make, over the whole catalogue with every kind of series on it.
 func TestThePageIsTheStandardOne(t *testing.T) {
 	for _, native := range []bool{false, true} {
-		m := newTest(t, func(o *Options) { o.EngineText, o.NativeHistograms = realEngine(t), native })
+		m := newTestMetrics(t, func(o *Options) { o.EngineText, o.NativeHistograms = recordedEngine(t), native })
 		mm := m.Model(testModel, testVersion)
 		mm.Token(time.Millisecond)
-		mm.FirstToken(time.Millisecond, Sampled(sampledParent))
+		mm.FirstToken(time.Millisecond, SampledTraceID(sampledParent))
 		mm.SetLoaded(1<<30, Facts{Quantization: "Q8_0", Architecture: "llama", ContextTokens: 4096})
 		mm.Finish(Outcome{Reason: "stop", PromptTokens: 3, OutputTokens: 4, Decode: time.Second})
-		mm.Finish(Outcome{Reason: "error", ErrorType: "internal", TraceID: Sampled(sampledParent)})
+		mm.Finish(Outcome{Reason: "error", ErrorType: "internal", TraceID: SampledTraceID(sampledParent)})
 		m.Endpoint("/infer").Record(Reply{Status: "success", Model: mm, Took: time.Second, RequestBytes: 100, ResponseBytes: 200})
-		ours, standard := m.Handler(), promhttp.HandlerFor(prometheus.Gatherers{m.join, m.registry}, promhttp.HandlerOpts{EnableOpenMetrics: true})
+		ours, standard := m.Handler(), promhttp.HandlerFor(prometheus.Gatherers{m.engine, m.registry}, promhttp.HandlerOpts{EnableOpenMetrics: true})
 		for _, accept := range []string{"", "application/openmetrics-text;version=1.0.0", "text/plain;version=0.0.4", protobufFormat} {
-			r1, got := get(t, ours, accept)
-			r2, want := get(t, standard, accept)
+			r1, got := scrape(t, ours, accept)
+			r2, want := scrape(t, standard, accept)
 			if r1.Header.Get("Content-Type") != r2.Header.Get("Content-Type") || !slices.Equal(r1.Header.Values("Vary"), r2.Header.Values("Vary")) {
 				t.Errorf("accept %q: headers %v, want %v", accept, r1.Header, r2.Header)
 			}
 			if accept == protobufFormat {
 				got, want = asText(t, got), asText(t, want)
 			}
-			compareLines(t, accept, steady(got), steady(want))
+			compareLines(t, accept, stableLines(got), stableLines(want))
 		}
 	}
 }
@@ -47,10 +47,10 @@ func TestThePageIsTheStandardOne(t *testing.T) {
 const protobufFormat = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 
 // asText gives each family of a protobuf page one line.
-func asText(t *testing.T, page string) string {
+func asText(t *testing.T, scrapeFamilies string) string {
 	t.Helper()
 	var text strings.Builder
-	decoder := expfmt.NewDecoder(strings.NewReader(page), expfmt.NewFormat(expfmt.TypeProtoDelim))
+	decoder := expfmt.NewDecoder(strings.NewReader(scrapeFamilies), expfmt.NewFormat(expfmt.TypeProtoDelim))
 	for {
 		var f dto.MetricFamily
 		if err := decoder.Decode(&f); errors.Is(err, io.EOF) {
@@ -62,12 +62,13 @@ func asText(t *testing.T, page string) string {
 	}
 }
 
-// steady leaves out what moves between two scrapes, figures of this very process, and units, which prometheus.Gatherers forgets.
-func steady(page string) []string {
+// stableLines leaves out what changes between two scrapes, the metrics of this process, and units, which
+// prometheus.Gatherers forgets.
+func stableLines(scrapeFamilies string) []string {
 	moves := func(line string) bool {
 		return slices.ContainsFunc([]string{"# UNIT ", "go_", "process_", `name:"go_`, `name:"process_`}, func(p string) bool { return strings.HasPrefix(line, p) })
 	}
-	return slices.DeleteFunc(strings.Split(page, "\n"), moves)
+	return slices.DeleteFunc(strings.Split(scrapeFamilies, "\n"), moves)
 }
 
 // oneSpace is for protobuf's text form, which puts one or two spaces, by chance.
@@ -86,7 +87,7 @@ func compareLines(t *testing.T, what string, got, want []string) {
 }
 
 func TestPageIsCompressedForThoseWhoTakeIt(t *testing.T) {
-	h := newTest(t, nil).Handler()
+	h := newTestMetrics(t, nil).Handler()
 	for accept, zipped := range map[string]bool{
 		"": false, "gzip": true, "deflate, GZIP;q=0.8": true, "gzip;q=0": false, "gzip; q=0.0": false, "gzip;q=1.0": true, "identity": false, "*": false,
 	} {
@@ -107,18 +108,18 @@ func TestPageIsCompressedForThoseWhoTakeIt(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		page, err := io.ReadAll(body)
-		if err != nil || !strings.Contains(string(page), "# TYPE api_requests_total counter") {
-			t.Errorf("%q: %v: %.100s", accept, err, page)
+		scrapeFamilies, err := io.ReadAll(body)
+		if err != nil || !strings.Contains(string(scrapeFamilies), "# TYPE api_requests_total counter") {
+			t.Errorf("%q: %v: %.100s", accept, err, scrapeFamilies)
 		}
 	}
 }
 
 func TestRefusedScrapeKeepsItsStatus(t *testing.T) {
-	h := compressed(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	h := compressHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "too many", http.StatusServiceUnavailable)
 	}))
-	resp, body := get(t, h, "")
+	resp, body := scrape(t, h, "")
 	if resp.StatusCode != http.StatusServiceUnavailable || body != "too many\n" {
 		t.Errorf("status %d, %q", resp.StatusCode, body)
 	}

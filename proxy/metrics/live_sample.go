@@ -13,20 +13,20 @@ import (
 	"tandem/schema/catalogue"
 )
 
-// sample is what the figures need of the registry at one moment, summed over models.
-type sample struct {
+// liveSample holds what the live figures need of the registry at one moment, summed over models.
+type liveSample struct {
 	at         time.Time
-	response   buckets
-	firstToken buckets
-	interToken buckets
-	phases     map[string]buckets
+	response   histogramBuckets
+	firstToken histogramBuckets
+	interToken histogramBuckets
+	phases     map[string]histogramBuckets
 	status     map[string]float64 // requests to /infer
 	tokens     float64
 	hits       float64
 	misses     float64
 	restarts   map[string]float64
 
-	memoryRatio float64 // NaN: no device says
+	memoryRatio float64 // NaN: no device reports it
 	memory      []ModelMemory
 	waiting     float64
 	running     float64
@@ -34,19 +34,12 @@ type sample struct {
 	engineUp    float64
 }
 
-// buckets are a histogram: cumulative counts at edges, the last of which may be infinite.
-type buckets struct {
-	edges  []float64
-	counts []float64
-	count  float64
-	sum    float64
-}
-
-// sample reads the registry, and the engine's device memory unless custom metrics are hidden.
-func (m *Metrics) sample() sample {
-	s := m.counted()
-	if !m.o.HideCustom && s.engineUp > 0 {
-		engine, _ := m.join.Gather() // never fails; without an engine it is empty. It may wait for a lock whose owner removes series
+// liveSample reads the registry, and the engine's device memory unless custom metrics are hidden.
+func (m *Metrics) liveSample() liveSample {
+	s := m.registrySample()
+	if !m.opts.HideCustom && s.engineUp > 0 {
+		// never fails; without an engine it is empty. It may wait for a lock whose owner removes series
+		engine, _ := m.engine.Gather()
 		s.memoryRatio = memoryRatio(engine)
 	}
 	slices.SortFunc(s.memory, func(a, b ModelMemory) int {
@@ -55,14 +48,14 @@ func (m *Metrics) sample() sample {
 	return s
 }
 
-// counted is what the registry holds and what removed series held.
-func (m *Metrics) counted() sample {
-	m.sampling.RLock()
-	defer m.sampling.RUnlock()
-	s := m.retired.clone()
+// registrySample sums what the registry counts and what removed series had counted.
+func (m *Metrics) registrySample() liveSample {
+	m.removal.RLock()
+	defer m.removal.RUnlock()
+	s := m.removedTotals.clone()
 	families, err := m.registry.Gather()
 	if err != nil {
-		m.o.Log.Debug("live figures are incomplete", "error", err)
+		m.opts.Log.Debug("live figures are incomplete", "error", err)
 	}
 	for _, f := range families {
 		s.add(f)
@@ -70,15 +63,15 @@ func (m *Metrics) counted() sample {
 	return s
 }
 
-func newSample() sample {
-	return sample{phases: make(map[string]buckets), status: make(map[string]float64), restarts: make(map[string]float64), memoryRatio: math.NaN()}
+func newLiveSample() liveSample {
+	return liveSample{phases: make(map[string]histogramBuckets), status: make(map[string]float64), restarts: make(map[string]float64), memoryRatio: math.NaN()}
 }
 
-// clone gives a sample that add may change.
-func (s *sample) clone() sample {
+// clone returns a copy that add may change.
+func (s *liveSample) clone() liveSample {
 	c := *s
 	c.response, c.firstToken, c.interToken = s.response.clone(), s.firstToken.clone(), s.interToken.clone()
-	c.phases, c.status, c.restarts = make(map[string]buckets), maps.Clone(s.status), maps.Clone(s.restarts)
+	c.phases, c.status, c.restarts = make(map[string]histogramBuckets), maps.Clone(s.status), maps.Clone(s.restarts)
 	for name, b := range s.phases {
 		c.phases[name] = b.clone()
 	}
@@ -86,12 +79,12 @@ func (s *sample) clone() sample {
 	return c
 }
 
-// add takes a family that figures are made of.
-func (s *sample) add(f *dto.MetricFamily) {
+// add adds a family, if the figures need it.
+func (s *liveSample) add(f *dto.MetricFamily) {
 	for _, m := range f.Metric {
 		switch f.GetName() {
 		case "api_response_time_seconds":
-			if label(m, "endpoint") == inferRoute && !special(label(m, "model")) {
+			if labelValue(m, "endpoint") == inferRoute && !isSpecialModel(labelValue(m, "model")) {
 				s.response.add(m.Histogram)
 			}
 		case "llm_time_to_first_token_seconds":
@@ -99,12 +92,12 @@ func (s *sample) add(f *dto.MetricFamily) {
 		case "llm_inter_token_latency_seconds":
 			s.interToken.add(m.Histogram)
 		case "llm_request_phase_seconds":
-			phase := s.phases[label(m, "phase")]
+			phase := s.phases[labelValue(m, "phase")]
 			phase.add(m.Histogram)
-			s.phases[label(m, "phase")] = phase
+			s.phases[labelValue(m, "phase")] = phase
 		case "api_requests_total":
-			if label(m, "endpoint") == inferRoute {
-				s.status[label(m, "status")] += m.Counter.GetValue()
+			if labelValue(m, "endpoint") == inferRoute {
+				s.status[labelValue(m, "status")] += m.Counter.GetValue()
 			}
 		case "tokens_generated_total":
 			s.tokens += m.Counter.GetValue()
@@ -113,9 +106,9 @@ func (s *sample) add(f *dto.MetricFamily) {
 		case "model_cache_misses_total":
 			s.misses += m.Counter.GetValue()
 		case "llm_engine_restarts_total":
-			s.restarts[label(m, "reason")] += m.Counter.GetValue()
+			s.restarts[labelValue(m, "reason")] += m.Counter.GetValue()
 		case "model_memory_usage_bytes":
-			s.memory = append(s.memory, ModelMemory{label(m, "model"), label(m, "version"), m.Gauge.GetValue()})
+			s.memory = append(s.memory, ModelMemory{labelValue(m, "model"), labelValue(m, "version"), m.Gauge.GetValue()})
 		case "llm_requests_waiting":
 			s.waiting = m.Gauge.GetValue()
 		case "llm_requests_running":
@@ -128,7 +121,7 @@ func (s *sample) add(f *dto.MetricFamily) {
 	}
 }
 
-func label(m *dto.Metric, name string) string {
+func labelValue(m *dto.Metric, name string) string {
 	for _, l := range m.Label {
 		if l.GetName() == name {
 			return l.GetValue()
@@ -137,7 +130,7 @@ func label(m *dto.Metric, name string) string {
 	return ""
 }
 
-func special(model string) bool { return model == catalogue.None || model == catalogue.Unknown }
+func isSpecialModel(model string) bool { return model == catalogue.None || model == catalogue.Unknown }
 
 // memoryRatio is that of the fullest device.
 func memoryRatio(families []*dto.MetricFamily) float64 {
@@ -152,7 +145,7 @@ func memoryRatio(families []*dto.MetricFamily) float64 {
 			continue
 		}
 		for _, m := range f.Metric {
-			into[label(m, "device")] = m.Gauge.GetValue()
+			into[labelValue(m, "device")] = m.Gauge.GetValue()
 		}
 	}
 	ratio := math.NaN()
@@ -164,73 +157,19 @@ func memoryRatio(families []*dto.MetricFamily) float64 {
 	return ratio
 }
 
-func (b *buckets) add(h *dto.Histogram) {
-	if b.edges == nil {
-		b.edges = make([]float64, len(h.Bucket))
-		b.counts = make([]float64, len(h.Bucket))
-		for i, bucket := range h.Bucket {
-			b.edges[i] = bucket.GetUpperBound()
-		}
-	}
-	for i, bucket := range h.Bucket {
-		b.counts[i] += float64(bucket.GetCumulativeCount())
-	}
-	b.count += float64(h.GetSampleCount())
-	b.sum += h.GetSampleSum()
-}
-
-func (b buckets) clone() buckets {
-	b.counts = slices.Clone(b.counts)
-	return b
-}
-
-// minus is what came since old, which has the same edges or nothing yet.
-func (b buckets) minus(old buckets) buckets {
-	d := buckets{edges: b.edges, counts: slices.Clone(b.counts), count: b.count - old.count, sum: b.sum - old.sum}
-	for i := range old.counts {
-		d.counts[i] -= old.counts[i]
-	}
-	return d
-}
-
-func (b buckets) mean() Number { return Number(b.sum / b.count) }
-
-// quantile interpolates within a bucket, as histogram_quantile of Prometheus does.
-func (b buckets) quantile(q float64) Number {
-	if b.count <= 0 {
-		return Missing()
-	}
-	rank := q * b.count
-	low, below := 0.0, 0.0
-	for i, edge := range b.edges {
-		if math.IsInf(edge, 1) {
-			break
-		}
-		if in := b.counts[i] - below; b.counts[i] >= rank && in > 0 {
-			return Number(low + (edge-low)*(rank-below)/in)
-		}
-		low, below = edge, b.counts[i]
-	}
-	return Number(low) // above the last edge
-}
-
-func (b buckets) spread() Spread {
-	return Spread{Mean: b.mean(), P50: b.quantile(0.5), P95: b.quantile(0.95), P99: b.quantile(0.99)}
-}
-
-// ratio of part to all is missing when there is nothing.
+// ratio is part of all; it is missing when all is 0.
 func ratio(part, all float64) Number { return Number(part / all) }
 
-// figures are about what happened between two samples.
-func figures(from, to *sample) Figures {
+// figures computes what happened between two samples.
+func figures(from, to *liveSample) Figures {
 	elapsed := to.at.Sub(from.at).Seconds()
 	success, failed := to.status["success"]-from.status["success"], to.status["error"]-from.status["error"]
 	hits, misses := to.hits-from.hits, to.misses-from.misses
 	f := Figures{
 		WindowSeconds: Number(elapsed),
-		Response:      to.response.minus(from.response).spread(),
-		FirstToken:    to.firstToken.minus(from.firstToken).spread(),
-		InterToken:    to.interToken.minus(from.interToken).spread(),
+		Response:      to.response.minus(from.response).summary(),
+		FirstToken:    to.firstToken.minus(from.firstToken).summary(),
+		InterToken:    to.interToken.minus(from.interToken).summary(),
 		Phases:        phases(from, to),
 		RequestRate:   ratio(success, elapsed),
 		TokenRate:     ratio(to.tokens-from.tokens, elapsed),
@@ -250,8 +189,9 @@ func figures(from, to *sample) Figures {
 	return f
 }
 
-// phases are parts of a mean request, so what few requests go through counts for all of them. Every request has a queue phase.
-func phases(from, to *sample) Phases {
+// phases divides the time of each phase by the number of all requests, also of a phase that few requests go through.
+// Every request has a queue phase.
+func phases(from, to *liveSample) Phases {
 	requests := to.phases["queue"].count - from.phases["queue"].count
 	mean := func(name string) Number {
 		return ratio(to.phases[name].sum-from.phases[name].sum, requests)
@@ -259,9 +199,9 @@ func phases(from, to *sample) Phases {
 	return Phases{Queue: mean("queue"), Prefill: mean("prefill"), Decode: mean("decode"), Restart: mean("restart")}
 }
 
-func point(from, to *sample) Point {
+func historyPoint(from, to *liveSample) HistoryPoint {
 	f := figures(from, to)
-	return Point{
+	return HistoryPoint{
 		Time: unixSeconds(to.at), Mean: f.Response.Mean, P95: f.Response.P95, P99: f.Response.P99,
 		RequestRate: f.RequestRate, TokenRate: f.TokenRate, ErrorRatio: f.ErrorRatio,
 		Queue: f.Phases.Queue, Prefill: f.Phases.Prefill, Decode: f.Phases.Decode, Restart: f.Phases.Restart,
