@@ -181,7 +181,7 @@ func (s *service) abandon() {
 		}
 	}
 	if s.http != nil {
-		s.http.Abandon()
+		s.http.CloseUnserved()
 	}
 	if s.link != nil {
 		s.link.Close()
@@ -285,11 +285,11 @@ func (s *service) serverOptions() server.Options {
 		tracer = trace.New(s.spans.Tracer())
 	}
 	return server.Options{
-		Requests: s.requests, Metrics: s.metrics, Live: s.live, NoPage: !c.PageEnabled, Keys: s.keys, Log: s.log, Domains: s.domains,
-		Limits: s.limits, DefaultLimit: c.RateLimit, RateLimitDraft: c.IETFHeaders,
-		KeyHeader: c.APIKeyHeader, MetricsPath: c.MetricsPath, Prometheus: c.PrometheusEnabled, MetricsElsewhere: c.MetricsAddr != "",
-		Request:      api.Limits{PromptBytes: c.PromptBytes},
-		MaxBodyBytes: c.MaxBodyBytes, MaxHeaderBytes: c.MaxHeaderBytes, MaxConnections: c.MaxConnections,
+		Requests: s.requests, Metrics: s.metrics, Live: s.live, DisablePage: !c.PageEnabled, Keys: s.keys, Log: s.log, Domains: s.domains,
+		Limits: s.limits, DefaultLimit: c.RateLimit, IETFRateLimitHeaders: c.IETFHeaders,
+		KeyHeader: c.APIKeyHeader, MetricsPath: c.MetricsPath, Prometheus: c.PrometheusEnabled, SeparateMetrics: c.MetricsAddr != "",
+		RequestLimits: api.Limits{PromptBytes: c.PromptBytes},
+		MaxBodyBytes:  c.MaxBodyBytes, MaxHeaderBytes: c.MaxHeaderBytes, MaxConnections: c.MaxConnections,
 		ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout, IdleTimeout: c.IdleTimeout, RequestTimeout: c.RequestTimeout,
 		StreamHeartbeat: c.StreamHeartbeat, StreamHeaderWait: c.StreamHeaderWait, EngineWait: c.EngineWait,
 		DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,

@@ -124,7 +124,7 @@ func (v *topView) screen(ctx context.Context) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-func (v *topView) ask(ctx context.Context) (*server.Live, error) {
+func (v *topView) ask(ctx context.Context) (*server.LiveStatus, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, v.url+"/status/live", http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", v.url, err)
@@ -141,7 +141,7 @@ func (v *topView) ask(ctx context.Context) (*server.Live, error) {
 	if reply.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s/status/live answers %s", v.url, reply.Status)
 	}
-	live := new(server.Live)
+	live := new(server.LiveStatus)
 	if err := json.Unmarshal(body, live); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s/status/live isn't that of a tandem-proxy", v.url), err)
 	}
@@ -149,7 +149,7 @@ func (v *topView) ask(ctx context.Context) (*server.Live, error) {
 }
 
 // render writes a screen of at most 78 columns, but for long names of models.
-func (v *topView) render(b *bytes.Buffer, l *server.Live) {
+func (v *topView) render(b *bytes.Buffer, l *server.LiveStatus) {
 	engine := v.style(ansiGreen, "up")
 	if l.EngineUp == 0 {
 		engine = v.style(ansiRed, "DOWN")

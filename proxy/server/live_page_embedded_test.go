@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// The page needs no tag: whoever has built it has it in every program.
+// The page needs no build tag: if it was built, every program has it.
 func TestPageIsWhatWasBuilt(t *testing.T) {
 	built, err := os.ReadFile(filepath.Join("page", "dist", "index.html"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -2,5 +2,5 @@
 
 package server
 
-// pageContent has nothing in builds that leave the page out.
+// pageContent returns nil in builds without the page.
 func pageContent(string) []byte { return nil }

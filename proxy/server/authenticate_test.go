@@ -40,33 +40,34 @@ func TestKeysWithRights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table, asked := answers()
-	d := openDoor(t, table, func(o *Options) {
+	table, asked := manualTable()
+	ts := startTestServer(t, table, func(o *Options) {
 		o.Keys, o.Limits, o.DefaultLimit = keys, limit.NewLocal(10, time.Now()), limit.Rate{Requests: 1, Unit: time.Hour}
 	})
 	post := func(key, body string) reply {
-		return d.do("POST", "/infer", body, "Content-Type", "application/json", "X-API-Key", key)
+		return ts.do("POST", "/infer", body, "Content-Type", "application/json", "X-API-Key", key)
 	}
-	if r := post("expired", question); r.StatusCode != 401 {
+	if r := post("expired", inferBody); r.StatusCode != 401 {
 		t.Errorf("an expired key: status %d", r.StatusCode)
 	}
 	r := post("scoped", `{"prompt":"x","base_model":"acme/secret"}`)
-	if typ, _, param := failure(t, r); r.StatusCode != 403 || typ != "forbidden" || param != "base_model" {
+	if typ, _, param := decodeError(t, r); r.StatusCode != 403 || typ != "forbidden" || param != "base_model" {
 		t.Errorf("a model out of scope: %d %s %s", r.StatusCode, typ, param)
 	}
-	d.expectCount(1, "llm_requests_rejected_total", "reason", "forbidden")
+	ts.expectMetric(1, "llm_requests_rejected_total", "reason", "forbidden")
 	go func() {
 		a := <-asked
-		if a.request.Domain != "other" || a.request.Key != "scoped" || len(a.request.Models) != 2 { // legal isn't in the closed set of this server
+		// legal isn't in the closed set of this server
+		if a.request.Domain != "other" || a.request.Key != "scoped" || len(a.request.Models) != 2 {
 			t.Errorf("the request table got %+v", a.request)
 		}
-		a.say("x")
+		a.addText("x")
 		a.end(1)
 	}()
 	if r := post("scoped", `{"prompt":"x"}`); r.StatusCode != 200 { // the request table decides about the default model
 		t.Errorf("a model in scope: status %d", r.StatusCode)
 	}
-	if r := post("scoped", question); r.StatusCode != 429 || r.Header.Get("X-Ratelimit-Limit-Requests") != "2" {
+	if r := post("scoped", inferBody); r.StatusCode != 429 || r.Header.Get("X-Ratelimit-Limit-Requests") != "2" {
 		t.Errorf("the key's own limit: status %d, headers %v", r.StatusCode, r.Header)
 	}
 }

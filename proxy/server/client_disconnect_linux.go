@@ -9,15 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// goneEvents is what a client that leaves raises, even behind bytes that nobody has read yet. One shot: leaving happens once.
-const goneEvents = unix.EPOLLRDHUP | unix.EPOLLONESHOT
+// disconnectEvents are raised when a client disconnects, even behind bytes that nobody has read yet. One shot: it
+// happens only once.
+const disconnectEvents = unix.EPOLLRDHUP | unix.EPOLLONESHOT
 
 // userTimeout is how long sent bytes may stay unacknowledged until the peer counts as lost.
 const userTimeout = 30 * time.Second
 
-// watcher notices clients that leave, with one goroutine and one epoll for all connections. Connections are registered once and
-// found by an id of their own, since file descriptors are reused.
-type watcher struct {
+// disconnectWatcher notices clients that disconnect, with one goroutine and one epoll for all connections. Connections
+// are registered once and found by an id of their own, since file descriptors are reused.
+type disconnectWatcher struct {
 	epoll int
 	wake  int // eventfd that ends run
 	done  chan struct{}
@@ -27,8 +28,8 @@ type watcher struct {
 	conns map[uint64]*conn
 }
 
-// newWatcher starts a watcher; close ends it.
-func newWatcher() (*watcher, error) {
+// newDisconnectWatcher starts a watcher; close ends it.
+func newDisconnectWatcher() (*disconnectWatcher, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("create epoll: %w", err)
@@ -38,7 +39,7 @@ func newWatcher() (*watcher, error) {
 		_ = unix.Close(epoll)
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
-	w := &watcher{epoll: epoll, wake: wake, done: make(chan struct{}), conns: make(map[uint64]*conn)}
+	w := &disconnectWatcher{epoll: epoll, wake: wake, done: make(chan struct{}), conns: make(map[uint64]*conn)}
 	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, event(0, unix.EPOLLIN)); err != nil {
 		_ = unix.Close(epoll)
 		_ = unix.Close(wake)
@@ -48,14 +49,14 @@ func newWatcher() (*watcher, error) {
 	return w, nil
 }
 
-// event carries an id in the kernel's 64 bits of user data.
+// event makes an epoll event with an id in the kernel's 64 bits of user data.
 func event(id uint64, events uint32) *unix.EpollEvent {
 	return &unix.EpollEvent{Events: events, Fd: int32(uint32(id)), Pad: int32(uint32(id >> 32))}
 }
 
 func eventID(e *unix.EpollEvent) uint64 { return uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32 }
 
-func (w *watcher) add(c *conn) error {
+func (w *disconnectWatcher) add(c *conn) error {
 	w.mu.Lock()
 	w.next++
 	c.id = w.next
@@ -67,7 +68,7 @@ func (w *watcher) add(c *conn) error {
 	}
 	var ctl error
 	if err := raw.Control(func(fd uintptr) {
-		ctl = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, int(fd), event(c.id, goneEvents))
+		ctl = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, int(fd), event(c.id, disconnectEvents))
 	}); err != nil {
 		return fmt.Errorf("watch connection: %w", err)
 	}
@@ -77,14 +78,14 @@ func (w *watcher) add(c *conn) error {
 	return nil
 }
 
-// remove forgets c; the kernel drops the registration when the file is closed.
-func (w *watcher) remove(c *conn) {
+// remove removes c; the kernel drops the registration when the file is closed.
+func (w *disconnectWatcher) remove(c *conn) {
 	w.mu.Lock()
 	delete(w.conns, c.id)
 	w.mu.Unlock()
 }
 
-func (w *watcher) run() {
+func (w *disconnectWatcher) run() {
 	defer close(w.done)
 	var events [256]unix.EpollEvent
 	for {
@@ -104,14 +105,14 @@ func (w *watcher) run() {
 			c := w.conns[id]
 			w.mu.Unlock()
 			if c != nil {
-				c.gone()
+				c.onDisconnect()
 			}
 		}
 	}
 }
 
 // close ends the watcher and waits for it. No connection may be added afterwards.
-func (w *watcher) close() {
+func (w *disconnectWatcher) close() {
 	one := [8]byte{1}
 	_, _ = unix.Write(w.wake, one[:])
 	<-w.done
@@ -119,8 +120,8 @@ func (w *watcher) close() {
 	_ = unix.Close(w.wake)
 }
 
-// tune bounds what a slow or vanished peer can hold. A failure only loosens the bound.
-func tune(c *net.TCPConn) {
+// setSocketOptions bounds the memory and time that a slow or vanished peer can hold. A failure only loosens the bound.
+func setSocketOptions(c *net.TCPConn) {
 	_ = c.SetWriteBuffer(sendBufferBytes)
 	if raw, err := c.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {

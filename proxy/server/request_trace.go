@@ -6,18 +6,19 @@ import (
 	"tandem/proxy/trace"
 )
 
-// beginTrace finds the request's place in a trace and tells the client. Of several traceparents none can be right.
+// beginTrace begins the request's span and sets the traceresponse header. Several traceparent headers are ignored, as
+// none of them can be trusted.
 func (x *exchange) beginTrace(ownID bool) {
 	a := trace.RequestStart{RequestID: x.id, GeneratedID: ownID, Received: x.received, Scheme: "http"}
 	if x.s.certs != nil {
 		a.Scheme = "https"
 	}
 	h := &x.ctx.Request.Header
-	if parents := h.PeekAll(traceHeader); len(parents) == 1 {
-		a.Traceparent, a.Tracestate = string(parents[0]), string(h.Peek(stateHeader))
+	if parents := h.PeekAll(traceparentHeader); len(parents) == 1 {
+		a.Traceparent, a.Tracestate = string(parents[0]), string(h.Peek(tracestateHeader))
 	}
-	x.span = x.s.o.Tracer.Begin(a)
-	x.ctx.Response.Header.Set(traceReply, x.span.Traceparent())
+	x.span = x.s.opts.Tracer.Begin(a)
+	x.ctx.Response.Header.Set(traceresponseHeader, x.span.Traceparent())
 }
 
 func (x *exchange) endTrace(at time.Time) {

@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 	)
 }
 
-// door is a running server with its client.
-type door struct {
+// testServer is a running server with its client.
+type testServer struct {
 	*Server
 	t       testing.TB
 	url     string
@@ -64,14 +64,15 @@ func (l *logBuffer) String() string {
 
 const testKey = "demo-key"
 
-// openDoor starts a server on loopback. change may alter the options, among which keys are on and limits are off.
-func openDoor(t testing.TB, table Requests, change func(*Options)) *door {
+// startTestServer starts a server on loopback. change may alter the options; without it keys are on and rate limits are
+// off.
+func startTestServer(t testing.TB, table Requests, change func(*Options)) *testServer {
 	t.Helper()
-	d := &door{t: t, log: &logBuffer{}, served: make(chan error, 1)}
-	d.metrics = metrics.New(metrics.Options{DefaultModel: "demo", DefaultVersion: "v1.0"})
+	ts := &testServer{t: t, log: &logBuffer{}, served: make(chan error, 1)}
+	ts.metrics = metrics.New(metrics.Options{DefaultModel: "demo", DefaultVersion: "v1.0"})
 	o := Options{
-		Requests: table, Metrics: d.metrics, Keys: testKeys(t), Prometheus: true, DrainTimeout: 2 * time.Second, StreamHeaderWait: time.Minute,
-		Log: slog.New(slog.NewTextHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Requests: table, Metrics: ts.metrics, Keys: testKeys(t), Prometheus: true, DrainTimeout: 2 * time.Second, StreamHeaderWait: time.Minute,
+		Log: slog.New(slog.NewTextHandler(ts.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {
 		change(&o)
@@ -80,70 +81,70 @@ func openDoor(t testing.TB, table Requests, change func(*Options)) *door {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.Server = s
+	ts.Server = s
 	ln, err := Listen(context.Background(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.address = ln.Addr().String()
-	d.url = "http://" + d.address
-	d.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: waitLimit}
-	go func() { d.served <- s.Serve(ln) }()
+	ts.address = ln.Addr().String()
+	ts.url = "http://" + ts.address
+	ts.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: waitLimit}
+	go func() { ts.served <- s.Serve(ln) }()
 	t.Cleanup(func() {
-		d.client.CloseIdleConnections()
-		d.shutdown()
+		ts.client.CloseIdleConnections()
+		ts.shutdown()
 	})
-	return d
+	return ts
 }
 
 // shutdown may be called twice.
-func (d *door) shutdown() {
-	if d.Server == nil {
+func (ts *testServer) shutdown() {
+	if ts.Server == nil {
 		return
 	}
-	s := d.Server
-	d.Server = nil
+	s := ts.Server
+	ts.Server = nil
 	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
 	if err := s.Shutdown(ctx); err != nil {
-		d.t.Errorf("shutdown: %v", err)
+		ts.t.Errorf("shutdown: %v", err)
 	}
 	select {
-	case err := <-d.served:
+	case err := <-ts.served:
 		if err != nil {
-			d.t.Errorf("serve: %v", err)
+			ts.t.Errorf("serve: %v", err)
 		}
 	case <-ctx.Done():
-		d.t.Error("Serve didn't return after Shutdown")
+		ts.t.Error("Serve didn't return after Shutdown")
 	}
 }
 
-// reply is a response that was read to its end.
+// reply is a response with its whole body.
 type reply struct {
 	*http.Response
 	body string
 }
 
-func (d *door) do(method, path, body string, headers ...string) reply {
-	d.t.Helper()
-	return d.read(d.start(context.Background(), method, path, body, headers...))
+func (ts *testServer) do(method, path, body string, headers ...string) reply {
+	ts.t.Helper()
+	return ts.read(ts.start(context.Background(), method, path, body, headers...))
 }
 
 // start sends a request and returns with the status line.
-func (d *door) start(ctx context.Context, method, path, body string, headers ...string) *http.Response {
-	d.t.Helper()
-	response, err := d.client.Do(d.request(ctx, method, path, body, headers...))
+func (ts *testServer) start(ctx context.Context, method, path, body string, headers ...string) *http.Response {
+	ts.t.Helper()
+	response, err := ts.client.Do(ts.request(ctx, method, path, body, headers...))
 	if err != nil {
-		d.t.Fatalf("%s %s: %v", method, path, err)
+		ts.t.Fatalf("%s %s: %v", method, path, err)
 	}
 	return response
 }
 
-func (d *door) request(ctx context.Context, method, path, body string, headers ...string) *http.Request {
-	d.t.Helper()
-	request, err := http.NewRequestWithContext(ctx, method, d.url+path, strings.NewReader(body))
+func (ts *testServer) request(ctx context.Context, method, path, body string, headers ...string) *http.Request {
+	ts.t.Helper()
+	request, err := http.NewRequestWithContext(ctx, method, ts.url+path, strings.NewReader(body))
 	if err != nil {
-		d.t.Fatal(err)
+		ts.t.Fatal(err)
 	}
 	for i := 0; i < len(headers); i += 2 {
 		request.Header.Set(headers[i], headers[i+1])
@@ -151,63 +152,63 @@ func (d *door) request(ctx context.Context, method, path, body string, headers .
 	return request
 }
 
-func (d *door) read(response *http.Response) reply {
-	d.t.Helper()
+func (ts *testServer) read(response *http.Response) reply {
+	ts.t.Helper()
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
-		d.t.Fatalf("read body: %v", err)
+		ts.t.Fatalf("read body: %v", err)
 	}
 	return reply{response, string(body)}
 }
 
-// ask is a good inference request.
-func (d *door) ask(body string, headers ...string) reply {
-	d.t.Helper()
-	return d.do("POST", "/infer", body, append([]string{"Content-Type", "application/json", "X-API-Key", testKey}, headers...)...)
+// postInfer sends a valid inference request.
+func (ts *testServer) postInfer(body string, headers ...string) reply {
+	ts.t.Helper()
+	return ts.do("POST", "/infer", body, append([]string{"Content-Type", "application/json", "X-API-Key", testKey}, headers...)...)
 }
 
-func (d *door) get(path string) reply {
-	d.t.Helper()
-	return d.do("GET", path, "")
+func (ts *testServer) get(path string) reply {
+	ts.t.Helper()
+	return ts.do("GET", path, "")
 }
 
-// raw opens a connection for what an HTTP client wouldn't do.
-func (d *door) raw() (*net.TCPConn, *bufio.Reader) {
-	d.t.Helper()
-	c, err := net.Dial("tcp", d.address)
+// dial opens a connection for requests that an HTTP client wouldn't send.
+func (ts *testServer) dial() (*net.TCPConn, *bufio.Reader) {
+	ts.t.Helper()
+	c, err := net.Dial("tcp", ts.address)
 	if err != nil {
-		d.t.Fatal(err)
+		ts.t.Fatal(err)
 	}
-	d.t.Cleanup(func() { c.Close() })
+	ts.t.Cleanup(func() { c.Close() })
 	_ = c.SetDeadline(time.Now().Add(waitLimit))
 	return c.(*net.TCPConn), bufio.NewReader(c)
 }
 
-func (d *door) send(c net.Conn, text string) {
-	d.t.Helper()
+func (ts *testServer) send(c net.Conn, text string) {
+	ts.t.Helper()
 	if _, err := io.WriteString(c, text); err != nil {
-		d.t.Fatalf("send: %v", err)
+		ts.t.Fatalf("send: %v", err)
 	}
 }
 
-func (d *door) receive(r *bufio.Reader, method string) reply {
-	d.t.Helper()
+func (ts *testServer) readReply(r *bufio.Reader, method string) reply {
+	ts.t.Helper()
 	response, err := http.ReadResponse(r, &http.Request{Method: method})
 	if err != nil {
-		d.t.Fatalf("read response: %v", err)
+		ts.t.Fatalf("read response: %v", err)
 	}
-	return d.read(response)
+	return ts.read(response)
 }
 
-// rawInfer is a good inference request as text.
+// rawInfer is a valid inference request as text.
 func rawInfer(body, protocol string) string {
 	return "POST /infer " + protocol + "\r\nHost: x\r\nContent-Type: application/json\r\nX-API-Key: " + testKey +
 		"\r\nContent-Length: " + itoa(len(body)) + "\r\n\r\n" + body
 }
 
-// failure reads the body of an error and checks what every error has.
-func failure(t *testing.T, r reply) (typ, message, param string) {
+// decodeError reads the body of an error and checks what every error has.
+func decodeError(t *testing.T, r reply) (typ, message, param string) {
 	t.Helper()
 	var body struct {
 		Error struct {
@@ -242,7 +243,7 @@ func sha256Hex(text string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// decodeExactly refuses fields that v doesn't have.
+// decodeExactly fails on fields that v doesn't have.
 func decodeExactly(t testing.TB, text string, v any) {
 	t.Helper()
 	decoder := json.NewDecoder(strings.NewReader(text))
@@ -252,12 +253,12 @@ func decodeExactly(t testing.TB, text string, v any) {
 	}
 }
 
-// count reads one series, 0 when it doesn't exist. labels are name, value, name, value …
-func (d *door) count(name string, labels ...string) float64 {
-	d.t.Helper()
-	families, err := d.metrics.Gather()
+// metricValue sums the series with these labels, 0 when there is none. labels are name, value, name, value …
+func (ts *testServer) metricValue(name string, labels ...string) float64 {
+	ts.t.Helper()
+	families, err := ts.metrics.Gather()
 	if err != nil {
-		d.t.Fatal(err)
+		ts.t.Fatal(err)
 	}
 	sum := 0.0
 	for _, f := range families {
@@ -288,12 +289,12 @@ func (d *door) count(name string, labels ...string) float64 {
 	return sum
 }
 
-// seconds adds up a histogram of times.
-func (d *door) seconds(name string) float64 {
-	d.t.Helper()
-	families, err := d.metrics.Gather()
+// histogramSum adds up the observations of a histogram.
+func (ts *testServer) histogramSum(name string) float64 {
+	ts.t.Helper()
+	families, err := ts.metrics.Gather()
 	if err != nil {
-		d.t.Fatal(err)
+		ts.t.Fatal(err)
 	}
 	sum := 0.0
 	for _, f := range families {
@@ -306,22 +307,10 @@ func (d *door) seconds(name string) float64 {
 	return sum
 }
 
-func (d *door) expectCount(want float64, name string, labels ...string) {
-	d.t.Helper()
-	if got := d.count(name, labels...); got != want {
-		d.t.Errorf("%s%v is %v, want %v", name, labels, got, want)
-	}
-}
-
-// eventually waits for what follows a reply: the end of a stream is counted after its last byte.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(waitLimit)
-	for !holds() {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %s", what, waitLimit)
-		}
-		time.Sleep(time.Millisecond)
+func (ts *testServer) expectMetric(want float64, name string, labels ...string) {
+	ts.t.Helper()
+	if got := ts.metricValue(name, labels...); got != want {
+		ts.t.Errorf("%s%v is %v, want %v", name, labels, got, want)
 	}
 }
 

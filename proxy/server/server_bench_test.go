@@ -23,7 +23,8 @@ import (
 	"tandem/proxy/inflight"
 )
 
-// The server of a benchmark is a process of its own, so that its CPU time is told apart from the load's. It is this test program again.
+// The server of a benchmark is a process of its own, so that its CPU time can be distinguished from the load's. It is
+// this test program again.
 const benchServerEnv = "TANDEM_BENCH_SERVER"
 
 // TestBenchServer is not a test: it serves for the benchmarks below until its standard input ends.
@@ -36,12 +37,12 @@ func TestBenchServer(t *testing.T) {
 		serveBare(t)
 		return
 	}
-	table := instant()
+	table := instantTable()
 	if kind == "stream" {
-		table.admit = stepper(t.Context())
+		table.admit = tokenEachMillisecond(t.Context())
 	}
-	d := openDoor(t, table, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(io.Discard, nil)) })
-	reportCPU(t, d.address)
+	ts := startTestServer(t, table, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(io.Discard, nil)) })
+	reportCPU(t, ts.address)
 }
 
 // serveBare is fasthttp with a constant answer: what sockets and HTTP cost on this machine at this moment.
@@ -50,7 +51,7 @@ func serveBare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bare := &fasthttp.Server{Handler: func(ctx *fasthttp.RequestCtx) { ctx.SetBodyString(question) }}
+	bare := &fasthttp.Server{Handler: func(ctx *fasthttp.RequestCtx) { ctx.SetBodyString(inferBody) }}
 	go func() { _ = bare.Serve(ln) }()
 	reportCPU(t, ln.Addr().String())
 	_ = bare.Shutdown()
@@ -72,8 +73,9 @@ func reportCPU(t *testing.T, address string) {
 	}
 }
 
-// stepper gives every answer in hand a token each millisecond, from one goroutine, as an engine's steps arrive.
-func stepper(ctx context.Context) func(inflight.Request) (inflight.Answer, *api.Error) {
+// tokenEachMillisecond adds a token to every answer in flight each millisecond, from one goroutine, as an engine's
+// steps arrive.
+func tokenEachMillisecond(ctx context.Context) func(inflight.Request) (inflight.Answer, *api.Error) {
 	var mu sync.Mutex
 	left := make(map[*fakeAnswer]int)
 	go func() {
@@ -88,7 +90,7 @@ func stepper(ctx context.Context) func(inflight.Request) (inflight.Answer, *api.
 					delete(left, a)
 					continue
 				}
-				a.say(" token")
+				a.addText(" token")
 			}
 			mu.Unlock()
 		}
@@ -209,7 +211,8 @@ func exchangeOnce(c net.Conn, r *bufio.Reader, request string) error {
 	return nil
 }
 
-// BenchmarkUnary reports the CPU time of the proxy for a request at 64 connections, with a request table that answers at once.
+// BenchmarkUnary reports the CPU time of the proxy for a request at 64 connections, with a request table that answers
+// at once.
 func BenchmarkUnary(b *testing.B) { benchUnary(b, "instant") }
 
 // BenchmarkBare is the same with an HTTP server that does nothing.
@@ -217,9 +220,9 @@ func BenchmarkBare(b *testing.B) { benchUnary(b, "bare") }
 
 func benchUnary(b *testing.B, kind string) {
 	s := startBenchServer(b, kind)
-	s.load(64, 2000, rawInfer(question, "HTTP/1.1"))
+	s.load(64, 2000, rawInfer(inferBody, "HTTP/1.1"))
 	b.ResetTimer()
-	used := s.load(64, b.N, rawInfer(question, "HTTP/1.1"))
+	used := s.load(64, b.N, rawInfer(inferBody, "HTTP/1.1"))
 	b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-µs/request")
 }
 
@@ -227,7 +230,7 @@ func benchUnary(b *testing.B, kind string) {
 func BenchmarkStream(b *testing.B) {
 	const tokens, streams = 200, 64
 	s := startBenchServer(b, "stream")
-	request := rawInfer(strings.Replace(streamed(question), ":32", ":"+strconv.Itoa(tokens), 1), "HTTP/1.1")
+	request := rawInfer(strings.Replace(streamed(inferBody), ":32", ":"+strconv.Itoa(tokens), 1), "HTTP/1.1")
 	n := max(1, b.N/tokens)
 	b.ResetTimer()
 	used := s.load(streams, n, request)

@@ -10,7 +10,7 @@ import (
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// pageFile is a part of the live page, which is in every build that had it ready.
+// pageFile is a file of the live page, which is embedded in builds that had it built before.
 type pageFile struct {
 	path        string
 	name        string
@@ -23,30 +23,30 @@ var pageFiles = []pageFile{
 	{"/page/icon.svg", "icon.svg", "image/svg+xml"},
 }
 
-// addPage adds / and what it needs. The files count as one endpoint.
-func (s *Server) addPage() {
-	if s.o.NoPage {
+// addLivePageRoutes adds / and the files that the page needs. They count as one endpoint.
+func (s *Server) addLivePageRoutes() {
+	if s.opts.DisablePage {
 		return
 	}
 	index := pageContent("index.html")
 	if index == nil {
-		s.addRoute(&route{path: "/", about: "this table", serve: s.table})
+		s.addRoute(&route{path: "/", description: "this table", serve: s.routeTable})
 		return
 	}
-	s.addRoute(&route{path: "/", about: "the live page in a browser, otherwise this table", serve: func(x *exchange) { s.index(x, index) }})
+	s.addRoute(&route{path: "/", description: "the live page in a browser, otherwise this table", serve: func(x *exchange) { s.index(x, index) }})
 	for _, f := range pageFiles {
 		content := pageContent(f.name)
-		r := &route{path: f.path, about: "part of the live page", serve: func(x *exchange) { sendFile(x, f.contentType, content) }}
+		r := &route{path: f.path, description: "part of the live page", serve: func(x *exchange) { sendFile(x, f.contentType, content) }}
 		r.metrics = s.routes["/"].metrics
 		s.routes[r.path] = r
 	}
 }
 
-// index gives browsers the page and everybody else the table.
+// index serves the page to browsers and the table of routes to everybody else.
 func (s *Server) index(x *exchange, page []byte) {
 	x.ctx.Response.Header.Add(fasthttp.HeaderVary, fasthttp.HeaderAccept)
 	if !bytes.Contains(x.ctx.Request.Header.Peek(fasthttp.HeaderAccept), []byte("text/html")) {
-		s.table(x)
+		s.routeTable(x)
 		return
 	}
 	sendFile(x, "text/html; charset=utf-8", page)

@@ -12,14 +12,14 @@ import (
 	"tandem/proxy/metrics"
 )
 
-// Live is the reply of /status/live.
-type Live struct {
+// LiveStatus is the reply of /status/live.
+type LiveStatus struct {
 	Timestamp     float64 `json:"timestamp"` // Unix time in seconds
 	Status        string  `json:"status"`    // as in /status
 	Device        string  `json:"device"`
 	KeyHeader     string  `json:"key_header"` // where a client puts its key
 	EngineUp      int     `json:"engine_up"`  // 1 or 0
-	Exchanges     int     `json:"exchanges"`  // HTTP requests in hand
+	Exchanges     int     `json:"exchanges"`  // HTTP requests in progress
 	Connections   int     `json:"connections"`
 	Waiting       int     `json:"waiting"`
 	Running       int     `json:"running"`
@@ -44,7 +44,7 @@ type LiveModel struct {
 	Default bool   `json:"default"`
 }
 
-// Target is a figure beside what it should be.
+// Target is a figure with its target value.
 type Target struct {
 	Name   string         `json:"name"`
 	Title  string         `json:"title"`
@@ -52,7 +52,7 @@ type Target struct {
 	Value  metrics.Number `json:"value"`
 	Target float64        `json:"target"`
 	Above  bool           `json:"above"` // the value should be above the target; otherwise below
-	State  string         `json:"state"` // met, missed, idle: too little is asked for to judge
+	State  string         `json:"state"` // met, missed, idle (too few requests to tell)
 }
 
 // States of a Target.
@@ -62,39 +62,39 @@ const (
 	targetIdle   = "idle"
 )
 
-// live is what a page asks for again and again.
-func (s *Server) live(x *exchange) {
-	since, asked, problem := since(x.ctx.QueryArgs())
+// statusLive serves the figures that the live page polls.
+func (s *Server) statusLive(x *exchange) {
+	since, given, problem := parseSince(x.ctx.QueryArgs())
 	if problem != nil {
-		x.fail(problem)
+		x.replyError(problem)
 		return
 	}
 	st := s.snapshot()
-	reply := Live{
-		Timestamp: float64(time.Now().UnixMilli()) / 1e3, Status: string(serviceStatus(&st)), Device: deviceName(&st), KeyHeader: s.o.KeyHeader,
-		Exchanges: int(s.open.Load()), Connections: s.connections(), Waiting: st.Waiting, Running: st.Running,
+	reply := LiveStatus{
+		Timestamp: float64(time.Now().UnixMilli()) / 1e3, Status: string(serviceStatus(&st)), Device: deviceName(&st), KeyHeader: s.opts.KeyHeader,
+		Exchanges: int(s.openExchanges.Load()), Connections: s.connections(), Waiting: st.Waiting, Running: st.Running,
 		QueueCapacity: st.QueueCapacity, CacheSize: st.CacheSize, Loaded: len(st.Loaded), Loading: len(st.Loading), Models: len(st.Models),
-		LoadedModels: liveModels(&st), Figures: s.o.Live.Figures(),
+		LoadedModels: liveModels(&st), Figures: s.opts.Live.Figures(),
 	}
 	if st.EngineUp {
 		reply.EngineUp = 1
 	}
 	reply.Targets = targets(&reply.Figures, st.Waiting > 0)
-	if asked {
-		reply.History = s.o.Live.Since(since)
+	if given {
+		reply.History = s.opts.Live.Since(since)
 	}
 	body, err := json.Marshal(&reply)
 	if err != nil {
 		s.log.Error("render live figures", "error", err)
-		x.fail(api.NewError(api.TypeInternal, "the figures can't be shown"))
+		x.replyError(api.NewError(api.TypeInternal, "the figures can't be shown"))
 		return
 	}
 	x.ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
 	x.reply(body)
 }
 
-// since reads the query's since, and whether it is there.
-func since(query *fasthttp.Args) (time.Time, bool, *api.Error) {
+// parseSince reads the query's since, and reports whether it is there.
+func parseSince(query *fasthttp.Args) (time.Time, bool, *api.Error) {
 	if !query.Has("since") {
 		return time.Time{}, false, nil
 	}
@@ -115,7 +115,8 @@ func liveModels(st *inflight.Status) []LiveModel {
 	return list
 }
 
-// targets judges the documented figures. Rates are demand as much as performance, so a low one is only missed while somebody waits.
+// targets compares the figures with the documented targets. A rate shows demand as much as performance, so a low rate
+// is only missed while requests wait.
 func targets(f *metrics.Figures, waiting bool) []Target {
 	list := []Target{
 		{Name: "response_mean", Title: "Mean response", Unit: "seconds", Value: f.Response.Mean, Target: 0.5},
@@ -129,12 +130,12 @@ func targets(f *metrics.Figures, waiting bool) []Target {
 		{Name: "cache_hits", Title: "Cache hits", Unit: "ratio", Value: f.CacheHitRatio, Target: 0.9, Above: true},
 	}
 	for i := range list {
-		list[i].State = list[i].judge(waiting)
+		list[i].State = list[i].targetState(waiting)
 	}
 	return list
 }
 
-func (t *Target) judge(waiting bool) string {
+func (t *Target) targetState(waiting bool) string {
 	value := float64(t.Value)
 	switch {
 	case !t.Value.Known():
@@ -147,7 +148,7 @@ func (t *Target) judge(waiting bool) string {
 	return targetMissed
 }
 
-// String is the target for people, such as "< 0.5 s".
+// String is the target value as text, such as "< 0.5 s".
 func (t Target) String() string {
 	sign := "<"
 	if t.Above {

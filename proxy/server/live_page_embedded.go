@@ -4,12 +4,12 @@ package server
 
 import "embed"
 
-// page is what scripts/build-ui.sh made, or nothing yet: the folder is there in any case.
+// page holds what scripts/build-ui.sh has built, or nothing yet: the folder always exists.
 //
 //go:embed all:page/dist
 var page embed.FS
 
-// pageContent gives a file of the live page, or nil.
+// pageContent returns a file of the live page, or nil.
 func pageContent(name string) []byte {
 	content, err := page.ReadFile("page/dist/" + name)
 	if err != nil {

@@ -10,13 +10,13 @@ import (
 	"tandem/proxy/inflight"
 )
 
-// waitLimit is how long tests wait for what has to happen; the promise for clients that leave is one second.
+// waitLimit is how long tests wait for an event; the documented limit for noticing a disconnect is one second.
 const (
-	waitLimit = 10 * time.Second
-	goneLimit = time.Second
+	waitLimit       = 10 * time.Second
+	disconnectLimit = time.Second
 )
 
-// fakeTable answers as its test says.
+// fakeTable is a request table whose admit function the test provides.
 type fakeTable struct {
 	admit func(inflight.Request) (inflight.Answer, *api.Error)
 
@@ -25,45 +25,48 @@ type fakeTable struct {
 	drains  int
 }
 
-func (d *fakeTable) Admit(_ context.Context, r inflight.Request) (inflight.Answer, *api.Error) {
-	return d.admit(r)
+func (f *fakeTable) Admit(_ context.Context, r inflight.Request) (inflight.Answer, *api.Error) {
+	return f.admit(r)
 }
 
-func (d *fakeTable) Status() inflight.Status {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.current
+func (f *fakeTable) Status() inflight.Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.current
 }
 
-func (d *fakeTable) Drain() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.drains++
-	d.current.Draining = true
+func (f *fakeTable) Drain() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drains++
+	f.current.Draining = true
 }
 
-func (d *fakeTable) set(change func(*inflight.Status)) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	change(&d.current)
+func (f *fakeTable) set(change func(*inflight.Status)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(&f.current)
 }
 
 // fakeAnswer is an answer that its test writes.
 type fakeAnswer struct {
-	request   inflight.Request
-	ready     chan struct{}
-	cancelled chan struct{}
-	settled   chan inflight.Outcome
-	onTake    func()
+	request    inflight.Request
+	ready      chan struct{}
+	cancelled  chan struct{}
+	settled    chan inflight.Outcome
+	written    chan struct{} // closed by the first Wrote
+	firstWrite sync.Once
+	onTake     func()
 
-	mu      sync.Mutex
-	next    inflight.Piece
-	wrote   int
-	because api.Type
+	mu            sync.Mutex
+	next          inflight.Piece
+	writtenTokens int
+	cancelReason  api.Type
 }
 
 func newAnswer(r inflight.Request) *fakeAnswer {
-	return &fakeAnswer{request: r, ready: make(chan struct{}, 1), cancelled: make(chan struct{}), settled: make(chan inflight.Outcome, 2)}
+	return &fakeAnswer{request: r, ready: make(chan struct{}, 1), cancelled: make(chan struct{}), settled: make(chan inflight.Outcome, 2),
+		written: make(chan struct{})}
 }
 
 func (a *fakeAnswer) Model() string          { return "demo" }
@@ -85,13 +88,14 @@ func (a *fakeAnswer) Take(dst []byte) inflight.Piece {
 func (a *fakeAnswer) Wrote(tokens int, _ time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.wrote += tokens
+	a.writtenTokens += tokens
+	a.firstWrite.Do(func() { close(a.written) })
 }
 
-func (a *fakeAnswer) Cancel(because *api.Error) {
+func (a *fakeAnswer) Cancel(reason *api.Error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.because = because.Type
+	a.cancelReason = reason.Type
 	select {
 	case <-a.cancelled:
 	default:
@@ -99,13 +103,13 @@ func (a *fakeAnswer) Cancel(because *api.Error) {
 	}
 }
 
-// expectBecause is for answers that were cancelled.
-func (a *fakeAnswer) expectBecause(t *testing.T, want api.Type) {
+// expectCancelReason is for answers that were cancelled.
+func (a *fakeAnswer) expectCancelReason(t *testing.T, want api.Type) {
 	t.Helper()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.because != want {
-		t.Errorf("cancelled because of %q, want %q", a.because, want)
+	if a.cancelReason != want {
+		t.Errorf("cancelled because of %q, want %q", a.cancelReason, want)
 	}
 }
 
@@ -123,7 +127,7 @@ func (a *fakeAnswer) add(change func(*inflight.Piece)) {
 
 func (a *fakeAnswer) accept() { a.add(func(p *inflight.Piece) { p.Accepted = true }) }
 
-func (a *fakeAnswer) say(text string) {
+func (a *fakeAnswer) addText(text string) {
 	a.add(func(p *inflight.Piece) {
 		p.Accepted = true
 		p.Text = append(p.Text, text...)
@@ -145,24 +149,24 @@ func (a *fakeAnswer) fail(err *api.Error, accepted bool) {
 func (a *fakeAnswer) tokensWritten() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.wrote
+	return a.writtenTokens
 }
 
-// expectCancel waits for the cancel that a client's leaving causes.
-func (a *fakeAnswer) expectCancel(t *testing.T) {
+// expectCancelled waits for the cancel that a client's disconnect causes.
+func (a *fakeAnswer) expectCancelled(t *testing.T) {
 	t.Helper()
-	await(t, "cancel", a.cancelled, goneLimit)
+	receiveWithin(t, "cancel", a.cancelled, disconnectLimit)
 }
 
 func (a *fakeAnswer) expectOutcome(t *testing.T, want inflight.Outcome) {
 	t.Helper()
-	if got := await(t, "settle", a.settled, waitLimit); got != want {
+	if got := receiveWithin(t, "settle", a.settled, waitLimit); got != want {
 		t.Errorf("settled with outcome %d, want %d", got, want)
 	}
 }
 
-// await receives from c within limit.
-func await[T any](t *testing.T, what string, c <-chan T, limit time.Duration) T {
+// receiveWithin receives from c within limit.
+func receiveWithin[T any](t *testing.T, what string, c <-chan T, limit time.Duration) T {
 	t.Helper()
 	select {
 	case v := <-c:
@@ -173,8 +177,8 @@ func await[T any](t *testing.T, what string, c <-chan T, limit time.Duration) T 
 	}
 }
 
-// answers gives a request table whose answers the test receives and writes.
-func answers() (*fakeTable, <-chan *fakeAnswer) {
+// manualTable returns a request table whose answers the test receives and writes.
+func manualTable() (*fakeTable, <-chan *fakeAnswer) {
 	c := make(chan *fakeAnswer, 64)
 	return &fakeTable{current: readyStatus(), admit: func(r inflight.Request) (inflight.Answer, *api.Error) {
 		a := newAnswer(r)
@@ -183,11 +187,11 @@ func answers() (*fakeTable, <-chan *fakeAnswer) {
 	}}, c
 }
 
-// instant gives a request table that answers every request at once.
-func instant() *fakeTable {
+// instantTable returns a request table that answers every request at once.
+func instantTable() *fakeTable {
 	return &fakeTable{current: readyStatus(), admit: func(r inflight.Request) (inflight.Answer, *api.Error) {
 		a := newAnswer(r)
-		a.say("The capital of France is Paris.")
+		a.addText("The capital of France is Paris.")
 		a.end(8)
 		return a, nil
 	}}
