@@ -2,8 +2,9 @@ package main
 
 import "syscall"
 
-// fileLimit is how many files this process may have open. Go has raised the soft limit to the hard one at its start.
-func fileLimit() (uint64, bool) {
+// openFileLimit is how many files this process may have open. Go has raised the soft limit to the hard one at its
+// start.
+func openFileLimit() (uint64, bool) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, false

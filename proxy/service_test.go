@@ -21,7 +21,7 @@ func TestDomainOfANewKeyIsKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &service{c: &Config{}, log: slog.New(slog.DiscardHandler), keys: keys, metrics: metrics.New(metrics.Options{}), domains: api.NewDomains([]string{"chat"})}
+	s := &service{config: &Config{}, log: slog.New(slog.DiscardHandler), keys: keys, metrics: metrics.New(metrics.Options{}), domains: api.NewDomains([]string{"chat"})}
 	s.metrics.RegisterModel("demo", "v1.0")
 	s.keysReloaded(auth.Reload{Keys: 1})
 	if got := s.domains.Resolve(api.DomainSources{Key: "search"}); got != "search" {

@@ -12,13 +12,13 @@ import (
 	"tandem/schema/settings"
 )
 
-// checkConfig loads settings and keys as serve does, and prints what it found.
-func checkConfig(_ context.Context, p program) error {
-	c, k, err := loadAll(p.args, p.environ)
+// checkConfig loads settings and keys as serve does, and prints them.
+func checkConfig(_ context.Context, inv invocation) error {
+	c, k, err := loadConfigAndKeys(inv.args, inv.environ)
 	if err != nil {
 		return err
 	}
-	table := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	table := tabwriter.NewWriter(inv.stdout, 0, 0, 2, ' ', 0)
 	for _, s := range settings.All() {
 		if !s.Owner.Uses(settings.Proxy) {
 			continue
@@ -33,22 +33,23 @@ func checkConfig(_ context.Context, p program) error {
 		return fmt.Errorf("write settings: %w", err)
 	}
 	for _, w := range c.Warnings {
-		fmt.Fprintln(p.stderr, "warning:", w)
+		fmt.Fprintln(inv.stderr, "warning:", w)
 	}
 	if k != nil {
-		fmt.Fprintf(p.stdout, "%d API keys\n", k.Len())
+		fmt.Fprintf(inv.stdout, "%d API keys\n", k.Len())
 	}
-	_, err = fmt.Fprintln(p.stdout, "the settings are good")
+	_, err = fmt.Fprintln(inv.stdout, "the settings are good")
 	return err
 }
 
-// loadAll reads settings and API keys, which are nil when they are off. The error is everything that is wrong with either.
-func loadAll(args, environ []string) (*Config, *auth.Keys, error) {
+// loadConfigAndKeys reads settings and API keys, which are nil when they are off. The error has everything that is
+// wrong with either.
+func loadConfigAndKeys(args, environ []string) (*Config, *auth.Keys, error) {
 	c, err := loadConfig(args, environ)
 	if c == nil {
 		return nil, nil, err
 	}
-	err = settings.Check(err, c.checkSurroundings())
+	err = settings.Check(err, c.checkEnvironment())
 	var k *auth.Keys
 	var wrong error
 	if c.hasKeys() {

@@ -16,7 +16,7 @@ func TestFewFilesAreWarnedOf(t *testing.T) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few); err != nil {
 		t.Skip("the limit can't be changed here:", err)
 	}
-	_, warnings, err := command(t, "", []string{"AUTH_DISABLED=true"}, "check-config")
+	_, warnings, err := runCommand(t, "", []string{"AUTH_DISABLED=true"}, "check-config")
 	if err != nil || !strings.Contains(warnings, "512 files") {
 		t.Errorf("check-config: %v, %q", err, warnings)
 	}
@@ -24,7 +24,7 @@ func TestFewFilesAreWarnedOf(t *testing.T) {
 	if !strings.Contains(r.log.String(), "512 files") {
 		t.Errorf("the start says nothing:\n%s", r.log)
 	}
-	_, warnings, err = command(t, "", []string{"AUTH_DISABLED=true", "MAX_CONNECTIONS=128"}, "check-config")
+	_, warnings, err = runCommand(t, "", []string{"AUTH_DISABLED=true", "MAX_CONNECTIONS=128"}, "check-config")
 	if err != nil || strings.Contains(warnings, "512 files") {
 		t.Errorf("with fewer connections: %v, %q", err, warnings)
 	}

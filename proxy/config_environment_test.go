@@ -28,7 +28,7 @@ func TestCheckConfigLooksAtTheCertificate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			env := []string{"AUTH_DISABLED=true", "TLS_CERT_FILE=" + c.cert, "TLS_KEY_FILE=" + c.key}
 			for _, args := range [][]string{{"check-config"}, {"check-config", "--port=many"}} {
-				_, _, err := command(t, "", env, args...)
+				_, _, err := runCommand(t, "", env, args...)
 				if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), c.file) {
 					t.Errorf("%v: %v; want %q and %s", args, err, c.want, c.file)
 				}
@@ -38,11 +38,11 @@ func TestCheckConfigLooksAtTheCertificate(t *testing.T) {
 			}
 		})
 	}
-	if _, warnings, err := command(t, "", []string{"AUTH_DISABLED=true", "TLS_CERT_FILE=" + cert, "TLS_KEY_FILE=" + key}, "check-config"); err != nil || strings.Contains(warnings, "certificate") {
+	if _, warnings, err := runCommand(t, "", []string{"AUTH_DISABLED=true", "TLS_CERT_FILE=" + cert, "TLS_KEY_FILE=" + key}, "check-config"); err != nil || strings.Contains(warnings, "certificate") {
 		t.Errorf("a good pair: %v, %s", err, warnings)
 	}
 	cert, key = writeCertificateUntil(t, time.Now().Add(-time.Minute))
-	_, warnings, err := command(t, "", []string{"AUTH_DISABLED=true", "TLS_CERT_FILE=" + cert, "TLS_KEY_FILE=" + key}, "check-config")
+	_, warnings, err := runCommand(t, "", []string{"AUTH_DISABLED=true", "TLS_CERT_FILE=" + cert, "TLS_KEY_FILE=" + key}, "check-config")
 	if err != nil || !strings.Contains(warnings, "warning: ") || !strings.Contains(warnings, cert) || !strings.Contains(warnings, "ended on") {
 		t.Errorf("a certificate that ended: %v, %q", err, warnings)
 	}
@@ -55,7 +55,7 @@ func TestDrainNeedsNoCertificate(t *testing.T) {
 	if err := os.Remove(key); err != nil {
 		t.Fatal(err)
 	}
-	if out, _, err := command(t, "", r.environ, "drain"); err != nil || !strings.Contains(out, "draining") {
+	if out, _, err := runCommand(t, "", r.environ, "drain"); err != nil || !strings.Contains(out, "draining") {
 		t.Errorf("drain: %q, %v", out, err)
 	}
 }
@@ -66,7 +66,7 @@ func TestFileLimitWarning(t *testing.T) {
 		connections int
 		warned      bool
 	}{{1024, 4096, true}, {4096, 4096, true}, {65536, 4096, false}, {1024, 512, false}, {1 << 63, 262144, false}} {
-		text := fileLimitWarning(c.limit, c.connections)
+		text := openFileLimitWarning(c.limit, c.connections)
 		if (text != "") != c.warned {
 			t.Errorf("%d files for %d connections: %q", c.limit, c.connections, text)
 		}

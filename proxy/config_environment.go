@@ -12,17 +12,17 @@ import (
 	"tandem/schema/settings"
 )
 
-// checkSurroundings looks at what the settings name and need: the certificate's files, and as many files as there may be connections.
-// What is wrong is returned, what is only probably a mistake becomes a warning.
-func (c *Config) checkSurroundings() (problems []settings.Problem) {
+// checkEnvironment checks what the settings refer to: the certificate's files, and whether the process may open as many
+// files as there may be connections. It returns what is wrong; what is only probably a mistake becomes a warning.
+func (c *Config) checkEnvironment() (problems []settings.Problem) {
 	if c.TLSCert != "" && c.TLSKey != "" {
 		name, err := c.checkCertificate(time.Now())
 		if err != nil {
 			problems = append(problems, c.Values.Problem(name, err.Error()))
 		}
 	}
-	if limit, ok := fileLimit(); ok && c.Values.Good("MAX_CONNECTIONS") {
-		c.warn(fileLimitWarning(limit, c.MaxConnections))
+	if limit, ok := openFileLimit(); ok && c.Values.Good("MAX_CONNECTIONS") {
+		c.warn(openFileLimitWarning(limit, c.MaxConnections))
 	}
 	return problems
 }
@@ -33,7 +33,7 @@ func (c *Config) warn(text string) {
 	}
 }
 
-// checkCertificate finds what would keep TLS from working, and the setting to blame.
+// checkCertificate finds what would keep TLS from working, and the setting that is wrong.
 func (c *Config) checkCertificate(now time.Time) (setting string, err error) {
 	cert, err := os.ReadFile(c.TLSCert)
 	if err != nil {
@@ -59,7 +59,7 @@ func (c *Config) checkCertificate(now time.Time) (setting string, err error) {
 	return "", nil
 }
 
-// firstCertificate is the server's own, as TLS sends the chain.
+// firstCertificate is the first certificate of the chain, which is the server's own.
 func firstCertificate(chain []byte) (*x509.Certificate, error) {
 	for {
 		block, rest := pem.Decode(chain)
@@ -73,14 +73,15 @@ func firstCertificate(chain []byte) (*x509.Certificate, error) {
 	}
 }
 
-// otherFiles is what the proxy has open besides clients' connections, refused ones that linger among it, and some to spare.
-const otherFiles = 192
+// reservedFiles is how many files the proxy has open besides clients' connections, including refused ones that linger,
+// and a reserve.
+const reservedFiles = 192
 
-// fileLimitWarning says what to raise, or nothing.
-func fileLimitWarning(limit uint64, connections int) string {
-	if limit >= uint64(connections+otherFiles) {
+// openFileLimitWarning is the warning about a limit that is too low, or nothing.
+func openFileLimitWarning(limit uint64, connections int) string {
+	if limit >= uint64(connections+reservedFiles) {
 		return ""
 	}
 	return fmt.Sprintf("this process may have %d files open, too few for MAX_CONNECTIONS=%d, which takes %d: raise the limit (ulimit -n, LimitNOFILE in systemd), or lower MAX_CONNECTIONS",
-		limit, connections, connections+otherFiles)
+		limit, connections, connections+reservedFiles)
 }
