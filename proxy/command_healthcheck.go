@@ -16,9 +16,10 @@ import (
 // healthcheckTimeout is under the second or more that container runtimes wait.
 const healthcheckTimeout = 2 * time.Second
 
-// healthcheck asks /livez of the proxy that runs on this machine with the same settings. It fails when that doesn't answer with 200.
-func healthcheck(ctx context.Context, p program) error {
-	c, err := loadConfig(p.args, p.environ)
+// healthcheck asks /livez of the proxy that runs on this machine with the same settings. It fails unless the answer is
+// 200.
+func healthcheck(ctx context.Context, inv invocation) error {
+	c, err := loadConfig(inv.args, inv.environ)
 	if err != nil {
 		return err
 	}
@@ -27,7 +28,7 @@ func healthcheck(ctx context.Context, p program) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, healthcheckTimeout)
 	defer cancel()
-	url := ownURL(c) + "/livez"
+	url := localURL(c) + "/livez"
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", url, err)
@@ -43,12 +44,12 @@ func healthcheck(ctx context.Context, p program) error {
 	if res.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s answers with status %d", url, res.StatusCode)
 	}
-	_, err = io.WriteString(p.stdout, "ok\n")
+	_, err = io.WriteString(inv.stdout, "ok\n")
 	return err
 }
 
-// ownURL is where a proxy with these settings can be reached from its own machine.
-func ownURL(c *Config) string {
+// localURL is where a proxy with these settings can be reached from its own machine.
+func localURL(c *Config) string {
 	scheme := "http"
 	if c.TLSCert != "" {
 		scheme = "https"

@@ -19,8 +19,9 @@ import (
 	"time"
 )
 
-// settingsOf are what a container's health check finds in its environment: those of the proxy, with the port that it got.
-func settingsOf(t *testing.T, r *running, more ...string) []string {
+// healthcheckSettings are what a container's health check finds in its environment: the proxy's settings, with the port
+// that it got.
+func healthcheckSettings(t *testing.T, r *runningProxy, more ...string) []string {
 	t.Helper()
 	u, err := url.Parse(r.url)
 	if err != nil {
@@ -31,14 +32,14 @@ func settingsOf(t *testing.T, r *running, more ...string) []string {
 
 func TestHealthcheck(t *testing.T) {
 	r := startProxy(t, "API_KEYS=demo:demo-key")
-	environ := settingsOf(t, r)
-	if out, _, err := command(t, "", environ, "healthcheck"); err != nil || out != "ok\n" {
+	environ := healthcheckSettings(t, r)
+	if out, _, err := runCommand(t, "", environ, "healthcheck"); err != nil || out != "ok\n" {
 		t.Errorf("of a proxy that waits for its engine: %q, %v", out, err)
 	}
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if out, _, err := command(t, "", environ, "healthcheck"); err == nil {
+	if out, _, err := runCommand(t, "", environ, "healthcheck"); err == nil {
 		t.Errorf("a proxy that has ended is healthy: %q", out)
 	}
 }
@@ -50,7 +51,7 @@ func TestHealthcheckReadsTheConfigurationFile(t *testing.T) {
 	if err := os.WriteFile(file, []byte("server: {port: "+port+"}\nsecurity: {auth_disabled: true}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, _, err := command(t, "", []string{"CONFIG_FILE=" + file}, "healthcheck"); err != nil {
+	if out, _, err := runCommand(t, "", []string{"CONFIG_FILE=" + file}, "healthcheck"); err != nil {
 		t.Errorf("%q, %v", out, err)
 	}
 }
@@ -59,10 +60,10 @@ func TestHealthcheckThroughTLS(t *testing.T) {
 	cert, key := writeCertificate(t)
 	tls := []string{"TLS_CERT_FILE=" + cert, "TLS_KEY_FILE=" + key}
 	r := startProxy(t, append(tls, "API_KEYS=demo:demo-key")...)
-	if out, _, err := command(t, "", settingsOf(t, r, tls...), "healthcheck"); err != nil {
+	if out, _, err := runCommand(t, "", healthcheckSettings(t, r, tls...), "healthcheck"); err != nil {
 		t.Errorf("with TLS: %q, %v", out, err)
 	}
-	if out, _, err := command(t, "", settingsOf(t, r), "healthcheck"); err == nil {
+	if out, _, err := runCommand(t, "", healthcheckSettings(t, r), "healthcheck"); err == nil {
 		t.Errorf("without TLS the server is healthy: %q", out)
 	}
 }
@@ -74,10 +75,10 @@ func TestHealthcheckNeedsTheRightAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := command(t, "", []string{"AUTH_DISABLED=true", "PORT=" + port}, "healthcheck"); err == nil || !strings.Contains(err.Error(), "404") {
+	if _, _, err := runCommand(t, "", []string{"AUTH_DISABLED=true", "PORT=" + port}, "healthcheck"); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("another server on the port: %v", err)
 	}
-	if _, _, err := command(t, "", []string{"AUTH_DISABLED=true", "PORT=0"}, "healthcheck"); err == nil || !strings.Contains(err.Error(), "PORT=0") {
+	if _, _, err := runCommand(t, "", []string{"AUTH_DISABLED=true", "PORT=0"}, "healthcheck"); err == nil || !strings.Contains(err.Error(), "PORT=0") {
 		t.Errorf("with an unknown port: %v", err)
 	}
 }
@@ -86,11 +87,11 @@ func TestOwnURL(t *testing.T) {
 	for host, want := range map[string]string{
 		"0.0.0.0": "http://127.0.0.1:8000", "::": "http://[::1]:8000", "::1": "http://[::1]:8000", "10.0.0.7": "http://10.0.0.7:8000", "db.local": "http://db.local:8000",
 	} {
-		if got := ownURL(&Config{Host: host, Port: 8000}); got != want {
+		if got := localURL(&Config{Host: host, Port: 8000}); got != want {
 			t.Errorf("HOST=%s is asked at %s, want %s", host, got, want)
 		}
 	}
-	if got := ownURL(&Config{Host: "0.0.0.0", Port: 8443, TLSCert: "cert.pem"}); got != "https://127.0.0.1:8443" {
+	if got := localURL(&Config{Host: "0.0.0.0", Port: 8443, TLSCert: "cert.pem"}); got != "https://127.0.0.1:8443" {
 		t.Errorf("with TLS: %s", got)
 	}
 }

@@ -25,7 +25,7 @@ func TestTopShowsTheFigures(t *testing.T) {
 	}))
 	defer s.Close()
 	var out bytes.Buffer
-	if err := run(t.Context(), program{args: []string{"top", "--once", "--url=" + s.URL + "/"}, stdout: &out}); err != nil {
+	if err := run(t.Context(), invocation{args: []string{"top", "--once", "--url=" + s.URL + "/"}, stdout: &out}); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
@@ -41,18 +41,18 @@ func TestTopShowsTheFigures(t *testing.T) {
 	}
 }
 
-// seen ends the run after some screens.
-type seen struct {
+// stopAfterWrites ends the run after some screens.
+type stopAfterWrites struct {
 	bytes.Buffer
 	left int
 	end  func()
 }
 
-func (s *seen) Write(p []byte) (int, error) {
+func (s *stopAfterWrites) Write(inv []byte) (int, error) {
 	if s.left--; s.left == 0 {
 		s.end()
 	}
-	return s.Buffer.Write(p)
+	return s.Buffer.Write(inv)
 }
 
 func TestTopGoesOnWhileTheServerIsAway(t *testing.T) {
@@ -60,14 +60,14 @@ func TestTopGoesOnWhileTheServerIsAway(t *testing.T) {
 	defer s.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	out := &seen{left: 2, end: cancel}
-	if err := run(ctx, program{args: []string{"top", "--url", s.URL}, stdout: out}); err != nil {
+	out := &stopAfterWrites{left: 2, end: cancel}
+	if err := run(ctx, invocation{args: []string{"top", "--url", s.URL}, stdout: out}); err != nil {
 		t.Fatal(err)
 	}
 	if n := strings.Count(out.String(), "404 Not Found"); n != 2 {
 		t.Errorf("%d screens: %q", n, out.String())
 	}
-	if err := run(t.Context(), program{args: []string{"top", "--once", "--url", s.URL}, stdout: out}); err == nil {
+	if err := run(t.Context(), invocation{args: []string{"top", "--once", "--url", s.URL}, stdout: out}); err == nil {
 		t.Error("--once without figures is a success")
 	}
 }

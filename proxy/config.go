@@ -12,7 +12,7 @@ import (
 	"tandem/schema/settings"
 )
 
-// Config is everything that can be set about the proxy. What each field means is said in schema/settings/table.go.
+// Config has all settings of the proxy. The meaning of each is in schema/settings/table.go.
 type Config struct {
 	Values   *settings.Values // for check-config: where each value came from
 	Warnings []string         // probable mistakes, for the log
@@ -22,7 +22,7 @@ type Config struct {
 	LogLevel   slog.Level
 	LogJSON    bool
 	LogPrompts bool
-	LogSample  int    // one in so many
+	LogSample  int    // one in LogSample
 	TLSCert    string // with TLSKey, or both empty
 	TLSKey     string
 
@@ -60,7 +60,7 @@ type Config struct {
 	TraceRatio     float64
 
 	DefaultModel    string
-	DefaultModelSet bool // somebody set it; otherwise another may take its place (settings.DefaultModel)
+	DefaultModelSet bool // it was set explicitly; otherwise another model may be used (settings.DefaultModel)
 	DefaultVersion  string
 	CacheSize       int
 
@@ -87,19 +87,19 @@ type Config struct {
 	QuarantineTTL      time.Duration
 }
 
-// loadConfig reads the proxy's settings. Errors are settings.ErrHelp, settings.ErrVersion or a list of everything that is wrong, which
-// comes with what is good.
+// loadConfig reads the proxy's settings. Errors are settings.ErrHelp, settings.ErrVersion or a list of everything that
+// is wrong; the list comes with the settings that are valid.
 func loadConfig(args, environ []string) (*Config, error) {
-	c, err := readConfig(args, environ)
+	c, err := loadConfigUnchecked(args, environ)
 	if c == nil {
 		return nil, err
 	}
 	return c, settings.Check(err, c.check())
 }
 
-// readConfig is loadConfig without asking whether the settings fit each other, which doesn't matter to who only looks for a server that
-// runs with them.
-func readConfig(args, environ []string) (*Config, error) {
+// loadConfigUnchecked is loadConfig without checking that the settings fit together, for commands that only look for a
+// server that runs with them.
+func loadConfigUnchecked(args, environ []string) (*Config, error) {
 	v, err := settings.Load(settings.Proxy, args, environ, os.ReadFile)
 	if v == nil {
 		return nil, err
@@ -157,16 +157,16 @@ func (c *Config) readEngine(v *settings.Values) {
 	c.QuarantineTTL = v.Duration("QUARANTINE_TTL")
 }
 
-// ownRoutes are paths that METRICS_PATH can't have.
-var ownRoutes = []string{"/", "/page/app.js", "/page/app.css", "/page/icon.svg", "/health", "/livez", "/readyz", "/status", "/status/live", "/models", "/infer", "/metrics/router"}
+// reservedPaths are paths that METRICS_PATH can't have.
+var reservedPaths = []string{"/", "/page/app.js", "/page/app.css", "/page/icon.svg", "/health", "/livez", "/readyz", "/status", "/status/live", "/models", "/infer", "/metrics/router"}
 
-// check finds settings that are good by themselves and don't fit each other.
+// check finds settings that are valid by themselves but don't fit together.
 func (c *Config) check() (problems []settings.Problem) {
 	add := func(name, text string) { problems = append(problems, c.Values.Problem(name, text)) }
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		add("TLS_CERT_FILE", "is only good together with TLS_KEY_FILE")
 	}
-	for _, route := range ownRoutes {
+	for _, route := range reservedPaths {
 		if c.MetricsPath == route {
 			add("METRICS_PATH", fmt.Sprintf("%s is taken by another endpoint", route))
 		}
@@ -186,7 +186,7 @@ func (c *Config) check() (problems []settings.Problem) {
 
 func (c *Config) hasKeys() bool { return c.APIKeysFile != "" || len(c.APIKeys) > 0 }
 
-// logLevel, networks and userIDs convert what the list of settings has checked.
+// logLevel, networks and userIDs convert values that package settings has checked.
 func logLevel(name string) slog.Level {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(name)); err != nil {

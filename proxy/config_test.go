@@ -40,7 +40,7 @@ func TestStallTimeoutHoldsForTheSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &service{c: c}
+	s := &service{config: c}
 	if got := s.linkOptions().StallTimeout; got != 10*time.Minute {
 		t.Errorf("an engine may be silent for %s", got)
 	}
@@ -61,7 +61,7 @@ restart: {replay: decode}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Port != 9000 || !c.RateLimit.Off() || !c.DefaultModelSet || c.EnginePeerUIDs[0] != 10001 || !c.ReplayDecode || c.LogLevel != slog.LevelDebug {
+	if c.Port != 9000 || !c.RateLimit.Unlimited() || !c.DefaultModelSet || c.EnginePeerUIDs[0] != 10001 || !c.ReplayDecode || c.LogLevel != slog.LevelDebug {
 		t.Errorf("config: %+v", c)
 	}
 	if len(c.TrustedProxies) != 2 || c.TrustedProxies[0].String() != "10.0.0.0/8" || c.TrustedProxies[1].String() != "::1/128" {
@@ -91,7 +91,8 @@ func TestConfigThatDoesNotFit(t *testing.T) {
 	}
 }
 
-// What doesn't fit together, and the keys, are told beside what is wrong by itself, under the names that the user wrote.
+// Settings that don't fit together and mistakes in the keys are reported together with invalid values, under the names
+// that the user wrote.
 func TestAllMistakesOfSettingsAndKeysAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	keys, file := filepath.Join(dir, "keys.yaml"), filepath.Join(dir, "config.yaml")
@@ -101,7 +102,7 @@ func TestAllMistakesOfSettingsAndKeysAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, _, err := command(t, "", []string{"CONFIG_FILE=" + file, "QUEUE_CAPACITY=some"}, "check-config", "--metrics-addr=9090")
+	_, _, err := runCommand(t, "", []string{"CONFIG_FILE=" + file, "QUEUE_CAPACITY=some"}, "check-config", "--metrics-addr=9090")
 	want := []string{
 		`config.yaml:2 server.port: "many" must be a whole number`,
 		`config.yaml:5 server.max_body_bytes: "huge" must be a size`,

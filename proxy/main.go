@@ -1,5 +1,7 @@
-// Tandem-proxy takes inference requests over HTTP and passes them to the engine over a Unix socket. It keeps clients, keys, limits, the
-// queue, what each answer has received, and every documented metric, so that the engine may be restarted at any moment.
+// Tandem-proxy takes inference requests over HTTP and passes them to the engine over a Unix socket. It holds the
+// clients' connections, the keys, the rate limits, the queue, the tokens received so far of each answer, and every
+// documented metric, so that the engine may be restarted at any moment. This package has only the commands and the
+// wiring.
 package main
 
 import (
@@ -40,18 +42,18 @@ const usage = `tandem-proxy: HTTP front of the Tandem inference server
 
 `
 
-// program is one run of the program: what it was given and where it writes.
-type program struct {
+// invocation is one run of a command: its arguments, its environment and where it writes.
+type invocation struct {
 	args           []string
 	environ        []string
 	stdin          io.Reader
 	stdout, stderr io.Writer
 }
 
-// errUsage is returned for a command line that can't be understood.
+// errUsage is returned for an invalid command line.
 var errUsage = errors.New("see tandem-proxy --help")
 
-var commands = map[string]func(context.Context, program) error{
+var commands = map[string]func(context.Context, invocation) error{
 	"serve":           serve,
 	"check-config":    checkConfig,
 	"keys":            keys,
@@ -59,7 +61,7 @@ var commands = map[string]func(context.Context, program) error{
 	"healthcheck":     healthcheck,
 	"test-monitoring": testMonitoring,
 	"selftest":        testMonitoring,
-	"top":             top,
+	"top":             showTop,
 	"licenses":        printLicences,
 	"help":            help,
 	"version":         printVersion,
@@ -68,7 +70,7 @@ var commands = map[string]func(context.Context, program) error{
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	err := run(ctx, program{args: os.Args[1:], environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr})
+	err := run(ctx, invocation{args: os.Args[1:], environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr})
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "tandem-proxy:", err)
@@ -77,40 +79,40 @@ func main() {
 }
 
 // run picks the command; the first argument that isn't a flag names it.
-func run(ctx context.Context, p program) error {
+func run(ctx context.Context, inv invocation) error {
 	name := "serve"
-	if len(p.args) > 0 && !strings.HasPrefix(p.args[0], "-") {
-		name, p.args = p.args[0], p.args[1:]
+	if len(inv.args) > 0 && !strings.HasPrefix(inv.args[0], "-") {
+		name, inv.args = inv.args[0], inv.args[1:]
 	}
-	command, ok := commands[name]
+	runCommand, ok := commands[name]
 	if !ok {
 		return fmt.Errorf("unknown command %q: %w", name, errUsage)
 	}
-	err := command(ctx, p)
+	err := runCommand(ctx, inv)
 	switch {
 	case errors.Is(err, settings.ErrHelp):
-		return help(ctx, p)
+		return help(ctx, inv)
 	case errors.Is(err, settings.ErrVersion):
-		return printVersion(ctx, p)
+		return printVersion(ctx, inv)
 	}
 	return err
 }
 
-func printLicences(_ context.Context, p program) error {
-	if _, err := io.WriteString(p.stdout, licences); err != nil {
+func printLicences(_ context.Context, inv invocation) error {
+	if _, err := io.WriteString(inv.stdout, licences); err != nil {
 		return fmt.Errorf("write licences: %w", err)
 	}
 	return nil
 }
 
-func help(_ context.Context, p program) error {
-	if _, err := io.WriteString(p.stdout, usage); err != nil {
+func help(_ context.Context, inv invocation) error {
+	if _, err := io.WriteString(inv.stdout, usage); err != nil {
 		return fmt.Errorf("write help: %w", err)
 	}
-	return settings.WriteUsage(p.stdout, settings.Proxy)
+	return settings.WriteUsage(inv.stdout, settings.Proxy)
 }
 
-func printVersion(_ context.Context, p program) error {
-	_, err := fmt.Fprintf(p.stdout, "tandem-proxy %s (revision %s, %s %s/%s)\n", version, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+func printVersion(_ context.Context, inv invocation) error {
+	_, err := fmt.Fprintf(inv.stdout, "tandem-proxy %s (revision %s, %s %s/%s)\n", version, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
 }

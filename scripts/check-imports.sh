@@ -12,7 +12,7 @@ schema/wire: schema
 schema/catalogue:
 schema/settings:
 schema/trace:
-proxy: proxy/server proxy/inflight proxy/link proxy/queue proxy/journal proxy/auth proxy/limit proxy/metrics proxy/api schema/settings schema/catalogue schema/trace proxy/trace
+proxy: proxy/adminsocket proxy/selftest proxy/top proxy/server proxy/inflight proxy/link proxy/queue proxy/journal proxy/auth proxy/limit proxy/metrics proxy/api schema/settings schema/catalogue schema/trace proxy/trace
 proxy/api:
 proxy/auth:
 proxy/limit:
@@ -22,6 +22,9 @@ proxy/journal: proxy/api
 proxy/metrics: schema/catalogue
 proxy/inflight: proxy/api proxy/queue proxy/journal proxy/metrics
 proxy/link: proxy/api proxy/inflight schema schema/wire
+proxy/adminsocket: proxy/link
+proxy/selftest: proxy/api schema/catalogue
+proxy/top: proxy/metrics proxy/server
 proxy/server: proxy/api proxy/auth proxy/limit proxy/inflight proxy/metrics proxy/trace
 engine: engine/link engine/batch engine/models engine/supervise engine/devices engine/demo engine/metrics engine/llama engine/mock engine/fault engine/trace schema/settings schema/trace
 engine/batch:

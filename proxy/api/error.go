@@ -8,17 +8,17 @@ import (
 // Type names a kind of error. Clients see it as error.type and may branch on it.
 type Type string
 
-// Every error type. What each one means for status, label and metric is in the table of outcomes (outcome.go).
+// Every error type. What each one means for status, label and metric is in the table of outcomes (error_outcome.go).
 const (
-	TypeInvalidRequest  Type = "invalid_request"
-	TypeUnauthorized    Type = "unauthorized"
-	TypeForbidden       Type = "forbidden"
-	TypeModelNotFound   Type = "model_not_found"
-	TypeVersionNotFound Type = "version_not_found"
-	TypeContextExceeded Type = "context_length_exceeded"
-	TypeRateLimited     Type = "rate_limited"
-	TypeQuarantined     Type = "request_quarantined"
-	TypeGrammarTooHard  Type = "grammar_too_complex"
+	TypeInvalidRequest    Type = "invalid_request"
+	TypeUnauthorized      Type = "unauthorized"
+	TypeForbidden         Type = "forbidden"
+	TypeModelNotFound     Type = "model_not_found"
+	TypeVersionNotFound   Type = "version_not_found"
+	TypeContextExceeded   Type = "context_length_exceeded"
+	TypeRateLimited       Type = "rate_limited"
+	TypeQuarantined       Type = "request_quarantined"
+	TypeGrammarTooComplex Type = "grammar_too_complex"
 
 	TypeQueueFull         Type = "queue_full"
 	TypeQueueTimeout      Type = "queue_timeout"
@@ -32,7 +32,7 @@ const (
 	TypeDecodeFailed      Type = "decode_failed"
 	TypeDraining          Type = "draining"
 	TypeInternal          Type = "internal"
-	TypeCancelled         Type = "cancelled" // the client left; nobody reads the answer
+	TypeCancelled         Type = "cancelled" // the client disconnected; nobody reads the answer
 
 	TypeBodyTooLarge         Type = "body_too_large"
 	TypeUnsupportedMediaType Type = "unsupported_media_type"
@@ -43,12 +43,12 @@ const (
 	TypeHeaderTooLarge       Type = "header_too_large"
 )
 
-// Error is what a client may be told. It is final: made once where the failure is understood, rendered once.
+// Error is an error as a client may see it. It is made once, where the failure is understood, and rendered once.
 type Error struct {
 	Type       Type
 	Message    string        // for people: what is wrong and what to do; holds no secret and no path
 	Param      string        // request field, "" when no single field is to blame
-	RetryAfter time.Duration // 0: don't say
+	RetryAfter time.Duration // 0: no Retry-After header
 	Cause      error         // for the log only, never rendered; may be nil
 }
 
@@ -59,16 +59,17 @@ func (e *Error) Error() string {
 	return string(e.Type) + ": " + e.Message
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// Outcome says what the error means for status, label and metrics.
+// Outcome returns the HTTP status, label and metrics of the error.
 func (e *Error) Outcome() Outcome { return e.Type.Outcome() }
 
 // Status is the HTTP status code.
 func (e *Error) Status() int { return e.Type.Outcome().Status }
 
-// RetryAfterSeconds is the value of a Retry-After header: whole seconds, rounded up, at least 1; 0 when there should be none.
+// RetryAfterSeconds is the value of a Retry-After header: whole seconds, rounded up, at least 1; 0 when there should be
+// none.
 func (e *Error) RetryAfterSeconds() int {
 	if e.RetryAfter <= 0 {
 		return 0
@@ -98,12 +99,12 @@ func Invalid(param, format string, args ...any) *Error {
 	return &Error{Type: TypeInvalidRequest, Param: param, Message: fmt.Sprintf(format, args...)}
 }
 
-// Unauthorized is the one answer to a missing, unknown, expired or ambiguous key, so that it doesn't tell which.
+// Unauthorized is the same answer to a missing, unknown, expired or ambiguous key, so that it doesn't reveal which.
 func Unauthorized(header string) *Error {
 	return NewError(TypeUnauthorized, "missing or invalid API key; send it as %s: <key> or Authorization: Bearer <key>", header)
 }
 
-// Forbidden is for a good key that may not use this model.
+// Forbidden is for a valid key that may not use this model.
 func Forbidden(model string) *Error {
 	e := NewError(TypeForbidden, "this API key may not use model %s", quote(model))
 	e.Param = "base_model"
@@ -115,19 +116,19 @@ func RateLimited(limit string, retryAfter time.Duration) *Error {
 	return NewError(TypeRateLimited, "rate limit of %s reached; try again later", limit).After(retryAfter)
 }
 
-// QueueFull is for a request that the waiting line has no room for.
+// QueueFull is for a request that finds the queue full.
 func QueueFull(capacity int, retryAfter time.Duration) *Error {
 	return NewError(TypeQueueFull, "all %d waiting places are taken; try again later", capacity).After(retryAfter)
 }
 
 // QueueTimeout is for a deadline that passed before work began.
 func QueueTimeout(waited time.Duration) *Error {
-	return NewError(TypeQueueTimeout, "the request waited %s and its time ran out before work began", round(waited))
+	return NewError(TypeQueueTimeout, "the request waited %s and its time ran out before work began", roundForMessage(waited))
 }
 
 // DeadlineExceeded is for a deadline that passed while the answer was being generated.
 func DeadlineExceeded(limit time.Duration) *Error {
-	return NewError(TypeDeadlineExceeded, "the answer was not complete within %s; ask for fewer tokens or allow more time", round(limit))
+	return NewError(TypeDeadlineExceeded, "the answer was not complete within %s; ask for fewer tokens or allow more time", roundForMessage(limit))
 }
 
 // EngineUnavailable is for a wait for an engine that took too long.
@@ -140,7 +141,8 @@ func EngineCrashed(retryAfter time.Duration) *Error {
 	return NewError(TypeEngineCrashed, "the inference engine stopped while it worked on this request; try again").After(retryAfter)
 }
 
-// ContextExceeded is for a prompt that alone doesn't fit. promptTokens 0: it was refused before it was counted.
+// ContextExceeded is for a prompt that alone doesn't fit. promptTokens 0: it was rejected before its tokens were
+// counted.
 func ContextExceeded(promptTokens, contextTokens int) *Error {
 	e := &Error{Type: TypeContextExceeded, Param: "prompt"}
 	if promptTokens > 0 {
@@ -151,7 +153,8 @@ func ContextExceeded(promptTokens, contextTokens int) *Error {
 	return e
 }
 
-// ModelLoadFailed is for a model that is installed and can't be loaded; reason is one of the closed set of load failures.
+// ModelLoadFailed is for a model that is installed and can't be loaded; reason is one of the closed set of load
+// failures.
 func ModelLoadFailed(model, version, reason string) *Error {
 	e := NewError(TypeModelLoadFailed, "model %s version %s could not be loaded (%s)", quote(model), quote(version), reason)
 	e.Param = "base_model"
@@ -169,14 +172,14 @@ func ModelChanged(model, version string) *Error {
 		quote(model), quote(version)).After(time.Second)
 }
 
-// Quarantined is for a request that is refused since it stopped the engine repeatedly.
+// Quarantined is for a request that is rejected because it crashed the engine repeatedly.
 func Quarantined() *Error {
 	return NewError(TypeQuarantined, "this request stopped the inference engine repeatedly and is refused for a while; change it before sending it again")
 }
 
-// GrammarTooComplex is for a JSON schema whose grammar takes too long a token.
+// GrammarTooComplex is for a JSON schema whose grammar takes too long for each token.
 func GrammarTooComplex() *Error {
-	e := NewError(TypeGrammarTooHard, "json_schema is too complex to be followed in time; simplify it")
+	e := NewError(TypeGrammarTooComplex, "json_schema is too complex to be followed in time; simplify it")
 	e.Param = "json_schema"
 	return e
 }
@@ -186,10 +189,10 @@ func Draining() *Error {
 	return NewError(TypeDraining, "the server is shutting down; send the request again").After(time.Second)
 }
 
-// Cancelled is for a client that left.
+// Cancelled is for a client that disconnected.
 func Cancelled() *Error { return NewError(TypeCancelled, "the client closed the connection") }
 
-// Internal is for a fault of ours; the cause goes to the log with the request id.
+// Internal is for a fault in the server; the cause goes to the log with the request id.
 func Internal(cause error) *Error {
 	return NewError(TypeInternal, "internal error; the log has details under this request id").With(cause)
 }
@@ -215,7 +218,7 @@ func MethodNotAllowed(method, allow string) *Error {
 	return NewError(TypeMethodNotAllowed, "method %s is not allowed here; use %s", quote(method), allow)
 }
 
-// UpgradeRequired is for a stream asked for over HTTP/1.0.
+// UpgradeRequired is for a stream that is requested over HTTP/1.0.
 func UpgradeRequired() *Error {
 	return NewError(TypeUpgradeRequired, "streams need HTTP/1.1")
 }
@@ -230,7 +233,7 @@ func HeaderTooLarge(limitBytes int) *Error {
 	return NewError(TypeHeaderTooLarge, "the request headers are larger than %d bytes", limitBytes)
 }
 
-func round(d time.Duration) time.Duration {
+func roundForMessage(d time.Duration) time.Duration {
 	if d < time.Second {
 		return d.Round(time.Millisecond)
 	}

@@ -3,7 +3,7 @@ package api
 // Limits of a request that hold whatever the configuration says.
 const (
 	MaxPromptBytes  = 1 << 20   // decoded prompt and system text together, unless Limits says otherwise
-	MaxNewTokens    = 1 << 20   // highest max_new_tokens that is looked at; the model's context is checked later
+	MaxNewTokens    = 1 << 20   // highest max_new_tokens that is accepted here; the model's context is checked later
 	MaxSeed         = 1<<53 - 1 // the highest whole number that every JSON reader keeps exact
 	MaxTopK         = 1000
 	MaxTemperature  = 2
@@ -19,15 +19,16 @@ const (
 // DefaultNewTokens is used when a request doesn't set max_new_tokens, cut to what the context has left.
 const DefaultNewTokens = 256
 
-// Request is a checked inference request. Only DecodeInfer makes one, so nobody behind it checks again. It keeps nothing of the
-// body it came from. Nil pointers are fields that the client didn't set: the model's or the engine's default applies.
+// Request is a checked inference request. Only DecodeInfer makes one, so no later code checks it again. It keeps
+// nothing of the body it came from. Nil pointers are fields that the client didn't set: the model's or the engine's
+// default applies.
 type Request struct {
-	Model   string // as asked, "" for the default; looked up by Resolve, never a path
-	Version string // as asked, "" for the default
+	Model   string // as requested, "" for the default; looked up by Resolve, never a path
+	Version string // as requested, "" for the default
 
 	Prompt     string // never empty
 	System     string
-	HasSystem  bool   // an empty System is one, too: the model's template then writes none of its own
+	HasSystem  bool   // an empty System counts as given: the model's template then writes none of its own
 	JSONSchema []byte // a JSON object of at most MaxSchemaBytes, or nil
 
 	MaxNewTokens  *int     // 1 … MaxNewTokens
@@ -39,7 +40,7 @@ type Request struct {
 	Seed          *uint64  // 0 … MaxSeed
 	Stop          []string // at most MaxStops, none empty, each at most MaxStopBytes
 
-	Domain string // as asked, may be empty; see Domains
+	Domain string // as requested, may be empty; see Domains
 	Stream bool
 }
 
@@ -49,8 +50,9 @@ type Limits struct {
 	SchemaBytes int // MaxSchemaBytes
 }
 
-// NewTokens is how many tokens may be generated in a context of contextTokens, before the prompt is counted. It is an error to
-// ask for more than the context holds; nothing asked is DefaultNewTokens, cut to it. contextTokens 0 means not known yet.
+// NewTokens is how many tokens may be generated in a context of contextTokens, before the prompt is counted. It is an
+// error to ask for more than the context holds; a request that sets nothing gets DefaultNewTokens, cut to the context.
+// contextTokens 0 means not known yet.
 func (r *Request) NewTokens(contextTokens int) (int, *Error) {
 	if r.MaxNewTokens == nil {
 		if contextTokens > 0 && contextTokens < DefaultNewTokens {

@@ -111,7 +111,7 @@ func (t *Table) Catalog(conn Engine, c *Catalog) {
 	e.catalog = newCatalog(c)
 	e.cacheSize = c.CacheSize
 	for mv := range e.catalog.versions {
-		t.metrics.Announce(mv.model, mv.version)
+		t.metrics.RegisterModel(mv.model, mv.version)
 	}
 	for _, m := range e.catalog.models {
 		if m.Domain != "" {

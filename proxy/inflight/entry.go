@@ -200,7 +200,7 @@ func (en *entry) recordTokenLatency(tokens int, now time.Time) {
 	}
 	if en.timing.lastTokenAt.IsZero() {
 		en.timing.firstToken = max(now.Sub(en.req.Received), 1)
-		en.modelMetrics.FirstToken(en.timing.firstToken, metrics.Sampled(en.req.Traceparent))
+		en.modelMetrics.FirstToken(en.timing.firstToken, metrics.SampledTraceID(en.req.Traceparent))
 		tokens--
 		en.timing.lastTokenAt = now
 	}

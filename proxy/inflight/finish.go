@@ -101,7 +101,7 @@ func (t *Table) recordOutcome(en *entry, outcome Outcome, now time.Time) {
 		Prefill:    en.timing.prefill,
 		Decode:     en.timing.decode,
 		Restart:    en.pausedFor,
-		TraceID:    metrics.Sampled(en.req.Traceparent),
+		TraceID:    metrics.SampledTraceID(en.req.Traceparent),
 		FirstToken: en.timing.firstToken,
 		Total:      now.Sub(en.req.Received),
 	})

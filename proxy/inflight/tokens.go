@@ -274,7 +274,7 @@ func (en *entry) clientError(s *Summary, now time.Time) *api.Error {
 		return api.Internal(fmt.Errorf("engine finished request with reason %d", s.Reason))
 	case t == api.TypeModelChanged:
 		return api.ModelChanged(en.model, en.version)
-	case t == api.TypeGrammarTooHard:
+	case t == api.TypeGrammarTooComplex:
 		return api.GrammarTooComplex()
 	case t == api.TypeInternal || !t.Known():
 		return api.Internal(fmt.Errorf("engine failure %q: %s", s.Failure.Code, s.Failure.Text))

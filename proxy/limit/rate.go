@@ -1,8 +1,3 @@
-// Package limit says how many requests a key or an address may send: a rate such as 5/minute, the buckets that count by it, the
-// headers that tell a client, and the address that a client without a key is counted by. It knows no HTTP library.
-//
-// Limiter counts for this process alone. Its callers pass the time: it reads no clock, never sleeps and starts no goroutine. Shared counts
-// in a Redis or Valkey server beside it, for all processes that use that server, by the server's clock.
 package limit
 
 import (
@@ -31,8 +26,8 @@ var units = []struct {
 	{"day", 24 * time.Hour},
 }
 
-// Parse reads N/second, N/minute, N/hour or N/day; 0 and off give the zero Rate.
-func Parse(s string) (Rate, error) {
+// ParseRate reads N/second, N/minute, N/hour or N/day; 0 and off give the zero Rate.
+func ParseRate(s string) (Rate, error) {
 	s = strings.TrimSpace(s)
 	if s == "0" || strings.EqualFold(s, "off") {
 		return Rate{}, nil
@@ -51,12 +46,12 @@ func Parse(s string) (Rate, error) {
 	return Rate{}, fmt.Errorf("rate %q: want N/second, N/minute, N/hour, N/day, or off", s)
 }
 
-// Off tells whether the rate doesn't limit.
-func (r Rate) Off() bool { return r.Requests <= 0 || r.Unit <= 0 }
+// Unlimited reports whether the rate doesn't limit at all.
+func (r Rate) Unlimited() bool { return r.Requests <= 0 || r.Unit <= 0 }
 
-// String writes the rate as Parse reads it.
+// String writes the rate as ParseRate reads it.
 func (r Rate) String() string {
-	if r.Off() {
+	if r.Unlimited() {
 		return "off"
 	}
 	for _, u := range units {
@@ -66,9 +61,3 @@ func (r Rate) String() string {
 	}
 	return strconv.Itoa(r.Requests) + "/" + r.Unit.String()
 }
-
-// interval is the time in which one request comes back, at least a nanosecond.
-func (r Rate) interval() time.Duration { return max(r.Unit/time.Duration(r.Requests), 1) }
-
-// burst is the time in which an empty bucket fills.
-func (r Rate) burst() time.Duration { return r.interval() * time.Duration(r.Requests) }

@@ -7,30 +7,32 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Exemplars lead from a number to one trace behind it; only OpenMetrics and protobuf carry them. Requests whose sender doesn't sample them
-// give none: nobody could look such a trace up.
+// Exemplars lead from a number to one trace behind it; only OpenMetrics and protobuf carry them. Requests that their
+// sender doesn't sample get none, since nobody could look up such a trace.
 
-func observeTraced(o prometheus.Observer, d time.Duration, traceID string) {
+func observeWithExemplar(o prometheus.Observer, d time.Duration, traceID string) {
 	if e, ok := o.(prometheus.ExemplarObserver); ok && traceID != "" {
-		e.ObserveWithExemplar(d.Seconds(), traced(traceID))
+		e.ObserveWithExemplar(d.Seconds(), exemplarLabels(traceID))
 		return
 	}
 	o.Observe(d.Seconds())
 }
 
-func countTraced(c prometheus.Counter, traceID string) {
+func countWithExemplar(c prometheus.Counter, traceID string) {
 	if a, ok := c.(prometheus.ExemplarAdder); ok && traceID != "" {
-		a.AddWithExemplar(1, traced(traceID))
+		a.AddWithExemplar(1, exemplarLabels(traceID))
 		return
 	}
 	c.Inc()
 }
 
-// traced copies the id: exemplars outlive their request.
-func traced(id string) prometheus.Labels { return prometheus.Labels{"trace_id": strings.Clone(id)} }
+// exemplarLabels copies the id: exemplars outlive their request.
+func exemplarLabels(id string) prometheus.Labels {
+	return prometheus.Labels{"trace_id": strings.Clone(id)}
+}
 
-// Sampled gives the trace id of a valid W3C traceparent whose sender samples the trace, and empty otherwise.
-func Sampled(traceparent string) string {
+// SampledTraceID returns the trace id of a valid W3C traceparent whose sender samples the trace, and empty otherwise.
+func SampledTraceID(traceparent string) string {
 	const whole = len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	if len(traceparent) != whole {
 		return ""

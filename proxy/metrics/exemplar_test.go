@@ -18,14 +18,14 @@ func TestSampled(t *testing.T) {
 		"":                              "",
 		"00-0af7651916cd43dd8448eb2-01": "",
 	} {
-		if got := Sampled(parent); got != want {
+		if got := SampledTraceID(parent); got != want {
 			t.Errorf("%q gives %q, want %q", parent, got, want)
 		}
 	}
 }
 
 func TestExemplarsLeadToSampledTraces(t *testing.T) {
-	m := newTest(t, nil)
+	m := newTestMetrics(t, nil)
 	mm, e := m.Model(testModel, testVersion), m.Endpoint(inferRoute)
 	ask := func(trace string) {
 		e.Begin()
@@ -35,13 +35,13 @@ func TestExemplarsLeadToSampledTraces(t *testing.T) {
 	}
 	ask("") // not sampled
 	openMetrics := func() string {
-		_, body := get(t, m.Handler(), "application/openmetrics-text; version=1.0.0")
+		_, body := scrape(t, m.Handler(), "application/openmetrics-text; version=1.0.0")
 		return body
 	}
 	if strings.Contains(openMetrics(), "trace_id") {
 		t.Error("a request that isn't sampled gave an exemplar")
 	}
-	id := []byte(Sampled(sampledParent))
+	id := []byte(SampledTraceID(sampledParent))
 	ask(string(id))
 	var with []string
 	for line := range strings.Lines(openMetrics()) {
@@ -53,7 +53,7 @@ func TestExemplarsLeadToSampledTraces(t *testing.T) {
 	if got := strings.Join(with, " "); got != want {
 		t.Errorf("exemplars at %s, want them at %s", got, want)
 	}
-	if _, plain := get(t, m.Handler(), ""); strings.Contains(plain, "trace_id") {
+	if _, plain := scrape(t, m.Handler(), ""); strings.Contains(plain, "trace_id") {
 		t.Error("the plain text format has no exemplars")
 	}
 }

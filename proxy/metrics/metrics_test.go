@@ -20,7 +20,7 @@ import (
 
 const testModel, testVersion = "microsoft/DialoGPT-medium", "v1.0"
 
-func newTest(t *testing.T, change func(*Options)) *Metrics {
+func newTestMetrics(t *testing.T, change func(*Options)) *Metrics {
 	t.Helper()
 	o := Options{DefaultModel: testModel, DefaultVersion: testVersion, QueueCapacity: 256, CacheSize: 5,
 		Build: BuildInfo{Version: "1.0.0", Revision: "abc"}}
@@ -30,7 +30,7 @@ func newTest(t *testing.T, change func(*Options)) *Metrics {
 	return New(o)
 }
 
-func get(t *testing.T, h http.Handler, accept string) (*http.Response, string) {
+func scrape(t *testing.T, h http.Handler, accept string) (*http.Response, string) {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodGet, "/prometheus", nil)
 	r.Header.Set("Accept", accept)
@@ -43,16 +43,16 @@ func get(t *testing.T, h http.Handler, accept string) (*http.Response, string) {
 	return w.Result(), string(body)
 }
 
-func page(t *testing.T, m *Metrics) map[string]*dto.MetricFamily {
+func scrapeFamilies(t *testing.T, m *Metrics) map[string]*dto.MetricFamily {
 	t.Helper()
-	resp, body := get(t, m.Handler(), "")
+	resp, body := scrape(t, m.Handler(), "")
 	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("status %d: %s", resp.StatusCode, body)
 	}
-	return parse(t, body)
+	return parseFamilies(t, body)
 }
 
-func parse(t *testing.T, text string) map[string]*dto.MetricFamily {
+func parseFamilies(t *testing.T, text string) map[string]*dto.MetricFamily {
 	t.Helper()
 	p := expfmt.NewTextParser(model.LegacyValidation)
 	f, err := p.TextToMetricFamilies(strings.NewReader(text))
@@ -62,11 +62,11 @@ func parse(t *testing.T, text string) map[string]*dto.MetricFamily {
 	return f
 }
 
-// sum adds counters, gauges or histogram counts of all series that have every given label value ("name=value").
-func sum(f *dto.MetricFamily, want ...string) float64 {
+// sumSeries adds counters, gauges or histogram counts of all series that have every given label value ("name=value").
+func sumSeries(f *dto.MetricFamily, want ...string) float64 {
 	total := 0.0
 	for _, m := range f.GetMetric() {
-		if !matches(m, want) {
+		if !hasLabels(m, want) {
 			continue
 		}
 		total += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
@@ -74,7 +74,7 @@ func sum(f *dto.MetricFamily, want ...string) float64 {
 	return total
 }
 
-func matches(m *dto.Metric, want []string) bool {
+func hasLabels(m *dto.Metric, want []string) bool {
 	have := make(map[string]bool)
 	for _, l := range m.GetLabel() {
 		have[l.GetName()+"="+l.GetValue()] = true
@@ -87,7 +87,7 @@ func matches(m *dto.Metric, want []string) bool {
 	return true
 }
 
-func seriesCount(families map[string]*dto.MetricFamily) int {
+func countSeries(families map[string]*dto.MetricFamily) int {
 	n := 0
 	for _, f := range families {
 		n += len(f.GetMetric())
@@ -96,7 +96,7 @@ func seriesCount(families map[string]*dto.MetricFamily) int {
 }
 
 func TestPageAtStartHasEveryFamily(t *testing.T) {
-	families := page(t, newTest(t, nil))
+	families := scrapeFamilies(t, newTestMetrics(t, nil))
 	later := map[string]string{
 		"model_memory_usage_bytes": "a model is loaded", "llm_model_info": "a model is loaded", "llm_cache_config_info": "an engine is attached",
 		"llm_lora_requests_info": "never, it is for routers", "llm_ipc_duration_seconds": "the first call",
@@ -120,36 +120,36 @@ func TestPageAtStartHasEveryFamily(t *testing.T) {
 }
 
 func TestLoadedModelCompletesTheDocumentedFamilies(t *testing.T) {
-	m := newTest(t, nil)
+	m := newTestMetrics(t, nil)
 	m.Model(testModel, testVersion).SetLoaded(1<<30, Facts{Quantization: "Q8_0", Architecture: "gpt2", ContextTokens: 1024})
-	families := page(t, m)
+	families := scrapeFamilies(t, m)
 	for _, c := range catalogue.All() {
 		if c.Group == catalogue.Documented && families[c.Name] == nil {
 			t.Errorf("%s is missing", c.Name)
 		}
 	}
-	if got := sum(families["model_memory_usage_bytes"], "model="+testModel, "version="+testVersion); got != 1<<30 {
+	if got := sumSeries(families["model_memory_usage_bytes"], "model="+testModel, "version="+testVersion); got != 1<<30 {
 		t.Errorf("memory = %v", got)
 	}
 }
 
 func TestChildrenStartAtZero(t *testing.T) {
-	m := newTest(t, nil)
-	m.Announce("demo", "v2.0")
-	families := page(t, m)
+	m := newTestMetrics(t, nil)
+	m.RegisterModel("demo", "v2.0")
+	families := scrapeFamilies(t, m)
 	cases := map[string][]string{"api_requests_total": {"status", "endpoint=/infer"}, "failed_inferences_total": {"error_type"},
 		"model_load_failures_total": {"reason"}, "llm_request_finish_total": {"reason"}}
 	for name, c := range cases {
-		for _, pair := range [][2]string{{testModel, testVersion}, {"demo", "v2.0"}, {"unknown", "unknown"}} {
-			for _, value := range values(name, c[0]) {
-				want := append([]string{"model=" + pair[0], "version=" + pair[1], c[0] + "=" + value}, c[1:]...)
+		for _, modelVersion := range [][2]string{{testModel, testVersion}, {"demo", "v2.0"}, {"unknown", "unknown"}} {
+			for _, value := range labelValues(name, c[0]) {
+				want := append([]string{"model=" + modelVersion[0], "version=" + modelVersion[1], c[0] + "=" + value}, c[1:]...)
 				found := 0
 				for _, s := range families[name].GetMetric() {
-					if matches(s, want) {
+					if hasLabels(s, want) {
 						found++
 					}
 				}
-				if found != 1 || sum(families[name], want...) != 0 {
+				if found != 1 || sumSeries(families[name], want...) != 0 {
 					t.Errorf("%s%v: %d series", name, want, found)
 				}
 			}
@@ -158,11 +158,11 @@ func TestChildrenStartAtZero(t *testing.T) {
 }
 
 func TestPageIsLintClean(t *testing.T) {
-	m := newTest(t, func(o *Options) {
-		o.EngineText = func(context.Context) ([]byte, error) { return []byte(engineText), nil }
+	m := newTestMetrics(t, func(o *Options) {
+		o.EngineText = func(context.Context) ([]byte, error) { return []byte(engineMetricsText), nil }
 	})
-	fill(m)
-	_, body := get(t, m.Handler(), "")
+	recordEverything(m)
+	_, body := scrape(t, m.Handler(), "")
 	problems, err := promlint.New(strings.NewReader(body)).Lint()
 	if err != nil {
 		t.Fatal(err)
@@ -172,8 +172,8 @@ func TestPageIsLintClean(t *testing.T) {
 	}
 }
 
-// fill says something to every family.
-func fill(m *Metrics) {
+// recordEverything records events that make the families appear that aren't there at the start.
+func recordEverything(m *Metrics) {
 	mm := m.Model(testModel, testVersion)
 	mm.SetLoaded(1000, Facts{"Q8_0", "gpt2", 1024})
 	m.EngineUp(EngineInfo{"1.0.0", "c0ffee", "cpu", "1"})
@@ -183,7 +183,7 @@ func fill(m *Metrics) {
 }
 
 func TestMadeUpNamesAddNoSeries(t *testing.T) {
-	m := newTest(t, func(o *Options) { o.Domains = []string{"medical"} })
+	m := newTestMetrics(t, func(o *Options) { o.Domains = []string{"medical"} })
 	e := m.Endpoint("/infer")
 	say := func(name string) {
 		mm := m.Model(name, name)
@@ -202,30 +202,31 @@ func TestMadeUpNamesAddNoSeries(t *testing.T) {
 		m.IPCCall(name, time.Millisecond, name)
 	}
 	say("first")
-	before := seriesCount(page(t, m))
+	before := countSeries(scrapeFamilies(t, m))
 	for i := range 500 {
 		say(fmt.Sprintf("made-up-%d", i))
 	}
-	families := page(t, m)
-	if after := seriesCount(families); after != before {
+	families := scrapeFamilies(t, m)
+	if after := countSeries(families); after != before {
 		t.Errorf("%d series became %d", before, after)
 	}
-	if got := sum(families["successful_inferences_total"], "model=unknown", "domain=other"); got != 501 {
+	if got := sumSeries(families["successful_inferences_total"], "model=unknown", "domain=other"); got != 501 {
 		t.Errorf("successes of unknown models in other domains = %v, want 501", got)
 	}
 }
 
 func TestPairsBeyondTheCapShareOther(t *testing.T) {
-	m := newTest(t, nil)
+	m := newTestMetrics(t, nil)
 	for i := range catalogue.MaxPairs + 9 {
-		m.Announce("model", fmt.Sprintf("v%d", i))
+		m.RegisterModel("model", fmt.Sprintf("v%d", i))
 	}
 	model, version := m.Model("model", fmt.Sprintf("v%d", catalogue.MaxPairs+5)).Labels()
 	if model != "other" || version != "other" {
 		t.Errorf("labels beyond the cap: %s, %s", model, version)
 	}
-	families := page(t, m)
-	if got := sum(families["llm_metric_label_overflow_total"], "label=model"); got != 10 { // one pair is the default
+	families := scrapeFamilies(t, m)
+	// one pair is the default
+	if got := sumSeries(families["llm_metric_label_overflow_total"], "label=model"); got != 10 {
 		t.Errorf("overflow = %v, want 10", got)
 	}
 	if got := len(families["tokens_generated_total"].GetMetric()); got != catalogue.MaxPairs+3 {
@@ -234,7 +235,7 @@ func TestPairsBeyondTheCapShareOther(t *testing.T) {
 }
 
 func TestSumsAgree(t *testing.T) {
-	m := newTest(t, nil)
+	m := newTestMetrics(t, nil)
 	e, mm := m.Endpoint("/infer"), m.Model(testModel, testVersion)
 	for i, reason := range []string{"stop", "length", "cancelled", "error", "stop"} {
 		e.Begin()
@@ -248,30 +249,30 @@ func TestSumsAgree(t *testing.T) {
 		}
 		e.Record(Reply{Status: status, Model: mm, Took: time.Second})
 	}
-	f := page(t, m)
-	success := sum(f["api_requests_total"], "endpoint=/infer", "status=success")
+	f := scrapeFamilies(t, m)
+	success := sumSeries(f["api_requests_total"], "endpoint=/infer", "status=success")
 	for name, got := range map[string]float64{
-		"successful_inferences_total": sum(f["successful_inferences_total"]),
-		"llm_request_finish_total":    sum(f["llm_request_finish_total"], "reason=stop") + sum(f["llm_request_finish_total"], "reason=length"),
+		"successful_inferences_total": sumSeries(f["successful_inferences_total"]),
+		"llm_request_finish_total":    sumSeries(f["llm_request_finish_total"], "reason=stop") + sumSeries(f["llm_request_finish_total"], "reason=length"),
 	} {
 		if got != success || got != 3 {
 			t.Errorf("%s = %v, successful requests %v, want 3", name, got, success)
 		}
 	}
-	tokens := sum(f["tokens_generated_total"])
-	if got := sum(f["token_generation_time_seconds"]); got != tokens || tokens != 15 {
+	tokens := sumSeries(f["tokens_generated_total"])
+	if got := sumSeries(f["token_generation_time_seconds"]); got != tokens || tokens != 15 {
 		t.Errorf("%v tokens, %v timed", tokens, got)
 	}
 	if got := f["llm_request_output_tokens"].GetMetric()[0].GetHistogram().GetSampleSum(); got != tokens {
 		t.Errorf("%v tokens, %v in the lengths of answers", tokens, got)
 	}
-	if got := sum(f["llm_requests_in_flight"]); got != 0 {
+	if got := sumSeries(f["llm_requests_in_flight"]); got != 0 {
 		t.Errorf("%v in flight when idle", got)
 	}
-	if cached, computed := sum(f["llm_prompt_tokens_total"], "source=cache"), sum(f["llm_prompt_tokens_total"], "source=compute"); cached != 20 || computed != 30 {
+	if cached, computed := sumSeries(f["llm_prompt_tokens_total"], "source=cache"), sumSeries(f["llm_prompt_tokens_total"], "source=compute"); cached != 20 || computed != 30 {
 		t.Errorf("prompt tokens: %v cached, %v computed", cached, computed)
 	}
-	if got := sum(f["api_response_time_seconds"], "model="+testModel); got != 4 {
+	if got := sumSeries(f["api_response_time_seconds"], "model="+testModel); got != 4 {
 		t.Errorf("%v response times, want 4 without the cancelled one", got)
 	}
 }
@@ -291,66 +292,66 @@ func TestObjectivesScaleWithLength(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			m := newTest(t, func(o *Options) { o.SLO = slo })
+			m := newTestMetrics(t, func(o *Options) { o.SLO = slo })
 			m.Model(testModel, testVersion).Finish(c.o)
-			f := page(t, m)["llm_slo_requests_total"]
+			f := scrapeFamilies(t, m)["llm_slo_requests_total"]
 			for name, want := range map[string]string{"ttft": c.ttft, "tpot": c.tpot, "e2e": c.e2e} {
-				if sum(f, "slo="+name, "result="+want) != 1 || sum(f, "slo="+name) != 1 {
+				if sumSeries(f, "slo="+name, "result="+want) != 1 || sumSeries(f, "slo="+name) != 1 {
 					t.Errorf("%s is not counted once as %s", name, want)
 				}
 			}
 		})
 	}
-	m := newTest(t, func(o *Options) { o.SLO = slo })
+	m := newTestMetrics(t, func(o *Options) { o.SLO = slo })
 	m.Model(testModel, testVersion).Finish(Outcome{Reason: "cancelled"})
-	if got := sum(page(t, m)["llm_slo_requests_total"]); got != 0 {
+	if got := sumSeries(scrapeFamilies(t, m)["llm_slo_requests_total"]); got != 0 {
 		t.Errorf("a client that left was judged %v times", got)
 	}
 }
 
 func TestLostEngineHasNoMemory(t *testing.T) {
-	m := newTest(t, nil)
-	fill(m)
+	m := newTestMetrics(t, nil)
+	recordEverything(m)
 	m.SetQueued(3)
 	m.SetEngineLoad(EngineLoad{Waiting: 2, Running: 4, KVUsage: 0.5})
-	f := page(t, m)
-	if w, r, k := sum(f["llm_requests_waiting"]), sum(f["llm_requests_running"]), sum(f["llm_kv_cache_usage_ratio"]); w != 5 || r != 4 || k != 0.5 {
+	f := scrapeFamilies(t, m)
+	if w, r, k := sumSeries(f["llm_requests_waiting"]), sumSeries(f["llm_requests_running"]), sumSeries(f["llm_kv_cache_usage_ratio"]); w != 5 || r != 4 || k != 0.5 {
 		t.Errorf("waiting %v running %v kv %v", w, r, k)
 	}
 	m.EngineLost()
-	f = page(t, m)
+	f = scrapeFamilies(t, m)
 	if f["model_memory_usage_bytes"] != nil || f["llm_model_info"] != nil || f["llm_cache_config_info"] != nil {
 		t.Error("memory or facts of a lost engine are still shown")
 	}
 	for _, name := range []string{"llm_engine_up", "llm_model_loaded", "llm_kv_cache_usage_ratio", "llm_requests_running"} {
-		if f[name] == nil || sum(f[name]) != 0 {
+		if f[name] == nil || sumSeries(f[name]) != 0 {
 			t.Errorf("%s is not 0", name)
 		}
 	}
-	if got := sum(f["llm_requests_waiting"]); got != 3 {
+	if got := sumSeries(f["llm_requests_waiting"]); got != 3 {
 		t.Errorf("waiting = %v, want the proxy's own 3", got)
 	}
 }
 
 func TestCustomMetricsCanBeHidden(t *testing.T) {
-	asked := false
-	m := newTest(t, func(o *Options) {
+	lastAsked := false
+	m := newTestMetrics(t, func(o *Options) {
 		o.HideCustom = true
-		o.EngineText = func(context.Context) ([]byte, error) { asked = true; return nil, nil }
+		o.EngineText = func(context.Context) ([]byte, error) { lastAsked = true; return nil, nil }
 	})
-	fill(m)
-	for name := range page(t, m) {
+	recordEverything(m)
+	for name := range scrapeFamilies(t, m) {
 		if c := catalogue.Find(name); c == nil || !c.Core() {
 			t.Errorf("%s is shown", name)
 		}
 	}
-	if asked {
+	if lastAsked {
 		t.Error("the engine was asked for metrics that nobody sees")
 	}
 }
 
 func TestNativeHistogramsKeepTheBuckets(t *testing.T) {
-	m := newTest(t, func(o *Options) { o.NativeHistograms = true })
+	m := newTestMetrics(t, func(o *Options) { o.NativeHistograms = true })
 	m.Model(testModel, testVersion).Token(time.Millisecond)
 	families, err := m.Gather()
 	if err != nil {
@@ -368,7 +369,7 @@ func TestNativeHistogramsKeepTheBuckets(t *testing.T) {
 }
 
 func TestTokenDoesNotAllocate(t *testing.T) {
-	mm := newTest(t, nil).Model(testModel, testVersion)
+	mm := newTestMetrics(t, nil).Model(testModel, testVersion)
 	if n := testing.AllocsPerRun(100, func() { mm.Token(time.Millisecond); mm.InterToken(time.Millisecond) }); n != 0 {
 		t.Errorf("%v allocations a token", n)
 	}

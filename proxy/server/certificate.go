@@ -11,22 +11,22 @@ import (
 	"time"
 )
 
-// certificateCheck is how often, at most, a handshake looks whether the files changed.
-const certificateCheck = 2 * time.Second
+// certificateCheckInterval is how often, at most, a handshake checks whether the files have changed.
+const certificateCheckInterval = 2 * time.Second
 
-// certificates keeps a certificate current with its files. A pair that can't be read leaves the one before in force.
+// certificates reloads a certificate when its files change. If the new pair can't be read, the old one stays in use.
 type certificates struct {
 	certFile, keyFile string
 	log               *slog.Logger
 	current           atomic.Pointer[tls.Certificate]
 
-	mu      sync.Mutex // guards the check
-	checked time.Time
-	stamp   string // of the files that were last looked at
+	mu        sync.Mutex // guards the check
+	lastCheck time.Time
+	stamp     string // fileStamp of the pair in use
 }
 
 func loadCertificates(certFile, keyFile string, log *slog.Logger) (*certificates, error) {
-	c := &certificates{certFile: certFile, keyFile: keyFile, log: log, checked: time.Now()}
+	c := &certificates{certFile: certFile, keyFile: keyFile, log: log, lastCheck: time.Now()}
 	c.stamp = c.fileStamp()
 	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
@@ -53,12 +53,12 @@ func (c *certificates) get() *tls.Certificate {
 	return c.current.Load()
 }
 
-// refresh must be called with mu held.
+// refresh reloads changed files. It must be called with mu held.
 func (c *certificates) refresh(now time.Time) {
-	if now.Sub(c.checked) < certificateCheck {
+	if now.Sub(c.lastCheck) < certificateCheckInterval {
 		return
 	}
-	c.checked = now
+	c.lastCheck = now
 	stamp := c.fileStamp()
 	if stamp == c.stamp {
 		return

@@ -10,35 +10,36 @@ import (
 	"time"
 )
 
-// errClientGone ends the context of a connection whose client left.
+// errClientGone ends the context of a connection whose client has disconnected.
 var errClientGone = errors.New("the client closed the connection")
 
 const (
 	// sendBufferBytes bounds what a slow reader lets the kernel hold before writes block.
 	sendBufferBytes = 64 << 10
-	// lingerTimeout and lingerBytes bound how long a refused upload is read on, so that the client sees the refusal and not a reset.
+	// lingerTimeout and lingerBytes bound how long a rejected upload is still read, so that the client sees the error
+	// and not a reset.
 	lingerTimeout = 500 * time.Millisecond
 	lingerBytes   = 64 << 20
 )
 
-// conn is an accepted connection whose context ends as soon as its client is gone, also while nobody reads from it. A client that
-// closes only its sending side counts as gone, as it does for net/http.
+// conn is an accepted connection whose context ends as soon as its client is gone, also while nobody reads from it. A
+// client that closes only its sending side counts as gone, as it does for net/http.
 type conn struct {
 	*net.TCPConn
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	id     uint64 // of the watcher; never reused
-	owner  *listener
-	used   atomic.Bool // something was read
-	linger atomic.Bool // read on for a moment before closing
-	closed atomic.Bool
+	ctx           context.Context
+	cancel        context.CancelCauseFunc
+	id            uint64 // in disconnectWatcher; never reused
+	owner         *listener
+	hasRead       atomic.Bool // something was read
+	lingerOnClose atomic.Bool // keep reading for a moment before closing
+	closed        atomic.Bool
 }
 
-// Read remembers that the client has begun to talk.
+// Read remembers that the client has sent something.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.TCPConn.Read(p)
-	if n > 0 && !c.used.Load() {
-		c.used.Store(true)
+	if n > 0 && !c.hasRead.Load() {
+		c.hasRead.Store(true)
 	}
 	return n, err
 }
@@ -48,16 +49,16 @@ func (c *conn) Close() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
-	if c.linger.Load() {
-		c.drainInput()
+	if c.lingerOnClose.Load() {
+		c.lingerRead()
 	}
-	c.owner.forget(c)
+	c.owner.unregister(c)
 	c.cancel(net.ErrClosed)
 	return c.TCPConn.Close()
 }
 
-// drainInput tells the client that nothing more comes and swallows what it still sends.
-func (c *conn) drainInput() {
+// lingerRead closes the sending side and discards what the client still sends.
+func (c *conn) lingerRead() {
 	if c.CloseWrite() != nil {
 		return
 	}
@@ -66,16 +67,16 @@ func (c *conn) drainInput() {
 	}
 }
 
-// gone is called by the watcher.
-func (c *conn) gone() { c.cancel(errClientGone) }
+// onDisconnect is called by the disconnectWatcher.
+func (c *conn) onDisconnect() { c.cancel(errClientGone) }
 
-// abort closes at once, without a word of TLS or HTTP.
+// abort closes at once, without a TLS or HTTP message.
 func (c *conn) abort() {
-	c.linger.Store(false)
+	c.lingerOnClose.Store(false)
 	_ = c.Close()
 }
 
-// unwrap finds the conn behind what fasthttp serves; nil for connections of other listeners.
+// unwrap returns the conn behind a connection of fasthttp; nil for connections of other listeners.
 func unwrap(c net.Conn) *conn {
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()

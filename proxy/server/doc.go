@@ -1,8 +1,9 @@
-// Package server is the proxy's face: it speaks HTTP with clients and talks to the request table behind it (package inflight) about inference. It
-// routes, checks keys and limits, turns bytes into checked requests with package api, renders answers and streams, notices clients
-// that leave, counts every exchange once at its end, and drains. It decides nothing about queues, engines or models.
+// Package server is the proxy's HTTP server. It routes, checks keys and rate limits, turns bytes into checked requests
+// with package api, passes inference requests to the request table (package inflight), writes answers and streams,
+// notices clients that disconnect, counts every exchange once at its end, and drains. It decides nothing about queues,
+// engines or models.
 //
-//	accept ─ watch ─▶ route ─▶ key ─▶ limit ─▶ content type ─▶ decode ─▶ table ─▶ reply or stream ─▶ count, log
+//	accept ─▶ route ─▶ key ─▶ rate limit ─▶ content type ─▶ decode ─▶ request table ─▶ reply or stream ─▶ count, log
 //
-// Nothing of fasthttp's buffers is kept after a handler returns: whatever lives longer is copied first.
+// Nothing points into fasthttp's buffers after a handler returns: what lives longer is copied first.
 package server

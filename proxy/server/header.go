@@ -13,33 +13,33 @@ import (
 )
 
 const (
-	requestIDHeader = "X-Request-Id"
-	timeoutHeader   = "X-Request-Timeout"
-	domainHeader    = "X-Domain"
-	traceHeader     = "traceparent"
-	stateHeader     = "tracestate"
-	traceReply      = "traceresponse"
+	requestIDHeader     = "X-Request-Id"
+	timeoutHeader       = "X-Request-Timeout"
+	domainHeader        = "X-Domain"
+	traceparentHeader   = "traceparent"
+	tracestateHeader    = "tracestate"
+	traceresponseHeader = "traceresponse"
 
 	maxRequestIDBytes = 64
 )
 
-// requestID copies the client's id where it can't do harm in a log, and makes one otherwise.
+// requestID copies the client's id if it is harmless in a log, and makes one otherwise.
 func requestID(asked []byte) string {
 	if len(asked) == 0 || len(asked) > maxRequestIDBytes {
-		return newID()
+		return newRequestID()
 	}
 	for _, c := range asked {
 		switch {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '_', c == '-':
 		default:
-			return newID()
+			return newRequestID()
 		}
 	}
 	return string(asked)
 }
 
-// newID is unique, not secret.
-func newID() string {
+// newRequestID makes an id that is unique, not secret.
+func newRequestID() string {
 	var raw [16]byte
 	for i := range 2 {
 		n := rand.Uint64()
@@ -50,8 +50,9 @@ func newID() string {
 	return hex.EncodeToString(raw[:])
 }
 
-// timeout is the smaller of the server's and the client's X-Request-Timeout, which is seconds (2.5) or a Go duration (1m30s).
-func timeout(server time.Duration, asked []byte) (time.Duration, *api.Error) {
+// requestTimeout is the smaller of the server's and the client's X-Request-Timeout, which is seconds (2.5) or a Go
+// duration (1m30s).
+func requestTimeout(server time.Duration, asked []byte) (time.Duration, *api.Error) {
 	if len(asked) == 0 {
 		return server, nil
 	}
@@ -69,8 +70,8 @@ func timeout(server time.Duration, asked []byte) (time.Duration, *api.Error) {
 	return d, nil
 }
 
-// contentType checks that the body is plain JSON.
-func contentType(h *fasthttp.RequestHeader) *api.Error {
+// checkContentType checks that the body is plain JSON.
+func checkContentType(h *fasthttp.RequestHeader) *api.Error {
 	if encoding := h.Peek(fasthttp.HeaderContentEncoding); len(encoding) > 0 && !strings.EqualFold(string(encoding), "identity") {
 		return api.NewError(api.TypeUnsupportedMediaType, "Content-Encoding is not supported; send the body as it is")
 	}

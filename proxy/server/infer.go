@@ -9,98 +9,100 @@ import (
 
 const inferPath = "/infer"
 
-// infer checks a request in the order of cost and trust, and hands it to the request table.
+// infer checks a request, first the key and what is cheap to check, and passes it to the request table.
 func (s *Server) infer(x *exchange) {
-	caller, err := s.authenticate(x)
+	who, err := s.authenticate(x)
 	if err != nil {
-		x.refuse(err)
+		x.reject(err)
 		return
 	}
-	if err := s.charge(x, caller); err != nil {
-		x.refuse(err)
+	if err := s.checkRateLimit(x, who); err != nil {
+		x.reject(err)
 		return
 	}
-	request, err := s.decode(x, caller)
+	request, err := s.decode(x, who)
 	if err != nil {
-		x.refuse(err)
+		x.reject(err)
 		return
 	}
-	x.answer, err = s.o.Requests.Admit(x.client, *request)
+	x.answer, err = s.opts.Requests.Admit(x.clientCtx, *request)
 	if err != nil {
 		x.answer = nil
-		x.refuse(err)
+		x.reject(err)
 		return
 	}
 	if request.Infer.Stream {
-		x.stream()
+		x.replyStream()
 		return
 	}
-	x.collect()
+	x.replyWhole()
 }
 
-// decode checks header and body and makes the request for the request table. Nothing in it points into the connection's buffers.
+// decode checks header and body and builds the request for the request table. Nothing in it points into the
+// connection's buffers.
 func (s *Server) decode(x *exchange, who caller) (*inflight.Request, *api.Error) {
 	h := &x.ctx.Request.Header
-	if err := contentType(h); err != nil {
+	if err := checkContentType(h); err != nil {
 		return nil, err
 	}
-	limit, err := timeout(s.o.RequestTimeout, h.Peek(timeoutHeader))
+	limit, err := requestTimeout(s.opts.RequestTimeout, h.Peek(timeoutHeader))
 	if err != nil {
 		return nil, err
 	}
-	body, err := api.DecodeInfer(x.ctx.Request.Body(), s.o.Request)
+	body, err := api.DecodeInfer(x.ctx.Request.Body(), s.opts.RequestLimits)
 	if err != nil {
 		return nil, err
 	}
 	if body.Stream && !h.IsHTTP11() {
 		return nil, api.UpgradeRequired()
 	}
-	if err := who.inScope(body.Model); err != nil {
+	if err := who.checkModelScope(body.Model); err != nil {
 		return nil, err
 	}
-	if s.o.LogPrompts {
-		s.log.Debug("prompt", "request_id", x.id, "trace_id", x.span.ID(), "prompt", body.Prompt, "system", body.System)
+	if s.opts.LogPrompts {
+		s.log.Debug("prompt", "request_id", x.id, "trace_id", x.span.TraceID(), "prompt", body.Prompt, "system", body.System)
 	}
 	return &inflight.Request{
-		ID: x.id, Key: who.name, Models: who.models(), Domain: s.domain(who, body.Domain, string(h.Peek(domainHeader))), Traceparent: x.span.Parent(),
+		ID: x.id, Key: who.name, Models: who.models(), Domain: s.domain(who, body.Domain, string(h.Peek(domainHeader))), Traceparent: x.span.Traceparent(),
 		Received: x.received, Timeout: limit, Infer: body,
 	}, nil
 }
 
-// domain is what key or request name; empty leaves it to the model.
+// domain is the domain that the key or the request names; empty: the model decides.
 func (s *Server) domain(who caller, field, header string) string {
 	if who.domain == "" && field == "" && header == "" {
 		return ""
 	}
-	return s.o.Domains.Resolve(api.DomainSources{Key: who.domain, Field: field, Header: header})
+	return s.opts.Domains.Resolve(api.DomainSources{Key: who.domain, Field: field, Header: header})
 }
 
-// news is why await returned.
-type news uint8
+// wakeReason is why waitForEvent returned.
+type wakeReason uint8
 
 const (
-	answerReady news = iota
-	clientLeft
-	serverStops
-	timePassed
+	answerReady wakeReason = iota
+	clientDisconnected
+	serverStopping
+	timerFired
 )
 
-// await waits for the first of what can happen to an answer in hand. A nil timer never fires.
-func (x *exchange) await(timer <-chan time.Time) news {
+// waitForEvent waits for the next event of an answer in flight. A nil timer never fires.
+func (x *exchange) waitForEvent(timer <-chan time.Time) wakeReason {
 	select {
 	case <-x.answer.Ready():
 		return answerReady
-	case <-x.client.Done():
-		return clientLeft
-	case <-x.s.expired:
-		return serverStops
+	case <-x.clientCtx.Done():
+		return clientDisconnected
+	case <-x.s.drainExpired:
+		return serverStopping
 	case <-timer:
-		return timePassed
+		return timerFired
 	}
 }
 
-// take takes what is new and remembers whether an engine has accepted the request, which labels depend on.
-func (x *exchange) take(dst []byte) inflight.Piece {
+// takePiece takes the new part of the answer and remembers whether an engine has accepted the request, which the metric
+// labels depend on.
+func (x *exchange) takePiece(dst []byte) inflight.Piece {
 	piece := x.answer.Take(dst)
 	x.accepted = x.accepted || piece.Accepted
 	if piece.Attempt != x.attempt {
@@ -110,52 +112,52 @@ func (x *exchange) take(dst []byte) inflight.Piece {
 	return piece
 }
 
-// collect waits for the whole answer and replies with it.
-func (x *exchange) collect() {
+// replyWhole waits for the whole answer and replies with it.
+func (x *exchange) replyWhole() {
 	var text []byte
 	for {
-		switch x.await(nil) {
+		switch x.waitForEvent(nil) {
 		case answerReady:
-			piece := x.take(text)
+			piece := x.takePiece(text)
 			text = piece.Text
 			if piece.Done {
-				x.conclude(&piece, text)
+				x.replyFinished(&piece, text)
 				return
 			}
-		case clientLeft:
-			x.leave()
+		case clientDisconnected:
+			x.cancelForDisconnect()
 			return
-		case serverStops:
-			x.breakOff()
+		case serverStopping:
+			x.cancelForShutdown()
 			return
 		}
 	}
 }
 
-// conclude replies with a finished answer.
-func (x *exchange) conclude(piece *inflight.Piece, text []byte) {
+// replyFinished replies with a finished answer, or its error.
+func (x *exchange) replyFinished(piece *inflight.Piece, text []byte) {
 	switch {
-	case x.client.Err() != nil:
-		x.leave()
+	case x.clientCtx.Err() != nil:
+		x.cancelForDisconnect()
 	case piece.Err != nil:
-		x.fail(piece.Err)
+		x.replyError(piece.Err)
 		x.settle(inflight.Failed)
 	default:
 		x.result = piece.Result
-		reply := x.final(text)
+		reply := x.finalResult(text)
 		x.settle(inflight.Delivered)
-		x.reply(api.AppendResult(make([]byte, 0, len(text)+replyRoom), &reply))
+		x.reply(api.AppendResult(make([]byte, 0, len(text)+metadataBytes), &reply))
 	}
 }
 
-// replyRoom is about what metadata takes.
-const replyRoom = 320
+// metadataBytes is about the size of the metadata in a reply.
+const metadataBytes = 320
 
-// final is the documented reply. response_time ends where it is written.
-func (x *exchange) final(text []byte) api.Result {
+// finalResult is the documented reply. response_time is the time until here.
+func (x *exchange) finalResult(text []byte) api.Result {
 	r := x.result
-	if x.s.o.LogPrompts {
-		x.s.log.Debug("answer", "request_id", x.id, "trace_id", x.span.ID(), "answer", string(text))
+	if x.s.opts.LogPrompts {
+		x.s.log.Debug("answer", "request_id", x.id, "trace_id", x.span.TraceID(), "answer", string(text))
 	}
 	return api.Result{Text: string(text), Metadata: api.Metadata{
 		Model: x.answer.Model(), Version: x.answer.Version(),
@@ -164,21 +166,21 @@ func (x *exchange) final(text []byte) api.Result {
 	}}
 }
 
-// leave gives an answer up that nobody waits for, and the connection with it.
-func (x *exchange) leave() {
-	x.note(api.Cancelled())
+// cancelForDisconnect cancels an answer whose client has disconnected, and closes the connection.
+func (x *exchange) cancelForDisconnect() {
+	x.recordError(api.Cancelled())
 	x.answer.Cancel(x.err)
-	x.take(nil)
+	x.takePiece(nil)
 	x.settle(inflight.ClientGone)
 	if c := unwrap(x.ctx.Conn()); c != nil {
 		c.abort()
 	}
 }
 
-// breakOff ends an answer for which the drain left no time.
-func (x *exchange) breakOff() {
-	x.fail(api.Draining())
+// cancelForShutdown ends an answer with an error when the time of the drain is over.
+func (x *exchange) cancelForShutdown() {
+	x.replyError(api.Draining())
 	x.answer.Cancel(x.err)
-	x.take(nil)
+	x.takePiece(nil)
 	x.settle(inflight.Failed)
 }

@@ -13,9 +13,10 @@ import (
 
 	"tandem/proxy/api"
 	"tandem/proxy/inflight"
+	"tandem/scripts/await"
 )
 
-const question = `{"prompt":"What is the capital of France?","max_new_tokens":32,"adapter_version":"v1.0","base_model":"demo"}`
+const inferBody = `{"prompt":"What is the capital of France?","max_new_tokens":32,"adapter_version":"v1.0","base_model":"demo"}`
 
 type inferReply struct {
 	Result   string
@@ -45,41 +46,41 @@ func checkReply(t *testing.T, body string) {
 }
 
 func TestInferAnswers(t *testing.T) {
-	table, asked := answers()
-	d := openDoor(t, table, nil)
+	table, asked := manualTable()
+	ts := startTestServer(t, table, nil)
 	go func() {
 		a := <-asked
 		a.accept()
-		a.say("The capital of France ")
-		a.say("is Paris.")
+		a.addText("The capital of France ")
+		a.addText("is Paris.")
 		a.end(8)
 		a.settled <- <-a.settled
-		asked2 := a.request
-		if asked2.Infer.Prompt != "What is the capital of France?" || asked2.Key != "demo" || asked2.ID != "my-id.1" || asked2.Timeout != 300*time.Second {
-			t.Errorf("the request table got %+v", asked2)
+		request := a.request
+		if request.Infer.Prompt != "What is the capital of France?" || request.Key != "demo" || request.ID != "my-id.1" || request.Timeout != 300*time.Second {
+			t.Errorf("the request table got %+v", request)
 		}
 	}()
-	r := d.ask(question, "X-Request-Id", "my-id.1")
+	r := ts.postInfer(inferBody, "X-Request-Id", "my-id.1")
 	if r.StatusCode != 200 || r.Header.Get("Content-Type") != "application/json" || r.Header.Get("X-Request-Id") != "my-id.1" {
 		t.Errorf("status %d, header %v", r.StatusCode, r.Header)
 	}
 	checkReply(t, r.body)
-	d.expectCount(1, "api_requests_total", "endpoint", "/infer", "status", "success", "model", "demo", "version", "v1.0")
-	d.expectCount(1, "api_response_time_seconds", "endpoint", "/infer", "model", "demo")
-	d.expectCount(0, "llm_requests_in_flight", "endpoint", "/infer")
+	ts.expectMetric(1, "api_requests_total", "endpoint", "/infer", "status", "success", "model", "demo", "version", "v1.0")
+	ts.expectMetric(1, "api_response_time_seconds", "endpoint", "/infer", "model", "demo")
+	ts.expectMetric(0, "llm_requests_in_flight", "endpoint", "/infer")
 }
 
 func TestInferOverOneConnection(t *testing.T) {
-	d := openDoor(t, instant(), nil)
-	c, r := d.raw()
+	ts := startTestServer(t, instantTable(), nil)
+	c, r := ts.dial()
 	// Pipelined: all of it is sent before the first answer is read.
-	d.send(c, rawInfer(question, "HTTP/1.1")+rawInfer(streamed(question), "HTTP/1.1")+"HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n"+rawInfer(question, "HTTP/1.1"))
-	checkReply(t, d.receive(r, "POST").body)
-	checkStream(t, d.receive(r, "POST").body)
-	if head := d.receive(r, "HEAD"); head.StatusCode != 200 || head.ContentLength <= 0 || head.body != "" {
+	ts.send(c, rawInfer(inferBody, "HTTP/1.1")+rawInfer(streamed(inferBody), "HTTP/1.1")+"HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n"+rawInfer(inferBody, "HTTP/1.1"))
+	checkReply(t, ts.readReply(r, "POST").body)
+	checkStream(t, ts.readReply(r, "POST").body)
+	if head := ts.readReply(r, "HEAD"); head.StatusCode != 200 || head.ContentLength <= 0 || head.body != "" {
 		t.Errorf("HEAD: %d, length %d, %q", head.StatusCode, head.ContentLength, head.body)
 	}
-	checkReply(t, d.receive(r, "POST").body)
+	checkReply(t, ts.readReply(r, "POST").body)
 }
 
 func streamed(body string) string { return strings.TrimSuffix(body, "}") + `,"stream":true}` }
@@ -103,21 +104,21 @@ func checkStream(t *testing.T, body string) {
 }
 
 func TestStream(t *testing.T) {
-	table, asked := answers()
-	d := openDoor(t, table, nil)
+	table, asked := manualTable()
+	ts := startTestServer(t, table, nil)
 	got := make(chan *http.Response, 1)
 	go func() {
-		got <- d.start(context.Background(), "POST", "/infer", streamed(question), "Content-Type", "application/json", "Authorization", "Bearer "+testKey)
+		got <- ts.start(context.Background(), "POST", "/infer", streamed(inferBody), "Content-Type", "application/json", "Authorization", "Bearer "+testKey)
 	}()
-	a := await(t, "request", asked, waitLimit)
+	a := receiveWithin(t, "request", asked, waitLimit)
 	a.accept()
 	select {
 	case <-got:
 		t.Error("the status line came before the first token")
 	case <-time.After(20 * time.Millisecond):
 	}
-	a.say("The capital of France ")
-	response := await(t, "status line", got, waitLimit)
+	a.addText("The capital of France ")
+	response := receiveWithin(t, "status line", got, waitLimit)
 	for name, want := range map[string]string{"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"} {
 		if response.Header.Get(name) != want {
 			t.Errorf("%s: %q, want %q", name, response.Header.Get(name), want)
@@ -128,8 +129,8 @@ func TestStream(t *testing.T) {
 	if first != `data: {"text":"The capital of France "}` {
 		t.Errorf("first event %q", first)
 	}
-	eventually(t, "the first token counts as written", func() bool { return a.tokensWritten() == 1 })
-	a.say("is Paris.")
+	await.Until(t, waitLimit, "the first token counts as written", func() bool { return a.tokensWritten() == 1 })
+	a.addText("is Paris.")
 	a.end(8)
 	rest, err := io.ReadAll(body)
 	if err != nil {
@@ -141,8 +142,8 @@ func TestStream(t *testing.T) {
 	if a.tokensWritten() != 2 {
 		t.Errorf("%d tokens counted as written, want 2", a.tokensWritten())
 	}
-	d.expectCount(1, "api_requests_total", "endpoint", "/infer", "status", "success", "model", "demo")
-	d.expectCount(0, "llm_requests_in_flight", "endpoint", "/infer")
+	ts.expectMetric(1, "api_requests_total", "endpoint", "/infer", "status", "success", "model", "demo")
+	ts.expectMetric(0, "llm_requests_in_flight", "endpoint", "/infer")
 }
 
 func readEvent(t *testing.T, r *bufio.Reader) string {
@@ -161,17 +162,17 @@ func readEvent(t *testing.T, r *bufio.Reader) string {
 }
 
 func TestSilentStreamIsKeptAlive(t *testing.T) {
-	table, asked := answers()
-	d := openDoor(t, table, func(o *Options) { o.StreamHeaderWait, o.StreamHeartbeat = 10*time.Millisecond, 10*time.Millisecond })
-	response := d.start(context.Background(), "POST", "/infer", streamed(question), "Content-Type", "application/json", "X-API-Key", testKey)
-	a := await(t, "request", asked, waitLimit)
+	table, asked := manualTable()
+	ts := startTestServer(t, table, func(o *Options) { o.StreamHeaderWait, o.StreamHeartbeat = 10*time.Millisecond, 10*time.Millisecond })
+	response := ts.start(context.Background(), "POST", "/infer", streamed(inferBody), "Content-Type", "application/json", "X-API-Key", testKey)
+	a := receiveWithin(t, "request", asked, waitLimit)
 	body := bufio.NewReader(response.Body)
 	for range 3 {
 		if got := readEvent(t, body) + "\n\n"; got != api.KeepAlive {
 			t.Errorf("while nothing flows came %q", got)
 		}
 	}
-	a.say("The capital of France is Paris.")
+	a.addText("The capital of France is Paris.")
 	a.end(8)
 	rest, err := io.ReadAll(body)
 	if err != nil {
@@ -207,37 +208,35 @@ func TestErrorsOfAnswers(t *testing.T) {
 				a.fail(c.err, c.accepted)
 				return a, nil
 			}
-			d := openDoor(t, table, nil)
-			for _, body := range []string{question, streamed(question)} {
-				r := d.ask(body)
-				if typ, _, _ := failure(t, r); r.StatusCode != c.status || typ != string(c.err.Type) {
+			ts := startTestServer(t, table, nil)
+			for _, body := range []string{inferBody, streamed(inferBody)} {
+				r := ts.postInfer(body)
+				if typ, _, _ := decodeError(t, r); r.StatusCode != c.status || typ != string(c.err.Type) {
 					t.Errorf("status %d, type %s; want %d, %s", r.StatusCode, typ, c.status, c.err.Type)
 				}
 				if wait := r.Header.Get("Retry-After"); (wait != "") != (c.err.RetryAfter > 0) {
 					t.Errorf("Retry-After %q", wait)
 				}
-				if got := await(t, "settle", settled, waitLimit); got != inflight.Failed {
+				if got := receiveWithin(t, "settle", settled, waitLimit); got != inflight.Failed {
 					t.Errorf("settled with %d", got)
 				}
 			}
-			d.expectCount(2, "api_requests_total", "endpoint", "/infer", "status", c.label, "model", c.model)
+			ts.expectMetric(2, "api_requests_total", "endpoint", "/infer", "status", c.label, "model", c.model)
 		})
 	}
 }
 
 func TestErrorInsideAStreamIsAnEvent(t *testing.T) {
-	table, asked := answers()
-	d := openDoor(t, table, nil)
+	table, asked := manualTable()
+	ts := startTestServer(t, table, nil)
 	go func() {
 		a := <-asked
-		a.say("The capital")
-		for a.tokensWritten() == 0 {
-			time.Sleep(time.Millisecond)
-		}
+		a.addText("The capital")
+		<-a.written
 		a.fail(api.EngineCrashed(time.Second), true)
 		a.settled <- <-a.settled
 	}()
-	r := d.ask(streamed(question))
+	r := ts.postInfer(streamed(inferBody))
 	events := strings.Split(r.body, "\n\n")
 	if r.StatusCode != 200 || len(events) != 3 || events[0] != `data: {"text":"The capital"}` {
 		t.Fatalf("status %d, body %q", r.StatusCode, r.body)
@@ -255,20 +254,20 @@ func TestErrorInsideAStreamIsAnEvent(t *testing.T) {
 	if name != "event: error" || body.Error.Type != "engine_crashed" || body.Error.RequestID != r.Header.Get("X-Request-Id") {
 		t.Errorf("last event %q", events[1])
 	}
-	eventually(t, "the stream is counted", func() bool {
-		return d.count("api_requests_total", "endpoint", "/infer", "status", "error", "model", "demo") == 1
+	await.Until(t, waitLimit, "the stream is counted", func() bool {
+		return ts.metricValue("api_requests_total", "endpoint", "/infer", "status", "error", "model", "demo") == 1
 	})
 }
 
 func TestStreamNeedsHTTP11(t *testing.T) {
-	d := openDoor(t, instant(), nil)
-	c, r := d.raw()
-	d.send(c, rawInfer(streamed(question), "HTTP/1.0"))
-	got := d.receive(r, "POST")
-	if typ, _, _ := failure(t, got); got.StatusCode != 426 || typ != "upgrade_required" || got.Header.Get("Upgrade") != "HTTP/1.1" {
+	ts := startTestServer(t, instantTable(), nil)
+	c, r := ts.dial()
+	ts.send(c, rawInfer(streamed(inferBody), "HTTP/1.0"))
+	got := ts.readReply(r, "POST")
+	if typ, _, _ := decodeError(t, got); got.StatusCode != 426 || typ != "upgrade_required" || got.Header.Get("Upgrade") != "HTTP/1.1" {
 		t.Errorf("status %d, type %s, Upgrade %q", got.StatusCode, typ, got.Header.Get("Upgrade"))
 	}
-	c, r = d.raw()
-	d.send(c, rawInfer(question, "HTTP/1.0"))
-	checkReply(t, d.receive(r, "POST").body)
+	c, r = ts.dial()
+	ts.send(c, rawInfer(inferBody, "HTTP/1.0"))
+	checkReply(t, ts.readReply(r, "POST").body)
 }

@@ -13,10 +13,10 @@ import (
 	"tandem/proxy/api"
 )
 
-// refusalsAtOnce bounds how many refused connections linger at a time; more are closed without a word.
-const refusalsAtOnce = 64
+// maxConcurrentRefusals bounds how many refused connections linger at a time; more are closed without a reply.
+const maxConcurrentRefusals = 64
 
-// Listen opens a TCP listener whose connections notice a peer that vanished without a word.
+// Listen opens a TCP listener with keep-alive, by which its connections notice a peer that vanished without closing.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
 	config := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}}
 	ln, err := config.Listen(ctx, "tcp", address)
@@ -26,38 +26,38 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	return ln, nil
 }
 
-// listener accepts connections that are watched, up to a limit.
+// listener accepts connections up to a limit and registers them with the disconnectWatcher.
 type listener struct {
 	net.Listener
-	watch    *watcher
-	limit    int
-	origins  origins // that may read a refusal
-	log      *slog.Logger
-	refusals chan struct{} // places for refused connections that linger
-	ended    chan struct{} // closed by Close
-	end      sync.Once
+	disconnects  *disconnectWatcher
+	limit        int
+	corsOrigins  corsOrigins // for the reply to refused connections
+	log          *slog.Logger
+	refusalSlots chan struct{} // for refused connections that linger
+	stopped      chan struct{} // closed by Close
+	end          sync.Once
 
 	mu       sync.Mutex
 	open     map[*conn]struct{}
 	refusing sync.WaitGroup
 }
 
-func newListener(ln net.Listener, watch *watcher, limit int, origins origins, log *slog.Logger) *listener {
-	return &listener{Listener: ln, watch: watch, limit: limit, origins: origins, log: log, refusals: make(chan struct{}, refusalsAtOnce),
-		ended: make(chan struct{}), open: make(map[*conn]struct{})}
+func newListener(ln net.Listener, disconnects *disconnectWatcher, limit int, corsOrigins corsOrigins, log *slog.Logger) *listener {
+	return &listener{Listener: ln, disconnects: disconnects, limit: limit, corsOrigins: corsOrigins, log: log, refusalSlots: make(chan struct{}, maxConcurrentRefusals),
+		stopped: make(chan struct{}), open: make(map[*conn]struct{})}
 }
 
-// Close stops accepting; connections stay.
+// Close stops accepting; open connections stay.
 func (l *listener) Close() error {
-	l.end.Do(func() { close(l.ended) })
+	l.end.Do(func() { close(l.stopped) })
 	return l.Listener.Close()
 }
 
-// Accept waits for a connection that there is room for and refuses the others.
+// Accept returns the next connection for which there is room, and refuses those for which there is none.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		raw, err := l.Listener.Accept()
-		if exhausted(err) {
+		if isResourceExhausted(err) {
 			l.log.Error("no connection can be accepted now; those that are open go on", "error", err)
 			l.pause()
 			continue
@@ -69,21 +69,21 @@ func (l *listener) Accept() (net.Conn, error) {
 		if !ok {
 			return raw, nil
 		}
-		c, ok := l.admit(tcp)
+		c, ok := l.register(tcp)
 		if !ok {
-			l.refuse(tcp)
+			l.refuseConn(tcp)
 			continue
 		}
-		tune(tcp)
-		if err := l.watch.add(c); err != nil {
+		setSocketOptions(tcp)
+		if err := l.disconnects.add(c); err != nil {
 			l.log.Warn("this connection is not watched: its client's leaving is noticed with the next write", "error", err)
 		}
 		return c, nil
 	}
 }
 
-// exhausted tells whether accepting failed for want of files or memory, which passes when connections end.
-func exhausted(err error) bool {
+// isResourceExhausted reports whether accepting failed for lack of files or memory, which passes when connections end.
+func isResourceExhausted(err error) bool {
 	for _, passing := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
 		if errors.Is(err, passing) {
 			return true
@@ -92,17 +92,17 @@ func exhausted(err error) bool {
 	return false
 }
 
-// acceptPause is how long nothing is accepted after that.
+// acceptPause is how long nothing is accepted after such an error.
 const acceptPause = 500 * time.Millisecond
 
 func (l *listener) pause() {
 	select {
-	case <-l.ended:
+	case <-l.stopped:
 	case <-time.After(acceptPause):
 	}
 }
 
-func (l *listener) admit(tcp *net.TCPConn) (*conn, bool) {
+func (l *listener) register(tcp *net.TCPConn) (*conn, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.limit > 0 && len(l.open) >= l.limit {
@@ -114,41 +114,41 @@ func (l *listener) admit(tcp *net.TCPConn) (*conn, bool) {
 	return c, true
 }
 
-func (l *listener) forget(c *conn) {
-	l.watch.remove(c)
+func (l *listener) unregister(c *conn) {
+	l.disconnects.remove(c)
 	l.mu.Lock()
 	delete(l.open, c)
 	l.mu.Unlock()
 }
 
-// refuse answers 503 and closes, beside the accepting goroutine.
-func (l *listener) refuse(tcp *net.TCPConn) {
+// refuseConn answers 503 and closes the connection, on a goroutine of its own.
+func (l *listener) refuseConn(tcp *net.TCPConn) {
 	select {
-	case l.refusals <- struct{}{}:
+	case l.refusalSlots <- struct{}{}:
 	default:
 		_ = tcp.Close()
 		return
 	}
 	l.refusing.Go(func() {
-		defer func() { <-l.refusals }()
+		defer func() { <-l.refusalSlots }()
 		c := &conn{TCPConn: tcp, owner: l, cancel: func(error) {}}
-		c.linger.Store(true)
+		c.lingerOnClose.Store(true)
 		_ = tcp.SetWriteDeadline(time.Now().Add(lingerTimeout))
-		_, _ = tcp.Write(refusal(newID(), l.limit, l.origins))
+		_, _ = tcp.Write(refusal(newRequestID(), l.limit, l.corsOrigins))
 		_ = c.Close()
 	})
 }
 
-// refusal is a whole reply, since no HTTP server has seen the connection yet.
-func refusal(id string, limit int, readers origins) []byte {
+// refusal is a complete HTTP reply, since no HTTP server has seen the connection yet.
+func refusal(id string, limit int, allowed corsOrigins) []byte {
 	err := api.NewError(api.TypeQueueFull, "all %d connections are in use; try again later", limit)
 	body := api.AppendError(nil, err, id)
 	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"+
-		"Connection: close\r\n%sX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s", readers.markedLines(), id, len(body), body)
+		"Connection: close\r\n%sX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s", allowed.rawHeaderLines(), id, len(body), body)
 }
 
-// abort closes the open connections that which picks and tells how many they were.
-func (l *listener) abort(which func(*conn) bool) int {
+// abortConns closes the open connections that which selects and returns their number.
+func (l *listener) abortConns(which func(*conn) bool) int {
 	l.mu.Lock()
 	var picked []*conn
 	for c := range l.open {
@@ -163,9 +163,9 @@ func (l *listener) abort(which func(*conn) bool) int {
 	return len(picked)
 }
 
-func anyConn(*conn) bool { return true }
+func isAny(*conn) bool { return true }
 
-func silentConn(c *conn) bool { return !c.used.Load() }
+func isSilent(c *conn) bool { return !c.hasRead.Load() }
 
 func (l *listener) count() int {
 	l.mu.Lock()

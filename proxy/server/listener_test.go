@@ -26,7 +26,7 @@ func (l *exhaustedListener) Accept() (net.Conn, error) {
 
 // Clients that hold more connections than there are file descriptors must not end the server.
 func TestServerOutlivesTheLackOfFiles(t *testing.T) {
-	d := openDoor(t, instant(), nil)
+	ts := startTestServer(t, instantTable(), nil)
 	ln, err := Listen(context.Background(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -34,14 +34,14 @@ func TestServerOutlivesTheLackOfFiles(t *testing.T) {
 	short := &exhaustedListener{Listener: ln}
 	short.failures.Store(2)
 	served := make(chan error, 1)
-	server := d.Server
+	server := ts.Server
 	go func() { served <- server.ServeMetrics(short) }()
 	c, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	d.send(c, "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	ts.send(c, "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 	answered := make(chan *http.Response, 1)
 	go func() {
 		response, err := http.ReadResponse(bufio.NewReader(c), nil)
@@ -57,7 +57,7 @@ func TestServerOutlivesTheLackOfFiles(t *testing.T) {
 	case err := <-served:
 		t.Fatalf("the server ended: %v", err)
 	}
-	d.shutdown()
+	ts.shutdown()
 	if err := <-served; err != nil {
 		t.Errorf("serve: %v", err)
 	}

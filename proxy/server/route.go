@@ -14,11 +14,11 @@ import (
 
 // route is one endpoint.
 type route struct {
-	path    string
-	about   string // for the table at /
-	post    bool   // POST only; otherwise GET and HEAD
-	serve   func(*exchange)
-	metrics *metrics.Endpoint
+	path        string
+	description string // for the table at /
+	post        bool   // POST only; otherwise GET and HEAD
+	serve       func(*exchange)
+	metrics     *metrics.Endpoint
 }
 
 func (r *route) allow() string {
@@ -38,32 +38,32 @@ func (r *route) allows(ctx *fasthttp.RequestCtx) bool {
 func (s *Server) makeRoutes() error {
 	s.routes = make(map[string]*route)
 	for _, r := range []*route{
-		{path: "/health", about: "whether the service lives; always 200", serve: s.health},
-		{path: "/livez", about: "liveness probe", serve: s.livez},
-		{path: "/readyz", about: "readiness probe; says what is missing", serve: s.readyz},
-		{path: "/status", about: "status, devices and loaded models", serve: s.status},
-		{path: "/status/live", about: "the figures of this moment", serve: s.live},
-		{path: "/models", about: "installed models with their versions", serve: s.models},
-		{path: inferPath, about: "inference; with an API key", post: true, serve: s.infer},
+		{path: "/health", description: "whether the service lives; always 200", serve: s.health},
+		{path: "/livez", description: "liveness probe", serve: s.livez},
+		{path: "/readyz", description: "readiness probe; says what is missing", serve: s.readyz},
+		{path: "/status", description: "status, devices and loaded models", serve: s.status},
+		{path: "/status/live", description: "the figures of this moment", serve: s.statusLive},
+		{path: "/models", description: "installed models with their versions", serve: s.models},
+		{path: inferPath, description: "inference; with an API key", post: true, serve: s.infer},
 	} {
 		s.addRoute(r)
 	}
-	s.addPage()
-	s.other = &route{path: "other", metrics: s.o.Metrics.Endpoint("other")}
-	if !s.o.Prometheus {
+	s.addLivePageRoutes()
+	s.otherRoute = &route{path: "other", metrics: s.opts.Metrics.Endpoint("other")}
+	if !s.opts.Prometheus {
 		return nil
 	}
 	return s.addMetricsRoutes()
 }
 
 func (s *Server) addMetricsRoutes() error {
-	if !strings.HasPrefix(s.o.MetricsPath, "/") {
-		return fmt.Errorf("METRICS_PATH=%s doesn't begin with /", s.o.MetricsPath)
+	if !strings.HasPrefix(s.opts.MetricsPath, "/") {
+		return fmt.Errorf("METRICS_PATH=%s doesn't begin with /", s.opts.MetricsPath)
 	}
-	scrape := fasthttpadaptor.NewFastHTTPHandler(s.o.Metrics.Handler())
+	scrape := fasthttpadaptor.NewFastHTTPHandler(s.opts.Metrics.Handler())
 	for _, r := range []*route{
-		{path: s.o.MetricsPath, about: "metrics for Prometheus", serve: func(x *exchange) { s.scrape(x, scrape) }},
-		{path: "/metrics/router", about: "a short page of metrics for routers", serve: s.routerPage},
+		{path: s.opts.MetricsPath, description: "metrics for Prometheus", serve: func(x *exchange) { s.scrape(x, scrape) }},
+		{path: "/metrics/router", description: "a short page of metrics for routers", serve: s.routerPage},
 	} {
 		if s.routes[r.path] != nil {
 			return fmt.Errorf("METRICS_PATH=%s is the path of another endpoint", r.path)
@@ -73,16 +73,16 @@ func (s *Server) addMetricsRoutes() error {
 	return nil
 }
 
-// scrape renders the metrics page. What only changes by the clock is measured now.
+// scrape serves the metrics page. The number of rate-limit keys, which changes with time, is set now.
 func (s *Server) scrape(x *exchange, page fasthttp.RequestHandler) {
-	if s.o.Limits != nil {
-		s.o.Metrics.SetRateLimitKeys(s.o.Limits.Len())
+	if s.opts.Limits != nil {
+		s.opts.Metrics.SetRateLimitKeys(s.opts.Limits.Len())
 	}
 	page(x.ctx)
-	if len(x.ctx.Response.Header.Peek(requestIDHeader)) == 0 { // the adaptor gave up, and began the reply anew
+	if len(x.ctx.Response.Header.Peek(requestIDHeader)) == 0 { // the adaptor failed and has reset the reply
 		x.ctx.Response.Reset()
-		x.mark()
-		x.fail(api.Internal(errors.New("the metrics page can't be made for this request")))
+		x.setCommonHeaders()
+		x.replyError(api.Internal(errors.New("the metrics page can't be made for this request")))
 		return
 	}
 	if x.status = x.ctx.Response.StatusCode(); x.status >= fasthttp.StatusInternalServerError {
@@ -91,25 +91,25 @@ func (s *Server) scrape(x *exchange, page fasthttp.RequestHandler) {
 }
 
 func (s *Server) addRoute(r *route) {
-	r.metrics = s.o.Metrics.Endpoint(r.path)
+	r.metrics = s.opts.Metrics.Endpoint(r.path)
 	s.routes[r.path] = r
 }
 
 func (s *Server) isMetrics(path string) bool {
-	return path == s.o.MetricsPath || path == "/metrics/router"
+	return path == s.opts.MetricsPath || path == "/metrics/router"
 }
 
-// handle is the way of every request on the main listener.
+// handle serves every request on the main listener.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	r := s.routes[string(ctx.Path())]
-	if r != nil && s.o.MetricsElsewhere && s.isMetrics(r.path) {
+	if r != nil && s.opts.SeparateMetrics && s.isMetrics(r.path) {
 		r = nil
 	}
 	s.serve(ctx, r)
 }
 
-// handleScrape is the way of every request on the listener for metrics.
-func (s *Server) handleScrape(ctx *fasthttp.RequestCtx) {
+// handleMetrics serves every request on the listener for metrics.
+func (s *Server) handleMetrics(ctx *fasthttp.RequestCtx) {
 	r := s.routes[string(ctx.Path())]
 	if r != nil && !s.isMetrics(r.path) && r.path != "/livez" {
 		r = nil
@@ -117,17 +117,18 @@ func (s *Server) handleScrape(ctx *fasthttp.RequestCtx) {
 	s.serve(ctx, r)
 }
 
-// serve leads one request through recover, id, count and route. A nil route is a path that nobody serves.
+// serve wraps a route with the recovery from panics, the request id, the count and the log. A nil route is a path
+// without a route.
 func (s *Server) serve(ctx *fasthttp.RequestCtx, r *route) {
-	x := s.begin(ctx, r, ctx.Time())
-	defer x.recovered()
+	x := s.beginExchange(ctx, r, ctx.Time())
+	defer x.recoverPanic()
 	switch {
-	case s.preflight(x, r):
+	case s.answerPreflight(x, r):
 	case r == nil:
-		x.fail(api.NotFound(string(ctx.Path())))
+		x.replyError(api.NotFound(string(ctx.Path())))
 	case !r.allows(ctx):
 		ctx.Response.Header.Set(fasthttp.HeaderAllow, r.allow())
-		x.fail(api.MethodNotAllowed(string(ctx.Method()), r.allow()))
+		x.replyError(api.MethodNotAllowed(string(ctx.Method()), r.allow()))
 	default:
 		r.serve(x)
 	}

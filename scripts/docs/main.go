@@ -1,5 +1,6 @@
 // Docs writes the pages that are made from the lists of settings and metrics: docs/settings.md, docs/metrics.md and
-// deploy/config.example.yaml. With -check it writes nothing and fails when one of them isn't current.
+// deploy/config.example.yaml. With -check it writes nothing and fails when one of them isn't current, when a page names
+// a file or a function that isn't there, and when a line of a page or a comment is too long.
 //
 //	go run ./scripts/docs [-check]
 package main
@@ -17,7 +18,11 @@ func main() {
 	check := flag.Bool("check", false, "write nothing; fail when a page is stale")
 	root := flag.String("root", ".", "root of the repository")
 	flag.Parse()
-	if err := run(*root, *check); err != nil {
+	err := run(*root, *check)
+	if *check {
+		err = errors.Join(err, checkReferences(*root), checkWidths(*root))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "docs:", err)
 		os.Exit(1)
 	}

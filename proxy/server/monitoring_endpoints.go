@@ -1,0 +1,95 @@
+package server
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"tandem/proxy/api"
+	"tandem/proxy/metrics"
+)
+
+func (s *Server) health(x *exchange) {
+	st := s.snapshot()
+	x.reply(api.AppendHealth(nil, api.Health{Status: healthStatus(&st), Timestamp: time.Now()}))
+}
+
+func (s *Server) livez(x *exchange) { x.reply(api.AppendProbe(nil, api.Probe{OK: true})) }
+
+func (s *Server) readyz(x *exchange) {
+	st := s.snapshot()
+	reason := notReady(&st, s.opts.EngineWait)
+	status := fasthttp.StatusOK
+	if reason != "" {
+		status = fasthttp.StatusServiceUnavailable
+	}
+	x.replyStatus(status, api.AppendProbe(nil, api.Probe{OK: reason == "", Reason: reason}))
+}
+
+func (s *Server) status(x *exchange) {
+	st := s.snapshot()
+	reply := api.Status{Status: serviceStatus(&st), Timestamp: time.Now(), Prometheus: s.opts.Prometheus, Device: deviceName(&st)}
+	for _, l := range st.Loaded {
+		reply.Cached = append(reply.Cached, api.CachedModel{Model: l.Model, Version: l.Version, Loaded: !l.Loading})
+	}
+	for _, d := range st.Devices {
+		reply.Devices = append(reply.Devices, api.Device{Name: d.Name, Backend: d.Backend, MemoryTotalBytes: d.MemoryTotal, MemoryFreeBytes: d.MemoryFree})
+	}
+	x.reply(api.AppendStatus(nil, &reply))
+}
+
+func (s *Server) models(x *exchange) {
+	st := s.snapshot()
+	list := make([]api.Model, 0, len(st.Models))
+	for _, m := range st.Models {
+		listed := api.Model{Name: m.Name, Description: m.Description}
+		for _, v := range m.Versions {
+			listed.Versions = append(listed.Versions, v.Name)
+			if v.Problem != "" {
+				listed.Problems = append(listed.Problems, api.Problem{Version: v.Name, Text: v.Problem})
+			}
+		}
+		list = append(list, listed)
+	}
+	x.reply(api.AppendModels(nil, list))
+}
+
+func (s *Server) connections() int {
+	n := 0
+	for _, l := range s.allListeners() {
+		n += l.count()
+	}
+	return n
+}
+
+func (s *Server) routerPage(x *exchange) {
+	page := s.pageBuffers.Get().(*bytes.Buffer)
+	page.Reset()
+	s.opts.Metrics.WriteRouterPage(page)
+	x.ctx.SetContentType(metrics.RouterContentType)
+	x.ctx.Response.SetBody(page.Bytes())
+	s.pageBuffers.Put(page)
+}
+
+// routeTable lists the routes, for people without a browser.
+func (s *Server) routeTable(x *exchange) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s\n\n", api.ServiceName, api.ServiceVersion)
+	paths := make([]string, 0, len(s.routes))
+	for path, r := range s.routes {
+		if !s.opts.SeparateMetrics || !s.isMetrics(r.path) {
+			paths = append(paths, path)
+		}
+	}
+	slices.Sort(paths)
+	for _, path := range paths {
+		r := s.routes[path]
+		fmt.Fprintf(&b, "%-9s  %-16s  %s\n", r.allow(), path, r.description)
+	}
+	x.ctx.SetContentType("text/plain; charset=utf-8")
+	x.ctx.Response.SetBodyString(b.String())
+}

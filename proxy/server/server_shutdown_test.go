@@ -1,0 +1,169 @@
+package server
+
+import (
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"tandem/proxy/api"
+	"tandem/proxy/metrics"
+	"tandem/scripts/await"
+)
+
+func TestDrainLetsAnswersFinish(t *testing.T) {
+	table, asked := manualTable()
+	ts := startTestServer(t, table, func(o *Options) { o.DrainTimeout = waitLimit; o.DrainDelay = 50 * time.Millisecond })
+	got := make(chan reply, 2)
+	for _, body := range []string{inferBody, streamed(inferBody)} {
+		go func() { got <- ts.postInfer(body) }()
+	}
+	first, second := receiveWithin(t, "request", asked, waitLimit), receiveWithin(t, "request", asked, waitLimit)
+	first.addText("x")
+	second.addText("x")
+	s := ts.Server
+	stopped := make(chan struct{})
+	go func() { ts.shutdown(); close(stopped) }()
+	await.Until(t, waitLimit, "readiness is off", func() bool { return s.draining.Load() })
+	await.Until(t, waitLimit, "the request table drains", func() bool { return table.Status().Draining })
+	await.Until(t, waitLimit, "nobody new gets in", func() bool {
+		c, err := net.Dial("tcp", ts.address)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	first.end(1)
+	second.end(1)
+	for range 2 {
+		if r := receiveWithin(t, "reply", got, waitLimit); r.StatusCode != 200 || !strings.Contains(r.body, "metadata") {
+			t.Errorf("status %d, body %q", r.StatusCode, r.body)
+		}
+	}
+	receiveWithin(t, "end of the drain", stopped, waitLimit)
+	ts.expectMetric(1, "llm_draining")
+}
+
+func TestReadinessGoesFirst(t *testing.T) {
+	ts := startTestServer(t, instantTable(), func(o *Options) { o.DrainDelay = 200 * time.Millisecond })
+	s := ts.Server
+	c, r := ts.dial()
+	stopped := make(chan struct{})
+	go func() { ts.shutdown(); close(stopped) }()
+	await.Until(t, waitLimit, "readiness is off", func() bool { return s.draining.Load() })
+	ts.send(c, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"+rawInfer(inferBody, "HTTP/1.1")+"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+	if got := ts.readReply(r, "GET"); got.StatusCode != 503 || !strings.Contains(got.body, "draining") {
+		t.Errorf("/readyz: %d %s", got.StatusCode, got.body)
+	}
+	checkReply(t, ts.readReply(r, "POST").body) // still served
+	if got := ts.readReply(r, "GET"); got.StatusCode != 200 || !strings.Contains(got.body, `"status":"draining"`) {
+		t.Errorf("/health: %d %s", got.StatusCode, got.body)
+	}
+	receiveWithin(t, "end of the drain", stopped, waitLimit)
+}
+
+// A pod's preStop hook begins the drain; the signal may come much later, when the engine has ended.
+func TestDrainBeginsBeforeShutdown(t *testing.T) {
+	table := instantTable()
+	ts := startTestServer(t, table, func(o *Options) { o.DrainDelay = time.Second })
+	ts.Drain()
+	ts.Drain()
+	if got := ts.get("/readyz"); got.StatusCode != 503 {
+		t.Errorf("/readyz: %d", got.StatusCode)
+	}
+	checkReply(t, ts.postInfer(inferBody).body) // still served
+	await.Until(t, waitLimit, "the request table takes nothing new", func() bool { return table.Status().Draining })
+	if got := ts.get("/livez"); got.StatusCode != 200 {
+		t.Errorf("/livez: %d", got.StatusCode)
+	}
+	began := time.Now()
+	ts.shutdown()
+	if took := time.Since(began); took > 900*time.Millisecond {
+		t.Errorf("the delay passed before the signal, and yet the end took %s", took)
+	}
+}
+
+func TestDrainLeft(t *testing.T) {
+	for _, c := range []struct{ passed, timeout, want time.Duration }{
+		{0, 2 * time.Minute, 2 * time.Minute},
+		{time.Minute, 2 * time.Minute, time.Minute},
+		{5 * time.Minute, 2 * time.Minute, breakOffReserve},
+		{time.Second, time.Millisecond, time.Millisecond},
+		{time.Second, 0, 0},
+	} {
+		if got := drainTimeLeft(c.passed, c.timeout); got != c.want {
+			t.Errorf("%s of %s have passed: %s are left, want %s", c.passed, c.timeout, got, c.want)
+		}
+	}
+}
+
+func TestDrainBreaksOffWhatTakesTooLong(t *testing.T) {
+	table, asked := manualTable()
+	ts := startTestServer(t, table, func(o *Options) { o.DrainTimeout = 300 * time.Millisecond })
+	got := make(chan reply, 2)
+	var brokenOff []*fakeAnswer
+	for _, body := range []string{inferBody, streamed(inferBody)} {
+		go func() { got <- ts.postInfer(body) }()
+		a := receiveWithin(t, "request", asked, waitLimit)
+		a.addText("x")
+		brokenOff = append(brokenOff, a)
+	}
+	ts.dial()
+	silent, _ := ts.dial() // a client that sends nothing, or too little, doesn't hold up the drain either
+	ts.send(silent, "GET /hea")
+	ts.shutdown()
+	for range 2 {
+		r := receiveWithin(t, "reply", got, waitLimit)
+		switch r.Header.Get("Content-Type") {
+		case "text/event-stream; charset=utf-8":
+			if !strings.Contains(r.body, "event: error\ndata: {\"error\":{\"type\":\"draining\"") {
+				t.Errorf("stream ends with %q", r.body)
+			}
+		default:
+			if typ, _, _ := decodeError(t, r); r.StatusCode != 503 || typ != "draining" {
+				t.Errorf("status %d, type %s", r.StatusCode, typ)
+			}
+		}
+	}
+	for _, a := range brokenOff {
+		a.expectCancelReason(t, api.TypeDraining) // so that it isn't counted as a disconnect
+	}
+}
+
+// A server that is shut down while it starts must not serve for ever.
+func TestServeAfterShutdownReturns(t *testing.T) {
+	for _, serve := range []func(*Server, net.Listener) error{(*Server).Serve, (*Server).ServeMetrics} {
+		s, err := New(Options{Requests: instantTable(), Metrics: metrics.New(metrics.Options{}), Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln, err := Listen(t.Context(), "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error, 1)
+		go func() { served <- serve(s, ln) }()
+		if err := receiveWithin(t, "end of Serve", served, waitLimit); err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	}
+}
+
+func TestSilentConnectionDoesntHoldTheDrainUp(t *testing.T) {
+	ts := startTestServer(t, instantTable(), func(o *Options) { o.DrainTimeout = time.Hour })
+	c, r := ts.dial()
+	ts.get("/livez") // behind it, so that it was accepted
+	began := time.Now()
+	ts.shutdown()
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("the drain took %s", took)
+	}
+	if _, err := r.ReadByte(); err == nil {
+		t.Error("something came over a silent connection")
+	}
+	c.Close()
+}
