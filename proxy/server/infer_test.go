@@ -115,7 +115,7 @@ func TestStream(t *testing.T) {
 	select {
 	case <-got:
 		t.Error("the status line came before the first token")
-	case <-time.After(20 * time.Millisecond):
+	case <-time.After(20 * time.Millisecond): // there is no event for what must not happen
 	}
 	a.addText("The capital of France ")
 	response := receiveWithin(t, "status line", got, waitLimit)
