@@ -6,18 +6,18 @@ import (
 )
 
 func TestPrefixesAreReusedWithinAnAdapter(t *testing.T) {
-	limits := roomy
+	limits := roomyLimits
 	limits.Prefix = true
-	f, c := newFake(limits), newCollector(t)
-	seen := &counts{}
-	e := start(t, f, Options{Observe: seen})
+	f, sink := newFakeRunner(limits), newRecordingSink(t)
+	seen := &countingObserver{}
+	e := startExecutor(t, f, Options{Observe: seen})
 	one, two := &fakeAdapter{"one"}, &fakeAdapter{"two"}
 	system := prompt(7, 100)
-	ask := func(id uint64, a Adapter, question []Token) *collected {
-		r := c.request(id, append(append([]Token(nil), system...), question...), 20)
+	ask := func(id uint64, a Adapter, question []Token) *recordedAnswer {
+		r := sink.request(id, append(append([]Token(nil), system...), question...), 20)
 		r.Adapter = a
 		submit(t, e, r)
-		got := c.wait(id)
+		got := sink.wait(id)
 		checkAnswer(t, r, got)
 		return got
 	}
@@ -44,19 +44,19 @@ func TestPrefixesAreReusedWithinAnAdapter(t *testing.T) {
 
 // A conversation goes on: the next prompt holds the answer before it.
 func TestConversationReusesTheAnswer(t *testing.T) {
-	limits := roomy
+	limits := roomyLimits
 	limits.Prefix = true
-	f, c := newFake(limits), newCollector(t)
-	e := start(t, f, Options{})
-	first := c.request(1, endless, 50)
+	f, sink := newFakeRunner(limits), newRecordingSink(t)
+	e := startExecutor(t, f, Options{})
+	first := sink.request(1, longAnswerPrompt, 50)
 	submit(t, e, first)
-	a := c.wait(1)
-	next := append(append(append([]Token(nil), endless...), a.tokens...), prompt(9, 5)...)
-	second := c.request(2, next, 10)
+	a := sink.wait(1)
+	next := append(append(append([]Token(nil), longAnswerPrompt...), a.tokens...), prompt(9, 5)...)
+	second := sink.request(2, next, 10)
 	submit(t, e, second)
-	b := c.wait(2)
+	b := sink.wait(2)
 	checkAnswer(t, second, b)
-	if b.summary.CachedTokens != len(endless)+49 { // the last token of the answer was never fed
+	if b.summary.CachedTokens != len(longAnswerPrompt)+49 { // the last token of the answer was never fed
 		t.Errorf("%d cached tokens", b.summary.CachedTokens)
 	}
 }
@@ -64,28 +64,28 @@ func TestConversationReusesTheAnswer(t *testing.T) {
 // Several adapters at once, in one base, with little room: each answer is its adapter's.
 func TestAdaptersDoNotMix(t *testing.T) {
 	limits := Limits{Cells: 400, Sequences: 6, SequenceMax: 200, StepTokens: 64, Prefix: true}
-	f, c := newFake(limits), newCollector(t)
+	f, sink := newFakeRunner(limits), newRecordingSink(t)
 	switches := 0
 	var last Adapter
 	steps := 0
-	f.trace = func(a Adapter, _ []Slice, _ map[int]int) {
+	f.onStep = func(a Adapter, _ []Slice, _ map[int]int) {
 		steps++
 		if a != last {
 			switches++
 			last = a
 		}
 	}
-	e := start(t, f, Options{})
+	e := startExecutor(t, f, Options{})
 	adapters := []Adapter{nil, &fakeAdapter{"one"}, &fakeAdapter{"two"}, &fakeAdapter{"x"}}
 	var requests []*Request
 	for id := range uint64(80) {
-		r := c.request(id, prompt(int(id/8), 30), 10+int(id)%30)
+		r := sink.request(id, prompt(int(id/8), 30), 10+int(id)%30)
 		r.Adapter, r.Owner = adapters[id%4], fmt.Sprint(id%3)
 		requests = append(requests, r)
 		submit(t, e, r)
 	}
 	for _, r := range requests {
-		checkAnswer(t, r, c.wait(r.ID))
+		checkAnswer(t, r, sink.wait(r.ID))
 	}
 	if switches > steps/2 {
 		t.Errorf("%d switches of the adapter in %d steps", switches, steps)
@@ -93,25 +93,25 @@ func TestAdaptersDoNotMix(t *testing.T) {
 }
 
 func TestCellsOfAFailedSequenceAreNotReused(t *testing.T) {
-	limits := roomy
+	limits := roomyLimits
 	limits.Prefix = true
-	f, c := newFake(limits), newCollector(t)
+	f, sink := newFakeRunner(limits), newRecordingSink(t)
 	broken := false
-	f.failed = func(int, []Token) error {
+	f.failSlice = func(int, []Token) error {
 		if broken {
 			return errBroken
 		}
 		return nil
 	}
-	c.onToken = func(s StepToken) { broken = s.ID == 1 && s.Index == 20 }
-	e := start(t, f, Options{})
-	submit(t, e, c.request(1, endless, 50))
-	if a := c.wait(1); a.summary.Failure.Code != FailDecode {
+	sink.onToken = func(s StepToken) { broken = s.ID == 1 && s.Index == 20 }
+	e := startExecutor(t, f, Options{})
+	submit(t, e, sink.request(1, longAnswerPrompt, 50))
+	if a := sink.wait(1); a.summary.Failure.Code != FailDecode {
 		t.Fatalf("%+v", a.summary)
 	}
 	broken = false
-	submit(t, e, c.request(2, endless, 5))
-	if a := c.wait(2); a.summary.CachedTokens != 0 {
+	submit(t, e, sink.request(2, longAnswerPrompt, 5))
+	if a := sink.wait(2); a.summary.CachedTokens != 0 {
 		t.Errorf("%d cached tokens", a.summary.CachedTokens)
 	}
 }

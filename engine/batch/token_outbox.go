@@ -4,9 +4,9 @@ import "time"
 
 // outbox gathers what a step produced, one Step for each sink. Its buffers are reused from step to step.
 type outbox struct {
-	steps []sinkStep // the first used ones are in use
-	used  int
-	gone  []Sink // whose receiver left, found by the last flush
+	steps     []sinkStep // the first used ones are in use
+	used      int
+	goneSinks []Sink // their receivers are gone, as the last flush found
 }
 
 type sinkStep struct {
@@ -14,8 +14,8 @@ type sinkStep struct {
 	step Step
 }
 
-// to returns the step under way for a sink.
-func (o *outbox) to(sink Sink) *Step {
+// stepFor returns the step that is being gathered for a sink.
+func (o *outbox) stepFor(sink Sink) *Step {
 	for i := range o.used {
 		if o.steps[i].sink == sink {
 			return &o.steps[i].step
@@ -29,9 +29,9 @@ func (o *outbox) to(sink Sink) *Step {
 	return &o.steps[o.used-1].step
 }
 
-// flush emits every step once and leaves in gone the sinks whose receiver left.
+// flush emits every step once and collects in goneSinks the sinks whose receiver is gone.
 func (o *outbox) flush(base string, took time.Duration) {
-	o.gone = o.gone[:0]
+	o.goneSinks = o.goneSinks[:0]
 	for i := range o.used {
 		s := &o.steps[i]
 		s.step.Base, s.step.Duration = base, took
@@ -40,7 +40,7 @@ func (o *outbox) flush(base string, took time.Duration) {
 		clear(s.step.Done)
 		s.step.Tokens, s.step.Done = s.step.Tokens[:0], s.step.Done[:0]
 		if !alive {
-			o.gone = append(o.gone, s.sink)
+			o.goneSinks = append(o.goneSinks, s.sink)
 		}
 		s.sink = nil
 	}

@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// referenceText says what a reader should get of an answer as a whole: the stop string that is complete first cuts it (the longest of
-// several that end at the same byte), then bytes that aren't a part of a character become U+FFFD.
+// referenceText says what a reader should get of an answer as a whole: the stop string that is complete first cuts it
+// (the longest of several that end at the same byte), then bytes that aren't a part of a character become U+FFFD.
 func referenceText(raw string, stops []string) (text string, stopped bool) {
 	for end := 1; end <= len(raw) && !stopped; end++ {
 		longest := 0
@@ -46,8 +46,8 @@ func assemble(t *testing.T, raw string, stops []string, cuts []byte) (text strin
 			t.Errorf("released %q", released)
 		}
 		out = append(out, released...)
-		if a.end != len(out) {
-			t.Errorf("end is %d after %d bytes", a.end, len(out))
+		if a.releasedBytes != len(out) {
+			t.Errorf("end is %d after %d bytes", a.releasedBytes, len(out))
 		}
 	}
 	return string(out), stopped

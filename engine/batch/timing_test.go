@@ -10,22 +10,22 @@ import (
 
 func TestDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, c := newFake(Limits{Cells: 4096, Sequences: 1, SequenceMax: 512, StepTokens: 64}), newCollector(t)
-		f.cost = func(int) time.Duration { return 10 * time.Millisecond }
-		e := start(t, f, Options{})
+		f, sink := newFakeRunner(Limits{Cells: 4096, Sequences: 1, SequenceMax: 512, StepTokens: 64}), newRecordingSink(t)
+		f.stepTime = func(int) time.Duration { return 10 * time.Millisecond }
+		e := startExecutor(t, f, Options{})
 		began := time.Now()
-		decoding, waiting := c.request(1, endless, 300), c.request(2, endless, 300)
+		decoding, waiting := sink.request(1, longAnswerPrompt, 300), sink.request(2, longAnswerPrompt, 300)
 		decoding.Timeout, waiting.Timeout = 205*time.Millisecond, 105*time.Millisecond
 		submit(t, e, decoding)
 		submit(t, e, waiting)
-		a := c.wait(2)
+		a := sink.wait(2)
 		if took := time.Since(began); a.summary.Reason != FinishDeadline || took > 120*time.Millisecond || len(a.tokens) != 0 {
 			t.Errorf("waiting: after %s, %d tokens, %+v", took, len(a.tokens), a.summary)
 		}
 		if a.summary.Queue < 105*time.Millisecond || a.summary.Prefill+a.summary.Decode != 0 {
 			t.Errorf("durations of the waiting one: %+v", a.summary)
 		}
-		a = c.wait(1)
+		a = sink.wait(1)
 		if took := time.Since(began); a.summary.Reason != FinishDeadline || took > 220*time.Millisecond || len(a.tokens) == 0 {
 			t.Errorf("decoding: after %s, %d tokens, %+v", took, len(a.tokens), a.summary)
 		}
@@ -34,12 +34,12 @@ func TestDeadlines(t *testing.T) {
 
 func TestDurationsAddUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, c := newFake(roomy), newCollector(t)
-		f.cost = func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
-		e := start(t, f, Options{StepTokens: 16})
-		first, second := c.request(1, endless, 20), c.request(2, prompt(3, 100), 10)
+		f, sink := newFakeRunner(roomyLimits), newRecordingSink(t)
+		f.stepTime = func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+		e := startExecutor(t, f, Options{StepTokens: 16})
+		first, second := sink.request(1, longAnswerPrompt, 20), sink.request(2, prompt(3, 100), 10)
 		submit(t, e, first)
-		c.onToken = func(s StepToken) {
+		sink.onToken = func(s StepToken) {
 			if s.ID == 1 && s.Index == 4 {
 				if err := e.Submit(second); err != nil {
 					t.Error(err)
@@ -47,7 +47,7 @@ func TestDurationsAddUp(t *testing.T) {
 			}
 		}
 		began := time.Now()
-		a := c.wait(1)
+		a := sink.wait(1)
 		total := time.Since(began)
 		if sum := a.summary; a.took != sum.Prefill+sum.Decode || sum.Queue+a.took != total {
 			t.Errorf("tokens took %s, request %s, summary %+v", a.took, total, sum)
@@ -60,7 +60,7 @@ func TestDurationsAddUp(t *testing.T) {
 				t.Errorf("token %d took %s", i+1, s.SinceLast)
 			}
 		}
-		if b := c.wait(2); b.took != b.summary.Prefill+b.summary.Decode {
+		if b := sink.wait(2); b.took != b.summary.Prefill+b.summary.Decode {
 			t.Errorf("tokens took %s, summary %+v", b.took, b.summary)
 		}
 	})
@@ -68,12 +68,12 @@ func TestDurationsAddUp(t *testing.T) {
 
 func TestLongPromptDoesNotHoldUpOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, c := newFake(Limits{Cells: 100_000, Sequences: 8, SequenceMax: 60_000, StepTokens: 2048}), newCollector(t)
-		f.cost = func(n int) time.Duration { return 5*time.Millisecond + time.Duration(n)*100*time.Microsecond }
-		e := start(t, f, Options{TargetStep: 20 * time.Millisecond})
+		f, sink := newFakeRunner(Limits{Cells: 100_000, Sequences: 8, SequenceMax: 60_000, StepTokens: 2048}), newRecordingSink(t)
+		f.stepTime = func(n int) time.Duration { return 5*time.Millisecond + time.Duration(n)*100*time.Microsecond }
+		e := startExecutor(t, f, Options{TargetStep: 20 * time.Millisecond})
 		var longest atomic.Int64
 		began := make(chan struct{})
-		c.onToken = func(s StepToken) {
+		sink.onToken = func(s StepToken) {
 			if s.ID == 1 && s.Index == 20 {
 				close(began)
 			}
@@ -81,66 +81,66 @@ func TestLongPromptDoesNotHoldUpOthers(t *testing.T) {
 				longest.Store(max(longest.Load(), int64(s.SinceLast)))
 			}
 		}
-		submit(t, e, c.request(1, endless, 300))
+		submit(t, e, sink.request(1, longAnswerPrompt, 300))
 		<-began
-		submit(t, e, c.request(2, prompt(1, 50_000), 1))
-		short := c.request(3, prompt(2, 8), 1)
+		submit(t, e, sink.request(2, prompt(1, 50_000), 1))
+		short := sink.request(3, prompt(2, 8), 1)
 		submit(t, e, short)
-		checkAnswer(t, short, c.wait(3))
-		if q := c.get(3).summary; q.Prefill > 100*time.Millisecond {
+		checkAnswer(t, short, sink.wait(3))
+		if q := sink.get(3).summary; q.Prefill > 100*time.Millisecond {
 			t.Errorf("the short prompt behind the long one took %s", q.Prefill)
 		}
-		c.wait(1)
+		sink.wait(1)
 		if got := time.Duration(longest.Load()); got > 40*time.Millisecond {
 			t.Errorf("longest gap between two tokens is %s, the target was 20ms", got)
 		}
 		e.Cancel(2, 0)
-		c.wait(2)
+		sink.wait(2)
 	})
 }
 
 func TestTwoBasesShareTheDeviceByTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cheap, dear, c := newFake(roomy), newFake(roomy), newCollector(t)
-		cheap.cost = func(int) time.Duration { return 10 * time.Millisecond }
-		dear.cost = func(int) time.Duration { return 40 * time.Millisecond }
-		e := start(t, cheap, Options{})
+		cheap, dear, sink := newFakeRunner(roomyLimits), newFakeRunner(roomyLimits), newRecordingSink(t)
+		cheap.stepTime = func(int) time.Duration { return 10 * time.Millisecond }
+		dear.stepTime = func(int) time.Duration { return 40 * time.Millisecond }
+		e := startExecutor(t, cheap, Options{})
 		if err := e.Attach(context.Background(), "dear", dear); err != nil {
 			t.Fatal(err)
 		}
 		var at [3]int
-		c.onToken = func(s StepToken) { at[s.ID]++ }
-		a, b := c.request(1, endless, 300), c.request(2, endless, 300)
+		sink.onToken = func(s StepToken) { at[s.ID]++ }
+		a, b := sink.request(1, longAnswerPrompt, 300), sink.request(2, longAnswerPrompt, 300)
 		b.Base = "dear"
 		submit(t, e, a)
 		submit(t, e, b)
 		time.Sleep(4 * time.Second)
-		c.mu.Lock()
+		sink.mu.Lock()
 		n, m := at[1], at[2]
-		c.mu.Unlock()
+		sink.mu.Unlock()
 		if n < 170 || n > 230 || m < 40 || m > 60 {
 			t.Errorf("in 4 s the cheap base made %d tokens (want 200), the dear one %d (want 50)", n, m)
 		}
 		e.Cancel(1, 0)
 		e.Cancel(2, 0)
-		c.wait(1)
-		c.wait(2)
+		sink.wait(1)
+		sink.wait(2)
 	})
 }
 
 func TestHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, c := newFake(roomy), newCollector(t)
+		f, sink := newFakeRunner(roomyLimits), newRecordingSink(t)
 		hang := make(chan struct{})
-		f.fail = func(Adapter, []Slice) error { <-hang; return nil }
-		e := start(t, f, Options{StallFloor: 5 * time.Second})
+		f.failStep = func(Adapter, []Slice) error { <-hang; return nil }
+		e := startExecutor(t, f, Options{StallFloor: 5 * time.Second})
 		was := e.Heartbeat()
 		time.Sleep(time.Second)
 		is := e.Heartbeat()
 		if is.Counter == was.Counter || is.Phase != PhaseIdle || is.Age > time.Second || is.Budget != 5*time.Second {
 			t.Errorf("idle: %+v, then %+v", was, is)
 		}
-		submit(t, e, c.request(1, prompt(1, 5), 1))
+		submit(t, e, sink.request(1, prompt(1, 5), 1))
 		synctest.Wait()
 		was = e.Heartbeat()
 		time.Sleep(6 * time.Second)
@@ -149,14 +149,14 @@ func TestHeartbeat(t *testing.T) {
 			t.Errorf("a step that hangs: %+v, then %+v", was, is)
 		}
 		close(hang)
-		c.wait(1)
+		sink.wait(1)
 	})
 }
 
 // A call makes a context and runs it once, which takes a large model on a slow machine longer than any step.
 func TestALongCallDoesNotCountAsHung(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := start(t, newFake(roomy), Options{StallFloor: 5 * time.Second})
+		e := startExecutor(t, newFakeRunner(roomyLimits), Options{StallFloor: 5 * time.Second})
 		err := e.Do(t.Context(), func() error {
 			time.Sleep(45 * time.Second)
 			if b := e.Heartbeat(); b.Phase != PhaseCall || b.Age > b.Budget {
@@ -176,14 +176,14 @@ func TestALongCallDoesNotCountAsHung(t *testing.T) {
 
 func TestBudgetFollowsPredictedStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, c := newFake(roomy), newCollector(t)
-		f.cost = func(int) time.Duration { return 3 * time.Second }
-		e := start(t, f, Options{StallFloor: 5 * time.Second})
-		submit(t, e, c.request(1, endless, 10))
+		f, sink := newFakeRunner(roomyLimits), newRecordingSink(t)
+		f.stepTime = func(int) time.Duration { return 3 * time.Second }
+		e := startExecutor(t, f, Options{StallFloor: 5 * time.Second})
+		submit(t, e, sink.request(1, longAnswerPrompt, 10))
 		time.Sleep(20 * time.Second)
 		if b := e.Heartbeat(); (b.Budget - stallFactor*3*time.Second).Abs() > time.Second {
 			t.Errorf("steps of 3 s, budget %s", b.Budget)
 		}
-		c.wait(1)
+		sink.wait(1)
 	})
 }
