@@ -186,7 +186,7 @@ func (e *engine) event(ev models.Event) {
 func (e *engine) connect(last supervise.LastExit) {
 	e.link = link.New(link.Options{
 		Socket: e.c.Socket, Models: e.cache, Catalog: e.registry, Executor: e.executor,
-		Identity: link.Identity{
+		Hello: link.Hello{
 			Build: build(), Instance: instance(), Numerics: e.computer.numerics, Device: e.computer.device, Devices: e.computer.devices,
 			LibraryCommit: libraryCommit(), LastExit: exitOf(last), ProcessID: os.Getpid(),
 			MaxPromptBytes: e.c.PromptBytes,

@@ -9,7 +9,7 @@ import (
 	"tandem/schema/wire"
 )
 
-// FuzzDecode gives the engine's decoders whatever a peer could send.
+// FuzzDecode returns the engine's decoders whatever a peer could send.
 func FuzzDecode(f *testing.F) {
 	seed := func(fill func(schema.Frame) error) {
 		msg, segment := capnp.NewSingleSegmentMessage(nil)
@@ -79,8 +79,8 @@ func FuzzDecode(f *testing.F) {
 		_ = wire.Guard(func() error { // an error is the peer's; a crash or endless work is ours
 			switch frame.Which() {
 			case schema.Frame_Which_infer:
-				_, in, err := decode(frame)
-				if err == nil && (len(in.stops) > maxStops || len(in.input.Messages) > maxMessages || len(in.sampling.bias) > maxBias) {
+				_, in, err := decodeInfer(frame)
+				if err == nil && (len(in.stops) > maxStops || len(in.input.Messages) > maxMessages || len(in.sampling.logitBias) > maxBias) {
 					t.Errorf("kept more than the limits: %d stops, %d messages", len(in.stops), len(in.input.Messages))
 				}
 				return err

@@ -1,14 +1,15 @@
 package link
 
 import (
+	"fmt"
 	"time"
 
 	"tandem/schema"
 	"tandem/schema/wire"
 )
 
-// Identity is what the engine says of itself in its hello.
-type Identity struct {
+// Hello is how the engine describes itself in its first frame.
+type Hello struct {
 	Build          string // program version
 	Instance       uint64 // random, new with every process start
 	Numerics       string // equal ids give equal tokens
@@ -27,16 +28,16 @@ type Device struct {
 	MemoryTotal, MemoryFree uint64
 }
 
-// LastExit tells how the engine before this one ended.
+// LastExit is how the engine before this one ended.
 type LastExit struct {
 	Kind         ExitKind
 	Signal, Code int
 	Uptime       time.Duration
 	Crashes      int    // without progress
-	Loads        []Load // it died inside of these, oldest first
+	Loads        []Load // in progress when it died, oldest first
 }
 
-// Load that was in hand.
+// Load that was in progress.
 type Load struct {
 	Model, Version string
 	Revision       []byte
@@ -55,10 +56,10 @@ const (
 	ExitUpgrade
 )
 
-// tokenBytes is what one token counts for in the backlog, its text not included: its fields in the frame.
+// tokenBytes is the size of one token in the backlog, its text not included: its fields in the frame.
 const tokenBytes = 96
 
-func (id *Identity) write(f schema.Frame, limit wire.Options) error {
+func (id *Hello) write(f schema.Frame, limit wire.Options) error {
 	h, err := f.NewHello()
 	if err != nil {
 		return err
@@ -67,7 +68,7 @@ func (id *Identity) write(f schema.Frame, limit wire.Options) error {
 	h.SetMinProtocol(wire.MinProtocol)
 	h.SetInstanceId(id.Instance)
 	h.SetProcessId(int32(id.ProcessID))
-	w := writing{}
+	w := fieldWriter{}
 	w.text(h.SetBuild, id.Build)
 	w.text(h.SetNumericsId, id.Numerics)
 	w.text(h.SetDevice, id.Device)
@@ -97,7 +98,7 @@ func (id *Identity) write(f schema.Frame, limit wire.Options) error {
 	return id.LastExit.write(h)
 }
 
-func (id *Identity) writeDevices(h schema.Hello) error {
+func (id *Hello) writeDevices(h schema.Hello) error {
 	list, err := h.NewDevices(int32(len(id.Devices)))
 	if err != nil {
 		return err
@@ -106,7 +107,7 @@ func (id *Identity) writeDevices(h schema.Hello) error {
 		to := list.At(i)
 		to.SetMemoryTotal(d.MemoryTotal)
 		to.SetMemoryFree(d.MemoryFree)
-		w := writing{}
+		w := fieldWriter{}
 		w.text(to.SetName, d.Name)
 		w.text(to.SetBackend, d.Backend)
 		if w.err != nil {
@@ -129,7 +130,7 @@ func (e *LastExit) write(h schema.Hello) error {
 	if len(e.Loads) == 0 {
 		return nil
 	}
-	oldest, w := e.Loads[0], writing{}
+	oldest, w := e.Loads[0], fieldWriter{}
 	w.text(to.SetLoadingModel, oldest.Model)
 	w.text(to.SetLoadingVersion, oldest.Version)
 	w.data(to.SetLoadingRevision, oldest.Revision)
@@ -144,20 +145,36 @@ func (e *LastExit) write(h schema.Hello) error {
 	return w.err
 }
 
-// writing keeps the first error of several setters. Empty values are left out: they read the same.
-type writing struct{ err error }
-
-func (w *writing) text(set func(string) error, v string) {
-	if w.err == nil && v != "" {
-		w.err = set(v)
+// exchangeHellos sends this engine's hello and reads the proxy's. Nothing else uses the connection yet.
+func (l *Link) exchangeHellos(conn *wire.Conn) error {
+	if err := conn.SendControl(func(f schema.Frame) error { return l.o.Hello.write(f, l.o.Wire) }); err != nil {
+		return err
 	}
-}
-
-func (w *writing) data(set func([]byte) error, v []byte) {
-	if w.err == nil && len(v) > 0 {
-		w.err = set(v)
+	if err := conn.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return err
 	}
+	frame, release, err := conn.Read()
+	if err != nil {
+		return err
+	}
+	defer release()
+	err = wire.Guard(func() error {
+		if frame.Which() == schema.Frame_Which_goAway {
+			reason, _ := frame.GoAway() // only for people
+			return fmt.Errorf("%w: %s", errGoAway, shorten(reason))
+		}
+		if frame.Which() != schema.Frame_Which_hello {
+			return fmt.Errorf("%w: first frame is %v", wire.ErrProtocol, frame.Which())
+		}
+		hello, err := frame.Hello()
+		if err != nil {
+			return err
+		}
+		_, err = wire.Agree(hello)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return conn.SetReadDeadline(time.Time{})
 }
-
-// nanos gives a duration as it travels; a negative one is 0.
-func nanos(d time.Duration) uint64 { return uint64(max(d, 0)) }

@@ -11,7 +11,8 @@ import (
 	"tandem/schema/wire"
 )
 
-// reportStats sends the executor's figures whenever they changed, not too often, and once a second in any case.
+// reportStats sends the executor's statistics whenever they changed, at most every statsInterval, and once a second in
+// any case.
 func (s *session) reportStats() {
 	tick := time.NewTicker(statsInterval)
 	defer tick.Stop()
@@ -38,7 +39,7 @@ func (s *session) reportCatalog() {
 	for {
 		changed := s.link.o.Catalog.Changes()
 		switch err := s.conn.Send(s.link.writeCatalog); {
-		case errors.Is(err, wire.ErrTooLarge): // the proxy goes on with the list it has
+		case errors.Is(err, wire.ErrTooLarge): // the proxy keeps the list it has
 			s.link.o.Log.Error("the proxy isn't told what is installed: install fewer models and versions", "err", err)
 		case err != nil:
 			return
@@ -47,14 +48,14 @@ func (s *session) reportCatalog() {
 		case <-s.ctx.Done():
 			return
 		case <-changed:
-		case <-s.news:
+		case <-s.loadedChanged:
 		}
 	}
 }
 
-func (s *session) pong() error {
+func (s *session) sendPong() error {
 	heartbeats := s.link.heartbeats()
-	_ = s.conn.SendControl(func(f schema.Frame) error { // a lost connection is the reader's business
+	_ = s.conn.SendControl(func(f schema.Frame) error { // the reader notices a lost connection
 		pong, err := f.NewPong()
 		if err != nil {
 			return err
@@ -68,7 +69,7 @@ func (s *session) pong() error {
 	return nil
 }
 
-// Heartbeat is the heartbeat of an executor or of a load.
+// Heartbeat is the state of the executor or of a load.
 type Heartbeat struct {
 	Name    string
 	Phase   string
@@ -77,12 +78,12 @@ type Heartbeat struct {
 	Budget  time.Duration // an older age means hung
 }
 
-// Heartbeats gives the heartbeats as the proxy gets them.
+// Heartbeats returns the heartbeats that the proxy gets.
 func (l *Link) Heartbeats() []Heartbeat { return l.heartbeats() }
 
 func (l *Link) heartbeats() []Heartbeat {
 	e := l.o.Executor.Heartbeat()
-	list := []Heartbeat{{Name: l.o.Identity.Device, Phase: phaseName(e.Phase), Counter: e.Counter, Age: e.Age, Budget: e.Budget}}
+	list := []Heartbeat{{Name: l.o.Hello.Device, Phase: phaseName(e.Phase), Counter: e.Counter, Age: e.Age, Budget: e.Budget}}
 	for _, load := range l.o.Models.Loads() {
 		list = append(list, Heartbeat{
 			Name: "load " + load.Model + "@" + load.Version, Phase: load.Phase, Counter: load.Counter, Age: load.Age, Budget: l.o.LoadStall,
@@ -109,7 +110,7 @@ func writeHeartbeats(to schema.Beat_List, heartbeats []Heartbeat) error {
 		out.SetCounter(b.Counter)
 		out.SetAgeNs(nanos(b.Age))
 		out.SetBudgetNs(nanos(b.Budget))
-		w := writing{}
+		w := fieldWriter{}
 		w.text(out.SetExecutor, b.Name)
 		w.text(out.SetPhase, b.Phase)
 		if w.err != nil {
@@ -185,7 +186,7 @@ func (l *Link) writeCatalog(f schema.Frame) error {
 func writeLoaded(to schema.Loaded, e models.Entry) error {
 	to.SetBytes(uint64(max(e.Bytes, 0)))
 	to.SetLoading(e.Loading)
-	w := writing{}
+	w := fieldWriter{}
 	w.text(to.SetModel, e.Model)
 	w.text(to.SetVersion, e.Version)
 	if w.err != nil || e.Loading {
@@ -200,7 +201,7 @@ func writeLoaded(to schema.Loaded, e models.Entry) error {
 
 func writeModel(to schema.Model, m *models.Model, contextTokens int) error {
 	to.SetContextTokens(uint32(contextTokens))
-	w := writing{}
+	w := fieldWriter{}
 	w.text(to.SetName, m.Name)
 	w.text(to.SetDescription, m.Description)
 	w.text(to.SetDomain, m.Domain)
@@ -226,14 +227,14 @@ func writeFacts(to schema.Facts, f *models.Facts) error {
 	to.SetWeightBytes(uint64(max(f.WeightBytes, 0)))
 	to.SetCacheBytes(uint64(max(f.CacheBytes, 0)))
 	to.SetChatTemplate(f.ChatTemplate)
-	w := writing{}
+	w := fieldWriter{}
 	w.text(to.SetArchitecture, f.Architecture)
 	w.text(to.SetQuantization, f.Quantization)
 	w.text(to.SetBackend, f.Backend)
 	return w.err
 }
 
-// eventKinds gives the schema's kind; both list them in the same order.
+// eventKinds returns the schema's kind; both list them in the same order.
 var eventKinds = map[models.EventKind]schema.EventKind{
 	models.EventLoading:    schema.EventKind_loading,
 	models.EventProgress:   schema.EventKind_progress,
@@ -251,7 +252,7 @@ func writeEvent(f schema.Frame, e *models.Event) error {
 	to.SetRatio(float32(e.Progress.Ratio))
 	to.SetTookNs(nanos(e.Took))
 	to.SetBytes(uint64(max(e.Bytes, 0)))
-	w := writing{}
+	w := fieldWriter{}
 	w.text(to.SetModel, e.Model)
 	w.text(to.SetVersion, e.Version)
 	w.text(to.SetPhase, e.Progress.Phase)
@@ -265,100 +266,4 @@ func writeEvent(f schema.Frame, e *models.Event) error {
 		return err
 	}
 	return writeFacts(facts, &e.Facts)
-}
-
-func writeAccepted(f schema.Frame, r *request, todo *batch.Request, prompt models.Prompt) error {
-	f.SetId(r.id)
-	f.SetAttempt(r.attempt)
-	to, err := f.NewAccepted()
-	if err != nil {
-		return err
-	}
-	to.SetMaxNewTokens(uint32(todo.MaxNewTokens))
-	to.SetCacheHit(lookup(r.lease))
-	w := writing{}
-	w.text(to.SetModel, r.lease.Model)
-	w.text(to.SetVersion, r.lease.Version)
-	w.data(to.SetRevision, r.lease.Revision)
-	if w.err != nil {
-		return w.err
-	}
-	if err := writeRendered(to, todo, prompt.Grammar); err != nil {
-		return err
-	}
-	return writeSampling(to, &todo.Sampling)
-}
-
-func lookup(l *models.Lease) schema.CacheLookup {
-	switch {
-	case !l.Counted:
-		return schema.CacheLookup_uncounted
-	case l.Hit:
-		return schema.CacheLookup_hit
-	}
-	return schema.CacheLookup_miss
-}
-
-func writeRendered(to schema.Accepted, todo *batch.Request, grammar string) error {
-	rendered, err := to.NewRendered()
-	if err != nil {
-		return err
-	}
-	ids, err := rendered.NewPromptTokens(int32(len(todo.Prompt)))
-	if err != nil {
-		return err
-	}
-	for i, id := range todo.Prompt {
-		ids.Set(i, id)
-	}
-	stops, err := rendered.NewStops(int32(len(todo.Stops)))
-	if err != nil {
-		return err
-	}
-	for i, text := range todo.Stops {
-		if err := stops.Set(i, text); err != nil {
-			return err
-		}
-	}
-	w := writing{}
-	w.text(rendered.SetGrammar, grammar)
-	return w.err
-}
-
-// allPresent marks the first eight fields of Sampling as set.
-const allPresent = 1<<8 - 1
-
-func writeSampling(to schema.Accepted, s *batch.Sampling) error {
-	out, err := to.NewSampling()
-	if err != nil {
-		return err
-	}
-	out.SetPresent(allPresent)
-	out.SetTemperature(s.Temperature)
-	out.SetTopK(int32(s.TopK))
-	out.SetTopP(s.TopP)
-	out.SetMinP(s.MinP)
-	out.SetRepeatPenalty(s.RepeatPenalty)
-	out.SetPresencePenalty(s.PresencePenalty)
-	out.SetFrequencyPenalty(s.FrequencyPenalty)
-	out.SetPenaltyWindow(int32(s.PenaltyWindow))
-	out.SetChoice(s.Choice)
-	out.SetWantLogprobs(s.Logprobs)
-	out.SetTopLogprobs(uint8(s.TopLogprobs))
-	seeds, err := out.NewSeeds(1)
-	if err != nil {
-		return err
-	}
-	seeds.Set(0, s.Seed)
-	bias, err := out.NewLogitBias(int32(len(s.LogitBias)))
-	if err != nil {
-		return err
-	}
-	i := 0
-	for token, b := range s.LogitBias {
-		bias.At(i).SetToken(token)
-		bias.At(i).SetBias(b)
-		i++
-	}
-	return nil
 }

@@ -11,23 +11,23 @@ import (
 	"tandem/schema/wire"
 )
 
-// proxy is the test's end of a connection.
-type proxy struct {
-	t        *testing.T
-	conn     *wire.Conn
-	frames   chan frame
-	reading  sync.WaitGroup
-	loaded   []string // of the last catalog that went by
-	mayBreak bool     // the engine may cut the connection while this end still sends
+// fakeProxy is the test's end of a connection.
+type fakeProxy struct {
+	t             *testing.T
+	conn          *wire.Conn
+	frames        chan decodedFrame
+	reading       sync.WaitGroup
+	loaded        []string // of the last catalog that was read
+	mayDisconnect bool     // the engine may cut the connection while this end still sends
 }
 
-// frame is what a test needs of one.
-type frame struct {
+// decodedFrame is what the tests need of a frame.
+type decodedFrame struct {
 	kind       string
-	key        key
+	key        attemptKey
 	hello      uint64
-	tokens     []token
-	done       []summary
+	tokens     []decodedToken
+	done       []decodedSummary
 	event      schema.EventKind
 	model      string
 	version    string
@@ -43,22 +43,22 @@ type frame struct {
 	text       string
 }
 
-type token struct {
-	key   key
+type decodedToken struct {
+	key   attemptKey
 	index int
 	id    int32
 	text  string
 }
 
-type summary struct {
-	key    key
+type decodedSummary struct {
+	key    attemptKey
 	reason schema.FinishReason
 	code   string
 	param  string
 	output int
 }
 
-func (p *proxy) hello() {
+func (p *fakeProxy) hello() {
 	err := p.conn.SendControl(func(f schema.Frame) error {
 		h, err := f.NewHello()
 		if err != nil {
@@ -73,12 +73,12 @@ func (p *proxy) hello() {
 	}
 }
 
-func (p *proxy) close() {
+func (p *fakeProxy) close() {
 	p.conn.Close()
 	p.reading.Wait()
 }
 
-func (p *proxy) read() {
+func (p *fakeProxy) read() {
 	defer close(p.frames)
 	for {
 		f, release, err := p.conn.Read()
@@ -95,9 +95,9 @@ func (p *proxy) read() {
 	}
 }
 
-func decodeFrame(f schema.Frame) (out frame, err error) {
-	out.kind, out.key = f.Which().String(), key{f.Id(), f.Attempt()}
-	d := reading{}
+func decodeFrame(f schema.Frame) (out decodedFrame, err error) {
+	out.kind, out.key = f.Which().String(), attemptKey{f.Id(), f.Attempt()}
+	d := fieldReader{}
 	switch f.Which() {
 	case schema.Frame_Which_hello:
 		h, err := f.Hello()
@@ -147,19 +147,19 @@ func decodeFrame(f schema.Frame) (out frame, err error) {
 	return out, d.err
 }
 
-func decodeStep(f schema.Frame, out *frame) error {
+func decodeStep(f schema.Frame, out *decodedFrame) error {
 	s, err := f.Step()
 	if err != nil {
 		return err
 	}
-	d := reading{}
+	d := fieldReader{}
 	tokens, err := s.Tokens()
 	if err != nil {
 		return err
 	}
 	for i := range tokens.Len() {
 		t := tokens.At(i)
-		out.tokens = append(out.tokens, token{key{t.RequestId(), t.Attempt()}, int(t.Index()), t.TokenId(), d.string(t.Text())})
+		out.tokens = append(out.tokens, decodedToken{attemptKey{t.RequestId(), t.Attempt()}, int(t.Index()), t.TokenId(), d.string(t.Text())})
 	}
 	done, err := s.Done()
 	if err != nil {
@@ -171,14 +171,14 @@ func decodeStep(f schema.Frame, out *frame) error {
 		if err != nil {
 			return err
 		}
-		out.done = append(out.done, summary{
-			key{s.RequestId(), s.Attempt()}, s.Reason(), d.text(failure.Code()), d.text(failure.Param()), int(s.OutputTokens()),
+		out.done = append(out.done, decodedSummary{
+			attemptKey{s.RequestId(), s.Attempt()}, s.Reason(), d.text(failure.Code()), d.text(failure.Param()), int(s.OutputTokens()),
 		})
 	}
 	return d.err
 }
 
-func decodeAccepted(f schema.Frame, out *frame) error {
+func decodeAccepted(f schema.Frame, out *decodedFrame) error {
 	a, err := f.Accepted()
 	if err != nil {
 		return err
@@ -187,18 +187,18 @@ func decodeAccepted(f schema.Frame, out *frame) error {
 	if err != nil {
 		return err
 	}
-	d := reading{}
+	d := fieldReader{}
 	out.model, out.version, out.limit, out.lookup = d.text(a.Model()), d.text(a.Version()), int(a.MaxNewTokens()), a.CacheHit()
-	out.prompt, out.stops, out.bytes = d.ids(r.PromptTokens()), d.texts(r.Stops()), d.data(a.Revision())
+	out.prompt, out.stops, out.bytes = d.int32s(r.PromptTokens()), d.texts(r.Stops()), d.data(a.Revision())
 	return d.err
 }
 
-func decodeReply(f schema.Frame, out *frame) error {
+func decodeReply(f schema.Frame, out *decodedFrame) error {
 	r, err := f.Reply()
 	if err != nil {
 		return err
 	}
-	d := reading{}
+	d := fieldReader{}
 	out.reply = r.Which().String()
 	switch r.Which() {
 	case schema.Reply_Which_failure:
@@ -210,24 +210,24 @@ func decodeReply(f schema.Frame, out *frame) error {
 	case schema.Reply_Which_metrics:
 		out.bytes = d.data(r.Metrics())
 	case schema.Reply_Which_tokens:
-		out.ids = d.ids(r.Tokens())
+		out.ids = d.int32s(r.Tokens())
 	}
 	return d.err
 }
 
-func (p *proxy) send(id uint64, attempt uint32, build func(schema.Frame) error) {
+func (p *fakeProxy) send(id uint64, attempt uint32, build func(schema.Frame) error) {
 	p.t.Helper()
 	err := p.conn.Send(func(f schema.Frame) error {
 		f.SetId(id)
 		f.SetAttempt(attempt)
 		return build(f)
 	})
-	if err != nil && !p.mayBreak {
+	if err != nil && !p.mayDisconnect {
 		p.t.Fatalf("send: %v", err)
 	}
 }
 
-func (p *proxy) infer(id uint64, prompt string, change ...func(schema.InferRequest) error) {
+func (p *fakeProxy) infer(id uint64, prompt string, change ...func(schema.InferRequest) error) {
 	p.t.Helper()
 	p.send(id, 1, func(f schema.Frame) error {
 		r, err := f.NewInfer()
@@ -246,7 +246,7 @@ func (p *proxy) infer(id uint64, prompt string, change ...func(schema.InferReque
 	})
 }
 
-func (p *proxy) cancel(id uint64) {
+func (p *fakeProxy) cancel(id uint64) {
 	err := p.conn.SendControl(func(f schema.Frame) error {
 		f.SetId(id)
 		f.SetAttempt(1)
@@ -258,13 +258,13 @@ func (p *proxy) cancel(id uint64) {
 	}
 }
 
-// next gives the next frame of a kind and skips others.
-func (p *proxy) next(kind string) frame {
+// awaitKind returns the next frame of a kind and skips others.
+func (p *fakeProxy) awaitKind(kind string) decodedFrame {
 	p.t.Helper()
-	return p.until(kind, func(f frame) bool { return f.kind == kind })
+	return p.awaitFrame(kind, func(f decodedFrame) bool { return f.kind == kind })
 }
 
-func (p *proxy) until(what string, ok func(frame) bool) frame {
+func (p *fakeProxy) awaitFrame(what string, ok func(decodedFrame) bool) decodedFrame {
 	p.t.Helper()
 	timeout := time.After(10 * time.Second)
 	for {
@@ -285,10 +285,10 @@ func (p *proxy) until(what string, ok func(frame) bool) frame {
 	}
 }
 
-// answer collects one request's tokens up to its summary.
-func (p *proxy) answer(id uint64) (text string, indices []int, end summary) {
+// awaitAnswer collects one request's tokens up to its summary.
+func (p *fakeProxy) awaitAnswer(id uint64) (text string, indices []int, end decodedSummary) {
 	p.t.Helper()
-	p.until("summary", func(f frame) bool {
+	p.awaitFrame("summary", func(f decodedFrame) bool {
 		for _, t := range f.tokens {
 			if t.key.id == id {
 				text += t.text
@@ -307,8 +307,8 @@ func (p *proxy) answer(id uint64) (text string, indices []int, end summary) {
 }
 
 // newSilentProxy says hello and never reads.
-func newSilentProxy(t *testing.T, c net.Conn) *proxy {
-	p := &proxy{t: t, conn: wire.New(c, wire.Options{})}
+func newSilentProxy(t *testing.T, c net.Conn) *fakeProxy {
+	p := &fakeProxy{t: t, conn: wire.New(c, wire.Options{})}
 	t.Cleanup(func() { p.conn.Close() })
 	p.hello()
 	return p

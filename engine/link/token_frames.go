@@ -11,8 +11,9 @@ import (
 // maxFrameTokens of one Step frame; a longer step is split.
 const maxFrameTokens = 4096
 
-// Emit takes what one decode step produced for this connection. It copies into a frame that the connection's flusher builds, so the
-// step loop neither encodes nor waits. False: the connection is gone, or so far behind that it was closed.
+// Emit takes what one decode step produced for this connection. It copies into a frame that the connection's flusher
+// builds, so the step loop neither encodes nor waits. False: the connection is gone, or so far behind that it was
+// closed.
 func (s *session) Emit(step *batch.Step) bool {
 	tokens := step.Tokens
 	for len(tokens) > maxFrameTokens {
@@ -24,7 +25,7 @@ func (s *session) Emit(step *batch.Step) bool {
 	return s.conn.SendLater(s.stepFrame(step, tokens, step.Done)) == nil
 }
 
-// stepFrame is a Step that waits to be built. Its buffers are reused.
+// stepFrame is a Step frame that is built later, by the flusher. Its buffers are reused.
 type stepFrame struct {
 	base     string
 	duration time.Duration
@@ -32,14 +33,14 @@ type stepFrame struct {
 	choices  []uint32 // of tokens; empty: all 0
 	text     []byte   // of all tokens
 	top      []batch.TopLogprob
-	done     []doneRequest
+	done     []doneSummary
 }
 
-// doneRequest is a summary with what the link knows of its request.
-type doneRequest struct {
+// doneSummary is a summary, and what the link adds to it.
+type doneSummary struct {
 	batch.Summary
-	moved    bool
-	prepared time.Duration
+	handedBack bool
+	renderTime time.Duration
 }
 
 var stepFrames = sync.Pool{New: func() any { return new(stepFrame) }}
@@ -47,34 +48,34 @@ var stepFrames = sync.Pool{New: func() any { return new(stepFrame) }}
 func (s *session) stepFrame(step *batch.Step, tokens []batch.StepToken, done []batch.Summary) *stepFrame {
 	f := stepFrames.Get().(*stepFrame)
 	f.base, f.duration = step.Base, step.Duration
-	f.take(tokens)
+	f.copyTokens(tokens)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.choices > 0 {
+	if s.otherChoices > 0 {
 		for i := range tokens {
-			f.choices = append(f.choices, s.choiceOf(key{tokens[i].ID, tokens[i].Attempt}))
+			f.choices = append(f.choices, s.choiceOf(attemptKey{tokens[i].ID, tokens[i].Attempt}))
 		}
 	}
 	for _, d := range done {
-		end := doneRequest{Summary: d}
-		if r := s.requests[key{d.ID, d.Attempt}]; r != nil {
-			end.prepared, end.moved = r.prepared, r.moved && d.Reason == batch.FinishCancelled
-			r.close(&d, end.reason().String())
+		end := doneSummary{Summary: d}
+		if r := s.requests[attemptKey{d.ID, d.Attempt}]; r != nil {
+			end.renderTime, end.handedBack = r.renderTime, r.handedBack && d.Reason == batch.FinishCancelled
+			r.keepSummary(&d, end.reason().String())
 		}
 		f.done = append(f.done, end)
 	}
 	return f
 }
 
-func (s *session) choiceOf(k key) uint32 {
+func (s *session) choiceOf(k attemptKey) uint32 {
 	if r := s.requests[k]; r != nil {
 		return r.in.sampling.choice
 	}
 	return 0
 }
 
-// take copies tokens, since the step is the executor's again after Emit.
-func (f *stepFrame) take(tokens []batch.StepToken) {
+// copyTokens copies tokens, since the step is the executor's again after Emit.
+func (f *stepFrame) copyTokens(tokens []batch.StepToken) {
 	f.tokens = append(f.tokens[:0], tokens...)
 	f.text, f.top = f.text[:0], f.top[:0]
 	for i := range tokens {
@@ -89,7 +90,7 @@ func (f *stepFrame) take(tokens []batch.StepToken) {
 	}
 }
 
-// Size is what the frame counts for in the backlog.
+// Size is the frame's size in the backlog.
 func (f *stepFrame) Size() int {
 	return tokenBytes*(1+len(f.tokens)+len(f.done)) + len(f.text) + 24*len(f.top)
 }
@@ -167,7 +168,7 @@ func writeTop(to schema.Token, top []batch.TopLogprob) error {
 	return nil
 }
 
-func (d *doneRequest) write(to schema.Summary) error {
+func (d *doneSummary) write(to schema.Summary) error {
 	to.SetRequestId(d.ID)
 	to.SetAttempt(d.Attempt)
 	to.SetPromptTokens(uint32(d.PromptTokens))
@@ -177,7 +178,7 @@ func (d *doneRequest) write(to schema.Summary) error {
 	to.SetPrefillNs(nanos(d.Prefill))
 	to.SetDecodeNs(nanos(d.Decode))
 	to.SetRestartNs(nanos(d.Restart))
-	to.SetRendererNs(nanos(d.prepared))
+	to.SetRendererNs(nanos(d.renderTime))
 	to.SetReason(d.reason())
 	if d.Reason != batch.FinishError {
 		return nil
@@ -190,14 +191,14 @@ func (d *doneRequest) write(to schema.Summary) error {
 	return f.write(failed)
 }
 
-func (d *doneRequest) reason() schema.FinishReason {
-	if d.moved {
+func (d *doneSummary) reason() schema.FinishReason {
+	if d.handedBack {
 		return schema.FinishReason_movedAway
 	}
-	return finish(d.Reason)
+	return finishReason(d.Reason)
 }
 
-func finish(r batch.FinishReason) schema.FinishReason {
+func finishReason(r batch.FinishReason) schema.FinishReason {
 	switch r {
 	case batch.FinishStop:
 		return schema.FinishReason_stop
@@ -213,7 +214,7 @@ func finish(r batch.FinishReason) schema.FinishReason {
 	return schema.FinishReason_unspecified
 }
 
-// Release makes the buffers free for another step.
+// Release returns the buffers to the pool.
 func (f *stepFrame) Release() {
 	clear(f.tokens)
 	clear(f.done)
