@@ -9,23 +9,24 @@ import (
 	"strings"
 )
 
-// oomKills gives how many processes of this control group the kernel has killed for memory; 0 where nobody tells.
+// oomKills returns how many processes of this control group the kernel has killed for memory; 0 where that can't be
+// read.
 func oomKills() uint64 {
 	groups, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return 0
 	}
-	for _, file := range eventFiles(string(groups)) {
+	for _, file := range oomCounterFiles(string(groups)) {
 		if text, err := os.ReadFile(file); err == nil {
-			return oomCount(text)
+			return parseOOMCount(text)
 		}
 	}
 	return 0
 }
 
-// eventFiles gives the places to look in, from /proc/self/cgroup: version 2 first. In a container the path that is named there may be
-// the host's, and the group is mounted at the root.
-func eventFiles(groups string) []string {
+// oomCounterFiles returns the files to look in, from /proc/self/cgroup: version 2 first. In a container the path that
+// is named there may be the host's, and the group is mounted at the root.
+func oomCounterFiles(groups string) []string {
 	var files []string
 	for line := range strings.Lines(groups) {
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
@@ -42,11 +43,11 @@ func eventFiles(groups string) []string {
 	return files
 }
 
-func oomCount(text []byte) uint64 {
+func parseOOMCount(text []byte) uint64 {
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	for lines.Scan() {
 		if name, value, ok := strings.Cut(lines.Text(), " "); ok && name == "oom_kill" {
-			n, _ := strconv.ParseUint(strings.TrimSpace(value), 10, 64) // what isn't a number tells nothing
+			n, _ := strconv.ParseUint(strings.TrimSpace(value), 10, 64) // what isn't a number counts as 0
 			return n
 		}
 	}

@@ -8,30 +8,31 @@ import (
 	"time"
 )
 
-// Kind says how an engine ended.
+// Kind is how an engine ended.
 type Kind string
 
 // Kinds of an end.
 const (
-	None    Kind = ""        // first start, or nobody knows
+	None    Kind = ""        // first start, or unknown
 	Exit    Kind = "exit"    // with a code that isn't 0
 	Signal  Kind = "signal"  // see LastExit.Signal
 	OOM     Kind = "oom"     // killed by the kernel for memory
 	Stall   Kind = "stall"   // killed by the supervisor: heartbeat overdue
-	Upgrade Kind = "upgrade" // asked to go, went
+	Upgrade Kind = "upgrade" // ended with code 0, as when asked to end
 )
 
-// LastExit tells an engine how the one before it ended.
+// LastExit is how the engine before this one ended.
 type LastExit struct {
 	Kind    Kind          `json:"kind"`
 	Signal  int           `json:"signal,omitempty"`
 	Code    int           `json:"code,omitempty"`
 	Uptime  time.Duration `json:"uptime_ns"`
 	Crashes int           `json:"crashes"`         // without progress, within a minute
-	Loads   []Loading     `json:"loads,omitempty"` // it died inside of these, oldest first
+	Loads   []Loading     `json:"loads,omitempty"` // in progress when it died, oldest first
 }
 
-// Fault tells whether the engine died of itself, as far as anybody can tell: a fault, an error, or the kernel's kill for memory.
+// Fault reports whether the engine probably died of a fault of its own: a crash, an error exit, or the kernel's kill
+// for memory.
 func (e LastExit) Fault() bool {
 	switch e.Kind {
 	case OOM:
@@ -47,30 +48,32 @@ func (e LastExit) Fault() bool {
 	return false
 }
 
-// The environment that a supervisor gives an engine.
+// Environment variables that a supervisor sets for its engine.
 const (
-	lastExitVariable  = "TANDEM_LAST_EXIT"
-	heartbeatVariable = "TANDEM_HEARTBEAT_FILE"
+	lastExitEnv  = "TANDEM_LAST_EXIT"
+	heartbeatEnv = "TANDEM_HEARTBEAT_FILE"
 )
 
-// TakeLastExit reads what the supervisor said and removes it from the environment. Zero without a supervisor and at its first start.
+// TakeLastExit reads the last exit from the environment and removes it there. Zero without a supervisor and at its
+// first start.
 func TakeLastExit() (LastExit, error) {
 	var e LastExit
-	text := os.Getenv(lastExitVariable)
+	text := os.Getenv(lastExitEnv)
 	if text == "" {
 		return e, nil
 	}
-	if err := os.Unsetenv(lastExitVariable); err != nil {
+	if err := os.Unsetenv(lastExitEnv); err != nil {
 		return e, err
 	}
 	if err := json.Unmarshal([]byte(text), &e); err != nil {
-		return LastExit{}, fmt.Errorf("read %s: %w", lastExitVariable, err)
+		return LastExit{}, fmt.Errorf("read %s: %w", lastExitEnv, err)
 	}
 	return e, nil
 }
 
-// classify names an end. killed: the supervisor sent SIGKILL for a stall; oomKills: how many kills for memory there were meanwhile.
-func classify(state *os.ProcessState, killed bool, oomKills uint64) LastExit {
+// exitOf classifies an end. killedByUs: the supervisor sent SIGKILL for a stall; oomKills: kills for memory while the
+// engine ran.
+func exitOf(state *os.ProcessState, killedByUs bool, oomKills uint64) LastExit {
 	status, ok := state.Sys().(syscall.WaitStatus)
 	if !ok || !status.Signaled() {
 		if state.Success() {
@@ -81,7 +84,7 @@ func classify(state *os.ProcessState, killed bool, oomKills uint64) LastExit {
 	e := LastExit{Kind: Signal, Signal: int(status.Signal())}
 	if status.Signal() == syscall.SIGKILL {
 		switch {
-		case killed:
+		case killedByUs:
 			e.Kind = Stall
 		case oomKills > 0:
 			e.Kind = OOM
