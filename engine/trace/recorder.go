@@ -1,5 +1,5 @@
-// Package trace writes down the requests that the engine is done with: a log line each, and with a collector a span in the trace that the
-// proxy began. It takes plain facts from package link and decides nothing about requests.
+// Package trace records the requests that have ended in the engine: a log line each and, with a collector, a span in
+// the trace that the proxy began. It gets link.Attempt values and decides nothing about requests.
 package trace
 
 import (
@@ -14,47 +14,47 @@ import (
 	"tandem/schema/trace"
 )
 
-// queued is how many attempts may wait to be written down; further ones are dropped, because the step loop never waits.
-const queued = 1024
+// maxQueued is how many attempts may wait to be recorded; further ones are dropped, because the step loop never waits.
+const maxQueued = 1024
 
-// sayEvery is how often dropped attempts are spoken of.
-const sayEvery = time.Minute
+// dropWarnInterval is the least time between two warnings about dropped attempts.
+const dropWarnInterval = time.Minute
 
 // Recorder implements link.Recorder.
 type Recorder struct {
-	spans   otel.Tracer
-	log     *slog.Logger
-	sample  int
-	over    chan link.Attempt
-	dropped atomic.Int64
-	said    time.Time // of Run's goroutine
+	tracer    otel.Tracer
+	log       *slog.Logger
+	logSample int
+	ended     chan link.Attempt
+	dropped   atomic.Int64
+	warnedAt  time.Time // of Run's goroutine
 }
 
-// New makes a recorder; Run does the work. A nil spans leaves it at log lines, of which one in sample is written for requests that went
-// well in their first attempt.
+// New makes a recorder; Run does the work. A nil tracer: no spans. Of the requests that went well in their first
+// attempt, one in sample gets a log line.
 func New(spans otel.Tracer, log *slog.Logger, sample int) *Recorder {
-	return &Recorder{spans: spans, log: log, sample: sample, over: make(chan link.Attempt, queued)}
+	return &Recorder{tracer: spans, log: log, logSample: sample, ended: make(chan link.Attempt, maxQueued)}
 }
 
 // Ended implements link.Recorder.
 func (r *Recorder) Ended(a link.Attempt) {
 	select {
-	case r.over <- a:
+	case r.ended <- a:
 	default:
 		r.dropped.Add(1)
 	}
 }
 
-// Run writes attempts down until ctx ends, then those that are left.
+// Run records attempts until ctx ends, then those that are left.
 func (r *Recorder) Run(ctx context.Context) {
 	for {
 		select {
-		case a := <-r.over:
+		case a := <-r.ended:
 			r.write(&a)
 		case <-ctx.Done():
 			for {
 				select {
-				case a := <-r.over:
+				case a := <-r.ended:
 					r.write(&a)
 				default:
 					return
@@ -70,23 +70,24 @@ func (r *Recorder) write(a *link.Attempt) {
 	if traced {
 		traceID = parent.TraceID().String()
 	}
-	if r.spans != nil {
-		r.span(a, parent)
+	if r.tracer != nil {
+		r.writeSpan(a, parent)
 	}
-	r.line(a, traceID)
-	if n := r.dropped.Load(); n > 0 && time.Since(r.said) >= sayEvery {
-		r.said = time.Now()
+	r.writeLine(a, traceID)
+	if n := r.dropped.Load(); n > 0 && time.Since(r.warnedAt) >= dropWarnInterval {
+		r.warnedAt = time.Now()
 		r.dropped.Add(-n)
 		r.log.Warn("requests ended faster than they could be written down", "left_out", n)
 	}
 }
 
-// Outcomes that are nobody's fault.
-func went(a *link.Attempt) bool { return a.Reason == "stop" || a.Reason == "length" }
+// wentWell reports whether the attempt ended normally.
+func wentWell(a *link.Attempt) bool { return a.Reason == "stop" || a.Reason == "length" }
 
-// line writes the engine's line about a request, at info. What failed is the proxy's to warn about, since it may send it again.
-func (r *Recorder) line(a *link.Attempt, traceID string) {
-	if went(a) && a.Attempt == 0 && !trace.Chosen(a.RequestID, r.sample) || !r.log.Enabled(context.Background(), slog.LevelInfo) {
+// writeLine writes the engine's log line of a request, at info. A failure is for the proxy to warn about, since it may
+// send the request again.
+func (r *Recorder) writeLine(a *link.Attempt, traceID string) {
+	if wentWell(a) && a.Attempt == 0 && !trace.Chosen(a.RequestID, r.logSample) || !r.log.Enabled(context.Background(), slog.LevelInfo) {
 		return
 	}
 	fields := make([]slog.Attr, 0, 16)

@@ -12,19 +12,20 @@ import (
 	"tandem/engine/link"
 )
 
-// operation is what OpenTelemetry's conventions for generative AI call completing a prompt.
-const operation = "text_completion"
+// operationName is the name of OpenTelemetry's conventions for generative AI for completing a prompt.
+const operationName = "text_completion"
 
-// span makes the span of an attempt that is over: parent is the proxy's span of the request, so that all attempts are in its trace.
-func (r *Recorder) span(a *link.Attempt, parent otel.SpanContext) {
+// writeSpan makes the span of an attempt that has ended: parent is the proxy's span of the request, so that all
+// attempts are in its trace.
+func (r *Recorder) writeSpan(a *link.Attempt, parent otel.SpanContext) {
 	ctx := otel.ContextWithRemoteSpanContext(context.Background(), parent)
-	_, span := r.spans.Start(ctx, operation+" "+a.Model, otel.WithSpanKind(otel.SpanKindInternal), otel.WithTimestamp(a.Arrived))
+	_, span := r.tracer.Start(ctx, operationName+" "+a.Model, otel.WithSpanKind(otel.SpanKindInternal), otel.WithTimestamp(a.Arrived))
 	if !span.IsRecording() {
 		span.End()
 		return
 	}
 	span.SetAttributes(attributes(a)...)
-	for _, e := range moments(a) {
+	for _, e := range spanEvents(a) {
 		span.AddEvent(e.name, otel.WithTimestamp(e.at))
 	}
 	if a.ErrorType != "" {
@@ -35,7 +36,7 @@ func (r *Recorder) span(a *link.Attempt, parent otel.SpanContext) {
 
 func attributes(a *link.Attempt) []attribute.KeyValue {
 	list := []attribute.KeyValue{
-		attribute.String("gen_ai.operation.name", operation), attribute.String("gen_ai.provider.name", "llama.cpp"),
+		attribute.String("gen_ai.operation.name", operationName), attribute.String("gen_ai.provider.name", "llama.cpp"),
 		attribute.String("gen_ai.request.model", a.Model), attribute.String("gen_ai.response.model", a.Model),
 		attribute.String("gen_ai.response.id", a.RequestID), attribute.StringSlice("gen_ai.response.finish_reasons", []string{a.Reason}),
 		attribute.Int("gen_ai.usage.input_tokens", a.PromptTokens), attribute.Int("gen_ai.usage.output_tokens", a.OutputTokens),
@@ -62,21 +63,22 @@ func attributes(a *link.Attempt) []attribute.KeyValue {
 	return list
 }
 
-// moment is an event of a span.
-type moment struct {
+// spanEvent is an event of a span.
+type spanEvent struct {
 	name string
 	at   time.Time
 }
 
-// moments finds when what happened, from the durations of the summary: queued at the executor, scheduled into its first step, the first
-// token of this attempt, finished. What never happened is left out. Durations are of the step loop's clock, so none may lead past the end.
-func moments(a *link.Attempt) []moment {
-	var list []moment
+// spanEvents computes the times of the span's events from the durations of the summary: queued at the executor,
+// scheduled into its first step, the first token of this attempt, finished. What never happened is left out. Durations
+// are of the step loop's clock, so times are limited to the end.
+func spanEvents(a *link.Attempt) []spanEvent {
+	var list []spanEvent
 	add := func(name string, at time.Time) {
 		if at.After(a.Ended) {
 			at = a.Ended
 		}
-		list = append(list, moment{name, at})
+		list = append(list, spanEvent{name, at})
 	}
 	if !a.Submitted.IsZero() {
 		add("queued", a.Submitted)
