@@ -13,7 +13,7 @@ func mortal(c *Config, b models.Backend, log *slog.Logger) models.Backend {
 		log.Error("aborting as the settings ask for", "because_of", why)
 		abort()
 	}}
-	if !o.Wanted() {
+	if !o.Enabled() {
 		return b
 	}
 	log.Error("this engine kills itself on purpose, as ABORT_MARKER or ABORT_LOAD ask for; never set them where others send requests",
