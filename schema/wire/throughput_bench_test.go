@@ -9,25 +9,25 @@ import (
 	"tandem/schema/wire"
 )
 
-// step is one decode step of n tokens, as the engine hands it over.
-type step int
+// tokensStep is one decode step of n tokens, as the engine hands it over.
+type tokensStep int
 
-func (s step) Size() int                  { return 100 * int(s) }
-func (s step) Build(f schema.Frame) error { return fillStep(f, int(s)) }
-func (step) Release()                     {}
+func (s tokensStep) Size() int                  { return 100 * int(s) }
+func (s tokensStep) Build(f schema.Frame) error { return fillStep(f, int(s)) }
+func (tokensStep) Release()                     {}
 
-// BenchmarkStep sends steps of 256 tokens and reads every field that a proxy uses. cpu-us/token is both ends together; at 20,000
-// tokens/s a core's share is that times 0.02.
+// BenchmarkStep sends steps of 256 tokens and reads every field that a proxy uses. cpu-us/token is both ends together;
+// at 20,000 tokens/s a core's share is that times 0.02.
 func BenchmarkStep(b *testing.B) {
 	const streams = 256
 	sender, receiver := pair(b, wire.Options{})
 	b.ReportAllocs()
-	start, begun := cpu(b), time.Now()
+	start, begun := cpuTime(b), time.Now()
 	underway := make(chan struct{}, 64)
 	go func() {
 		for range b.N {
 			underway <- struct{}{}
-			if sender.SendLater(step(streams)) != nil {
+			if sender.SendLater(tokensStep(streams)) != nil {
 				return
 			}
 		}
@@ -44,7 +44,7 @@ func BenchmarkStep(b *testing.B) {
 		<-underway
 	}
 	tokens := float64(b.N) * streams
-	b.ReportMetric(float64((cpu(b)-start).Nanoseconds())/1e3/tokens, "cpu-us/token")
+	b.ReportMetric(float64((cpuTime(b)-start).Nanoseconds())/1e3/tokens, "cpu-us/token")
 	b.ReportMetric(tokens/time.Since(begun).Seconds(), "tokens/s")
 }
 
@@ -53,13 +53,13 @@ func BenchmarkPacedSteps(b *testing.B) {
 	const streams = 256
 	sender, receiver := pair(b, wire.Options{})
 	b.ReportAllocs()
-	start := cpu(b)
+	start := cpuTime(b)
 	tick := time.NewTicker(time.Second / 80)
 	defer tick.Stop()
 	go func() {
 		for range b.N {
 			<-tick.C
-			if sender.SendLater(step(streams)) != nil {
+			if sender.SendLater(tokensStep(streams)) != nil {
 				return
 			}
 		}
@@ -74,7 +74,7 @@ func BenchmarkPacedSteps(b *testing.B) {
 		}
 		release()
 	}
-	b.ReportMetric(float64((cpu(b)-start).Nanoseconds())/1e3/float64(b.N*streams), "cpu-us/token")
+	b.ReportMetric(float64((cpuTime(b)-start).Nanoseconds())/1e3/float64(b.N*streams), "cpu-us/token")
 }
 
 // BenchmarkPrompt sends one 100 KB prompt and waits for it.
@@ -98,7 +98,7 @@ func BenchmarkPrompt(b *testing.B) {
 	}
 }
 
-func cpu(b *testing.B) time.Duration {
+func cpuTime(b *testing.B) time.Duration {
 	var r syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
 		b.Fatal(err)

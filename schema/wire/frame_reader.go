@@ -15,15 +15,17 @@ import (
 
 const (
 	wordBytes = 8
-	// This build writes one segment a frame; a few more are allowed to writers that don't.
-	maxSegments  = 64
-	keepBytes    = 1 << 20 // a body buffer up to this is kept for the next frame
-	growBytes    = 1 << 20 // bodies are read in parts, so that an announced size alone costs nothing
-	messageDepth = 32
+	// This build writes one segment a frame; other writers may use a few more.
+	maxSegments     = 64
+	keepBufferBytes = 1 << 20 // a body buffer up to this is kept for the next frame
+	// bodyPartBytes: bodies are read in parts of this size, so that a header with a large size allocates little
+	bodyPartBytes = 1 << 20
+	messageDepth  = 32
 )
 
-// Read waits for the next frame. Only one goroutine may call it. The frame and everything reached from it are valid until release is
-// called or the next Read; what must live on is copied. io.EOF means that the peer closed between two frames; any error is the end.
+// Read waits for the next frame. Only one goroutine may call it. The frame and everything reached from it are valid
+// until release is called or the next Read; what must live longer is copied. io.EOF means that the peer closed between
+// two frames; any error is the end.
 func (c *Conn) Read() (frame schema.Frame, release func(), err error) {
 	c.release()
 	if _, err := c.reader.buffered.Peek(1); err != nil {
@@ -38,7 +40,7 @@ func (c *Conn) Read() (frame schema.Frame, release func(), err error) {
 		}
 		return schema.Frame{}, nil, c.readFailed(fmt.Errorf("read frame: %w", err))
 	}
-	if frame, err = c.open(); err != nil {
+	if frame, err = c.openFrame(); err != nil {
 		return schema.Frame{}, nil, c.readFailed(fmt.Errorf("%w: open frame: %w", ErrProtocol, err))
 	}
 	return frame, c.reader.release, nil
@@ -48,16 +50,16 @@ func (c *Conn) Read() (frame schema.Frame, release func(), err error) {
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.readTill = t
-	return c.conn.SetReadDeadline(earlier(t, c.readEnd))
+	c.readDeadline = t
+	return c.conn.SetReadDeadline(earlier(t, c.readCutoff))
 }
 
-// limitReads ends reading at t, whatever deadline is set afterwards.
-func (c *Conn) limitReads(t time.Time) {
+// cutOffReads ends reading at t, whatever deadline is set afterwards.
+func (c *Conn) cutOffReads(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.readEnd = t
-	_ = c.conn.SetReadDeadline(earlier(c.readTill, t)) // fails on a closed connection, where no read waits
+	c.readCutoff = t
+	_ = c.conn.SetReadDeadline(earlier(c.readDeadline, t)) // fails on a closed connection, where no read waits
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -67,8 +69,8 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// readFailed notes the error as the connection's end; what Err names first wins, so that a reader that only notices the closing
-// reports its cause.
+// readFailed ends the connection with the error. If it had failed before, the first error is reported too, so that a
+// reader that only sees a closed connection reports the cause.
 func (c *Conn) readFailed(err error) error {
 	first := c.fail(err)
 	if first != err && !errors.Is(err, io.EOF) {
@@ -77,45 +79,45 @@ func (c *Conn) readFailed(err error) error {
 	return err
 }
 
-// readFrame reads header and body. The deadline of the frame starts when a part of it isn't there yet, so that frames which came
-// whole cost no system call for it.
+// readFrame reads header and body. The frame's deadline starts only when a part of it has to be waited for, so that
+// frames which came as a whole need no system call for it.
 func (c *Conn) readFrame() error {
 	r := &c.reader
 	total, err := c.readHeader()
 	if err == nil {
 		err = c.readBody(total)
 	}
-	if r.hurried {
-		r.hurried = false
-		c.setDeadline(time.Time{})
+	if r.deadlineRunning {
+		r.deadlineRunning = false
+		c.setFrameDeadline(time.Time{})
 	}
 	return err
 }
 
-// hurry starts the frame's deadline unless n bytes are there.
-func (c *Conn) hurry(n int) {
+// startFrameDeadline starts the frame's deadline unless n bytes are buffered.
+func (c *Conn) startFrameDeadline(n int) {
 	r := &c.reader
-	if !r.hurried && r.buffered.Buffered() < n {
-		r.hurried = true
-		c.setDeadline(time.Now().Add(c.options.FrameTimeout))
+	if !r.deadlineRunning && r.buffered.Buffered() < n {
+		r.deadlineRunning = true
+		c.setFrameDeadline(time.Now().Add(c.options.FrameTimeout))
 	}
 }
 
-// setDeadline of the frame under way; zero goes back to what SetReadDeadline asked for. It fails only on a closed connection, which
-// the read itself reports.
-func (c *Conn) setDeadline(t time.Time) {
+// setFrameDeadline sets the deadline of the frame that is being read; zero goes back to that of SetReadDeadline. It
+// fails only on a closed connection, which the read itself reports.
+func (c *Conn) setFrameDeadline(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if t.IsZero() {
-		t = c.readTill
+		t = c.readDeadline
 	}
-	_ = c.conn.SetReadDeadline(earlier(t, c.readEnd))
+	_ = c.conn.SetReadDeadline(earlier(t, c.readCutoff))
 }
 
-// readHeader leaves the segment sizes in r.sizes and gives their sum in bytes, checked against the limits.
+// readHeader stores the segment sizes in r.sizes and returns their sum in bytes, checked against the limits.
 func (c *Conn) readHeader() (total int, err error) {
 	r := &c.reader
-	b, err := c.peek(wordBytes)
+	b, err := c.peekWithDeadline(wordBytes)
 	if err != nil {
 		return 0, err
 	}
@@ -124,7 +126,7 @@ func (c *Conn) readHeader() (total int, err error) {
 		return 0, fmt.Errorf("%w: frame of %d segments, %d are allowed", ErrProtocol, segments, maxSegments)
 	}
 	header := (4*(int(segments)+1) + wordBytes - 1) &^ (wordBytes - 1)
-	if b, err = c.peek(header); err != nil {
+	if b, err = c.peekWithDeadline(header); err != nil {
 		return 0, err
 	}
 	r.sizes = r.sizes[:0]
@@ -142,17 +144,17 @@ func (c *Conn) readHeader() (total int, err error) {
 	return int(sum) - header, err
 }
 
-func (c *Conn) peek(n int) ([]byte, error) {
-	c.hurry(n)
+func (c *Conn) peekWithDeadline(n int) ([]byte, error) {
+	c.startFrameDeadline(n)
 	return c.reader.buffered.Peek(n)
 }
 
 func (c *Conn) readBody(total int) error {
 	r := &c.reader
-	c.hurry(total)
+	c.startFrameDeadline(total)
 	r.body = r.body[:0]
 	for len(r.body) < total {
-		part := min(total-len(r.body), growBytes)
+		part := min(total-len(r.body), bodyPartBytes)
 		r.body = slices.Grow(r.body, part)
 		n := len(r.body)
 		r.body = r.body[:n+part]
@@ -163,8 +165,8 @@ func (c *Conn) readBody(total int) error {
 	return nil
 }
 
-// open makes a message of the body. One segment, which is what this build writes, costs no allocation.
-func (c *Conn) open() (schema.Frame, error) {
+// openFrame makes a message of the body. One segment, which is what this build writes, costs no allocation.
+func (c *Conn) openFrame() (schema.Frame, error) {
 	r := &c.reader
 	r.msg.TraverseLimit = c.options.TraverseBytes
 	r.msg.DepthLimit = messageDepth
@@ -178,7 +180,7 @@ func (c *Conn) open() (schema.Frame, error) {
 		}
 		arena = capnp.MultiSegment(parts)
 	}
-	r.lent = true
+	r.inUse = true
 	if _, err := r.msg.Reset(arena); err != nil {
 		return schema.Frame{}, err
 	}
@@ -187,12 +189,12 @@ func (c *Conn) open() (schema.Frame, error) {
 
 func (c *Conn) release() {
 	r := &c.reader
-	if !r.lent {
+	if !r.inUse {
 		return
 	}
-	r.lent = false
+	r.inUse = false
 	r.msg.Release()
-	if cap(r.body) > keepBytes {
+	if cap(r.body) > keepBufferBytes {
 		r.body = nil
 	}
 }

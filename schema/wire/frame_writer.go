@@ -12,50 +12,51 @@ import (
 	"tandem/schema"
 )
 
-// Later is a frame that the flusher builds when its turn has come, so that the sender only hands over what it has.
+// Later is a frame that the flusher builds just before it is written, so that the sender doesn't encode it.
 type Later interface {
-	Size() int // bytes that it counts for in the backlog until it is written
+	Size() int // in bytes, in the backlog until it is written
 	Build(schema.Frame) error
 	Release() // called exactly once, after Build or instead of it, from any goroutine; must not call the Conn
 }
 
-// entry is one frame in the data queue: framed bytes, or one to build later.
-type entry struct {
+// queuedFrame is one frame in the data queue: encoded, or to be built later.
+type queuedFrame struct {
 	frame []byte
 	later Later
 	size  int
 }
 
-func (e *entry) drop() {
+func (e *queuedFrame) release() {
 	if e.later != nil {
 		e.later.Release()
 		e.later = nil
 	}
 }
 
-// Send builds a frame and queues it behind all earlier ones. It never blocks. Errors: ErrTooLarge, ErrBacklogFull, ErrClosed, or what
-// build returned.
+// Send builds a frame and queues it behind all earlier ones. It never blocks. Errors: ErrTooLarge, ErrBacklogFull,
+// ErrClosed, or what build returned.
 func (c *Conn) Send(build func(schema.Frame) error) error {
 	frame, err := c.encode(nil, build)
 	if err != nil {
 		return err
 	}
-	return c.queue(entry{frame: frame, size: len(frame)})
+	return c.enqueue(queuedFrame{frame: frame, size: len(frame)})
 }
 
-// Fits tells whether a frame of that size, its header included, may be sent.
+// Fits reports whether a frame of that size, its header included, may be sent.
 func (c *Conn) Fits(size int) bool { return size <= c.options.MaxFrameBytes }
 
-// SendLater queues a frame that is built when it is written. l is the connection's from now on, whatever is returned.
+// SendLater queues a frame that is built when it is written. l belongs to the connection from now on, even after an
+// error.
 func (c *Conn) SendLater(l Later) error {
-	return c.queue(entry{later: l, size: l.Size()})
+	return c.enqueue(queuedFrame{later: l, size: l.Size()})
 }
 
 // SendControl is Send for frames that go out before all queued data: cancel, ping, pong, goAway, hello.
 func (c *Conn) SendControl(build func(schema.Frame) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.refusal(); err != nil {
+	if err := c.sendRefusal(); err != nil {
 		return err
 	}
 	framed, err := c.encode(c.control, build)
@@ -63,40 +64,40 @@ func (c *Conn) SendControl(build func(schema.Frame) error) error {
 		return err
 	}
 	if len(framed) > controlBacklogBytes {
-		// A frame that doesn't fit is the end, and fail takes the lock itself.
+		// A frame that doesn't fit ends the connection, and fail takes the lock itself.
 		c.mu.Unlock()
-		err = c.overflow()
+		err = c.failBacklogFull()
 		c.mu.Lock()
 		return err
 	}
 	c.control = framed
-	c.work.Signal()
+	c.flusherWake.Signal()
 	return nil
 }
 
-func (c *Conn) queue(e entry) error {
+func (c *Conn) enqueue(e queuedFrame) error {
 	c.mu.Lock()
-	if err := c.refusal(); err != nil {
+	if err := c.sendRefusal(); err != nil {
 		c.mu.Unlock()
-		e.drop()
+		e.release()
 		return err
 	}
 	if c.backlog+e.size > c.options.BacklogBytes {
 		c.mu.Unlock()
-		e.drop()
-		return c.overflow()
+		e.release()
+		return c.failBacklogFull()
 	}
 	c.backlog += e.size
 	c.data = append(c.data, e)
-	c.work.Signal()
+	c.flusherWake.Signal()
 	c.mu.Unlock()
 	return nil
 }
 
-// refusal says why nothing more can be sent. The caller holds mu.
-func (c *Conn) refusal() error {
+// sendRefusal is the error when nothing more can be sent. The caller holds mu.
+func (c *Conn) sendRefusal() error {
 	switch {
-	case errors.Is(c.err, ErrClosed), c.err == nil && c.flushing:
+	case errors.Is(c.err, ErrClosed), c.err == nil && c.closing:
 		return ErrClosed
 	case c.err != nil:
 		return fmt.Errorf("%w: %w", ErrClosed, c.err)
@@ -104,45 +105,46 @@ func (c *Conn) refusal() error {
 	return nil
 }
 
-func (c *Conn) overflow() error {
+func (c *Conn) failBacklogFull() error {
 	c.fail(ErrBacklogFull)
-	_ = c.conn.Close() // the reader sees it and declares the loss
+	_ = c.conn.Close() // Read returns the loss
 	return ErrBacklogFull
 }
 
-// flush is the flusher: it alone writes, and ends with the first error or when the connection is closed.
+// flush is the flusher's goroutine, the only one that writes. It ends with the first error or when the connection is
+// closed.
 func (c *Conn) flush() {
 	defer close(c.flushed)
 	w := writer{conn: c}
-	var batch []entry
+	var batch []queuedFrame
 	for {
 		var ok bool
-		if batch, ok = c.take(batch[:0]); !ok {
+		if batch, ok = c.takeData(batch[:0]); !ok {
 			return
 		}
-		err := w.write(batch)
+		err := w.writeBatch(batch)
 		for i := range batch {
-			batch[i].drop()
+			batch[i].release()
 		}
 		clear(batch)
 		if err != nil {
 			c.fail(err)
-			c.limitReads(time.Now().Add(c.options.WriteTimeout))
+			c.cutOffReads(time.Now().Add(c.options.WriteTimeout))
 			return
 		}
 	}
 }
 
-// take waits for something to write and gives the queued data in exchange for an empty slice; control frames stay until the writer
-// asks for them. False: the connection ended.
-func (c *Conn) take(empty []entry) ([]entry, bool) {
+// takeData waits for something to write and returns the queued data in exchange for an empty slice; control frames stay
+// until takeControl. False: the connection ended.
+func (c *Conn) takeData(empty []queuedFrame) ([]queuedFrame, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.err == nil && len(c.data) == 0 && len(c.control) == 0 {
-		if c.flushing {
+		if c.closing {
 			return nil, false
 		}
-		c.work.Wait()
+		c.flusherWake.Wait()
 	}
 	if c.err != nil {
 		return nil, false
@@ -152,7 +154,7 @@ func (c *Conn) take(empty []entry) ([]entry, bool) {
 	return batch, true
 }
 
-// takeControl moves the queued control frames to the end of out and takes written bytes off the backlog.
+// takeControl appends the queued control frames to out and subtracts written bytes from the backlog.
 func (c *Conn) takeControl(out []byte, written int) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -164,41 +166,41 @@ func (c *Conn) takeControl(out []byte, written int) []byte {
 	return out
 }
 
-// writer gathers frames; it is the flusher's alone.
+// writer gathers frames into large writes. Only the flusher uses it.
 type writer struct {
 	conn    *Conn
 	out     []byte
 	pending int // backlog bytes of the data frames in out
 }
 
-func (w *writer) write(batch []entry) error {
+func (w *writer) writeBatch(batch []queuedFrame) error {
 	w.out = w.conn.takeControl(w.out[:0], 0)
 	for i := range batch {
-		if err := w.add(&batch[i]); err != nil {
+		if err := w.addFrame(&batch[i]); err != nil {
 			return err
 		}
 		if len(w.out) >= gatherBytes {
-			if err := w.send(); err != nil {
+			if err := w.writeOut(); err != nil {
 				return err
 			}
 		}
 	}
 	for len(w.out) > 0 {
-		if err := w.send(); err != nil {
+		if err := w.writeOut(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *writer) add(e *entry) error {
+func (w *writer) addFrame(e *queuedFrame) error {
 	w.pending += e.size
 	if e.later == nil {
 		w.out = append(w.out, e.frame...)
 		return nil
 	}
 	framed, err := w.conn.encode(w.out, e.later.Build)
-	e.drop()
+	e.release()
 	if err != nil {
 		return fmt.Errorf("build frame: %w", err)
 	}
@@ -206,10 +208,10 @@ func (w *writer) add(e *entry) error {
 	return nil
 }
 
-// send writes what was gathered and begins the next gathering with the control frames that came meanwhile.
-func (w *writer) send() error {
+// writeOut writes what was gathered and starts the next gathering with the control frames that came meanwhile.
+func (w *writer) writeOut() error {
 	for rest := w.out; len(rest) > 0; {
-		part := rest[:min(len(rest), writeBytes)]
+		part := rest[:min(len(rest), maxWriteBytes)]
 		if err := w.conn.conn.SetWriteDeadline(time.Now().Add(w.conn.options.WriteTimeout)); err != nil {
 			return fmt.Errorf("set write deadline: %w", err)
 		}
@@ -220,22 +222,23 @@ func (w *writer) send() error {
 		}
 		rest = rest[n:]
 	}
-	if cap(w.out) > 4*writeBytes {
-		w.out = nil // one large prompt need not stay in memory
+	if cap(w.out) > 4*maxWriteBytes {
+		w.out = nil // a large buffer isn't kept
 	}
 	w.out = w.conn.takeControl(w.out[:0], w.pending)
 	w.pending = 0
 	return nil
 }
 
-var messages = sync.Pool{New: func() any { return new(capnp.Message) }}
+var messagePool = sync.Pool{New: func() any { return new(capnp.Message) }}
 
-// encode appends one framed message to out. The arena is of the library's pool, and one segment keeps the header at one word.
+// encode appends one framed message to out. The arena is of the library's pool, and one segment keeps the header at one
+// word.
 func (c *Conn) encode(out []byte, build func(schema.Frame) error) ([]byte, error) {
-	msg := messages.Get().(*capnp.Message)
+	msg := messagePool.Get().(*capnp.Message)
 	defer func() {
 		msg.Release()
-		messages.Put(msg)
+		messagePool.Put(msg)
 	}()
 	segment, err := msg.Reset(capnp.SingleSegment(nil))
 	if err != nil {
