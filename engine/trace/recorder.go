@@ -87,7 +87,7 @@ func wentWell(a *link.Attempt) bool { return a.Reason == "stop" || a.Reason == "
 // writeLine writes the engine's log line of a request, at info. A failure is for the proxy to warn about, since it may
 // send the request again.
 func (r *Recorder) writeLine(a *link.Attempt, traceID string) {
-	if wentWell(a) && a.Attempt == 0 && !trace.Chosen(a.RequestID, r.logSample) || !r.log.Enabled(context.Background(), slog.LevelInfo) {
+	if wentWell(a) && a.Attempt == 0 && !trace.InLogSample(a.RequestID, r.logSample) || !r.log.Enabled(context.Background(), slog.LevelInfo) {
 		return
 	}
 	fields := make([]slog.Attr, 0, 16)

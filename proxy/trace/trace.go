@@ -44,7 +44,7 @@ type Tracer struct{ spans otel.Tracer }
 func New(spans otel.Tracer) Tracer { return Tracer{spans: spans} }
 
 // Chosen tells whether a request belongs to the one in n that are logged; the engine chooses the same ones.
-func Chosen(requestID string, n int) bool { return trace.Chosen(requestID, n) }
+func Chosen(requestID string, n int) bool { return trace.InLogSample(requestID, n) }
 
 // Span is the place of one request in its trace. The zero value is of a request without one.
 type Span struct {

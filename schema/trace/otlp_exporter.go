@@ -19,14 +19,15 @@ import (
 	otel "go.opentelemetry.io/otel/trace"
 )
 
-// Limits on what a collector that is slow or away may cost. A span that finds the queue full is dropped; nobody ever waits for a place.
+// Limits for a collector that is slow or away. A span that finds the queue full is dropped; nothing ever waits for room
+// in it.
 const (
-	queueSpans    = 2048
-	batchSpans    = 512
-	batchWait     = time.Second
-	exportTimeout = 10 * time.Second
-	retryFor      = 30 * time.Second
-	sayEvery      = time.Minute // about failures
+	queueSpans      = 2048
+	batchSpans      = 512
+	batchTimeout    = time.Second
+	exportTimeout   = 10 * time.Second
+	retryTimeout    = 30 * time.Second
+	lossLogInterval = time.Minute // between two log lines about lost spans
 )
 
 // Options of Open.
@@ -35,7 +36,7 @@ type Options struct {
 	Service  string  // service.name
 	Program  string  // proxy or engine
 	Version  string  // of the program
-	Ratio    float64 // share of the traces to keep that begin here; the others' senders decide for them
+	Ratio    float64 // share of the traces begun here that are kept; for others the sender has decided
 	Log      *slog.Logger
 	// IDs makes the ids of spans; nil: random ones.
 	IDs sdk.IDGenerator
@@ -47,28 +48,28 @@ type Exporter struct {
 	program  string
 }
 
-// Open prepares an exporter; nothing is sent before there is a span. Variables of the OpenTelemetry specification that aren't settings
-// here, such as OTEL_EXPORTER_OTLP_HEADERS and OTEL_RESOURCE_ATTRIBUTES, are obeyed as well.
+// Open prepares an exporter; nothing is sent before there is a span. Variables of the OpenTelemetry specification that
+// aren't settings here, such as OTEL_EXPORTER_OTLP_HEADERS and OTEL_RESOURCE_ATTRIBUTES, apply as well.
 func Open(ctx context.Context, o Options) (*Exporter, error) {
-	base, err := url.Parse(o.Endpoint)
+	baseURL, err := url.Parse(o.Endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("collector %q: %w", o.Endpoint, err)
 	}
-	client, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(base.JoinPath("v1/traces").String()),
+	client, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(baseURL.JoinPath("v1/traces").String()),
 		otlptracehttp.WithTimeout(exportTimeout),
-		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: true, InitialInterval: time.Second, MaxInterval: 5 * time.Second, MaxElapsedTime: retryFor}))
+		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: true, InitialInterval: time.Second, MaxInterval: 5 * time.Second, MaxElapsedTime: retryTimeout}))
 	if err != nil {
 		return nil, fmt.Errorf("prepare the way to the collector %s: %w", o.Endpoint, err)
 	}
-	about, err := describe(ctx, o)
+	res, err := processResource(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	options := []sdk.TracerProviderOption{
-		sdk.WithResource(about),
-		sdk.WithSampler(sampler(o.Ratio)),
-		sdk.WithBatcher(&reporter{SpanExporter: client, log: o.Log, now: time.Now}, sdk.WithMaxQueueSize(queueSpans),
-			sdk.WithMaxExportBatchSize(batchSpans), sdk.WithBatchTimeout(batchWait), sdk.WithExportTimeout(retryFor+exportTimeout)),
+		sdk.WithResource(res),
+		sdk.WithSampler(parentBasedSampler(o.Ratio)),
+		sdk.WithBatcher(&lossLogger{SpanExporter: client, log: o.Log, now: time.Now}, sdk.WithMaxQueueSize(queueSpans),
+			sdk.WithMaxExportBatchSize(batchSpans), sdk.WithBatchTimeout(batchTimeout), sdk.WithExportTimeout(retryTimeout+exportTimeout)),
 	}
 	if o.IDs != nil {
 		options = append(options, sdk.WithIDGenerator(o.IDs))
@@ -76,20 +77,22 @@ func Open(ctx context.Context, o Options) (*Exporter, error) {
 	return &Exporter{provider: sdk.NewTracerProvider(options...), program: o.Program}, nil
 }
 
-func sampler(ratio float64) sdk.Sampler { return sdk.ParentBased(sdk.TraceIDRatioBased(ratio)) }
+func parentBasedSampler(ratio float64) sdk.Sampler {
+	return sdk.ParentBased(sdk.TraceIDRatioBased(ratio))
+}
 
-// describe names this process to the collector.
-func describe(ctx context.Context, o Options) (*resource.Resource, error) {
+// processResource describes this process to the collector.
+func processResource(ctx context.Context, o Options) (*resource.Resource, error) {
 	var instance [8]byte
 	_, _ = rand.Read(instance[:]) // never fails
-	about, err := resource.New(ctx, resource.WithFromEnv(), resource.WithTelemetrySDK(), resource.WithAttributes(
+	res, err := resource.New(ctx, resource.WithFromEnv(), resource.WithTelemetrySDK(), resource.WithAttributes(
 		attribute.String("service.name", o.Service), attribute.String("service.version", o.Version),
 		attribute.String("service.instance.id", hex.EncodeToString(instance[:])),
 		attribute.String("tandem.program", o.Program), attribute.Int("process.pid", os.Getpid())))
 	if err != nil && !errors.Is(err, resource.ErrPartialResource) {
 		return nil, fmt.Errorf("describe this process for traces: %w", err)
 	}
-	return about, nil
+	return res, nil
 }
 
 // Tracer makes the spans of this program.
@@ -103,29 +106,29 @@ func (e *Exporter) Close(ctx context.Context) error {
 	return nil
 }
 
-// reporter says that a collector doesn't take spans, at most once a minute.
-type reporter struct {
+// lossLogger logs that a collector doesn't take spans, at most once a minute.
+type lossLogger struct {
 	sdk.SpanExporter
 	log *slog.Logger
 	now func() time.Time
 
-	mu   sync.Mutex
-	said time.Time
-	lost int // since it was said
+	mu        sync.Mutex
+	loggedAt  time.Time
+	lostSpans int // since the last log line
 }
 
-// ExportSpans implements sdk.SpanExporter. The batcher has no use for an error but a global handler.
-func (r *reporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
+// ExportSpans implements sdk.SpanExporter. An error would only go to the SDK's global handler.
+func (r *lossLogger) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
 	err := r.SpanExporter.ExportSpans(ctx, spans)
 	if err == nil {
 		return nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lost += len(spans)
-	if now := r.now(); r.said.IsZero() || now.Sub(r.said) >= sayEvery {
-		r.log.Warn("spans are lost: the collector doesn't take them", "spans", r.lost, "error", err)
-		r.said, r.lost = now, 0
+	r.lostSpans += len(spans)
+	if now := r.now(); r.loggedAt.IsZero() || now.Sub(r.loggedAt) >= lossLogInterval {
+		r.log.Warn("spans are lost: the collector doesn't take them", "spans", r.lostSpans, "error", err)
+		r.loggedAt, r.lostSpans = now, 0
 	}
 	return nil
 }

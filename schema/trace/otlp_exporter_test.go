@@ -21,14 +21,16 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-type refusing struct{ sdk.SpanExporter }
+type refusingExporter struct{ sdk.SpanExporter }
 
-func (refusing) ExportSpans(context.Context, []sdk.ReadOnlySpan) error { return errors.New("no") }
+func (refusingExporter) ExportSpans(context.Context, []sdk.ReadOnlySpan) error {
+	return errors.New("no")
+}
 
 func TestFailuresAreSaidOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		r := &reporter{SpanExporter: refusing{}, log: slog.New(slog.NewTextHandler(&log, nil)), now: time.Now}
+		r := &lossLogger{SpanExporter: refusingExporter{}, log: slog.New(slog.NewTextHandler(&log, nil)), now: time.Now}
 		three := make([]sdk.ReadOnlySpan, 3)
 		for range 60 { // over a minute and a half
 			if err := r.ExportSpans(t.Context(), three); err != nil {
@@ -56,7 +58,7 @@ func TestCloseDoesntWaitForACollectorThatHangs(t *testing.T) {
 	}))
 	defer collector.Close()
 	defer close(release)
-	e := open(t, collector.URL)
+	e := openExporter(t, collector.URL)
 	span := func() {
 		_, s := e.Tracer().Start(context.Background(), "x")
 		s.End()
@@ -89,7 +91,7 @@ func TestPathOfTheCollector(t *testing.T) {
 	for base, want := range map[string]string{"": "/v1/traces", "/": "/v1/traces", "/otlp": "/otlp/v1/traces", "/otlp/": "/otlp/v1/traces"} {
 		var path atomic.Value
 		collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { path.Store(r.URL.Path) }))
-		e := open(t, collector.URL+base)
+		e := openExporter(t, collector.URL+base)
 		_, s := e.Tracer().Start(context.Background(), "x")
 		s.End()
 		if err := e.Close(t.Context()); err != nil {
@@ -106,8 +108,8 @@ func TestPathOfTheCollector(t *testing.T) {
 func TestSamplingFollowsTheSender(t *testing.T) {
 	kept := tracetest.NewInMemoryExporter()
 	for _, ratio := range []float64{0, 1} {
-		p := sdk.NewTracerProvider(sdk.WithSyncer(kept), sdk.WithSampler(sampler(ratio)))
-		for _, parent := range []string{"", good, good[:53] + "00"} {
+		p := sdk.NewTracerProvider(sdk.WithSyncer(kept), sdk.WithSampler(parentBasedSampler(ratio)))
+		for _, parent := range []string{"", validTraceparent, validTraceparent[:53] + "00"} {
 			ctx := context.Background()
 			if c, ok := Parse(parent); ok {
 				ctx = otel.ContextWithRemoteSpanContext(ctx, c)
@@ -115,7 +117,7 @@ func TestSamplingFollowsTheSender(t *testing.T) {
 			kept.Reset()
 			_, s := p.Tracer("t").Start(ctx, "x")
 			s.End()
-			want := parent == good || parent == "" && ratio == 1
+			want := parent == validTraceparent || parent == "" && ratio == 1
 			if got := len(kept.GetSpans()) == 1; got != want {
 				t.Errorf("ratio %v, parent %q: kept %v, want %v", ratio, parent, got, want)
 			}
@@ -123,7 +125,7 @@ func TestSamplingFollowsTheSender(t *testing.T) {
 	}
 }
 
-func open(t *testing.T, url string) *Exporter {
+func openExporter(t *testing.T, url string) *Exporter {
 	t.Helper()
 	e, err := Open(t.Context(), Options{Endpoint: url, Service: "s", Program: "test", Version: "1", Ratio: 1, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
