@@ -12,7 +12,7 @@ import (
 	"tandem/schema/settings"
 )
 
-// Config is everything that can be set about the proxy. What each field means is said in schema/settings/table.go.
+// Config is everything that can be set about the proxy. What each field means is said in schema/settings/settings_table.go.
 type Config struct {
 	Values   *settings.Values // for check-config: where each value came from
 	Warnings []string         // probable mistakes, for the log

@@ -111,8 +111,8 @@ func checkCollector(v string) error {
 	return nil
 }
 
-// checkStore says nothing of what it found in the address, which may hold a password.
-func checkStore(v string) error {
+// checkStoreURL has errors without the address, which may hold a password.
+func checkStoreURL(v string) error {
 	u, err := url.Parse(v)
 	if err != nil {
 		return errors.New("must be a URL such as redis://user:password@host:6379/0; write special characters of the password as %40 and the like")
@@ -160,16 +160,16 @@ func checkSocket(v string) error {
 	return nil
 }
 
-// checkSplit refuses none among shares.
-func checkSplit(shares []string) error {
+// checkGPUSplit refuses none among shares.
+func checkGPUSplit(shares []string) error {
 	if len(shares) > 1 && slices.Contains(shares, "none") {
 		return errors.New("must be either none or a list of shares")
 	}
 	return nil
 }
 
-// checkShare accepts none or a share of a model for one GPU.
-func checkShare(v string) error {
+// checkGPUShare accepts none or a share of a model for one GPU.
+func checkGPUShare(v string) error {
 	if v == "none" {
 		return nil
 	}

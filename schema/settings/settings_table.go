@@ -2,8 +2,8 @@ package settings
 
 var logLevels = []string{"debug", "info", "warn", "error"}
 
-// table is the list, in the order of the example configuration.
-var table = []Setting{
+// settingsTable is the list, in the order of the example configuration.
+var settingsTable = []Setting{
 	{Env: "CONFIG_FILE", Kind: String, Owner: Both, Help: "Configuration file (YAML). Both programs read the same one."},
 
 	{Env: "HOST", Path: "server.host", Kind: String, Default: "0.0.0.0", Owner: Proxy, Help: "Address to listen on."},
@@ -58,7 +58,7 @@ var table = []Setting{
 	{Env: "API_KEYS", Kind: List, Owner: Proxy, Secret: true, Help: "API keys as name:secret,… in plain, for tests."},
 	{Env: "AUTH_DISABLED", Path: "security.auth_disabled", Kind: Bool, Default: "false", Owner: Proxy, Help: "Serve without API keys. Without it, no keys means that the proxy refuses to start."},
 	{Env: "RATE_LIMIT", Path: "security.rate_limit", Kind: Rate, Default: "5/minute", Owner: Proxy, Help: "Inference requests of one API key (of one address without keys), per second, minute, hour or day; off disables. The burst is N. Each proxy counts by itself unless RATE_LIMIT_STORE is set."},
-	{Env: "RATE_LIMIT_STORE", Path: "security.rate_limit_store", Kind: String, Owner: Proxy, Secret: true, check: checkStore, Help: "Redis or Valkey server in which all proxies count together, as redis://user:password@host:6379/0 (rediss:// for TLS, unix:///path/to/socket?db=0). While it is away each proxy counts by itself."},
+	{Env: "RATE_LIMIT_STORE", Path: "security.rate_limit_store", Kind: String, Owner: Proxy, Secret: true, check: checkStoreURL, Help: "Redis or Valkey server in which all proxies count together, as redis://user:password@host:6379/0 (rediss:// for TLS, unix:///path/to/socket?db=0). While it is away each proxy counts by itself."},
 	{Env: "RATE_LIMIT_STORE_TIMEOUT", Path: "security.rate_limit_store_timeout", Kind: Duration, Default: "100ms", Min: "1ms", Max: "10s", Owner: Proxy, Help: "How long a request may wait for the store; then this proxy counts by itself until the store answers again."},
 	{Env: "RATE_LIMIT_IETF_HEADERS", Path: "security.rate_limit_ietf_headers", Kind: Bool, Default: "false", Owner: Proxy, Help: "Also send RateLimit and RateLimit-Policy, as in the IETF draft."},
 
@@ -77,7 +77,7 @@ var table = []Setting{
 	{Env: "THREADS", Path: "engine.threads", Kind: Int, Default: "0", Min: "0", Max: "1024", Owner: Engine, Help: "CPU threads for computing; 0: as many as the process may use."},
 	{Env: "DETERMINISTIC", Path: "engine.deterministic", Kind: Bool, Default: "false", Owner: Engine, Help: "The same answer to the same request (model, version, prompt, parameters, seed) whatever else is computed, with any THREADS, and after restarts, on one kind of processor. CPUs only: an engine with a GPU refuses to start unless GPU_LAYERS is 0."},
 	{Env: "GPU_LAYERS", Path: "engine.gpu_layers", Kind: Int, Default: "-1", Min: "-1", Max: "100000", Owner: Engine, Help: "Layers to put on the GPU; -1: all."},
-	{Env: "GPU_SPLIT", Path: "engine.gpu_split", Kind: List, Items: 16, Owner: Engine, check: checkShare, whole: checkSplit, Help: "Shares of a model for each GPU, such as 3,1. Empty: by their free memory; none: MAIN_GPU alone."},
+	{Env: "GPU_SPLIT", Path: "engine.gpu_split", Kind: List, Items: 16, Owner: Engine, check: checkGPUShare, checkList: checkGPUSplit, Help: "Shares of a model for each GPU, such as 3,1. Empty: by their free memory; none: MAIN_GPU alone."},
 	{Env: "MAIN_GPU", Path: "engine.main_gpu", Kind: Int, Default: "0", Min: "0", Max: "63", Owner: Engine, Help: "GPU that holds a model which is not spread."},
 	{Env: "MMAP", Path: "engine.mmap", Kind: Bool, Default: "false", Owner: Engine, Help: "Map model files instead of reading them. Only where files are never changed in place: a changed file kills the engine or alters its answers."},
 	{Env: "BACKEND_DIR", Path: "engine.backend_dir", Kind: String, Owner: Engine, Help: "Directory of the compute backends. Empty: lib beside the program."},

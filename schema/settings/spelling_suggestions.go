@@ -2,15 +2,15 @@ package settings
 
 import "strings"
 
-// suggest gives "; did you mean …?" for a near miss, and nothing otherwise.
+// suggest returns "; did you mean …?" for a near miss, and nothing otherwise.
 func suggest(name string, known []string, prefix string) string {
-	if near := nearest(name, known); near != "" {
+	if near := closestName(name, known); near != "" {
 		return "; did you mean " + prefix + near + "?"
 	}
 	return ""
 }
 
-// suggestPath also finds a good key in a wrong section, and a variable's name used as a key.
+// suggestPath also finds a known key in the wrong section, and a variable's name used as a key.
 func suggestPath(path string) string {
 	key := path[strings.LastIndexByte(path, '.')+1:]
 	for _, s := range All() {
@@ -28,9 +28,9 @@ func suggestPath(path string) string {
 }
 
 func variables() []string {
-	names := make([]string, len(table))
-	for i := range table {
-		names[i] = table[i].Env
+	names := make([]string, len(settingsTable))
+	for i := range settingsTable {
+		names[i] = settingsTable[i].Env
 	}
 	return names
 }
@@ -45,19 +45,19 @@ func flagNames(program Owner) []string {
 	return names
 }
 
-// nearest gives the known name with the fewest changes, if they are few for its length.
-func nearest(name string, known []string) string {
+// closestName returns the known name with the fewest changes, if they are few for its length.
+func closestName(name string, known []string) string {
 	best, bestDistance := "", 1+max(1, len(name)/4)
 	for _, k := range known {
-		if d := distance(name, k); d < bestDistance {
+		if d := editDistance(name, k); d < bestDistance {
 			best, bestDistance = k, d
 		}
 	}
 	return best
 }
 
-// distance counts insertions, removals and replacements of bytes, and swaps of neighbours.
-func distance(a, b string) int {
+// editDistance counts insertions, removals and replacements of bytes, and swaps of neighbours.
+func editDistance(a, b string) int {
 	if len(a) > 64 || len(b) > 64 {
 		return 64
 	}

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// parse checks text as a value of the setting and gives it as the Go type of its kind: string, bool, int, float64, time.Duration,
-// int64 (bytes), []string or RateLimit.
+// parse checks text as a value of the setting and returns it as the Go type of its kind: string, bool, int, float64,
+// time.Duration, int64 (bytes), []string or RateLimit.
 func (s *Setting) parse(text string) (any, error) {
 	v, err := s.parseKind(text)
 	if err != nil {
@@ -20,7 +20,7 @@ func (s *Setting) parse(text string) (any, error) {
 	if err := s.checkRange(v); err != nil {
 		return nil, err
 	}
-	return v, s.checkFurther(v)
+	return v, s.checkContent(v)
 }
 
 func (s *Setting) parseKind(text string) (any, error) {
@@ -55,9 +55,9 @@ func (s *Setting) parseKind(text string) (any, error) {
 	return text, nil
 }
 
-// checkRange holds numbers, durations and bytes against Min and Max.
+// checkRange compares numbers, durations and bytes with Min and Max.
 func (s *Setting) checkRange(v any) error {
-	n, ok := measure(v)
+	n, ok := numericValue(v)
 	if !ok {
 		return nil
 	}
@@ -67,7 +67,7 @@ func (s *Setting) checkRange(v any) error {
 	return nil
 }
 
-func (s *Setting) checkFurther(v any) error {
+func (s *Setting) checkContent(v any) error {
 	switch v := v.(type) {
 	case string:
 		if s.check == nil || v == "" && s.Default == "" {
@@ -86,8 +86,8 @@ func (s *Setting) checkFurther(v any) error {
 				return fmt.Errorf("%q: %w", element, err)
 			}
 		}
-		if s.whole != nil {
-			return s.whole(v)
+		if s.checkList != nil {
+			return s.checkList(v)
 		}
 	}
 	return nil
@@ -99,11 +99,11 @@ func (s *Setting) bound(text string) float64 {
 	if err != nil {
 		panic(fmt.Sprintf("settings: bound %q of %s: %v", text, s.Env, err))
 	}
-	n, _ := measure(v)
+	n, _ := numericValue(v)
 	return n
 }
 
-func measure(v any) (float64, bool) {
+func numericValue(v any) (float64, bool) {
 	switch v := v.(type) {
 	case int:
 		return float64(v), true

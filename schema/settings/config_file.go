@@ -17,7 +17,7 @@ const maxFileBytes = 1 << 20
 // file checks the whole file and takes its values, those of the other program too.
 func (l *loader) file(name string, readFile func(string) ([]byte, error)) {
 	text, err := readFile(name)
-	l.v.unread = true
+	l.v.fileUnreadable = true
 	if err != nil {
 		l.problem("file", name, "can't be read: %v", err)
 		return
@@ -32,7 +32,7 @@ func (l *loader) file(name string, readFile func(string) ([]byte, error)) {
 		l.problem("file", name, "is not YAML: %v", err)
 		return
 	}
-	l.v.unread = false
+	l.v.fileUnreadable = false
 	if len(document.Content) == 0 {
 		return // nothing but comments
 	}
@@ -48,7 +48,7 @@ type fileReader struct {
 	name string
 }
 
-func (f *fileReader) at(n *yaml.Node) string { return fmt.Sprintf("%s:%d", f.name, n.Line) }
+func (f *fileReader) position(n *yaml.Node) string { return fmt.Sprintf("%s:%d", f.name, n.Line) }
 
 // section reads a mapping whose keys are below path.
 func (f *fileReader) section(n *yaml.Node, path string) {
@@ -56,7 +56,7 @@ func (f *fileReader) section(n *yaml.Node, path string) {
 		return // a section whose keys are all commented out
 	}
 	if n.Kind != yaml.MappingNode {
-		f.problem(f.at(n), strings.TrimSuffix(path, "."), "must hold keys below it, not %s", kindName(n))
+		f.problem(f.position(n), strings.TrimSuffix(path, "."), "must hold keys below it, not %s", kindName(n))
 		return
 	}
 	lines := make(map[string]int)
@@ -64,7 +64,7 @@ func (f *fileReader) section(n *yaml.Node, path string) {
 		key, child := n.Content[i], n.Content[i+1]
 		full := path + key.Value
 		if first, twice := lines[key.Value]; twice {
-			f.problem(f.at(key), full, "is there twice, first in line %d", first)
+			f.problem(f.position(key), full, "is there twice, first in line %d", first)
 			continue
 		}
 		lines[key.Value] = key.Line
@@ -75,7 +75,7 @@ func (f *fileReader) section(n *yaml.Node, path string) {
 		case isSection(full):
 			f.section(child, full+".")
 		default:
-			f.problem(f.at(key), full, "is not a setting%s", suggestPath(full))
+			f.problem(f.position(key), full, "is not a setting%s", suggestPath(full))
 		}
 	}
 }
@@ -83,14 +83,14 @@ func (f *fileReader) section(n *yaml.Node, path string) {
 func (f *fileReader) value(s *Setting, key, n *yaml.Node) {
 	text, err := scalarText(s, n)
 	if err != nil {
-		f.problem(f.at(key), s.Path, "%v", err)
-		f.spoil(s)
+		f.problem(f.position(key), s.Path, "%v", err)
+		f.markWrong(s)
 		return
 	}
-	f.take(s, text, FromFile, f.at(key), s.Path)
+	f.setValue(s, text, FromFile, f.position(key), s.Path)
 }
 
-// scalarText gives a node as it would be written in a variable.
+// scalarText returns a node's value as it would be written in a variable.
 func scalarText(s *Setting, n *yaml.Node) (string, error) {
 	switch {
 	case isNull(n):
