@@ -1,7 +1,7 @@
 package catalogue
 
-// Label values that stand for no model: None where a model does not apply, Unknown where the client asked for one that is not
-// installed, Other for whatever is folded.
+// Label values that stand for no model: None where a model does not apply, Unknown where the client asked for one that
+// is not installed, Other for whatever is folded.
 const (
 	None    = "none"
 	Unknown = "unknown"
@@ -43,13 +43,15 @@ var (
 	decodeErrorCodes = []string{"decode_failed", "out_of_memory", "grammar_too_complex", "context_length_exceeded", "internal", Other}
 )
 
-func open(name string) Label { return Label{Name: name} }
+func openLabel(name string) Label { return Label{Name: name} }
 
-func closed(name string, values []string, fallback string) Label {
+func closedLabel(name string, values []string, fallback string) Label {
 	return Label{Name: name, Values: values, Fallback: fallback}
 }
 
-// pair is the labels (model, version) with more behind them.
-func pair(more ...Label) []Label { return append([]Label{open("model"), open("version")}, more...) }
+// modelVersionLabels is the labels (model, version) with more behind them.
+func modelVersionLabels(more ...Label) []Label {
+	return append([]Label{openLabel("model"), openLabel("version")}, more...)
+}
 
 func labels(l ...Label) []Label { return l }

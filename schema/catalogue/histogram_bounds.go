@@ -28,7 +28,7 @@ var (
 		"sequences of one decode step"}
 )
 
-// AllBounds gives every set of bounds, for the documentation.
+// AllBounds returns every set of bounds, for the documentation.
 func AllBounds() []Bounds {
 	return []Bounds{boundsLatency, boundsFirstToken, boundsToken, boundsLoad, boundsBytes, boundsTokens, boundsPhase, boundsRecovery,
 		boundsCall, boundsStep, boundsBatchTokens, boundsBatchSequences}
