@@ -17,58 +17,59 @@ import (
 	"tandem/engine/metrics"
 )
 
-// These go into the numerics id. samplerVersion moves with any change of how tokens are drawn, patchVersion with a patch in
+// These go into the numerics id. samplerVersion changes with how tokens are drawn, patchVersion with a patch in
 // scripts/native/patches that changes what llama.cpp computes.
 const (
 	samplerVersion = "gumbel-1"
 	patchVersion   = "attention-2"
 )
 
-// newComputer loads llama.cpp's backends, or gives the mock when that was asked for.
-func newComputer(c *Config, executor *batch.Executor, log *slog.Logger) (computer, error) {
+// newComputeBackend loads llama.cpp's backends, or returns the mock when ENGINE_MOCK is set.
+func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (computeBackend, error) {
 	if c.Mock {
 		log.Warn("ENGINE_MOCK is set: answers are made up")
-		return mockComputer(c), nil
+		return mockBackend(c), nil
 	}
 	backend, err := llama.New(llama.Options{
-		BackendDir: c.BackendDir, Logger: slog.New(chatty{log.Handler()}),
+		BackendDir: c.BackendDir, Logger: slog.New(demoteInfo{log.Handler()}),
 		OnDevice: executor.Do,
 		Threads:  c.Threads, Deterministic: c.Deterministic, GPULayers: c.GPULayers, MainGPU: c.MainGPU, OneGPU: c.OneGPU, GPUSplit: c.GPUSplit,
 	})
 	if err != nil {
-		return computer{}, err
+		return computeBackend{}, err
 	}
 	driver := devices.OpenNVML(log)
-	out := computer{
+	out := computeBackend{
 		backend: backend, device: "cpu",
-		close:  func() error { return errors.Join(backend.Close(), driver.Close()) },
-		sample: func(m *metrics.Metrics) { sampleDevices(m, backend, driver) },
+		close:        func() error { return errors.Join(backend.Close(), driver.Close()) },
+		sampleGauges: func(m *metrics.Metrics) { sampleDeviceGauges(m, backend, driver) },
 	}
 	for _, d := range backend.Devices() {
-		out.devices = append(out.devices, describe(d))
+		out.devices = append(out.devices, linkDevice(d))
 		if d.GPU && c.GPULayers != 0 {
 			out.device = d.Backend
 		}
 		log.Info("device", "name", d.Name, "description", d.Description, "backend", d.Backend, "memory", d.TotalBytes)
 	}
-	out.numerics = numerics(out.device, c.Deterministic)
+	out.numericsID = numericsID(out.device, c.Deterministic)
 	placement := devices.Placement{Layers: c.GPULayers, One: c.OneGPU, Main: c.MainGPU, Shares: c.GPUSplit, Highest: c.MemoryWatermark}
-	out.fits = func(bytes int64, alone bool) bool {
-		host, accelerators := memories(backend)
+	out.fitsInMemory = func(bytes int64, alone bool) bool {
+		host, accelerators := deviceMemory(backend)
 		if alone {
 			return placement.Holds(uint64(bytes), host, accelerators)
 		}
 		return placement.Fits(uint64(bytes), host, accelerators)
 	}
-	out.left = func(bytes int64) int64 {
-		host, accelerators := memories(backend)
+	out.memoryLeft = func(bytes int64) int64 {
+		host, accelerators := deviceMemory(backend)
 		return int64(placement.Left(uint64(bytes), host, accelerators))
 	}
 	return out, nil
 }
 
-// describe tells the proxy of a device. The library says that all memory of a CPU is free; the host knows better.
-func describe(d llama.Device) link.Device {
+// linkDevice describes a device for the proxy. The library says that all memory of a CPU is free; the host knows
+// better.
+func linkDevice(d llama.Device) link.Device {
 	out := link.Device{Name: d.Name, Backend: d.Backend, MemoryTotal: uint64(d.TotalBytes), MemoryFree: uint64(d.FreeBytes)}
 	if host, err := devices.Host(); err == nil && !d.GPU {
 		out.MemoryTotal, out.MemoryFree = host.Total, host.Total-min(host.Used, host.Total)
@@ -76,8 +77,9 @@ func describe(d llama.Device) link.Device {
 	return out
 }
 
-// numerics names what decides which token follows: the library, its backends' instruction sets, the device and our sampler.
-func numerics(device string, deterministic bool) string {
+// numericsID names what decides which token follows: the library, its backends' instruction sets, the device and our
+// sampler.
+func numericsID(device string, deterministic bool) string {
 	h := fnv.New64a()
 	fmt.Fprint(h, llama.BuildInfo(), patchVersion, device, samplerVersion)
 	if deterministic {
@@ -86,16 +88,17 @@ func numerics(device string, deterministic bool) string {
 	return fmt.Sprintf("llama-%s-%016x", device, h.Sum64())
 }
 
-// chatty makes the library's information, a hundred lines a load, debug output.
-type chatty struct{ slog.Handler }
+// demoteInfo is a log handler for the library: its info lines, a hundred a load, become debug lines.
+type demoteInfo struct{ slog.Handler }
 
-func (h chatty) Enabled(ctx context.Context, level slog.Level) bool {
-	return h.Handler.Enabled(ctx, demoted(level))
+func (h demoteInfo) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.Handler.Enabled(ctx, demotedLevel(level))
 }
 
-func (h chatty) Handle(ctx context.Context, r slog.Record) error {
-	r.Level = demoted(r.Level)
-	if strings.Contains(r.Message, "possible training context overflow") { // the cache is shared by many sequences, each within its context
+func (h demoteInfo) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = demotedLevel(r.Level)
+	// the cache is shared by many sequences, each within its context
+	if strings.Contains(r.Message, "possible training context overflow") {
 		if r.Level = slog.LevelDebug; !h.Handler.Enabled(ctx, r.Level) {
 			return nil
 		}
@@ -103,15 +106,15 @@ func (h chatty) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
-func demoted(level slog.Level) slog.Level {
+func demotedLevel(level slog.Level) slog.Level {
 	if level == slog.LevelInfo {
 		return slog.LevelDebug
 	}
 	return level
 }
 
-// memories of the host and of the accelerators, as they are now. Of what nobody tells, the size is 0.
-func memories(backend *llama.Backend) (host devices.Memory, accelerators []devices.Memory) {
+// deviceMemory is the memory of the host and of each accelerator, as it is now. What can't be read has size 0.
+func deviceMemory(backend *llama.Backend) (host devices.Memory, accelerators []devices.Memory) {
 	host, _ = devices.Host()
 	for _, d := range backend.Devices() {
 		if d.GPU {
@@ -121,27 +124,27 @@ func memories(backend *llama.Backend) (host devices.Memory, accelerators []devic
 	return host, accelerators
 }
 
-// sampleDevices brings the gauges of accelerators up to date; the CPU's memory is the host's.
-func sampleDevices(m *metrics.Metrics, backend *llama.Backend, driver *devices.NVML) {
+// sampleDeviceGauges brings the gauges of accelerators up to date; the CPU's memory is the host's.
+func sampleDeviceGauges(m *metrics.Metrics, backend *llama.Backend, driver *devices.NVML) {
 	for _, d := range backend.Devices() {
 		if !d.GPU {
 			continue
 		}
-		told := metrics.Device{
+		gauges := metrics.Device{
 			Name: d.Name, Description: d.Description, Backend: d.Backend,
 			UsedBytes: uint64(max(d.TotalBytes-d.FreeBytes, 0)), TotalBytes: uint64(d.TotalBytes),
 		}
 		if s, ok := driver.Read(d.Bus); ok {
-			told.Driver, told.GPU = s.Driver, &metrics.GPU{Utilization: s.Utilization, Watts: s.Watts, Celsius: s.Celsius}
+			gauges.Driver, gauges.GPU = s.Driver, &metrics.GPU{Utilization: s.Utilization, Watts: s.Watts, Celsius: s.Celsius}
 		}
-		m.SetDevice(told)
+		m.SetDevice(gauges)
 	}
 }
 
-// abort ends the process as a failed assertion of the library does.
-func abort() { llama.Abort() }
+// abortProcess ends the process as a failed assertion of the library does.
+func abortProcess() { llama.Abort() }
 
-// libraryCommit takes the release and commit out of the library's description.
+// libraryCommit is the release and commit in the library's description.
 func libraryCommit() string {
 	info, _, _ := strings.Cut(llama.BuildInfo(), ";")
 	return strings.TrimPrefix(info, "llama.cpp ")

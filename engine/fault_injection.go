@@ -7,11 +7,11 @@ import (
 	"tandem/engine/models"
 )
 
-// mortal gives a backend that ends the process where the settings say so.
-func mortal(c *Config, b models.Backend, log *slog.Logger) models.Backend {
+// withFaultInjection wraps a backend so that it ends the process where ABORT_MARKER and ABORT_LOAD say so.
+func withFaultInjection(c *Config, b models.Backend, log *slog.Logger) models.Backend {
 	o := fault.Options{Marker: c.AbortMarker, Loads: c.AbortLoads, Abort: func(why string) {
 		log.Error("aborting as the settings ask for", "because_of", why)
-		abort()
+		abortProcess()
 	}}
 	if !o.Enabled() {
 		return b

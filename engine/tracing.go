@@ -9,31 +9,31 @@ import (
 	otel "go.opentelemetry.io/otel/trace"
 
 	"tandem/engine/trace"
-	tracing "tandem/schema/trace"
+	otlp "tandem/schema/trace"
 )
 
-// flushTimeout is for the last spans, within what closing may take.
-const flushTimeout = 2 * time.Second
+// spanFlushTimeout is for the last spans, within what closing may take.
+const spanFlushTimeout = 2 * time.Second
 
-// record is what is kept of requests: log lines, and with a collector spans. Its zero value is closed.
-type record struct {
+// requestTracing writes a log line for each request and, with a collector, sends a span. Its zero value is closed.
+type requestTracing struct {
 	recorder *trace.Recorder
-	spans    *tracing.Exporter // nil without a collector
+	exporter *otlp.Exporter // nil without a collector
 	stop     context.CancelFunc
 	writing  sync.WaitGroup
 }
 
-// open starts to write down what the recorder is told.
-func (r *record) open(c *Config, log *slog.Logger) error {
+// open starts to write down what the recorder gets.
+func (r *requestTracing) open(c *Config, log *slog.Logger) error {
 	var tracer otel.Tracer
 	if c.TraceCollector != "" {
 		var err error
-		if r.spans, err = tracing.Open(context.Background(), tracing.Options{
+		if r.exporter, err = otlp.Open(context.Background(), otlp.Options{
 			Endpoint: c.TraceCollector, Service: c.TraceService, Program: "engine", Version: version, Ratio: c.TraceRatio, Log: log,
 		}); err != nil {
 			return err
 		}
-		tracer = r.spans.Tracer()
+		tracer = r.exporter.Tracer()
 	}
 	r.recorder = trace.New(tracer, log, c.LogSample)
 	ctx, stop := context.WithCancel(context.Background())
@@ -43,18 +43,18 @@ func (r *record) open(c *Config, log *slog.Logger) error {
 }
 
 // close writes down what came last and sends it. A collector that is away is not a reason to end with an error.
-func (r *record) close(ctx context.Context, log *slog.Logger) {
+func (r *requestTracing) close(ctx context.Context, log *slog.Logger) {
 	if r.stop == nil {
 		return
 	}
 	r.stop()
 	r.writing.Wait()
-	if r.spans == nil {
+	if r.exporter == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	ctx, cancel := context.WithTimeout(ctx, spanFlushTimeout)
 	defer cancel()
-	if err := r.spans.Close(ctx); err != nil {
+	if err := r.exporter.Close(ctx); err != nil {
 		log.Warn("spans are lost", "err", err)
 	}
 }
