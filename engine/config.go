@@ -11,7 +11,7 @@ import (
 	"tandem/schema/settings"
 )
 
-// Config is everything that can be set about the engine. What each field means is said in schema/settings/table.go.
+// Config is the engine's settings. schema/settings/settings_table.go describes each.
 type Config struct {
 	Values   *settings.Values // where each value came from
 	Warnings []string         // probable mistakes, for the log
@@ -62,13 +62,13 @@ type Config struct {
 	MockTokenDelay time.Duration
 	MockLoadDelay  time.Duration
 	MockFailLoad   []string // model or model@version
-	MockMemoryUsed float64  // share; 0 says nothing
+	MockMemoryUsed float64  // share; 0: no gauges
 	AbortMarker    string   // of a prompt that ends the process
 	AbortLoads     []string // model or model@version whose load ends the process
 	StepDelay      time.Duration
 }
 
-// DemoMode says when the built-in demo model is offered.
+// DemoMode is when the built-in demo model is offered.
 type DemoMode string
 
 // Demo modes; auto offers it while no model is installed.
@@ -78,7 +78,7 @@ const (
 	DemoFalse DemoMode = "false"
 )
 
-// loadConfig reads the engine's settings. Errors are settings.ErrHelp, settings.ErrVersion or a list of everything that is wrong.
+// loadConfig reads the engine's settings. Errors are settings.ErrHelp, settings.ErrVersion or a list of all problems.
 func loadConfig(args, environ []string) (*Config, error) {
 	v, err := settings.Load(settings.Engine, args, environ, os.ReadFile)
 	if err != nil {
@@ -106,7 +106,7 @@ func (c *Config) readModels(v *settings.Values) {
 	c.ModelsDir, c.CacheDir, c.BackendDir = v.String("MODELS_DIR"), v.String("CACHE_DIR"), v.String("BACKEND_DIR")
 	c.FollowLinks = v.Bool("MODELS_FOLLOW_LINKS")
 	if c.CacheDir == "" {
-		c.CacheDir = userCache()
+		c.CacheDir = userCacheDir()
 	}
 	if c.BackendDir == "" {
 		c.BackendDir = besideProgram("lib")
@@ -136,8 +136,8 @@ func (c *Config) readCompute(v *settings.Values) {
 	c.StepDelay = v.Duration("STEP_DELAY")
 }
 
-// userCache is the directory for files of ours that can be made again, or empty where there is no home.
-func userCache() string {
+// userCacheDir is the directory for files that can be made again, or empty where there is no home.
+func userCacheDir() string {
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		return ""

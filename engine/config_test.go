@@ -12,7 +12,7 @@ import (
 	"tandem/engine/metrics"
 )
 
-// The executor and the metrics can't import each other; here they meet.
+// The executor and the metrics can't import each other; this package imports both.
 var _ batch.Observer = (*metrics.Metrics)(nil)
 
 func TestConfigDefaults(t *testing.T) {

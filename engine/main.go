@@ -1,5 +1,5 @@
-// The engine of Tandem: it owns the hardware, loads models and decodes. It listens on nothing; it dials the proxy's socket, and may die at
-// any moment without a client noticing more than a pause.
+// The engine of Tandem: it owns the hardware, loads models and decodes. It listens on nothing; it dials the proxy's
+// socket. When it dies, clients notice only a pause. This package holds the commands and the wiring.
 package main
 
 import (
@@ -44,7 +44,7 @@ const (
 
 func main() { os.Exit(run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) }
 
-// run does one command and gives the exit code.
+// run runs one command and returns the exit code.
 func run(args, environ []string, stdout, stderr io.Writer) int {
 	command := "serve"
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
@@ -53,9 +53,9 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	if command == "version" {
 		args = []string{"--version"}
 	}
-	var ask supervise.Health
+	var probe supervise.Health
 	if command == "healthcheck" {
-		ask, args = healthFlag(args)
+		probe, args = healthFlag(args)
 	}
 	switch command {
 	case "serve", "supervise", "healthcheck", "version":
@@ -87,7 +87,7 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	}
 	switch command {
 	case "healthcheck":
-		return healthcheck(c, ask, stdout)
+		return healthcheck(c, probe, stdout)
 	case "supervise":
 		return runSupervisor(c, args, environ, log)
 	}
@@ -102,24 +102,24 @@ func newLog(c *Config, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options)).With("program", "engine")
 }
 
-// healthFlag takes the healthcheck's own flag out of the arguments.
+// healthFlag removes the healthcheck's own flag from the arguments.
 func healthFlag(args []string) (supervise.Health, []string) {
-	ask := supervise.Live
+	probe := supervise.Live
 	var rest []string
 	for _, a := range args {
 		switch strings.TrimLeft(a, "-") {
 		case "live":
 		case "started":
-			ask = supervise.Started
+			probe = supervise.Started
 		default:
 			rest = append(rest, a)
 		}
 	}
-	return ask, rest
+	return probe, rest
 }
 
-func healthcheck(c *Config, ask supervise.Health, stdout io.Writer) int {
-	if err := supervise.Check(c.Socket, ask, c.StallTimeout); err != nil {
+func healthcheck(c *Config, probe supervise.Health, stdout io.Writer) int {
+	if err := supervise.Check(c.Socket, probe, c.StallTimeout); err != nil {
 		fmt.Fprintln(stdout, err)
 		return codeFailed
 	}
@@ -150,7 +150,7 @@ func runSupervisor(c *Config, args, environ []string, log *slog.Logger) int {
 	return 0
 }
 
-// runEngine serves until a signal: the first one starts a drain, the second one ends it.
+// runEngine serves until a signal: the first one starts a drain, the second one cuts it short.
 func runEngine(c *Config, log *slog.Logger) int {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)

@@ -15,10 +15,11 @@ import (
 	"time"
 
 	"tandem/engine/supervise"
+	"tandem/scripts/await"
 )
 
-// unpacked is a CACHE_DIR for all tests: unpacking the demo model takes seconds under the race detector.
-var unpacked string
+// sharedCacheDir is the CACHE_DIR of all tests: unpacking the demo model takes seconds under the race detector.
+var sharedCacheDir string
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "tandem-engine-test")
@@ -26,14 +27,14 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	unpacked = dir
+	sharedCacheDir = dir
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)
 }
 
-// environment of an engine that needs nothing of this machine.
-func environment(t *testing.T, more ...string) []string {
+// testEnvironment is the environment of an engine that needs nothing of this machine.
+func testEnvironment(t *testing.T, more ...string) []string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tnd") // short: a socket's path holds 108 bytes
 	if err != nil {
@@ -43,12 +44,20 @@ func environment(t *testing.T, more ...string) []string {
 	t.Setenv("TMPDIR", dir)
 	return append([]string{
 		"ENGINE_MOCK=true", "ENGINE_SOCKET=" + filepath.Join(dir, "e.sock"), "MODELS_DIR=" + filepath.Join(dir, "models"),
-		"CACHE_DIR=" + unpacked,
+		"CACHE_DIR=" + sharedCacheDir,
 	}, more...)
 }
 
+// awaitStarted waits until the engine's heartbeat says that preloading is over.
+func awaitStarted(t *testing.T, c *Config) {
+	t.Helper()
+	await.Until(t, 20*time.Second, "the engine has started", func() bool {
+		return supervise.Check(c.Socket, supervise.Started, time.Minute) == nil
+	})
+}
+
 func TestCommands(t *testing.T) {
-	env := environment(t)
+	env := testEnvironment(t)
 	for name, test := range map[string]struct {
 		args   []string
 		env    []string
@@ -79,7 +88,7 @@ func TestCommands(t *testing.T) {
 }
 
 func TestEngineStartsLoadsItsDefaultAndEndsOnASignal(t *testing.T) {
-	env := environment(t)
+	env := testEnvironment(t)
 	c, err := loadConfig(nil, env)
 	if err != nil {
 		t.Fatal(err)
@@ -87,13 +96,7 @@ func TestEngineStartsLoadsItsDefaultAndEndsOnASignal(t *testing.T) {
 	var log bytes.Buffer
 	ended := make(chan int, 1)
 	go func() { ended <- runEngine(c, slog.New(slog.NewTextHandler(&log, nil))) }()
-	deadline := time.Now().Add(20 * time.Second)
-	for supervise.Check(c.Socket, supervise.Started, time.Minute) != nil {
-		if time.Now().After(deadline) {
-			t.Fatal("not started within 20 s")
-		}
-		time.Sleep(5 * time.Millisecond) // the heartbeat is a file
-	}
+	awaitStarted(t, c)
 	if err := supervise.Check(c.Socket, supervise.Live, time.Minute); err != nil {
 		t.Errorf("live: %v", err)
 	}
@@ -113,9 +116,9 @@ func TestEngineStartsLoadsItsDefaultAndEndsOnASignal(t *testing.T) {
 	}
 }
 
-// A proxy that takes the connection and says nothing must not keep the engine from ending.
+// A proxy that accepts the connection and sends nothing must not keep the engine from ending.
 func TestEngineEndsBesideASilentProxy(t *testing.T) {
-	env := environment(t, "DRAIN_TIMEOUT=100ms")
+	env := testEnvironment(t, "DRAIN_TIMEOUT=100ms")
 	c, err := loadConfig(nil, env)
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +148,7 @@ func TestEngineEndsBesideASilentProxy(t *testing.T) {
 }
 
 func TestPreloadOfAMissingModelIsLoggedAndStopsNothing(t *testing.T) {
-	env := environment(t, "PRELOAD=nope,demo@v9,demo@v1.1", "DEFAULT_MODEL=org/other")
+	env := testEnvironment(t, "PRELOAD=nope,demo@v9,demo@v1.1", "DEFAULT_MODEL=org/other")
 	c, err := loadConfig(nil, env)
 	if err != nil {
 		t.Fatal(err)
@@ -155,14 +158,8 @@ func TestPreloadOfAMissingModelIsLoggedAndStopsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(20 * time.Second)
-	for !e.heartbeat.started.Load() {
-		if time.Now().After(deadline) {
-			t.Fatal("not started within 20 s")
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	if got := e.defaultModel(false); got != "org/other" {
+	awaitStarted(t, c)
+	if got := e.preloader.DefaultModel(); got != "org/other" {
 		t.Errorf("a default that was set gave way to %q", got)
 	}
 	loaded := e.cache.Entries()

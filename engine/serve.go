@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,26 +20,27 @@ import (
 	"tandem/engine/link"
 	"tandem/engine/metrics"
 	"tandem/engine/models"
+	"tandem/engine/preload"
 	"tandem/engine/supervise"
 )
 
 const (
-	closeTimeout  = 4 * time.Second // less than the supervisor's patience
+	closeTimeout  = 4 * time.Second // less than the supervisor's drainSlack
 	maxFrameBytes = 16 << 20
 	backlogBytes  = 64 << 20
-	samplePeriod  = time.Second // of gauges
+	gaugeInterval = time.Second
 )
 
-// computer is what computes: llama.cpp or the mock.
-type computer struct {
-	backend  models.Backend
-	device   string        // backend of the device in use: cpu, cuda, mock
-	numerics string        // equal for equal tokens
-	devices  []link.Device // of the machine
-	fits     func(bytes int64, alone bool) bool
-	left     func(bytes int64) int64
-	sample   func(*metrics.Metrics) // device gauges; may be nil
-	close    func() error           // may be nil
+// computeBackend is what loads models and decodes, llama.cpp or the mock, and what is known of its devices.
+type computeBackend struct {
+	backend      models.Backend
+	device       string        // backend of the device in use: cpu, cuda, mock
+	numericsID   string        // equal for equal tokens
+	devices      []link.Device // of the machine
+	fitsInMemory func(bytes int64, alone bool) bool
+	memoryLeft   func(bytes int64) int64
+	sampleGauges func(*metrics.Metrics) // of devices; may be nil
+	close        func() error           // may be nil
 }
 
 // engine is everything that runs, in the order in which it was started.
@@ -47,31 +49,31 @@ type engine struct {
 	log     *slog.Logger
 	metrics *metrics.Metrics
 
-	executor *batch.Executor
-	computer computer
-	registry *models.Registry
-	cache    *models.Cache
-	link     *link.Link
-	record   record
+	executor  *batch.Executor
+	compute   computeBackend
+	registry  *models.Registry
+	cache     *models.Cache
+	preloader *preload.Preloader
+	link      *link.Link
+	tracing   requestTracing
 
-	lastExit      supervise.LastExit
-	defaultFailed chan struct{} // a place for one: a load of the default model failed
+	lastExit supervise.LastExit
 
-	events    atomic.Pointer[link.Link] // where the cache's events go, once there is a link
-	heartbeat heartbeat
-	ctx       context.Context // of the goroutines below
+	eventLink atomic.Pointer[link.Link] // where the cache's events go, once there is a link
+	heartbeat *supervise.HeartbeatWriter
+	ctx       context.Context // of the goroutines in work
 	stop      context.CancelFunc
 	work      sync.WaitGroup
 	linkCtx   context.Context
-	unlink    context.CancelFunc
-	linked    chan struct{} // closed when the link has ended
+	stopLink  context.CancelFunc
+	linkEnded chan struct{} // closed when the link has ended
 }
 
-// start brings everything up; what was started before an error is taken down again.
+// start starts everything; after an error it closes what it has started.
 func start(c *Config, log *slog.Logger) (_ *engine, err error) {
-	e := &engine{c: c, log: log, metrics: metrics.New(), linked: make(chan struct{}), defaultFailed: make(chan struct{}, 1)}
+	e := &engine{c: c, log: log, metrics: metrics.New(), linkEnded: make(chan struct{})}
 	e.ctx, e.stop = context.WithCancel(context.Background())
-	e.linkCtx, e.unlink = context.WithCancel(context.Background())
+	e.linkCtx, e.stopLink = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.close())
@@ -82,29 +84,29 @@ func start(c *Config, log *slog.Logger) (_ *engine, err error) {
 		log.Warn("the supervisor's word about the last engine can't be read", "err", err)
 	}
 	e.lastExit = last
-	if err := e.heartbeat.open(c.Socket, e.activities, log); err != nil {
+	if e.heartbeat, err = supervise.NewHeartbeatWriter(c.Socket, e.activities, log); err != nil {
 		return nil, err
 	}
 	e.executor = batch.NewExecutor(batch.Options{
 		StepTokens: c.BatchTokens, TargetStep: c.StepTarget, StallFloor: c.StallTimeout, StepDelay: c.StepDelay,
-		Log: log, Observe: &observer{Metrics: e.metrics, heartbeat: &e.heartbeat},
+		Log: log, Observe: &tokenObserver{Metrics: e.metrics, heartbeat: e.heartbeat},
 	})
-	if e.computer, err = newComputer(c, e.executor, log); err != nil {
+	if e.compute, err = newComputeBackend(c, e.executor, log); err != nil {
 		return nil, err
 	}
-	e.computer.backend = mortal(c, e.computer.backend, log)
+	e.compute.backend = withFaultInjection(c, e.compute.backend, log)
 	if err := e.openModels(); err != nil {
 		return nil, err
 	}
-	if err := e.record.open(c, log); err != nil {
+	if err := e.tracing.open(c, log); err != nil {
 		return nil, err
 	}
 	e.connect(last)
 	e.work.Go(func() { e.registry.Run(e.ctx) })
-	e.work.Go(e.sample)
-	e.work.Go(func() { e.heartbeat.run(e.ctx) })
-	e.work.Go(e.preload)
-	log.Info("engine started", "build", build(), "device", e.computer.device, "library", libraryCommit(), "last_exit", last.String())
+	e.work.Go(e.sampleGauges)
+	e.work.Go(func() { e.heartbeat.Run(e.ctx) })
+	e.work.Go(func() { e.preloader.Run(e.ctx) })
+	log.Info("engine started", "build", build(), "device", e.compute.device, "library", libraryCommit(), "last_exit", last.String())
 	return e, nil
 }
 
@@ -112,19 +114,36 @@ func (e *engine) openModels() error {
 	c := e.c
 	var err error
 	if e.registry, err = models.NewRegistry(models.RegistryOptions{
-		Dir: c.ModelsDir, Inside: !c.FollowLinks, Demo: builtIn(c.Demo), AlwaysDemo: c.Demo == DemoTrue, Log: e.log,
+		Dir: c.ModelsDir, Inside: !c.FollowLinks, Demo: builtInDemo(c.Demo), AlwaysDemo: c.Demo == DemoTrue, Log: e.log,
 	}); err != nil {
 		return fmt.Errorf("read models directory: %w", err)
 	}
 	e.cache = models.NewCache(models.CacheOptions{
-		Registry: e.registry, Backend: e.computer.backend, Dir: c.CacheDir, Size: c.CacheSize,
+		Registry: e.registry, Backend: e.compute.backend, Dir: c.CacheDir, Size: c.CacheSize,
 		Context: c.Context, Parallel: c.Parallel, MMap: c.MMap, LoadTimeout: c.LoadTimeout, BusyWait: c.BusyWait,
-		Attach: e.attach, Detach: e.detach, OnEvent: e.event, OnLoad: e.heartbeat.load, Fits: e.computer.fits, Left: e.computer.left, Log: e.log,
+		Attach: e.attach, Detach: e.detach, OnEvent: e.modelEvent, OnLoad: e.noteLoad, Fits: e.compute.fitsInMemory, Left: e.compute.memoryLeft, Log: e.log,
+	})
+	e.preloader = preload.New(preload.Options{
+		Registry: e.registry, Cache: e.cache, Models: c.Preload, ModelsDir: c.ModelsDir,
+		DefaultModel: c.DefaultModel, DefaultModelSet: c.DefaultModelSet, DefaultVersion: c.DefaultVersion,
+		KilledEngine: e.killedLastEngine, Started: e.heartbeat.SetStarted, Log: e.log,
 	})
 	return nil
 }
 
-func builtIn(mode DemoMode) *models.Demo {
+// killedLastEngine reports whether the engine before this one died of a fault while it loaded this version.
+func (e *engine) killedLastEngine(model, version string) bool {
+	return e.lastExit.Fault() && slices.ContainsFunc(e.lastExit.Loads, func(l supervise.Loading) bool {
+		return l.Model == model && l.Version == version
+	})
+}
+
+// noteLoad writes the begin and end of a load to the heartbeat.
+func (e *engine) noteLoad(l models.LoadHeartbeat, loading bool) {
+	e.heartbeat.SetLoading(supervise.Loading{Model: l.Model, Version: l.Version, Revision: l.Revision}, loading)
+}
+
+func builtInDemo(mode DemoMode) *models.Demo {
 	if mode == DemoFalse {
 		return nil
 	}
@@ -156,9 +175,9 @@ func (e *engine) detach(ctx context.Context, key string) error {
 	return nil
 }
 
-// event passes on what happens to models: to the proxy, the gauges, the log and the heartbeat.
-func (e *engine) event(ev models.Event) {
-	if l := e.events.Load(); l != nil {
+// modelEvent passes on what happens to a model: to the proxy, the gauges, the log and the preloader.
+func (e *engine) modelEvent(ev models.Event) {
+	if l := e.eventLink.Load(); l != nil {
 		l.Event(ev)
 	}
 	switch ev.Kind {
@@ -172,7 +191,7 @@ func (e *engine) event(ev models.Event) {
 		e.log.Info("loaded", "model", ev.Model, "version", ev.Version, "took", ev.Took.Round(time.Millisecond), "bytes", ev.Bytes)
 	case models.EventLoadFailed:
 		e.metrics.LoadEnded(ev.Model)
-		e.noteFailure(ev)
+		e.preloader.LoadFailed(ev.Model, ev.Version)
 		if ev.Told {
 			return
 		}
@@ -186,24 +205,24 @@ func (e *engine) event(ev models.Event) {
 func (e *engine) connect(last supervise.LastExit) {
 	e.link = link.New(link.Options{
 		Socket: e.c.Socket, Models: e.cache, Catalog: e.registry, Executor: e.executor,
-		Identity: link.Identity{
-			Build: build(), Instance: instance(), Numerics: e.computer.numerics, Device: e.computer.device, Devices: e.computer.devices,
-			LibraryCommit: libraryCommit(), LastExit: exitOf(last), ProcessID: os.Getpid(),
+		Hello: link.Hello{
+			Build: build(), Instance: randomInstanceID(), Numerics: e.compute.numericsID, Device: e.compute.device, Devices: e.compute.devices,
+			LibraryCommit: libraryCommit(), LastExit: linkLastExit(last), ProcessID: os.Getpid(),
 			MaxPromptBytes: e.c.PromptBytes,
 		},
 		DefaultVersion: e.c.DefaultVersion, WriteMetrics: func(w io.Writer) { e.metrics.WritePrometheus(w) },
-		GrammarBudget: e.c.GrammarTokenBudget, LoadStall: e.c.LoadStall, Log: e.log, Recorder: e.record.recorder,
-		Connected: e.heartbeat.connected.Store,
+		GrammarBudget: e.c.GrammarTokenBudget, LoadStall: e.c.LoadStall, Log: e.log, Recorder: e.tracing.recorder,
+		Connected: e.heartbeat.SetConnected,
 	})
-	e.events.Store(e.link)
+	e.eventLink.Store(e.link)
 	go func() {
-		defer close(e.linked)
+		defer close(e.linkEnded)
 		e.link.Run(e.linkCtx)
 	}()
 }
 
-// instance is a random number that isn't 0.
-func instance() uint64 {
+// randomInstanceID is a random number that isn't 0.
+func randomInstanceID() uint64 {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return binary.LittleEndian.Uint64(b[:]) | 1
@@ -214,7 +233,7 @@ var exitKinds = map[supervise.Kind]link.ExitKind{
 	supervise.OOM: link.ExitOOM, supervise.Stall: link.ExitStall, supervise.Upgrade: link.ExitUpgrade,
 }
 
-func exitOf(e supervise.LastExit) link.LastExit {
+func linkLastExit(e supervise.LastExit) link.LastExit {
 	out := link.LastExit{Kind: exitKinds[e.Kind], Signal: e.Signal, Code: e.Code, Uptime: e.Uptime, Crashes: e.Crashes}
 	for _, l := range e.Loads {
 		out.Loads = append(out.Loads, link.Load{Model: l.Model, Version: l.Version, Revision: l.Revision})
@@ -222,9 +241,9 @@ func exitOf(e supervise.LastExit) link.LastExit {
 	return out
 }
 
-// sample brings the gauges up to date once a second.
-func (e *engine) sample() {
-	tick := time.NewTicker(samplePeriod)
+// sampleGauges brings the gauges up to date once a second.
+func (e *engine) sampleGauges() {
+	tick := time.NewTicker(gaugeInterval)
 	defer tick.Stop()
 	for {
 		for _, b := range e.executor.Stats() {
@@ -236,8 +255,8 @@ func (e *engine) sample() {
 		if m, err := devices.Host(); err == nil { // what can't be read has no series
 			e.metrics.SetDevice(metrics.Device{Name: "host", Description: "host memory", Backend: "host", UsedBytes: m.Used, TotalBytes: m.Total})
 		}
-		if e.computer.sample != nil {
-			e.computer.sample(e.metrics)
+		if e.compute.sampleGauges != nil {
+			e.compute.sampleGauges(e.metrics)
 		}
 		select {
 		case <-e.ctx.Done():
@@ -247,18 +266,18 @@ func (e *engine) sample() {
 	}
 }
 
-// drain lets what is in hand end, or go elsewhere.
+// drain lets the requests in progress end, or go to another engine.
 func (e *engine) drain(ctx context.Context) error {
 	return e.link.Drain(ctx, e.c.DrainTimeout, supervise.Replaced())
 }
 
-// close takes everything down in the opposite order. It may be called after a start that failed halfway.
+// close ends everything in the opposite order. It may be called after a start that failed halfway.
 func (e *engine) close() error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), closeTimeout, errors.New("closing took too long"))
 	defer cancel()
-	e.unlink()
+	e.stopLink()
 	if e.link != nil {
-		<-e.linked
+		<-e.linkEnded
 	}
 	e.stop()
 	var problems []error
@@ -273,9 +292,18 @@ func (e *engine) close() error {
 		problems = append(problems, running)
 	}
 	e.work.Wait()
-	if e.computer.close != nil && running == nil { // a step that goes on needs what this closes
-		problems = append(problems, e.computer.close())
+	if e.compute.close != nil && running == nil { // a step that goes on needs what this closes
+		problems = append(problems, e.compute.close())
 	}
-	e.record.close(ctx, e.log)
+	e.tracing.close(ctx, e.log)
 	return errors.Join(problems...)
+}
+
+// activities are the executor's and those of the loads in progress.
+func (e *engine) activities() []supervise.Activity {
+	var all []supervise.Activity
+	for _, h := range e.link.Heartbeats() {
+		all = append(all, supervise.Activity{Name: h.Name, Phase: h.Phase, Counter: h.Counter, Age: h.Age, Budget: h.Budget})
+	}
+	return all
 }

@@ -12,7 +12,7 @@ import (
 	"tandem/schema/settings"
 )
 
-// Config has all settings of the proxy. The meaning of each is in schema/settings/table.go.
+// Config has all settings of the proxy. The meaning of each is in schema/settings/settings_table.go.
 type Config struct {
 	Values   *settings.Values // for check-config: where each value came from
 	Warnings []string         // probable mistakes, for the log

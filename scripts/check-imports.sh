@@ -26,10 +26,11 @@ proxy/adminsocket: proxy/link
 proxy/selftest: proxy/api schema/catalogue
 proxy/top: proxy/metrics proxy/server
 proxy/server: proxy/api proxy/auth proxy/limit proxy/inflight proxy/metrics proxy/trace
-engine: engine/link engine/batch engine/models engine/supervise engine/devices engine/demo engine/metrics engine/llama engine/mock engine/fault engine/trace schema/settings schema/trace
+engine: engine/link engine/batch engine/models engine/supervise engine/devices engine/demo engine/metrics engine/llama engine/mock engine/fault engine/preload engine/trace schema/settings schema/trace
 engine/batch:
 engine/models:
 engine/devices:
+engine/preload: engine/models schema/settings
 engine/demo:
 engine/supervise:
 engine/metrics: schema/catalogue

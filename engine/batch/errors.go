@@ -8,11 +8,11 @@ var (
 	ErrUnknownBase = errors.New("base is not attached")
 	// ErrBaseExists: Attach with a key that is in use.
 	ErrBaseExists = errors.New("base is already attached")
-	// ErrTooMany: Options.MaxRequests requests are in hand.
+	// ErrTooMany: Options.MaxRequests requests are in progress.
 	ErrTooMany = errors.New("too many requests")
-	// ErrInvalid: a field of the request can't be right; the text says which.
+	// ErrInvalid: a field of the request is impossible; the text says which.
 	ErrInvalid = errors.New("invalid request")
-	// ErrDuplicate: the same id and attempt is in hand.
+	// ErrDuplicate: the same id and attempt is in progress.
 	ErrDuplicate = errors.New("request is already in hand")
 	// ErrContextExceeded: the prompt can't fit the context, even alone.
 	ErrContextExceeded = errors.New("context length exceeded")
@@ -20,9 +20,11 @@ var (
 	ErrClosed = errors.New("executor is closed")
 )
 
-// Errors that a Runner or a Sampler returns to be told apart; everything else is FailDecode (Step) or FailInternal (Sampler).
+// Errors of a Runner or a Sampler that have a failure code of their own; everything else is FailDecode (Step) or
+// FailInternal (Sampler).
 var (
-	// ErrNoCells: Step found no place in the KV cache. Another sequence gives way, or the request fails with FailOutOfMemory.
+	// ErrNoCells: Step found no room in the KV cache. Another sequence is preempted, or the request fails with
+	// FailOutOfMemory.
 	ErrNoCells = errors.New("no free KV cells")
 	// ErrGrammarTooComplex: a draw or the building of a grammar took longer than Sampling.GrammarBudget.
 	ErrGrammarTooComplex = errors.New("grammar is too complex")

@@ -10,8 +10,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// start gives an executor with one base under the key b; the test ends by closing it.
-func start(t *testing.T, f *fakeRunner, o Options) *Executor {
+// startExecutor returns an executor with one base under the key b, closed at the end of the test.
+func startExecutor(t *testing.T, f *fakeRunner, o Options) *Executor {
 	t.Helper()
 	e := NewExecutor(o)
 	if err := e.Attach(context.Background(), "b", f); err != nil {
@@ -21,7 +21,7 @@ func start(t *testing.T, f *fakeRunner, o Options) *Executor {
 		if err := e.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
-		f.check(t)
+		f.checkRules(t)
 	})
 	return e
 }
@@ -33,14 +33,14 @@ func submit(t *testing.T, e *Executor, r *Request) {
 	}
 }
 
-var roomy = Limits{Cells: 4096, Sequences: 8, SequenceMax: 512, StepTokens: 256}
+var roomyLimits = Limits{Cells: 4096, Sequences: 8, SequenceMax: 512, StepTokens: 256}
 
 func TestAnswersAreWhatTheModelSays(t *testing.T) {
-	f, c := newFake(roomy), newCollector(t)
-	e := start(t, f, Options{})
+	f, sink := newFakeRunner(roomyLimits), newRecordingSink(t)
+	e := startExecutor(t, f, Options{})
 	var requests []*Request
 	for id := range uint64(40) {
-		r := c.request(id, prompt(int(id), 1+int(id)*5), 1+int(id)*2)
+		r := sink.request(id, prompt(int(id), 1+int(id)*5), 1+int(id)*2)
 		if id%3 == 0 {
 			r.Stops = []string{"b", "cA", "\u00e9"}
 		}
@@ -48,15 +48,15 @@ func TestAnswersAreWhatTheModelSays(t *testing.T) {
 		submit(t, e, r)
 	}
 	for _, r := range requests {
-		checkAnswer(t, r, c.wait(r.ID))
+		checkAnswer(t, r, sink.wait(r.ID))
 	}
 }
 
 func TestSubmitRefuses(t *testing.T) {
-	f, c := newFake(roomy), newCollector(t)
-	e := start(t, f, Options{MaxRequests: 1})
+	f, sink := newFakeRunner(roomyLimits), newRecordingSink(t)
+	e := startExecutor(t, f, Options{MaxRequests: 1})
 	good := func(change func(*Request)) *Request {
-		r := c.request(1, prompt(1, 3), 5)
+		r := sink.request(1, prompt(1, 3), 5)
 		change(r)
 		return r
 	}
@@ -81,5 +81,16 @@ func TestSubmitRefuses(t *testing.T) {
 	}
 	r := good(func(*Request) {})
 	submit(t, e, r)
-	checkAnswer(t, r, c.wait(1))
+	checkAnswer(t, r, sink.wait(1))
 }
+
+// longAnswerPrompt is a prompt whose answer doesn't end by itself for 400 tokens.
+var longAnswerPrompt = func() []Token {
+	for seed := range 100_000 {
+		r := &Request{Prompt: prompt(seed, 10), MaxNewTokens: 400}
+		if _, _, reason := expectedAnswer(r); reason == FinishLength {
+			return r.Prompt
+		}
+	}
+	panic("no prompt has a long answer")
+}()

@@ -10,35 +10,54 @@ const (
 	callFactor  = 10 // a call may take this many times the floor: it may make a context and run it once
 )
 
-// heartbeat is the step loop's sign of life: written by the executor's goroutine, read by any.
+// heartbeat shows that the step loop works: written by the executor's goroutine, read by any.
 type heartbeat struct {
-	floor   time.Duration
-	phase   atomic.Uint32
-	counter atomic.Uint64
-	moved   atomic.Int64 // reading of the executor's clock
-	budget  atomic.Int64
+	minBudget time.Duration
+	phase     atomic.Uint32
+	counter   atomic.Uint64
+	movedAt   atomic.Int64 // time of the executor's clock
+	budget    atomic.Int64
 }
 
 func (h *heartbeat) init(floor time.Duration) {
-	h.floor = floor
+	h.minBudget = floor
 	h.budget.Store(int64(floor))
 }
 
-// move notes that something new begins and how long it is expected to take (0: unknown).
-func (h *heartbeat) move(now time.Duration, phase Phase, predicted time.Duration) {
-	budget := max(h.floor, stallFactor*predicted)
+// begin notes that a phase begins and how long it is expected to take (0: unknown).
+func (h *heartbeat) begin(now time.Duration, phase Phase, predicted time.Duration) {
+	budget := max(h.minBudget, stallFactor*predicted)
 	if phase == PhaseCall {
-		budget = callFactor * h.floor
+		budget = callFactor * h.minBudget
 	}
 	h.budget.Store(int64(budget))
 	h.phase.Store(uint32(phase))
-	h.moved.Store(int64(now))
+	h.movedAt.Store(int64(now))
 	h.counter.Add(1)
 }
 
 func (h *heartbeat) at(now time.Duration) Heartbeat {
 	return Heartbeat{
 		Phase: Phase(h.phase.Load()), Counter: h.counter.Load(),
-		Age: max(now-time.Duration(h.moved.Load()), 0), Budget: time.Duration(h.budget.Load()),
+		Age: max(now-time.Duration(h.movedAt.Load()), 0), Budget: time.Duration(h.budget.Load()),
 	}
 }
+
+// Heartbeat is the state of the executor's goroutine: Counter moves at least once a second while idle, and with every
+// step.
+type Heartbeat struct {
+	Phase   Phase
+	Counter uint64
+	Age     time.Duration // since Counter moved
+	Budget  time.Duration // Age above this means hung
+}
+
+// Phase is what the executor does now.
+type Phase uint8
+
+// Phases of the executor.
+const (
+	PhaseIdle Phase = iota
+	PhaseStep
+	PhaseCall // a function given to Do
+)

@@ -6,37 +6,39 @@ import (
 )
 
 const (
-	turnSteps   = 4  // steps of one adapter before the next has its turn: a switch costs milliseconds
-	growthCells = 16 // cells kept free for each sequence's answer when another is let in
-	minReuse    = 8  // a shorter common prefix isn't worth taking a slot's cells over
+	turnSteps          = 4  // steps of one adapter before the next has its turn: a switch costs milliseconds
+	answerReserveCells = 16 // cells kept free for each sequence's answer when another is admitted
+	minReuseTokens     = 8  // a shorter common prefix isn't reused
 )
 
-// scheduler decides what one base decodes next. It knows no clock, no goroutine and no model: the executor tells it what happened and
-// carries out what it says.
+// scheduler decides what one base decodes next. It knows no clock, no goroutine and no model: the executor reports what
+// happened and carries out its decisions.
 //
-//	admit → who gets a slot, and which cells it may take over        plan → which tokens of which sequences the next step holds
+//	admit       → which sequence gets a slot, and which cells it reuses
+//	plan        → which tokens of which sequences the next step holds
 //	takeCleared → slots whose cells the runner must forget first
 type scheduler struct {
-	limits  Limits
-	pace    pace
-	slots   []slot
-	waiting []*sequence // by arrival
-	cleared []int
-	turns   turns[Adapter]
-	tick    uint64 // counts endings, to find the oldest kept cells
+	limits       Limits
+	budget       stepBudget
+	slots        []slot
+	waiting      []*sequence // by arrival
+	clearedSlots []int
+	adapterTurns roundRobin[Adapter]
+	endings      uint64 // counts sequences that ended with kept cells, to find the oldest
 
 	// Scratch of one plan.
-	groups   []contender[Adapter]
-	decoders []*sequence
-	prefills []*sequence
+	readyAdapters []candidate[Adapter]
+	decoders      []*sequence
+	prefills      []*sequence
 }
 
-// slot is one sequence id of the runner: free, in use, or holding the cells of a finished sequence until somebody needs them.
+// slot is one sequence id of the runner: free, in use, or holding the cells of a finished sequence until somebody needs
+// them.
 type slot struct {
-	seq     *sequence
-	kept    []Token
-	adapter Adapter // of kept
-	ended   uint64  // tick, of kept
+	seq         *sequence
+	keptTokens  []Token
+	keptAdapter Adapter // of keptTokens
+	keptSince   uint64  // value of endings when its sequence ended
 }
 
 // item is one sequence's part of a planned step.
@@ -45,15 +47,15 @@ type item struct {
 	tokens int
 }
 
-// plan is one step, and who had to give way for it.
+// plan is one step, and the sequences preempted for it.
 type plan struct {
-	adapter   Adapter
-	items     []item // decoding ones first, by slot
-	decodes   int    // sequences that advance by one token
-	prompts   int    // prompt tokens, and those of sequences that advance by several
-	runs      int    // the latter alone
-	preempted []*sequence
-	starved   *sequence // can't go on, even alone
+	adapter      Adapter
+	items        []item // decoding ones first, by slot
+	decodes      int    // sequences that advance by one token
+	promptTokens int    // prompt tokens, and those of sequences that advance by several
+	forcedTokens int    // the latter alone
+	preempted    []*sequence
+	starved      *sequence // finds no cells, even alone
 }
 
 func (p *plan) reset() {
@@ -62,14 +64,15 @@ func (p *plan) reset() {
 	*p = plan{items: p.items[:0], preempted: p.preempted[:0]}
 }
 
-// draws tells whether the step reaches the end of the sequence's known tokens.
-func (it item) draws() bool { return it.tokens == it.seq.pending() }
+// draws reports whether the step reaches the end of the sequence's known tokens, so that a token is drawn.
+func (it item) draws() bool { return it.tokens == it.seq.pendingTokens() }
 
-func newScheduler(l Limits, p pace) scheduler {
-	return scheduler{limits: l, pace: p, slots: make([]slot, l.Sequences)}
+func newScheduler(l Limits, p stepBudget) scheduler {
+	return scheduler{limits: l, budget: p, slots: make([]slot, l.Sequences)}
 }
 
-// enqueue puts a sequence in line by its arrival, so one that was preempted comes before those submitted after it.
+// enqueue puts a sequence into the queue by its arrival, so one that was preempted comes before those submitted after
+// it.
 func (s *scheduler) enqueue(q *sequence) {
 	q.stage = stageWaiting
 	at, _ := slices.BinarySearchFunc(s.waiting, q, func(a, b *sequence) int {
@@ -81,39 +84,40 @@ func (s *scheduler) enqueue(q *sequence) {
 	s.waiting = slices.Insert(s.waiting, at, q)
 }
 
-// end takes a sequence out, wherever it is. keep: its cells may serve a later one.
-func (s *scheduler) end(q *sequence, keep bool) {
+// remove takes a sequence out, wherever it is. keepCells: they may be reused by a later one.
+func (s *scheduler) remove(q *sequence, keepCells bool) {
 	switch q.stage {
 	case stageWaiting:
 		if i := slices.Index(s.waiting, q); i >= 0 {
 			s.waiting = slices.Delete(s.waiting, i, i+1)
 		}
 	case stageReady, stageDrawing:
-		if keep && s.limits.Prefix && q.filled >= minReuse {
-			s.tick++
-			s.slots[q.slot] = slot{kept: q.tokens[:q.filled], adapter: q.req.Adapter, ended: s.tick}
+		if keepCells && s.limits.Prefix && q.filled >= minReuseTokens {
+			s.endings++
+			s.slots[q.slot] = slot{keptTokens: q.tokens[:q.filled], keptAdapter: q.req.Adapter, keptSince: s.endings}
 		} else {
-			s.vacate(q.slot)
+			s.clearSlot(q.slot)
 		}
 	}
 	q.stage = stageEnded
 }
 
-// vacate makes a slot free; its cells are gone once the executor has carried out takeCleared.
-func (s *scheduler) vacate(at int) {
+// clearSlot makes a slot free; its cells are gone once the executor has carried out takeCleared.
+func (s *scheduler) clearSlot(at int) {
 	s.slots[at] = slot{}
-	s.cleared = append(s.cleared, at)
+	s.clearedSlots = append(s.clearedSlots, at)
 }
 
-// takeCleared returns the slots whose cells must be forgotten before the next admission or step; valid until the next call into s.
+// takeCleared returns the slots whose cells must be forgotten before the next admission or step; valid until the next
+// call into s.
 func (s *scheduler) takeCleared() []int {
-	c := s.cleared
-	s.cleared = s.cleared[:0]
+	c := s.clearedSlots
+	s.clearedSlots = s.clearedSlots[:0]
 	return c
 }
 
-// busy tells whether a plan might find something to do.
-func (s *scheduler) busy() bool {
+// hasWork reports whether a plan might find something to do.
+func (s *scheduler) hasWork() bool {
 	if len(s.waiting) > 0 {
 		return true
 	}
@@ -125,86 +129,87 @@ func (s *scheduler) busy() bool {
 	return false
 }
 
-// plan fills p with the next step and tells whether there is anything to carry out. crowded: another base waits for its turn.
-func (s *scheduler) plan(p *plan, crowded bool) bool {
+// plan fills p with the next step and reports whether there is anything to carry out. othersWait: another base waits
+// for its turn.
+func (s *scheduler) plan(p *plan, othersWait bool) bool {
 	p.reset()
 	for {
-		s.contend(crowded)
-		for range len(s.groups) {
-			adapter, _ := s.turns.pick(s.groups)
-			s.fill(p, adapter, crowded)
+		s.listReadyAdapters(othersWait)
+		for range len(s.readyAdapters) {
+			adapter, _ := s.adapterTurns.pick(s.readyAdapters)
+			s.planFor(p, adapter, othersWait)
 			if len(p.items) > 0 {
-				s.turns.spend(int64(p.decodes + p.prompts))
+				s.adapterTurns.charge(int64(p.decodes + p.promptTokens))
 				return true
 			}
-			s.turns.pass()
+			s.adapterTurns.endTurn()
 		}
-		if !s.unblock(p) {
+		if !s.breakDeadlock(p) {
 			return p.starved != nil || len(p.preempted) > 0
 		}
 	}
 }
 
-// contend lists the adapters that have work. A turn is worth a few steps of what an adapter can use, so every sequence advances at a
-// like rate, whichever adapter it has.
-func (s *scheduler) contend(crowded bool) {
-	s.groups = s.groups[:0]
+// listReadyAdapters lists the adapters that have work. A turn is worth a few steps of what an adapter can use, so every
+// sequence advances at a similar rate, whichever adapter it has.
+func (s *scheduler) listReadyAdapters(othersWait bool) {
+	s.readyAdapters = s.readyAdapters[:0]
 	decodes := 0
 	for i := range s.slots {
 		q := s.slots[i].seq
 		if q == nil || q.stage != stageReady {
 			continue
 		}
-		at := slices.IndexFunc(s.groups, func(c contender[Adapter]) bool { return c.key == q.req.Adapter })
+		at := slices.IndexFunc(s.readyAdapters, func(c candidate[Adapter]) bool { return c.key == q.req.Adapter })
 		if at < 0 {
-			at = len(s.groups)
-			s.groups = append(s.groups, contender[Adapter]{key: q.req.Adapter})
+			at = len(s.readyAdapters)
+			s.readyAdapters = append(s.readyAdapters, candidate[Adapter]{key: q.req.Adapter})
 		}
 		if q.decoding() {
-			s.groups[at].quantum++
+			s.readyAdapters[at].quantum++
 			decodes++
 		} else {
-			s.groups[at].quantum += int64(q.chunk())
+			s.readyAdapters[at].quantum += int64(q.prefillTokensLeft())
 		}
 	}
-	most := int64(s.pace.budget(decodes, crowded) + decodes)
-	for i := range s.groups {
-		s.groups[i].quantum = turnSteps * min(s.groups[i].quantum, most)
+	maxTokens := int64(s.budget.promptTokens(decodes, othersWait) + decodes)
+	for i := range s.readyAdapters {
+		s.readyAdapters[i].quantum = turnSteps * min(s.readyAdapters[i].quantum, maxTokens)
 	}
 }
 
-// fill plans a step of one adapter: a token for each decoding sequence, then prompt chunks.
-func (s *scheduler) fill(p *plan, adapter Adapter, crowded bool) {
+// planFor plans a step of one adapter: a token for each decoding sequence, then prompt chunks.
+func (s *scheduler) planFor(p *plan, adapter Adapter, othersWait bool) {
 	s.collect(adapter)
-	for feeds(s.decoders) > s.free() && (s.dropKept() || s.giveWay(p)) {
+	for totalFeedTokens(s.decoders) > s.freeCells() && (s.evictOldestPrefix() || s.preemptVictim(p)) {
 		s.collect(adapter)
 	}
-	s.decoders = s.affordable(s.decoders, min(s.free(), s.limits.StepTokens))
+	s.decoders = s.oldestThatFit(s.decoders, min(s.freeCells(), s.limits.StepTokens))
 	p.adapter = adapter
 	for _, q := range s.decoders {
-		p.add(q, q.feed())
+		p.add(q, q.feedTokens())
 	}
-	waited := crowded || len(s.groups) > 1 || p.runs > 0
-	budget := min(s.pace.budget(p.decodes, waited)-p.runs, s.limits.StepTokens-p.decodes-p.runs)
-	s.share(p, budget)
+	someoneWaits := othersWait || len(s.readyAdapters) > 1 || p.forcedTokens > 0
+	promptBudget := min(s.budget.promptTokens(p.decodes, someoneWaits)-p.forcedTokens, s.limits.StepTokens-p.decodes-p.forcedTokens)
+	s.sharePromptBudget(p, promptBudget)
 }
 
-// add puts a decoding sequence into the plan. Several tokens at once cost what as many of a prompt do.
+// add puts a decoding sequence into the plan. Several tokens at once cost as much as that many prompt tokens.
 func (p *plan) add(q *sequence, tokens int) {
 	p.items = append(p.items, item{q, tokens})
 	if tokens == 1 {
 		p.decodes++
 	} else {
-		p.prompts += tokens
-		p.runs += tokens
+		p.promptTokens += tokens
+		p.forcedTokens += tokens
 	}
 }
 
-// feeds is how many tokens the sequences feed together.
-func feeds(list []*sequence) int {
+// totalFeedTokens is how many tokens the sequences feed together.
+func totalFeedTokens(list []*sequence) int {
 	n := 0
 	for _, q := range list {
-		n += q.feed()
+		n += q.feedTokens()
 	}
 	return n
 }
@@ -224,15 +229,15 @@ func (s *scheduler) collect(adapter Adapter) {
 	}
 }
 
-// affordable keeps the oldest sequences that feed at most n tokens together, in slot order.
-func (s *scheduler) affordable(list []*sequence, n int) []*sequence {
-	if feeds(list) <= n {
+// oldestThatFit keeps the oldest sequences that feed at most n tokens together, in slot order.
+func (s *scheduler) oldestThatFit(list []*sequence, n int) []*sequence {
+	if totalFeedTokens(list) <= n {
 		return list
 	}
 	slices.SortFunc(list, byArrival)
 	fit := 0
-	for ; fit < len(list) && list[fit].feed() <= n; fit++ {
-		n -= list[fit].feed()
+	for ; fit < len(list) && list[fit].feedTokens() <= n; fit++ {
+		n -= list[fit].feedTokens()
 	}
 	list = list[:fit]
 	slices.SortFunc(list, func(a, b *sequence) int { return a.slot - b.slot })
@@ -246,38 +251,39 @@ func byArrival(a, b *sequence) int {
 	return 1
 }
 
-// share hands out prompt tokens. Half of them go to the prompt that came first, so a long one always gets on; the others to the shortest
-// ones, so that most are through early and a short one never waits for a long one (shortest remaining processing time first).
-func (s *scheduler) share(p *plan, budget int) {
+// sharePromptBudget plans prompt chunks. Half of the tokens go to the prompt that came first, so a long one always
+// advances; the others go to the shortest prompts, so that most are done early and a short one never waits for a long
+// one (shortest remaining processing time).
+func (s *scheduler) sharePromptBudget(p *plan, budget int) {
 	wanted := 0
 	for _, q := range s.prefills {
-		wanted += q.chunk()
+		wanted += q.prefillTokensLeft()
 	}
 	budget = min(budget, wanted)
-	for s.free()-p.decodes-p.prompts < budget && s.dropKept() {
+	for s.freeCells()-p.decodes-p.promptTokens < budget && s.evictOldestPrefix() {
 	}
-	budget = min(budget, s.free()-p.decodes-p.prompts)
+	budget = min(budget, s.freeCells()-p.decodes-p.promptTokens)
 	if budget <= 0 {
 		return
 	}
 	s.orderPrompts()
 	first := s.prefills[0]
-	others := wanted - first.chunk()
-	left := give(p, first, max((budget+1)/2, budget-others), budget)
+	others := wanted - first.prefillTokensLeft()
+	left := addPromptChunk(p, first, max((budget+1)/2, budget-others), budget)
 	for _, q := range s.prefills[1:] {
-		left = give(p, q, left, left)
+		left = addPromptChunk(p, q, left, left)
 	}
 }
 
-// give puts up to so many of a prompt's tokens into the plan and returns what is left of the budget.
-func give(p *plan, q *sequence, most, budget int) int {
-	part := min(most, q.chunk(), budget)
-	if part <= 0 {
+// addPromptChunk puts up to limit tokens of a prompt into the plan and returns what is left of the budget.
+func addPromptChunk(p *plan, q *sequence, limit, budget int) int {
+	tokens := min(limit, q.prefillTokensLeft(), budget)
+	if tokens <= 0 {
 		return budget
 	}
-	p.prompts += part
-	p.items = append(p.items, item{q, part})
-	return budget - part
+	p.promptTokens += tokens
+	p.items = append(p.items, item{q, tokens})
+	return budget - tokens
 }
 
 // orderPrompts puts the prompt that came first at the front and the others behind it by what is left of them.
@@ -289,6 +295,6 @@ func (s *scheduler) orderPrompts() {
 		}
 	}
 	slices.SortFunc(list[1:], func(a, b *sequence) int {
-		return cmp.Or(cmp.Compare(a.chunk(), b.chunk()), cmp.Compare(a.arrival, b.arrival))
+		return cmp.Or(cmp.Compare(a.prefillTokensLeft(), b.prefillTokensLeft()), cmp.Compare(a.arrival, b.arrival))
 	})
 }

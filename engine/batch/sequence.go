@@ -13,7 +13,7 @@ const (
 	stagePreparing stage = iota // a worker builds its sampler
 	stageWaiting                // wants a slot
 	stageReady                  // in a slot; the next step may take it
-	stageDrawing                // in a slot; its logits are there, the worker that gets its grammar ready isn't done
+	stageDrawing                // in a slot; its logits are computed, and a worker prepares its grammar for the draw
 	stageEnded
 )
 
@@ -22,8 +22,8 @@ type requestKey struct {
 	attempt uint32
 }
 
-// sequence is one request on its way through the executor. Its fields belong to the executor's goroutine once Submit returned, except
-// job, which belongs to a worker while busy.
+// sequence is one request inside the executor, from Submit to Release. Its fields belong to the executor's goroutine
+// once Submit returned, except job, which belongs to a worker while jobRunning.
 type sequence struct {
 	req     *Request
 	arrival uint64 // order of submission
@@ -34,42 +34,44 @@ type sequence struct {
 	slot   int     // meaningful in stageReady and stageDrawing
 
 	preempted int
-	placed    bool // had a slot before
+	hadSlot   bool // had a slot before
 	cached    int  // prompt tokens taken from the cache when first placed
 
-	sampler Sampler
-	text    assembler
-	decided FinishReason // the replayed tokens already end the answer; 0: they don't
-	job     job
-	busy    bool    // a worker has job
-	forced  []Token // what the grammar forces next
+	sampler    Sampler
+	text       assembler
+	replayEnd  FinishReason // the replayed tokens already end the answer; 0: they don't
+	job        job
+	jobRunning bool    // a worker has job
+	forced     []Token // what the grammar forces next
 
-	together bool // tokens are taken in that go out together
-	run      int  // how many tokens at the end of an answer are fed together by the step that draws the next one; more than 1 after forced ones
+	takingForced bool // several forced tokens are being added that are emitted together
+	// feedTogether: tokens at the end of the answer that the step which draws the next one feeds; more than 1 after
+	// forced ones
+	feedTogether int
 
 	// Guarded by Executor.mu.
 	received  bool // the executor's goroutine knows of it
 	cancelled bool // Cancel was called
 
-	// Readings of the executor's clock.
-	submitted time.Duration
-	deadline  time.Duration // 0: none
-	began     time.Duration // start of the first step
-	last      time.Duration // when the last token was there
-	running   bool          // began is set
-	prefill   time.Duration
-	decode    time.Duration
-	restart   time.Duration
+	// Times of the executor's clock.
+	submittedAt time.Duration
+	deadline    time.Duration // 0: none
+	startedAt   time.Duration // of its first step
+	lastTokenAt time.Duration // when the last token was drawn
+	started     bool          // startedAt is set
+	prefill     time.Duration
+	decode      time.Duration
+	restart     time.Duration
 }
 
 func newSequence(r *Request) *sequence {
 	room := len(r.Prompt) + len(r.Generated) + min(r.MaxNewTokens, 256)
-	s := &sequence{req: r, text: newAssembler(r.Stops), tokens: make([]Token, 0, room), run: 1}
+	s := &sequence{req: r, text: newAssembler(r.Stops), tokens: make([]Token, 0, room), feedTogether: 1}
 	s.tokens = append(append(s.tokens, r.Prompt...), r.Generated...)
 	return s
 }
 
-// validate finds what makes a request impossible whatever else is going on.
+// validate finds what makes a request impossible in any state of the executor.
 func validate(r *Request, l Limits) error {
 	switch {
 	case r.Sink == nil:
@@ -94,46 +96,46 @@ func validate(r *Request, l Limits) error {
 
 func (s *sequence) key() requestKey { return requestKey{s.req.ID, s.req.Attempt} }
 
-// answer is how many tokens of the answer there are, replayed ones included.
-func (s *sequence) answer() int { return len(s.tokens) - len(s.req.Prompt) }
+// answerTokens is how many tokens the answer has, replayed ones included.
+func (s *sequence) answerTokens() int { return len(s.tokens) - len(s.req.Prompt) }
 
-// fresh tells that no token of this attempt was drawn yet.
-func (s *sequence) fresh() bool { return s.answer() == len(s.req.Generated) }
+// nothingDrawn reports whether no token of this attempt was drawn yet.
+func (s *sequence) nothingDrawn() bool { return s.answerTokens() == len(s.req.Generated) }
 
-// pending is how many known tokens the cache lacks.
-func (s *sequence) pending() int { return len(s.tokens) - s.filled }
+// pendingTokens is how many known tokens the cache lacks.
+func (s *sequence) pendingTokens() int { return len(s.tokens) - s.filled }
 
-// chunk is how many tokens may be fed as prompt. The last token of an answer is always fed by the step that draws the next one, alone or
-// with those that were forced together with it.
-func (s *sequence) chunk() int {
-	if s.answer() == 0 {
-		return s.pending()
+// prefillTokensLeft is how many tokens may be fed as prompt. The last token of an answer is always fed by the step that
+// draws the next one, alone or with those that were forced together with it.
+func (s *sequence) prefillTokensLeft() int {
+	if s.answerTokens() == 0 {
+		return s.pendingTokens()
 	}
-	until := len(s.tokens) - s.run
+	until := len(s.tokens) - s.feedTogether
 	if s.req.ReplaySteps {
 		until = len(s.req.Prompt)
 	}
 	return max(until-s.filled, 0)
 }
 
-// decoding tells that the sequence has no prompt left to feed.
-func (s *sequence) decoding() bool { return s.chunk() == 0 }
+// decoding reports whether the sequence has no prompt left to feed.
+func (s *sequence) decoding() bool { return s.prefillTokensLeft() == 0 }
 
-// feed is how many tokens a decoding sequence feeds in its next step.
-func (s *sequence) feed() int { return min(s.pending(), s.run) }
+// feedTokens is how many tokens a decoding sequence feeds in its next step.
+func (s *sequence) feedTokens() int { return min(s.pendingTokens(), s.feedTogether) }
 
-// room is how many more tokens the answer may have.
-func (s *sequence) room(l Limits) int {
-	return min(s.req.MaxNewTokens-s.answer(), l.SequenceMax+1-len(s.tokens))
+// answerTokensLeft is how many more tokens the answer may have.
+func (s *sequence) answerTokensLeft(l Limits) int {
+	return min(s.req.MaxNewTokens-s.answerTokens(), l.SequenceMax+1-len(s.tokens))
 }
 
-// growth is how many cells beyond its known tokens are set aside for a sequence when others are let in.
-func (s *sequence) growth() int {
-	return min(max(s.req.MaxNewTokens-s.answer(), 1), growthCells)
+// reserveCells is how many cells beyond its known tokens are set aside for a sequence when others are admitted.
+func (s *sequence) reserveCells() int {
+	return min(max(s.req.MaxNewTokens-s.answerTokens(), 1), answerReserveCells)
 }
 
-// ends tells whether the answer is over after its token number count (from 1), and why.
-func ends(r *Request, l Limits, count int, stopped bool) (FinishReason, bool) {
+// answerEnds reports whether the answer ends with its token number count (from 1), and why.
+func answerEnds(r *Request, l Limits, count int, stopped bool) (FinishReason, bool) {
 	switch {
 	case stopped:
 		return FinishStop, true
@@ -143,56 +145,57 @@ func ends(r *Request, l Limits, count int, stopped bool) (FinishReason, bool) {
 	return 0, false
 }
 
-// replay feeds the tokens sent before to the assembler and tells whether they already end the answer. Their text isn't sent again.
-func (s *sequence) replay(r Runner, l Limits) (FinishReason, bool) {
+// replayGenerated feeds the replayed tokens to the assembler and reports whether they already end the answer. Their
+// text isn't sent again.
+func (s *sequence) replayGenerated(r Runner, l Limits) (FinishReason, bool) {
 	for i, t := range s.req.Generated {
 		stopped := r.IsEnd(t)
 		if !stopped {
 			_, stopped = s.text.push(r.Piece(t))
 		}
-		if reason, over := ends(s.req, l, i+1, stopped); over {
+		if reason, over := answerEnds(s.req, l, i+1, stopped); over {
 			return reason, true
 		}
 	}
 	return 0, false
 }
 
-// summary closes the books at the given time.
+// summary is the request's Summary if it ends now.
 func (s *sequence) summary(reason FinishReason, f Failure, now time.Duration) Summary {
 	sum := Summary{
 		ID: s.req.ID, Attempt: s.req.Attempt, Reason: reason, Failure: f,
-		PromptTokens: len(s.req.Prompt), CachedTokens: s.cached, OutputTokens: s.answer(),
+		PromptTokens: len(s.req.Prompt), CachedTokens: s.cached, OutputTokens: s.answerTokens(),
 		Prefill: s.prefill, Decode: s.decode, Restart: s.restart,
 	}
 	switch {
-	case !s.running:
-		sum.Queue = now - s.submitted
+	case !s.started:
+		sum.Queue = now - s.submittedAt
 		return sum
-	case s.fresh() && len(s.req.Generated) > 0:
-		sum.Restart = now - s.began
-	case s.fresh():
-		sum.Prefill = now - s.began
+	case s.nothingDrawn() && len(s.req.Generated) > 0:
+		sum.Restart = now - s.startedAt
+	case s.nothingDrawn():
+		sum.Prefill = now - s.startedAt
 	}
-	sum.Queue = s.began - s.submitted
+	sum.Queue = s.startedAt - s.submittedAt
 	return sum
 }
 
-// start notes that a step with this sequence begins.
-func (s *sequence) start(now time.Duration, draws bool) {
-	if !s.running {
-		s.running, s.began, s.last = true, now, now
+// stepBegins notes the time at which a step with this sequence begins.
+func (s *sequence) stepBegins(now time.Duration, draws bool) {
+	if !s.started {
+		s.started, s.startedAt, s.lastTokenAt = true, now, now
 	}
-	if draws && s.fresh() && len(s.req.Generated) > 0 {
-		// A resumed answer's next token is timed by its own step; what came before is the price of the restart.
-		s.restart, s.last = now-s.began, now
+	if draws && s.nothingDrawn() && len(s.req.Generated) > 0 {
+		// A replayed answer's next token is timed by its own step; the time before that is Restart.
+		s.restart, s.lastTokenAt = now-s.startedAt, now
 	}
 }
 
-// drew notes that a token is there and returns the time since the one before.
-func (s *sequence) drew(now time.Duration) time.Duration {
-	since := now - s.last
-	s.last = now
-	if s.fresh() && len(s.req.Generated) == 0 {
+// tokenDrawn notes the time of a drawn token and returns the time since the one before.
+func (s *sequence) tokenDrawn(now time.Duration) time.Duration {
+	since := now - s.lastTokenAt
+	s.lastTokenAt = now
+	if s.nothingDrawn() && len(s.req.Generated) == 0 {
 		s.prefill = since
 	} else {
 		s.decode += since

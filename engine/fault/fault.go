@@ -1,6 +1,6 @@
-// Package fault makes an engine die on purpose, where a native library would: while it loads a certain model, or when a certain prompt is
-// to give its first token. It wraps any backend, so that what surrounds the engine is tested with the real library too. It is off unless
-// somebody sets one of its options, and only tests should.
+// Package fault makes an engine die on purpose, where a native library would: while it loads a certain model, or when a
+// certain prompt is to give its first token. It wraps any backend, so that crash recovery is tested with the real
+// library too. It is off unless one of its options is set, which only tests should do.
 package fault
 
 import (
@@ -14,18 +14,18 @@ import (
 	"tandem/engine/models"
 )
 
-// Options say when the process dies; the zero value never does.
+// Options say when the process aborts; with the zero value it never does.
 type Options struct {
-	// Marker kills when a prompt that contains it is to give its first token.
+	// Marker aborts when a prompt that contains it is to give a token.
 	Marker string
-	// Loads kill in the middle of a load: model for its base, model@version for that version's adapter.
+	// Loads abort in the middle of a load: model for its base, model@version for that version's adapter.
 	Loads []string
 	// Abort ends the process; required.
 	Abort func(why string)
 }
 
-// Wanted tells whether there is anything to die of.
-func (o Options) Wanted() bool { return o.Marker != "" || len(o.Loads) > 0 }
+// Enabled reports whether any option asks for an abort.
+func (o Options) Enabled() bool { return o.Marker != "" || len(o.Loads) > 0 }
 
 // Backend is a backend whose loads and steps may end the process.
 type Backend struct {
@@ -33,42 +33,42 @@ type Backend struct {
 	o Options
 }
 
-// Wrap gives b a tendency to die.
+// Wrap returns a backend that does what b does and aborts where o says.
 func Wrap(b models.Backend, o Options) *Backend { return &Backend{b, o} }
 
-// Loaded is what the backends of this program give: a base that can be stepped.
-type loaded interface {
+// steppableBase is what the backends of this program return: a base that can be stepped.
+type steppableBase interface {
 	models.Base
 	batch.Runner
 }
 
-// LoadBase dies at the first sign of progress of a base that is to kill, so that the load is under way.
+// LoadBase aborts at the first progress report of a base in Options.Loads, so that the load is under way.
 func (b *Backend) LoadBase(ctx context.Context, spec models.BaseSpec, progress func(models.Progress)) (models.Base, error) {
-	tell := progress
-	if b.kills(spec.Name) {
-		tell = func(p models.Progress) { b.o.Abort("load of " + spec.Name) }
+	onProgress := progress
+	if b.aborts(spec.Name) {
+		onProgress = func(p models.Progress) { b.o.Abort("load of " + spec.Name) }
 	}
-	base, err := b.Backend.LoadBase(ctx, spec, tell)
+	base, err := b.Backend.LoadBase(ctx, spec, onProgress)
 	if err != nil {
 		return nil, err
 	}
-	inner, ok := base.(loaded)
-	if !ok { // nothing here can step it, so nothing here can die of it
+	inner, ok := base.(steppableBase)
+	if !ok { // it can't be stepped, so there is nothing to abort
 		return base, nil
 	}
-	return &Base{loaded: inner, backend: b, name: spec.Name, fatal: make(map[batch.Sampler]struct{})}, nil
+	return &Base{steppableBase: inner, backend: b, name: spec.Name, fatalSamplers: make(map[batch.Sampler]struct{})}, nil
 }
 
-func (b *Backend) kills(load string) bool { return slices.Contains(b.o.Loads, load) }
+func (b *Backend) aborts(load string) bool { return slices.Contains(b.o.Loads, load) }
 
-// Base is a loaded base that may die.
+// Base is a loaded base whose steps and adapter loads may end the process.
 type Base struct {
-	loaded
+	steppableBase
 	backend *Backend
 	name    string
 
-	mu    sync.Mutex
-	fatal map[batch.Sampler]struct{} // of prompts with the marker
+	mu            sync.Mutex
+	fatalSamplers map[batch.Sampler]struct{} // of prompts with the marker
 }
 
 var (
@@ -77,27 +77,27 @@ var (
 	_ batch.DrawTimer = (*Base)(nil)
 )
 
-// LoadAdapter dies for a version that is to kill.
+// LoadAdapter aborts for a version in Options.Loads.
 func (b *Base) LoadAdapter(ctx context.Context, spec models.AdapterSpec) (models.Adapter, error) {
-	if name := b.name + "@" + spec.Name; b.backend.kills(name) {
+	if name := b.name + "@" + spec.Name; b.backend.aborts(name) {
 		b.backend.o.Abort("load of " + name)
 	}
-	return b.loaded.LoadAdapter(ctx, spec)
+	return b.steppableBase.LoadAdapter(ctx, spec)
 }
 
 // NewSampler remembers the samplers of prompts that hold the marker.
 func (b *Base) NewSampler(s batch.Sampling, prompt, generated []batch.Token) (batch.Sampler, error) {
-	sampler, err := b.loaded.NewSampler(s, prompt, generated)
-	if err == nil && b.marked(prompt) {
+	sampler, err := b.steppableBase.NewSampler(s, prompt, generated)
+	if err == nil && b.hasMarker(prompt) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.fatal[sampler] = struct{}{}
+		b.fatalSamplers[sampler] = struct{}{}
 	}
 	return sampler, err
 }
 
-// marked looks at the prompt's text as the tokens give it, since a replay brings no other.
-func (b *Base) marked(prompt []batch.Token) bool {
+// hasMarker looks at the text of the prompt's tokens, since a replay has no other text.
+func (b *Base) hasMarker(prompt []batch.Token) bool {
 	if b.backend.o.Marker == "" {
 		return false
 	}
@@ -108,23 +108,23 @@ func (b *Base) marked(prompt []batch.Token) bool {
 	return bytes.Contains(text, []byte(b.backend.o.Marker))
 }
 
-// Step dies when a prompt with the marker is to give a token.
+// Step aborts when a prompt with the marker is to give a token.
 func (b *Base) Step(adapter batch.Adapter, slices []batch.Slice) error {
-	if b.dies(slices) {
+	if b.drawsFatalToken(slices) {
 		b.backend.o.Abort("a prompt holds the marker")
 	}
-	return b.loaded.Step(adapter, slices)
+	return b.steppableBase.Step(adapter, slices)
 }
 
-func (b *Base) dies(slices []batch.Slice) bool {
+func (b *Base) drawsFatalToken(slices []batch.Slice) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.fatal) == 0 {
+	if len(b.fatalSamplers) == 0 {
 		return false
 	}
 	for i := range slices {
 		if s := slices[i].Sampler; s != nil {
-			if _, fatal := b.fatal[s]; fatal {
+			if _, fatal := b.fatalSamplers[s]; fatal {
 				return true
 			}
 		}
@@ -134,7 +134,7 @@ func (b *Base) dies(slices []batch.Slice) bool {
 
 // DrawTime implements batch.DrawTimer for a runner that does.
 func (b *Base) DrawTime() time.Duration {
-	if timer, ok := b.loaded.(batch.DrawTimer); ok {
+	if timer, ok := b.steppableBase.(batch.DrawTimer); ok {
 		return timer.DrawTime()
 	}
 	return 0

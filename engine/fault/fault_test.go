@@ -9,16 +9,17 @@ import (
 	"tandem/engine/models"
 )
 
-// dying is a backend of mocks that notes what it would have died of.
-func dying(o Options) (b *Backend, deaths *[]string) {
-	deaths = new([]string)
-	o.Abort = func(why string) { *deaths = append(*deaths, why) }
-	return Wrap(mock.New(mock.Options{}), o), deaths
+// abortRecorder is a mock backend that records why it would have aborted.
+func abortRecorder(o Options) (b *Backend, aborts *[]string) {
+	aborts = new([]string)
+	o.Abort = func(why string) { *aborts = append(*aborts, why) }
+	return Wrap(mock.New(mock.Options{}), o), aborts
 }
 
-type ending struct{ done chan struct{} }
+// doneSink closes done at the first summary.
+type doneSink struct{ done chan struct{} }
 
-func (e ending) Emit(s *batch.Step) bool {
+func (e doneSink) Emit(s *batch.Step) bool {
 	if len(s.Done) > 0 {
 		close(e.done)
 	}
@@ -37,7 +38,7 @@ func answer(t *testing.T, base models.Base, prompt string, generated int) {
 	if err := e.Attach(t.Context(), mock.Model, base.(batch.Runner)); err != nil {
 		t.Fatal(err)
 	}
-	sink := ending{make(chan struct{})}
+	sink := doneSink{make(chan struct{})}
 	if err := e.Submit(&batch.Request{ID: 1, Base: mock.Model, Prompt: p.Tokens, Generated: p.Tokens[:generated], MaxNewTokens: 5, Sink: sink}); err != nil {
 		t.Fatal(err)
 	}
@@ -48,49 +49,49 @@ func TestMarkerInThePromptKills(t *testing.T) {
 	for name, test := range map[string]struct {
 		marker    string
 		generated int
-		dies      bool
+		aborts    bool
 	}{
 		"off":                        {"", 0, false},
 		"other prompt":               {"something else", 0, false},
 		"first token":                {"kill switch", 0, true},
 		"an answer that is replayed": {"kill switch", 2, true},
 	} {
-		b, deaths := dying(Options{Marker: test.marker})
+		b, aborts := abortRecorder(Options{Marker: test.marker})
 		base, err := b.LoadBase(t.Context(), models.BaseSpec{Name: mock.Model}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		answer(t, base, "use the kill switch now, please do", test.generated)
-		if got := len(*deaths) > 0; got != test.dies {
-			t.Errorf("%s: died of %q", name, *deaths)
+		if got := len(*aborts) > 0; got != test.aborts {
+			t.Errorf("%s: died of %q", name, *aborts)
 		}
 	}
 }
 
 func TestLoadsThatKill(t *testing.T) {
 	for name, test := range map[string]struct {
-		kill      string
-		base, one int // deaths in the load of the base, of version v1.0
+		load      string
+		base, one int // aborts in the load of the base, of version v1.0
 	}{
 		"base":          {"demo", 1, 0},
 		"version":       {"demo@v1.0", 0, 1},
 		"other version": {"demo@v2.0", 0, 0},
 		"other model":   {"acme/demo", 0, 0},
 	} {
-		b, deaths := dying(Options{Loads: []string{test.kill}})
+		b, aborts := abortRecorder(Options{Loads: []string{test.load}})
 		base, err := b.LoadBase(t.Context(), models.BaseSpec{Name: mock.Model}, func(models.Progress) {})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := min(len(*deaths), 1); got != test.base {
-			t.Errorf("%s: the load of the base died of %q", name, *deaths)
+		if got := min(len(*aborts), 1); got != test.base {
+			t.Errorf("%s: the load of the base died of %q", name, *aborts)
 		}
-		*deaths = nil
+		*aborts = nil
 		if _, err := base.LoadAdapter(t.Context(), models.AdapterSpec{Name: "v1.0"}); err != nil {
 			t.Fatal(err)
 		}
-		if len(*deaths) != test.one {
-			t.Errorf("%s: the load of the version died of %q", name, *deaths)
+		if len(*aborts) != test.one {
+			t.Errorf("%s: the load of the version died of %q", name, *aborts)
 		}
 	}
 }

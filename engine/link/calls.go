@@ -25,7 +25,7 @@ func decodeCall(f schema.Frame) (call, error) {
 		return c, err
 	}
 	c.which = from.Which()
-	d := reading{}
+	d := fieldReader{}
 	switch c.which {
 	case schema.Call_Which_load:
 		ref, err := from.Load()
@@ -43,29 +43,29 @@ func decodeCall(f schema.Frame) (call, error) {
 	return c, d.err
 }
 
-// answer does a call on a goroutine of its own and replies when it is done.
-func (s *session) answer(c call) {
+// startCall runs a call on a goroutine of its own, which replies when it is done.
+func (s *session) startCall(c call) {
 	s.mu.Lock()
-	full := s.calls >= maxCalls
+	full := s.callsRunning >= maxCalls
 	if !full {
-		s.calls++
+		s.callsRunning++
 	}
 	s.mu.Unlock()
 	if full {
-		s.replyFailure(c.id, failureOf(errFull))
+		s.replyFailure(c.id, failureOf(errTooManyRequests))
 		return
 	}
 	s.work.Go(func() {
 		defer func() {
 			s.mu.Lock()
-			s.calls--
+			s.callsRunning--
 			s.mu.Unlock()
 		}()
-		s.do(c)
+		s.runCall(c)
 	})
 }
 
-func (s *session) do(c call) {
+func (s *session) runCall(c call) {
 	switch c.which {
 	case schema.Call_Which_metrics:
 		var text bytes.Buffer
@@ -74,7 +74,7 @@ func (s *session) do(c call) {
 		}
 		s.reply(c.id, func(r schema.Reply) error { return r.SetMetrics(text.Bytes()) })
 	case schema.Call_Which_load:
-		lease, err := s.link.o.Models.AcquireReplay(s.ctx, c.model, s.named(c))
+		lease, err := s.link.o.Models.AcquireReplay(s.ctx, c.model, s.callVersion(c))
 		if err != nil {
 			s.replyFailure(c.id, failureOf(err))
 			return
@@ -88,15 +88,15 @@ func (s *session) do(c call) {
 	}
 }
 
-func (s *session) named(c call) string {
+func (s *session) callVersion(c call) string {
 	if c.version != "" {
 		return c.version
 	}
-	return s.versionOf(c.model)
+	return s.defaultVersion(c.model)
 }
 
 func (s *session) tokenize(c call) {
-	lease, err := s.link.o.Models.AcquireReplay(s.ctx, c.model, s.named(c))
+	lease, err := s.link.o.Models.AcquireReplay(s.ctx, c.model, s.callVersion(c))
 	if err != nil {
 		s.replyFailure(c.id, failureOf(err))
 		return
@@ -121,7 +121,7 @@ func (s *session) tokenize(c call) {
 }
 
 func (s *session) reply(id uint64, fill func(schema.Reply) error) {
-	_ = s.conn.Send(func(f schema.Frame) error { // a lost connection is the reader's business
+	_ = s.conn.Send(func(f schema.Frame) error { // the reader notices a lost connection
 		f.SetId(id)
 		r, err := f.NewReply()
 		if err != nil {

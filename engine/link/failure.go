@@ -10,59 +10,59 @@ import (
 	"tandem/schema"
 )
 
-// failure is why a request or a call failed, in the words of the proxy's table.
+// failure is why a request or a call failed; its code is one of the proxy's error types.
 type failure struct {
 	code, text, param string
 	retryable         bool
 }
 
-// ending is how a request ended before the executor had it.
-type ending struct {
+// earlyEnding is how a request ended that the executor never had.
+type earlyEnding struct {
 	reason  schema.FinishReason
 	failure failure
 }
 
 var (
-	errModelChanged = errors.New("the model's files changed while the answer was under way")
-	errFull         = errors.New("too many requests in hand")
+	errModelChanged    = errors.New("the model's files changed while the answer was under way")
+	errTooManyRequests = errors.New("too many requests in hand")
 )
 
-// errRender marks errors of the template or the tokeniser.
-type errRender struct {
+// renderError is an error of the template or the tokeniser.
+type renderError struct {
 	error
-	constrained bool   // the request brought a schema or a grammar, which is then to blame
-	param       string // or the text that the template refused
+	constrained bool   // the request has a schema or a grammar, which then caused the error
+	param       string // otherwise: the field with the text that the template refused
 }
 
-func (e *errRender) Unwrap() error { return e.error }
+func (e *renderError) Unwrap() error { return e.error }
 
-// endingOf gives an error of the preparation its place in the closed set.
-func endingOf(err error) ending {
+// endingFor maps an error of the preparation to a finish reason and, for an error, its failure.
+func endingFor(err error) earlyEnding {
 	switch {
 	case errors.Is(err, errCancelled), errors.Is(err, errLost):
-		return ending{reason: schema.FinishReason_cancelled}
+		return earlyEnding{reason: schema.FinishReason_cancelled}
 	case errors.Is(err, errDeadline), errors.Is(err, context.DeadlineExceeded):
-		return ending{reason: schema.FinishReason_deadline}
+		return earlyEnding{reason: schema.FinishReason_deadline}
 	case errors.Is(err, errMoved), errors.Is(err, models.ErrClosed), errors.Is(err, batch.ErrClosed):
-		return ending{reason: schema.FinishReason_movedAway} // this engine ends; another one can do it
+		return earlyEnding{reason: schema.FinishReason_movedAway} // this engine ends; another one can do it
 	}
-	return ending{reason: schema.FinishReason_error, failure: failureOf(err)}
+	return earlyEnding{reason: schema.FinishReason_error, failure: failureOf(err)}
 }
 
 func failureOf(err error) failure {
 	if load, ok := errors.AsType[*models.LoadError](err); ok {
 		return loadFailure(load)
 	}
-	if field, ok := errors.AsType[*invalidField](err); ok {
+	if field, ok := errors.AsType[*invalidFieldError](err); ok {
 		return failure{code: "invalid_request", text: field.Error(), param: field.param}
 	}
-	if tight, ok := errors.AsType[*errContext](err); ok {
+	if tight, ok := errors.AsType[*contextLengthError](err); ok {
 		return failure{code: "context_length_exceeded", text: tight.Error(), param: tight.param}
 	}
 	switch {
 	case errors.Is(err, models.ErrModelBusy):
 		return failure{code: "model_busy", text: err.Error(), retryable: true}
-	case errors.Is(err, errFull), errors.Is(err, batch.ErrTooMany):
+	case errors.Is(err, errTooManyRequests), errors.Is(err, batch.ErrTooMany):
 		return failure{code: "queue_full", text: err.Error(), retryable: true}
 	case errors.Is(err, models.ErrPromptTooLong), errors.Is(err, batch.ErrContextExceeded):
 		return failure{code: "context_length_exceeded", text: err.Error(), param: "prompt"}
@@ -73,10 +73,10 @@ func failureOf(err error) failure {
 	case errors.Is(err, batch.ErrInvalid):
 		return failure{code: "invalid_request", text: err.Error()}
 	}
-	if render, ok := errors.AsType[*errRender](err); ok {
+	if render, ok := errors.AsType[*renderError](err); ok {
 		switch {
-		case errors.Is(err, models.ErrMessages): // the template renders others, which the load has tried
-			return failure{code: "invalid_request", text: clip(err.Error()), param: render.param}
+		case errors.Is(err, models.ErrMessages): // the template renders other messages, as the load has checked
+			return failure{code: "invalid_request", text: shorten(err.Error()), param: render.param}
 		case render.constrained:
 			return failure{code: "invalid_request", text: err.Error(), param: "json_schema"}
 		}
@@ -84,8 +84,8 @@ func failureOf(err error) failure {
 	return failure{code: "internal", text: err.Error()}
 }
 
-// loadFailure tells a client the reason, and for files that are at fault what is wrong with them, without a path of this machine. Only
-// what may pass is worth trying again.
+// loadFailure describes a failed load to clients: the reason and, for broken files, what is wrong with them, without a
+// path of the host. It is retryable if the cause may be temporary.
 func loadFailure(e *models.LoadError) failure {
 	what := string(e.Reason)
 	if e.Public != "" && (e.Reason == models.ReasonBadFormat || e.Reason == models.ReasonAdapterMismatch) {
@@ -103,14 +103,14 @@ func loadFailure(e *models.LoadError) failure {
 	return f
 }
 
-// stepFailure gives the executor's failures; its codes are those of the proxy's table already.
+// stepFailure converts the executor's failure, whose code is one of the proxy's error types already.
 func stepFailure(f batch.Failure) failure {
 	return failure{code: string(f.Code), text: f.Message, retryable: f.Code == batch.FailOutOfMemory}
 }
 
 func (f *failure) write(to schema.Failure) error {
 	to.SetRetryable(f.retryable)
-	w := writing{}
+	w := fieldWriter{}
 	w.text(to.SetCode, f.code)
 	w.text(to.SetText, f.text)
 	w.text(to.SetParam, f.param)

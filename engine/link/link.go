@@ -1,12 +1,11 @@
-// Package link is the engine's end of the socket: it dials the proxy, takes its requests to the executor and carries what the step loop
-// and the model cache produce back. It decides nothing about decoding (package batch) or about which models are loaded (package models),
-// and only here and in schema/wire does the engine know Cap'n Proto.
+// Package link is the engine's end of the socket: it dials the proxy, submits its requests to the executor, and sends
+// back tokens, model events, statistics and the catalog. It decides nothing about decoding (package batch) or about
+// which models are loaded (package models). Only this package and schema/wire know Cap'n Proto in the engine.
 package link
 
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -52,25 +51,26 @@ type Options struct {
 	Models   Models
 	Catalog  Catalog
 	Executor Executor
-	Identity Identity
+	Hello    Hello
 
-	DefaultVersion string                   // of a request that names none, for models that have it and no default of their own
+	// DefaultVersion: of a request that names none, for models that have it and no default of their own
+	DefaultVersion string
 	WriteMetrics   func(w io.Writer)        // the engine's own metrics in Prometheus text form; nil: none
 	GrammarBudget  time.Duration            // for one draw; 0: no limit
 	LoadStall      time.Duration            // a load without progress for this long counts as hung; 5 min
 	Workers        int                      // prompts rendered at a time; half of GOMAXPROCS
-	MaxRequests    int                      // of one connection in hand; 4096
+	MaxRequests    int                      // in progress of one connection; 4096
 	Log            *slog.Logger             // nil: nothing is logged
 	Wire           wire.Options             // limits of the connection; frames of 16 MiB, a backlog of 64 MiB
-	Recorder       Recorder                 // hears of every attempt that is over; may be nil
-	Connected      func(connected bool)     // called when the proxy was reached or lost; may be nil
-	dial           func() (net.Conn, error) // of tests; nil: Socket
+	Recorder       Recorder                 // gets every attempt that has ended; may be nil
+	Connected      func(connected bool)     // called when the connection was made or lost; may be nil
+	dial           func() (net.Conn, error) // for tests; nil: dials Socket
 }
 
 const (
 	helloTimeout     = 5 * time.Second
-	statsInterval    = 100 * time.Millisecond // between two Stats at least
-	statsHeartbeat   = time.Second            // between two Stats at most
+	statsInterval    = 100 * time.Millisecond // between two Stats frames at least
+	statsHeartbeat   = time.Second            // between two Stats frames at most
 	firstRedial      = 10 * time.Millisecond
 	lastRedial       = time.Second
 	goodbyeTimeout   = time.Second
@@ -82,23 +82,13 @@ const (
 
 // Link keeps one connection to the proxy.
 type Link struct {
-	o       Options
-	workers chan struct{} // a place for each prompt being rendered
+	o           Options
+	renderSlots chan struct{} // a place for each prompt being rendered
 
 	mu       sync.Mutex
-	session  *session // nil while there is no connection
-	draining *drain   // not nil once Drain was called
+	session  *session    // nil while there is no connection
+	draining *drainState // not nil once Drain was called
 }
-
-// drain is what Drain says and waits for.
-type drain struct {
-	grace       time.Duration
-	replacement bool
-	over        chan struct{} // closed when the proxy has nothing left here
-	once        sync.Once
-}
-
-func (d *drain) end() { d.once.Do(func() { close(d.over) }) }
 
 // New prepares a link; Run makes the connection.
 func New(o Options) *Link {
@@ -122,10 +112,10 @@ func New(o Options) *Link {
 	if o.dial == nil {
 		o.dial = func() (net.Conn, error) { return net.DialTimeout("unix", o.Socket, helloTimeout) }
 	}
-	return &Link{o: o, workers: make(chan struct{}, o.Workers)}
+	return &Link{o: o, renderSlots: make(chan struct{}, o.Workers)}
 }
 
-// Run keeps a connection until ctx ends: the proxy may start later than the engine, and be replaced. What the engine does for a
+// Run keeps a connection until ctx ends: the proxy may start later than the engine, and be replaced. The work for a
 // connection ends with it. When ctx ends it says goodbye and returns after everything it started has ended.
 func (l *Link) Run(ctx context.Context) {
 	pause := firstRedial
@@ -151,7 +141,7 @@ func (l *Link) Run(ctx context.Context) {
 	}
 }
 
-// connect dials, says hello and serves until the connection is lost.
+// connect dials, exchanges hellos and serves until the connection is lost.
 func (l *Link) connect(ctx context.Context) error {
 	socket, err := l.o.dial()
 	if err != nil {
@@ -159,17 +149,17 @@ func (l *Link) connect(ctx context.Context) error {
 	}
 	conn := wire.New(socket, l.o.Wire)
 	defer conn.Close()
-	said := make(chan struct{})
+	goodbyeSent := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		defer close(said)
+		defer close(goodbyeSent)
 		sayGoodbye(conn, "engine ends")
 	})
 	defer func() {
 		if !stop() {
-			<-said
+			<-goodbyeSent
 		}
 	}()
-	if err := l.greet(conn); err != nil {
+	if err := l.exchangeHellos(conn); err != nil {
 		return fmt.Errorf("greet proxy: %w", err)
 	}
 	s := newSession(l, conn)
@@ -179,7 +169,7 @@ func (l *Link) connect(ctx context.Context) error {
 	return err
 }
 
-// sayGoodbye gives the reason, flushes and closes.
+// sayGoodbye sends goAway with the reason, flushes and closes.
 func sayGoodbye(conn *wire.Conn, reason string) {
 	_ = conn.Send(func(f schema.Frame) error { return f.SetGoAway(reason) })
 	ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
@@ -206,89 +196,23 @@ func (l *Link) detach(s *session) {
 	l.mu.Unlock()
 	l.o.Connected(false)
 	if d != nil {
-		d.end() // what it had is handed to another engine by the proxy
+		d.finish() // the proxy replays its requests on another engine
 	}
 }
 
-// Event passes on what happens to a model; it is dropped while there is no connection, since the catalog tells the rest.
+// Event sends a model event. It is dropped while there is no connection, since a new connection begins with the
+// catalog.
 func (l *Link) Event(e models.Event) {
 	l.mu.Lock()
 	s := l.session
 	l.mu.Unlock()
 	if s != nil {
-		s.event(e)
+		s.sendEvent(e)
 	}
 }
 
-// ErrDrainTimeout is returned by Drain when requests were left at its end.
-var ErrDrainTimeout = errors.New("requests were left")
-
-// Drain tells the proxy that this engine is going and works on until nothing is left here, the proxy has moved it elsewhere, or the
-// connection is lost; ctx bounds that. replacement says that another engine is expected.
-func (l *Link) Drain(ctx context.Context, grace time.Duration, replacement bool) error {
-	l.mu.Lock()
-	if l.draining == nil {
-		l.draining = &drain{grace: grace, replacement: replacement, over: make(chan struct{})}
-	}
-	d, s := l.draining, l.session
-	l.mu.Unlock()
-	if s == nil {
-		return nil
-	}
-	s.sendDraining(d)
-	select {
-	case <-d.over:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("drain: %w: %w", ErrDrainTimeout, context.Cause(ctx))
-	}
-}
-
-func (l *Link) drained() {
-	l.mu.Lock()
-	d := l.draining
-	l.mu.Unlock()
-	if d != nil {
-		d.end()
-	}
-}
-
-// greet exchanges the first frames. The connection isn't used by anybody else yet.
-func (l *Link) greet(conn *wire.Conn) error {
-	if err := conn.SendControl(func(f schema.Frame) error { return l.o.Identity.write(f, l.o.Wire) }); err != nil {
-		return err
-	}
-	if err := conn.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
-		return err
-	}
-	frame, release, err := conn.Read()
-	if err != nil {
-		return err
-	}
-	defer release()
-	err = wire.Guard(func() error {
-		if frame.Which() == schema.Frame_Which_goAway {
-			reason, _ := frame.GoAway() // only for people
-			return fmt.Errorf("%w: %s", errGoAway, clip(reason))
-		}
-		if frame.Which() != schema.Frame_Which_hello {
-			return fmt.Errorf("%w: first frame is %v", wire.ErrProtocol, frame.Which())
-		}
-		hello, err := frame.Hello()
-		if err != nil {
-			return err
-		}
-		_, err = wire.Agree(hello)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return conn.SetReadDeadline(time.Time{})
-}
-
-// clip shortens text from outside for messages and logs.
-func clip(s string) string {
-	const most = 200
-	return s[:min(len(s), most)]
+// shorten cuts text from outside for messages and logs.
+func shorten(s string) string {
+	const maxBytes = 200
+	return s[:min(len(s), maxBytes)]
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	capnp "capnproto.org/go/capnp/v3"
+
 	"tandem/engine/models"
 	"tandem/schema"
 )
@@ -14,24 +16,24 @@ func maxTokens(n int) func(schema.InferRequest) error {
 }
 
 func TestAnswerFromLoadToSummary(t *testing.T) {
-	e := newBench(t, &backend{})
-	p := e.accept()
-	if c := p.next("catalog"); len(c.loaded) != 0 {
+	e := newLinkTest(t, &fakeBackend{})
+	p := e.acceptConnection()
+	if c := p.awaitKind("catalog"); len(c.loaded) != 0 {
 		t.Errorf("loaded at start: %v", c.loaded)
 	}
 	p.infer(1, "end 3")
 	var kinds []schema.EventKind
-	accepted := p.until("accepted", func(f frame) bool {
+	accepted := p.awaitFrame("accepted", func(f decodedFrame) bool {
 		if f.kind == "event" && f.model == "abc" && f.version == "v1" {
 			kinds = append(kinds, f.event)
 		}
 		return f.kind == "accepted"
 	})
-	if accepted.key != (key{1, 1}) || accepted.model != "abc" || accepted.version != "v1" || accepted.lookup != schema.CacheLookup_miss ||
+	if accepted.key != (attemptKey{1, 1}) || accepted.model != "abc" || accepted.version != "v1" || accepted.lookup != schema.CacheLookup_miss ||
 		accepted.limit != defaultMaxNewTokens || len(accepted.prompt) != 5 || len(accepted.bytes) < 32 {
 		t.Errorf("accepted %+v", accepted)
 	}
-	text, indices, end := p.answer(1)
+	text, indices, end := p.awaitAnswer(1)
 	if text != "abc" || !slices.Equal(indices, []int{0, 1, 2, 3}) || end.reason != schema.FinishReason_stop || end.output != 4 {
 		t.Errorf("answer %q, indices %v, end %+v", text, indices, end)
 	}
@@ -40,16 +42,16 @@ func TestAnswerFromLoadToSummary(t *testing.T) {
 	}
 
 	p.infer(2, "x", maxTokens(30))
-	if accepted = p.next("accepted"); accepted.lookup != schema.CacheLookup_hit || accepted.limit != 30 {
+	if accepted = p.awaitKind("accepted"); accepted.lookup != schema.CacheLookup_hit || accepted.limit != 30 {
 		t.Errorf("second request accepted with %+v", accepted)
 	}
-	if text, _, end = p.answer(2); text != "abcdefghijklmnopqrstuvwxyzabcd" || end.reason != schema.FinishReason_length {
+	if text, _, end = p.awaitAnswer(2); text != "abcdefghijklmnopqrstuvwxyzabcd" || end.reason != schema.FinishReason_length {
 		t.Errorf("answer %q, end %+v", text, end)
 	}
 	if !slices.Contains(p.loaded, "abc@v1") {
-		p.until("catalog with the entry", func(f frame) bool { return slices.Contains(f.loaded, "abc@v1") })
+		p.awaitFrame("catalog with the entry", func(f decodedFrame) bool { return slices.Contains(f.loaded, "abc@v1") })
 	}
-	e.idle()
+	e.awaitIdle()
 }
 
 func TestRequestsThatFailBeforeTheExecutor(t *testing.T) {
@@ -99,14 +101,14 @@ func TestRequestsThatFailBeforeTheExecutor(t *testing.T) {
 		}, schema.FinishReason_error, "model_changed", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := newBench(t, &backend{})
-			p := e.accept()
+			e := newLinkTest(t, &fakeBackend{})
+			p := e.acceptConnection()
 			p.infer(1, test.prompt, test.change)
-			_, _, end := p.answer(1)
+			_, _, end := p.awaitAnswer(1)
 			if end.reason != test.reason || end.code != test.code || end.param != test.param {
 				t.Errorf("ended with %v %q %q, want %v %q %q", end.reason, end.code, end.param, test.reason, test.code, test.param)
 			}
-			e.idle()
+			e.awaitIdle()
 		})
 	}
 }
@@ -115,12 +117,12 @@ func TestLoadFailures(t *testing.T) {
 	for reason, code := range map[models.Reason]string{
 		models.ReasonOutOfMemory: "out_of_memory", models.ReasonBadFormat: "model_load_failed", models.ReasonTimeout: "model_load_failed",
 	} {
-		e := newBench(t, &backend{fails: map[string]models.Reason{"abc": reason}})
-		p := e.accept()
+		e := newLinkTest(t, &fakeBackend{failReasons: map[string]models.Reason{"abc": reason}})
+		p := e.acceptConnection()
 		p.infer(1, "x")
 		failed := false
-		var end summary
-		p.until("summary", func(f frame) bool {
+		var end decodedSummary
+		p.awaitFrame("summary", func(f decodedFrame) bool {
 			failed = failed || f.event == schema.EventKind_loadFailed
 			if len(f.done) > 0 {
 				end = f.done[0]
@@ -131,17 +133,17 @@ func TestLoadFailures(t *testing.T) {
 			t.Errorf("%s: ended with %+v, want %s", reason, end, code)
 		}
 		if !failed {
-			p.until("loadFailed event", func(f frame) bool { return f.event == schema.EventKind_loadFailed })
+			p.awaitFrame("loadFailed event", func(f decodedFrame) bool { return f.event == schema.EventKind_loadFailed })
 		}
 	}
 }
 
 func TestReplayContinues(t *testing.T) {
-	e := newBench(t, &backend{})
-	p := e.accept()
+	e := newLinkTest(t, &fakeBackend{})
+	p := e.acceptConnection()
 	p.infer(1, "x", maxTokens(10))
-	accepted := p.next("accepted")
-	full, _, _ := p.answer(1)
+	accepted := p.awaitKind("accepted")
+	full, _, _ := p.awaitAnswer(1)
 
 	p.infer(2, "ignored, since the tokens are given", maxTokens(10), func(r schema.InferRequest) error {
 		rendered, err := r.NewRendered()
@@ -165,18 +167,18 @@ func TestReplayContinues(t *testing.T) {
 		r.SetReplay(schema.ReplayMode_prefill)
 		return r.SetExpectRevision(accepted.bytes)
 	})
-	if again := p.next("accepted"); again.lookup != schema.CacheLookup_uncounted || !slices.Equal(again.prompt, accepted.prompt) {
+	if again := p.awaitKind("accepted"); again.lookup != schema.CacheLookup_uncounted || !slices.Equal(again.prompt, accepted.prompt) {
 		t.Errorf("accepted again: %+v", again)
 	}
-	text, indices, end := p.answer(2)
+	text, indices, end := p.awaitAnswer(2)
 	if "abcd"+text != full || indices[0] != 4 || len(indices) != 6 || end.output != 10 {
 		t.Errorf("got %q at %v of %q, end %+v", text, indices, full, end)
 	}
 }
 
 func TestReplayOfNothingAfterAChangeStartsAfresh(t *testing.T) {
-	e := newBench(t, &backend{})
-	p := e.accept()
+	e := newLinkTest(t, &fakeBackend{})
+	p := e.acceptConnection()
 	p.infer(1, "hello", maxTokens(2), func(r schema.InferRequest) error {
 		if _, err := r.NewRendered(); err != nil {
 			return err
@@ -187,15 +189,15 @@ func TestReplayOfNothingAfterAChangeStartsAfresh(t *testing.T) {
 		}
 		return errors.Join(stops.Set(0, "stop"), r.SetExpectRevision(make([]byte, 32)))
 	})
-	if a := p.next("accepted"); len(a.prompt) != 5 || !slices.Equal(a.stops, []string{"§", "stop"}) {
+	if a := p.awaitKind("accepted"); len(a.prompt) != 5 || !slices.Equal(a.stops, []string{"§", "stop"}) {
 		t.Errorf("accepted %+v", a)
 	}
-	if text, _, _ := p.answer(1); text != "ab" {
+	if text, _, _ := p.awaitAnswer(1); text != "ab" {
 		t.Errorf("answer %q", text)
 	}
 }
 
-func ping(p *proxy) {
+func ping(p *fakeProxy) {
 	err := p.conn.SendControl(func(f schema.Frame) error { f.SetPing(); return nil })
 	if err != nil {
 		p.t.Fatal(err)
@@ -203,27 +205,27 @@ func ping(p *proxy) {
 }
 
 func TestPong(t *testing.T) {
-	b := &backend{loading: make(chan struct{})}
-	e := newBench(t, b)
-	p := e.accept()
+	b := &fakeBackend{loadGate: make(chan struct{})}
+	e := newLinkTest(t, b)
+	p := e.acceptConnection()
 	ping(p)
-	if pong := p.next("pong"); pong.heartbeats != 1 {
+	if pong := p.awaitKind("pong"); pong.heartbeats != 1 {
 		t.Errorf("%d heartbeats while idle", pong.heartbeats)
 	}
 	p.infer(1, "end 1")
-	p.until("loading", func(f frame) bool { return f.event == schema.EventKind_loading })
+	p.awaitFrame("loading", func(f decodedFrame) bool { return f.event == schema.EventKind_loading })
 	ping(p)
-	if pong := p.next("pong"); pong.heartbeats != 2 {
+	if pong := p.awaitKind("pong"); pong.heartbeats != 2 {
 		t.Errorf("%d heartbeats during a load", pong.heartbeats)
 	}
-	close(b.loading)
-	p.answer(1)
+	close(b.loadGate)
+	p.awaitAnswer(1)
 }
 
 func TestCalls(t *testing.T) {
-	e := newBench(t, &backend{})
-	p := e.accept()
-	call := func(id uint64, fill func(schema.Call) error) frame {
+	e := newLinkTest(t, &fakeBackend{})
+	p := e.acceptConnection()
+	call := func(id uint64, fill func(schema.Call) error) decodedFrame {
 		p.send(id, 0, func(f schema.Frame) error {
 			c, err := f.NewCall()
 			if err != nil {
@@ -231,7 +233,7 @@ func TestCalls(t *testing.T) {
 			}
 			return fill(c)
 		})
-		return p.until("reply", func(f frame) bool { return f.kind == "reply" && f.key.id == id })
+		return p.awaitFrame("reply", func(f decodedFrame) bool { return f.kind == "reply" && f.key.id == id })
 	}
 	load := func(model string) func(schema.Call) error {
 		return func(c schema.Call) error {
@@ -265,5 +267,8 @@ func TestCalls(t *testing.T) {
 	if unknown.text != "unimplemented" {
 		t.Errorf("unknown call: %+v", unknown)
 	}
-	e.idle()
+	e.awaitIdle()
 }
+
+// setUnknown makes a call of a later schema.
+func setUnknown(c schema.Call) { capnp.Struct(c).SetUint16(0, 77) }

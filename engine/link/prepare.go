@@ -13,53 +13,53 @@ import (
 	"tandem/schema"
 )
 
-// prepare takes a request from its frame to the executor: model, template and tokens, accepted, submitted. It runs on a goroutine of the
-// request, which ends with it.
-func (s *session) prepare(r *request) {
-	err := s.submit(r)
+// prepareRequest takes a request to the executor: acquire the model, render and tokenise, send accepted, submit. It
+// runs on a goroutine of its own.
+func (s *session) prepareRequest(r *inFlightRequest) {
+	err := s.prepareAndSubmit(r)
 	if err == nil {
 		return
 	}
 	if cause := context.Cause(r.ctx); cause != nil {
-		err = cause // whatever failed then, this is why
+		err = cause // the reason for what failed then
 	}
-	s.sendEnding(r, endingOf(err))
-	s.forget(r)
+	s.sendEnding(r, endingFor(err))
+	s.removeRequest(r)
 }
 
-func (s *session) submit(r *request) error {
+func (s *session) prepareAndSubmit(r *inFlightRequest) error {
 	if r.in.unsupported != "" {
-		return &invalidField{r.in.unsupported, "is not supported"}
+		return &invalidFieldError{r.in.unsupported, "is not supported"}
 	}
 	lease, err := s.acquire(r)
 	if err != nil {
 		return err
 	}
 	r.lease = lease
-	prompt, err := s.rendered(r)
+	prompt, err := s.renderPrompt(r)
 	if err != nil {
 		return err
 	}
-	todo, err := s.plan(r, prompt)
+	batchRequest, err := s.executorRequest(r, prompt)
 	if err != nil {
 		return err
 	}
-	if err := s.conn.Send(func(f schema.Frame) error { return writeAccepted(f, r, todo, prompt) }); err != nil {
+	if err := s.conn.Send(func(f schema.Frame) error { return writeAccepted(f, r, batchRequest, prompt) }); err != nil {
 		return err
 	}
-	r.handedOver = time.Now()
-	if err := s.link.o.Executor.Submit(todo); err != nil {
-		r.handedOver = time.Time{}
+	r.submittedAt = time.Now()
+	if err := s.link.o.Executor.Submit(batchRequest); err != nil {
+		r.submittedAt = time.Time{}
 		return err
 	}
-	s.submitted(r)
+	s.noteSubmitted(r)
 	return nil
 }
 
-func (s *session) acquire(r *request) (*models.Lease, error) {
+func (s *session) acquire(r *inFlightRequest) (*models.Lease, error) {
 	version := r.in.version
 	if version == "" {
-		version = s.versionOf(r.in.model)
+		version = s.defaultVersion(r.in.model)
 	}
 	if r.in.countCache {
 		return s.link.o.Models.Acquire(r.ctx, r.in.model, version)
@@ -67,8 +67,8 @@ func (s *session) acquire(r *request) (*models.Lease, error) {
 	return s.link.o.Models.AcquireReplay(r.ctx, r.in.model, version)
 }
 
-// versionOf gives the version that a request means which names none.
-func (s *session) versionOf(model string) string {
+// defaultVersion is the version of a request that names none.
+func (s *session) defaultVersion(model string) string {
 	for _, m := range s.link.o.Catalog.Snapshot() {
 		if m.Name == model {
 			return m.Resolve(s.link.o.DefaultVersion)
@@ -77,9 +77,10 @@ func (s *session) versionOf(model string) string {
 	return ""
 }
 
-// rendered gives the prompt as tokens and what follows from it, the request's own stops included: of the first attempt, or anew.
-func (s *session) rendered(r *request) (models.Prompt, error) {
-	if r.in.replay() {
+// renderPrompt returns the prompt's tokens, grammar and stops, the request's own stops included: those of the first
+// attempt, or new ones.
+func (s *session) renderPrompt(r *inFlightRequest) (models.Prompt, error) {
+	if r.in.isReplay() {
 		if models.SameRevision(r.in.expectRevision, r.lease.Revision) {
 			return *r.in.rendered, nil
 		}
@@ -87,17 +88,17 @@ func (s *session) rendered(r *request) (models.Prompt, error) {
 			return models.Prompt{}, errModelChanged
 		}
 	}
-	prompt, err := s.link.render(r.ctx, r.lease.Base, r.in.input, &r.prepared)
+	prompt, err := s.link.render(r.ctx, r.lease.Base, r.in.input, &r.renderTime)
 	prompt.Stops = slices.Concat(prompt.Stops, r.in.stops)
 	return prompt, err
 }
 
-// render applies the template and tokenises. A few prompts are rendered at a time, so that the step loop keeps its processor; the
-// others wait for a place.
+// render applies the template and tokenises. Options.Workers prompts are rendered at a time, so that the step loop
+// keeps its processor; the others wait.
 func (l *Link) render(ctx context.Context, base models.Base, in models.Input, took *time.Duration) (models.Prompt, error) {
 	select {
-	case l.workers <- struct{}{}:
-		defer func() { <-l.workers }()
+	case l.renderSlots <- struct{}{}:
+		defer func() { <-l.renderSlots }()
 	case <-ctx.Done():
 		return models.Prompt{}, context.Cause(ctx)
 	}
@@ -106,48 +107,48 @@ func (l *Link) render(ctx context.Context, base models.Base, in models.Input, to
 	prompt, err := base.Render(ctx, in)
 	*took = time.Since(began)
 	if errors.Is(err, models.ErrPromptTooLong) {
-		return prompt, &errContext{"prompt", fmt.Sprintf("the prompt is longer than the model's context of %d tokens; shorten it", in.MaxTokens)}
+		return prompt, &contextLengthError{"prompt", fmt.Sprintf("the prompt is longer than the model's context of %d tokens; shorten it", in.MaxTokens)}
 	}
 	if err != nil {
 		param := "prompt"
 		if in.HasSystem {
 			param = "system"
 		}
-		return prompt, &errRender{err, in.Grammar != "" || len(in.JSONSchema) > 0, param}
+		return prompt, &renderError{err, in.Grammar != "" || len(in.JSONSchema) > 0, param}
 	}
 	return prompt, nil
 }
 
-// plan makes the executor's request.
-func (s *session) plan(r *request, prompt models.Prompt) (*batch.Request, error) {
+// executorRequest makes the request for the executor.
+func (s *session) executorRequest(r *inFlightRequest, prompt models.Prompt) (*batch.Request, error) {
 	in := &r.in
-	draws, err := in.sampling.resolve(&r.lease.Defaults, prompt.Grammar, s.link.o.GrammarBudget)
+	sampling, err := in.sampling.resolve(&r.lease.Defaults, prompt.Grammar, s.link.o.GrammarBudget)
 	if err != nil {
 		return nil, err
 	}
-	most, err := tokensFor(in.maxNewTokens, &r.lease.Defaults, len(prompt.Tokens), r.lease.Base.Facts().ContextTokens)
+	maxNewTokens, err := maxAnswerTokens(in.maxNewTokens, &r.lease.Defaults, len(prompt.Tokens), r.lease.Base.Facts().ContextTokens)
 	if err != nil {
 		return nil, err
 	}
-	todo := &batch.Request{
+	batchRequest := &batch.Request{
 		ID: r.id, Attempt: r.attempt, Base: r.lease.BaseKey,
 		Prompt: prompt.Tokens, Generated: in.generated, ReplaySteps: in.replaySteps,
-		MaxNewTokens: most, Stops: prompt.Stops, Sampling: draws, Owner: strconv.FormatUint(in.owner, 36),
-		Sink: s, Release: func() { s.forget(r) },
+		MaxNewTokens: maxNewTokens, Stops: prompt.Stops, Sampling: sampling, Owner: strconv.FormatUint(in.owner, 36),
+		Sink: s, Release: func() { s.removeRequest(r) },
 	}
 	if r.lease.Adapter != nil {
-		todo.Adapter = r.lease.Adapter
+		batchRequest.Adapter = r.lease.Adapter
 	}
 	if in.timeout > 0 {
-		if todo.Timeout = in.timeout - time.Since(r.arrived); todo.Timeout <= 0 {
+		if batchRequest.Timeout = in.timeout - time.Since(r.arrived); batchRequest.Timeout <= 0 {
 			return nil, errDeadline
 		}
 	}
-	return todo, nil
+	return batchRequest, nil
 }
 
-// submitted notes that the executor has the request, and cancels it there if that was asked for meanwhile.
-func (s *session) submitted(r *request) {
+// noteSubmitted notes that the executor has the request, and cancels it there if a cancel came meanwhile.
+func (s *session) noteSubmitted(r *inFlightRequest) {
 	s.mu.Lock()
 	r.submitted = true
 	cancel := r.cancelled
@@ -157,10 +158,10 @@ func (s *session) submitted(r *request) {
 	}
 }
 
-// sendEnding answers a request that the executor doesn't have.
-func (s *session) sendEnding(r *request, e ending) {
-	r.reason, r.failed = e.reason.String(), e.failure.code
-	_ = s.conn.Send(func(f schema.Frame) error { // a lost connection is the reader's business
+// sendEnding sends the summary of a request that the executor doesn't have.
+func (s *session) sendEnding(r *inFlightRequest, e earlyEnding) {
+	r.reason, r.errorType = e.reason.String(), e.failure.code
+	_ = s.conn.Send(func(f schema.Frame) error { // the reader notices a lost connection
 		step, err := f.NewStep()
 		if err != nil {
 			return err
@@ -174,8 +175,8 @@ func (s *session) sendEnding(r *request, e ending) {
 		to.SetAttempt(r.attempt)
 		to.SetReason(e.reason)
 		to.SetOutputTokens(uint32(len(r.in.generated)))
-		to.SetQueueNs(nanos(time.Since(r.arrived) - r.prepared))
-		to.SetRendererNs(nanos(r.prepared))
+		to.SetQueueNs(nanos(time.Since(r.arrived) - r.renderTime))
+		to.SetRendererNs(nanos(r.renderTime))
 		if e.reason != schema.FinishReason_error {
 			return nil
 		}

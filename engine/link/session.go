@@ -15,20 +15,20 @@ import (
 
 // session is one connection after both hellos. It is the sink of all its requests at the executor.
 type session struct {
-	link *Link
-	conn *wire.Conn
-	ctx  context.Context // of everything done for this connection
-	end  context.CancelCauseFunc
-	work sync.WaitGroup // preparations, calls and the goroutines that report
-	news chan struct{}  // a place for one: the catalog's list of loaded entries changed
+	link          *Link
+	conn          *wire.Conn
+	ctx           context.Context // of everything done for this connection
+	cancel        context.CancelCauseFunc
+	work          sync.WaitGroup // preparations, calls, and the goroutines that send reports
+	loadedChanged chan struct{}  // a place for one: what is loaded changed, so the catalog is sent again
 
-	mu        sync.Mutex
-	requests  map[key]*request
-	early     ring // cancels that came before their request, which control frames may do
-	choices   int  // requests of another choice than the first
-	moving    bool
-	movedSent bool
-	calls     int
+	mu           sync.Mutex
+	requests     map[attemptKey]*inFlightRequest
+	earlyCancels recentKeys // cancels that came before their request, since control frames overtake others
+	otherChoices int        // requests with a choice other than 0
+	handingBack  bool
+	movedSent    bool
+	callsRunning int
 }
 
 const maxCalls = 64
@@ -36,8 +36,8 @@ const maxCalls = 64
 var errGoAway = errors.New("the proxy ends the connection")
 
 func newSession(l *Link, conn *wire.Conn) *session {
-	s := &session{link: l, conn: conn, news: make(chan struct{}, 1), requests: make(map[key]*request)}
-	s.ctx, s.end = context.WithCancelCause(context.Background())
+	s := &session{link: l, conn: conn, loadedChanged: make(chan struct{}, 1), requests: make(map[attemptKey]*inFlightRequest)}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s
 }
 
@@ -46,7 +46,7 @@ func (s *session) run(ctx context.Context) error {
 	s.work.Go(s.reportStats)
 	s.work.Go(s.reportCatalog)
 	err := s.read()
-	s.lose()
+	s.endWork()
 	if errors.Is(err, io.EOF) {
 		s.link.o.Log.Info("the proxy closed the connection")
 		return nil
@@ -57,9 +57,10 @@ func (s *session) run(ctx context.Context) error {
 	return err
 }
 
-// lose cancels what is in hand. Preparations under way end first, so that none is submitted afterwards.
-func (s *session) lose() {
-	s.end(errLost)
+// endWork cancels all requests and waits for the session's goroutines. A preparation may submit meanwhile, so it
+// cancels again.
+func (s *session) endWork() {
+	s.cancel(errLost)
 	s.link.o.Executor.CancelSink(s)
 	s.conn.Close()
 	s.work.Wait()
@@ -72,25 +73,26 @@ func (s *session) read() error {
 		if err != nil {
 			return err
 		}
-		err = s.dispatch(frame)
+		err = s.handleFrame(frame)
 		release()
 		if err != nil {
 			if !errors.Is(err, errGoAway) {
-				sayGoodbye(s.conn, clip(err.Error()))
+				sayGoodbye(s.conn, shorten(err.Error()))
 			}
 			return err
 		}
 	}
 }
 
-// dispatch takes what it needs out of a frame and hands it on; it never waits. Unknown members are for newer engines and ignored.
-func (s *session) dispatch(f schema.Frame) error {
+// handleFrame copies what it needs out of a frame and starts the work; it never waits. Unknown members are for newer
+// engines and ignored.
+func (s *session) handleFrame(f schema.Frame) error {
 	switch f.Which() {
 	case schema.Frame_Which_infer:
-		var k key
-		var in inference
+		var k attemptKey
+		var in inferRequest
 		err := wire.Guard(func() (err error) {
-			k, in, err = decode(f)
+			k, in, err = decodeInfer(f)
 			return err
 		})
 		if err != nil {
@@ -98,7 +100,7 @@ func (s *session) dispatch(f schema.Frame) error {
 		}
 		return s.admit(k, in)
 	case schema.Frame_Which_cancel:
-		s.cancel(key{f.Id(), f.Attempt()})
+		s.cancelRequest(attemptKey{f.Id(), f.Attempt()})
 	case schema.Frame_Which_call:
 		var c call
 		err := wire.Guard(func() (err error) {
@@ -108,86 +110,86 @@ func (s *session) dispatch(f schema.Frame) error {
 		if err != nil {
 			return fmt.Errorf("read call: %w", err)
 		}
-		s.answer(c)
+		s.startCall(c)
 	case schema.Frame_Which_ping:
-		return s.pong()
+		return s.sendPong()
 	case schema.Frame_Which_drained:
-		s.link.drained()
+		s.link.drainEnded()
 	case schema.Frame_Which_move:
-		s.move()
+		s.handBackAll()
 	case schema.Frame_Which_goAway:
 		reason, _ := f.GoAway() // only for people
-		return fmt.Errorf("%w: %s", errGoAway, clip(reason))
+		return fmt.Errorf("%w: %s", errGoAway, shorten(reason))
 	}
 	return nil
 }
 
-// admit enters a request and starts its preparation.
-func (s *session) admit(k key, in inference) error {
-	r := &request{key: k, in: in, arrived: time.Now()}
-	r.ctx, r.stop = context.WithCancelCause(s.ctx)
-	r.expire = func() {}
+// admit adds a request and starts its preparation.
+func (s *session) admit(k attemptKey, in inferRequest) error {
+	r := &inFlightRequest{attemptKey: k, in: in, arrived: time.Now()}
+	r.ctx, r.cancel = context.WithCancelCause(s.ctx)
+	r.stopTimer = func() {}
 	if in.timeout > 0 {
-		r.ctx, r.expire = context.WithTimeoutCause(r.ctx, in.timeout, errDeadline)
+		r.ctx, r.stopTimer = context.WithTimeoutCause(r.ctx, in.timeout, errDeadline)
 	}
 	s.mu.Lock()
 	if s.requests[k] != nil {
 		s.mu.Unlock()
-		r.free()
+		r.releaseResources()
 		return fmt.Errorf("%w: request %d attempt %d came twice", wire.ErrProtocol, k.id, k.attempt)
 	}
 	var refusal error
 	switch {
-	case s.early.take(k):
+	case s.earlyCancels.take(k):
 		refusal = errCancelled
-	case s.moving:
+	case s.handingBack:
 		refusal = errMoved
 	case len(s.requests) >= s.link.o.MaxRequests:
-		refusal = fmt.Errorf("%w: %d", errFull, len(s.requests))
+		refusal = fmt.Errorf("%w: %d", errTooManyRequests, len(s.requests))
 	}
 	if refusal == nil {
 		s.requests[k] = r
 		if in.sampling.choice != 0 {
-			s.choices++
+			s.otherChoices++
 		}
 	}
 	s.mu.Unlock()
 	if refusal != nil {
-		r.free()
-		s.sendEnding(r, endingOf(refusal))
-		s.record(r)
+		r.releaseResources()
+		s.sendEnding(r, endingFor(refusal))
+		s.recordAttempt(r)
 		return nil
 	}
-	s.work.Go(func() { s.prepare(r) })
+	s.work.Go(func() { s.prepareRequest(r) })
 	return nil
 }
 
-// cancel ends a request wherever it is. Unknown ones are over, or not there yet.
-func (s *session) cancel(k key) {
+// cancelRequest ends a request, in preparation or in the executor. An unknown one has ended, or hasn't come yet.
+func (s *session) cancelRequest(k attemptKey) {
 	s.mu.Lock()
 	r := s.requests[k]
 	if r == nil {
-		s.early.add(k)
+		s.earlyCancels.add(k)
 		s.mu.Unlock()
 		return
 	}
 	r.cancelled = true
 	submitted := r.submitted
 	s.mu.Unlock()
-	r.stop(errCancelled)
+	r.cancel(errCancelled)
 	if submitted {
 		s.link.o.Executor.Cancel(k.id, k.attempt)
 	}
 }
 
-// move hands every request back; each ends with a summary that says so.
-func (s *session) move() {
+// handBackAll hands every request back to the proxy; each ends with a summary with the reason movedAway.
+func (s *session) handBackAll() {
 	s.mu.Lock()
-	s.moving = true
-	var submitted []key
+	s.handingBack = true
+	var submitted []attemptKey
 	for k, r := range s.requests {
-		r.moved, r.cancelled = true, true
-		r.stop(errMoved)
+		r.handedBack, r.cancelled = true, true
+		r.cancel(errMoved)
 		if r.submitted {
 			submitted = append(submitted, k)
 		}
@@ -196,57 +198,57 @@ func (s *session) move() {
 	for _, k := range submitted {
 		s.link.o.Executor.Cancel(k.id, k.attempt)
 	}
-	s.maybeMoved()
+	s.sendMovedWhenEmpty()
 }
 
-// maybeMoved tells the proxy when the last request was handed back.
-func (s *session) maybeMoved() {
+// sendMovedWhenEmpty tells the proxy when the last request was handed back.
+func (s *session) sendMovedWhenEmpty() {
 	s.mu.Lock()
-	tell := s.moving && len(s.requests) == 0 && !s.movedSent
-	s.movedSent = s.movedSent || tell
+	send := s.handingBack && len(s.requests) == 0 && !s.movedSent
+	s.movedSent = s.movedSent || send
 	s.mu.Unlock()
-	if !tell {
+	if !send {
 		return
 	}
-	_ = s.conn.Send(func(f schema.Frame) error { f.SetMoved(); return nil }) // a lost connection is the reader's business
-	s.link.drained()
+	_ = s.conn.Send(func(f schema.Frame) error { f.SetMoved(); return nil }) // the reader notices a lost connection
+	s.link.drainEnded()
 }
 
-// forget removes a request whose summary was sent.
-func (s *session) forget(r *request) {
+// removeRequest removes a request whose summary was sent.
+func (s *session) removeRequest(r *inFlightRequest) {
 	s.mu.Lock()
-	delete(s.requests, r.key)
+	delete(s.requests, r.attemptKey)
 	if r.in.sampling.choice != 0 {
-		s.choices--
+		s.otherChoices--
 	}
-	moving := s.moving
+	moving := s.handingBack
 	s.mu.Unlock()
-	s.record(r)
-	r.free()
+	s.recordAttempt(r)
+	r.releaseResources()
 	if moving {
-		s.maybeMoved()
+		s.sendMovedWhenEmpty()
 	}
 }
 
-func (r *request) free() {
-	r.expire()
-	r.stop(nil)
+func (r *inFlightRequest) releaseResources() {
+	r.stopTimer()
+	r.cancel(nil)
 	if r.lease != nil {
 		r.lease.Release()
 	}
 }
 
-func (s *session) event(e models.Event) {
-	_ = s.conn.Send(func(f schema.Frame) error { return writeEvent(f, &e) }) // a lost connection is the reader's business
+func (s *session) sendEvent(e models.Event) {
+	_ = s.conn.Send(func(f schema.Frame) error { return writeEvent(f, &e) }) // the reader notices a lost connection
 	if e.Kind != models.EventProgress {
 		select {
-		case s.news <- struct{}{}:
+		case s.loadedChanged <- struct{}{}:
 		default:
 		}
 	}
 }
 
-func (s *session) sendDraining(d *drain) {
+func (s *session) sendDraining(d *drainState) {
 	_ = s.conn.Send(func(f schema.Frame) error {
 		to, err := f.NewDraining()
 		if err != nil {
@@ -256,34 +258,4 @@ func (s *session) sendDraining(d *drain) {
 		to.SetReplacement(d.replacement)
 		return nil
 	})
-}
-
-// ring remembers the last keys that were added; it is small because a cancel overtakes its request by moments.
-type ring struct {
-	keys [256]key
-	next int
-	used map[key]int
-}
-
-func (r *ring) add(k key) {
-	if r.used == nil {
-		r.used = make(map[key]int, len(r.keys))
-	}
-	if _, ok := r.used[k]; ok {
-		return
-	}
-	if old := r.keys[r.next]; r.used[old] == r.next {
-		delete(r.used, old)
-	}
-	r.keys[r.next], r.used[k] = k, r.next
-	r.next = (r.next + 1) % len(r.keys)
-}
-
-func (r *ring) take(k key) bool {
-	i, ok := r.used[k]
-	if ok {
-		delete(r.used, k)
-		r.keys[i] = key{}
-	}
-	return ok
 }

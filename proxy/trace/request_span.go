@@ -45,7 +45,7 @@ func New(spans otel.Tracer) Tracer { return Tracer{spans: spans} }
 
 // InLogSample reports whether a request belongs to the one in n whose access lines are written; the engine logs the
 // same ones.
-func InLogSample(requestID string, n int) bool { return trace.Chosen(requestID, n) }
+func InLogSample(requestID string, n int) bool { return trace.InLogSample(requestID, n) }
 
 // Span is the span of one request. The zero value is of a request that isn't traced.
 type Span struct {

@@ -1,8 +1,9 @@
-// Package catalogue lists every metric that the two programs expose: name, type, labels with their values, bucket bounds, help and
-// owner. Both programs build their registries from it, and docs/metrics.md is generated from it. It measures nothing itself.
+// Package catalogue lists every metric that the two programs expose: name, type, labels with their values, bucket
+// bounds, help and owner. Both programs build their registries from it, and docs/metrics.md is generated from it. It
+// measures nothing itself.
 //
-// The names of group D are documented and never change. Whatever an alert needs is owned by the proxy, so that it exists before the
-// engine starts and survives its death.
+// The names of group D are documented and never change. Whatever an alert needs is owned by the proxy, so that it
+// exists before the engine starts and survives its death.
 package catalogue
 
 // Kind is the Prometheus type of a metric.
@@ -15,7 +16,7 @@ const (
 	Histogram
 )
 
-// String gives the name that Prometheus uses.
+// String returns the name that Prometheus uses.
 func (k Kind) String() string {
 	switch k {
 	case Counter:
@@ -37,7 +38,7 @@ const (
 	Engine Owner = "engine"
 )
 
-// Group puts metrics that answer one kind of question together.
+// Group is a group of metrics that answer one kind of question.
 type Group string
 
 // Groups of metrics, in the order in which they are documented.
@@ -53,7 +54,7 @@ const (
 	Devices    Group = "G"
 )
 
-// Groups gives every group with its title, in order.
+// Groups returns every group with its title, in order.
 func Groups() []GroupTitle {
 	return []GroupTitle{
 		{Documented, "Documented"},
@@ -77,7 +78,8 @@ type GroupTitle struct {
 // Label of a metric.
 type Label struct {
 	Name string
-	// Values is the closed set of values; nil when they come from the configuration or from the engine's catalogue of models.
+	// Values is the closed set of values; nil when they come from the configuration or from the engine's catalogue of
+	// models.
 	Values []string
 	// Fallback takes the place of a value outside Values.
 	Fallback string
@@ -103,7 +105,7 @@ type Metric struct {
 	RouterOnly bool
 }
 
-// LabelNames gives the names in the order of the label values.
+// LabelNames returns the names in the order of the label values.
 func (m *Metric) LabelNames() []string {
 	names := make([]string, len(m.Labels))
 	for i, l := range m.Labels {
@@ -112,13 +114,13 @@ func (m *Metric) LabelNames() []string {
 	return names
 }
 
-// Core tells whether the metric stays visible with CUSTOM_METRICS=false: the documented families and the two that the documented
-// alerts and the engine alert read.
+// Core reports whether the metric stays visible with CUSTOM_METRICS=false: the documented families and the two that the
+// documented alerts and the engine alert read.
 func (m *Metric) Core() bool {
 	return m.Group == Documented || m.Name == "model_load_failures_total" || m.Name == "llm_engine_up"
 }
 
-// All gives every metric, grouped in documented order. Callers may change the slice, not what it points to.
+// All returns every metric, grouped in documented order. Callers may change the slice, not what it points to.
 func All() []*Metric {
 	all := make([]*Metric, 0, len(proxyMetrics)+len(engineMetrics))
 	for i := range proxyMetrics {
@@ -130,7 +132,7 @@ func All() []*Metric {
 	return all
 }
 
-// ByOwner gives the metrics of one program.
+// ByOwner returns the metrics of one program.
 func ByOwner(owner Owner) []*Metric {
 	var own []*Metric
 	for _, m := range All() {
@@ -141,7 +143,7 @@ func ByOwner(owner Owner) []*Metric {
 	return own
 }
 
-// Find gives the metric of that name, or nil.
+// Find returns the metric of that name, or nil.
 func Find(name string) *Metric { return byName[name] }
 
 var byName = func() map[string]*Metric {

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 )
 
-// ErrHelp and ErrVersion are returned by Load when a flag asked for the help or the version; nothing else was checked then.
+// ErrHelp and ErrVersion are returned by Load when a flag asked for the help or the version; nothing else was checked
+// then.
 var (
 	ErrHelp    = errors.New("help was asked for")
 	ErrVersion = errors.New("version was asked for")
@@ -35,40 +35,11 @@ func (e *Error) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Source of a value, from weak to strong.
-type Source uint8
-
-// Sources.
-const (
-	FromDefault Source = iota
-	FromFile
-	FromEnv
-	FromFlag
-)
-
-// String gives the source in words.
-func (s Source) String() string { return [...]string{"default", "file", "variable", "flag"}[s] }
-
-// Values are the settings of one program. The getters panic for a name or kind that isn't in the list.
-type Values struct {
-	program  Owner
-	set      map[string]value
-	warnings []string
-	unread   bool // the file is there and could not be read
-}
-
-type value struct {
-	text   string
-	parsed any
-	source Source
-	where  string
-	wrong  bool // a stronger value was given and could not be used
-}
-
-// Load reads the settings of a program from its arguments (without the program's name and subcommand), its environment and the file
-// that CONFIG_FILE or --config-file names. The error is ErrHelp, ErrVersion or an *Error with every mistake in all of them; beside the
-// last one come the values that are good, so that the program can look for what doesn't fit together before it tells (see Check). The
-// whole file is checked, keys of the other program included; of the environment only this program's variables are.
+// Load reads the settings of a program from its arguments (without the program's name and subcommand), its environment
+// and the file that CONFIG_FILE or --config-file names. The error is ErrHelp, ErrVersion or an *Error with every
+// mistake in all of them; with the last one come the values that are valid, so that the program can check how they fit
+// together before it reports (see Check). The whole file is checked, keys of the other program included; of the
+// environment only this program's variables are.
 func Load(program Owner, args, environ []string, readFile func(string) ([]byte, error)) (*Values, error) {
 	l := loader{program: program, v: &Values{program: program, set: make(map[string]value)}}
 	flags, err := l.flags(args)
@@ -83,10 +54,10 @@ func Load(program Owner, args, environ []string, readFile func(string) ([]byte, 
 	}
 	for _, s := range All() {
 		if text, ok := env[s.Env]; ok {
-			l.take(s, text, FromEnv, "variable", s.Env)
+			l.setValue(s, text, FromEnv, "variable", s.Env)
 		}
 		if text, ok := flags[s.Env]; ok {
-			l.take(s, text, FromFlag, "flag", "--"+s.Flag())
+			l.setValue(s, text, FromFlag, "flag", "--"+s.Flag())
 		}
 	}
 	if len(l.problems) > 0 {
@@ -95,7 +66,7 @@ func Load(program Owner, args, environ []string, readFile func(string) ([]byte, 
 	return l.v, nil
 }
 
-// Check adds what a program found to the error of Load. Nil when nothing is wrong.
+// Check adds the problems that a program found to the error of Load. Nil when nothing is wrong.
 func Check(loaded error, found []Problem) error {
 	var known *Error
 	if errors.As(loaded, &known) {
@@ -127,8 +98,8 @@ func (l *loader) defaults() {
 	}
 }
 
-// take checks a value and keeps it.
-func (l *loader) take(s *Setting, text string, source Source, where, name string) {
+// setValue checks a value and keeps it.
+func (l *loader) setValue(s *Setting, text string, source Source, where, name string) {
 	parsed, err := s.parse(text)
 	if err != nil {
 		shown := fmt.Sprintf("%q ", text)
@@ -136,21 +107,21 @@ func (l *loader) take(s *Setting, text string, source Source, where, name string
 			shown = ""
 		}
 		l.problem(where, name, "%s%v", shown, err)
-		l.spoil(s)
+		l.markWrong(s)
 		return
 	}
 	l.v.set[s.Env] = value{text: text, parsed: parsed, source: source, where: where}
 }
 
-// spoil notes that the value in hand isn't the one that was meant.
-func (l *loader) spoil(s *Setting) {
+// markWrong notes that the value kept for a setting isn't the one that was meant.
+func (l *loader) markWrong(s *Setting) {
 	v := l.v.set[s.Env]
 	v.wrong = true
 	l.v.set[s.Env] = v
 }
 
-// environment picks this program's variables. An empty one counts as not set, since deployment tools can't leave one out. Names that
-// are nearly a setting's give a warning.
+// environment selects this program's variables. An empty one counts as not set, since deployment tools can't leave one
+// out. Names that are nearly a setting's give a warning.
 func (l *loader) environment(environ []string) map[string]string {
 	env := make(map[string]string)
 	for _, entry := range environ {
@@ -158,7 +129,7 @@ func (l *loader) environment(environ []string) map[string]string {
 		s := Find(name)
 		switch {
 		case s == nil:
-			if near := nearest(name, variables()); near != "" && len(name) >= minWarnLength && distance(name, near) == 1 {
+			if near := closestName(name, variables()); near != "" && len(name) >= minWarnNameBytes && editDistance(name, near) == 1 {
 				l.v.warnings = append(l.v.warnings, fmt.Sprintf("variable %s is not a setting; did you mean %s?", name, near))
 			}
 		case s.Owner.Uses(l.program) && text != "":
@@ -168,8 +139,8 @@ func (l *loader) environment(environ []string) map[string]string {
 	return env
 }
 
-// minWarnLength keeps short names of other programs' variables from being taken for misspelt ones.
-const minWarnLength = 9
+// minWarnNameBytes keeps short names of other programs' variables from being taken for misspelt ones.
+const minWarnNameBytes = 9
 
 // flags reads --name=value, --name value, and --name alone for bools; one dash does as well.
 func (l *loader) flags(args []string) (map[string]string, error) {
@@ -217,75 +188,3 @@ func findFlag(name string) *Setting {
 	}
 	return nil
 }
-
-// Warnings are things that are probably mistakes, for the log.
-func (v *Values) Warnings() []string { return slices.Clone(v.warnings) }
-
-// IsSet tells whether somebody set the value, as opposed to the default.
-func (v *Values) IsSet(env string) bool { return v.get(env).source != FromDefault }
-
-// Source tells where a value came from; where names the file and line, when it was the file.
-func (v *Values) Source(env string) (s Source, where string) {
-	got := v.get(env)
-	return got.source, got.where
-}
-
-// Good tells whether these settings have the values that were meant, as far as anybody can tell.
-func (v *Values) Good(envs ...string) bool {
-	return !v.unread && !slices.ContainsFunc(envs, func(env string) bool { return v.get(env).wrong })
-}
-
-// Problem is a mistake in a value, under the name by which it was given.
-func (v *Values) Problem(env, text string) Problem {
-	s, got := Find(env), v.get(env)
-	name := map[Source]string{FromFile: s.Path, FromFlag: "--" + s.Flag()}[got.source]
-	return Problem{Where: got.where, Name: cmp.Or(name, env), Text: text}
-}
-
-// Text is the value as it was written; secrets are given as "***".
-func (v *Values) Text(env string) string {
-	if got := v.get(env); !Find(env).Secret || got.text == "" {
-		return got.text
-	}
-	return "***"
-}
-
-func (v *Values) get(env string) value {
-	got, ok := v.set[env]
-	if !ok {
-		panic("settings: no setting " + env)
-	}
-	return got
-}
-
-func typed[T any](v *Values, env string) T {
-	got, ok := v.get(env).parsed.(T)
-	if !ok {
-		panic(fmt.Sprintf("settings: %s is a %s", env, Find(env).Kind))
-	}
-	return got
-}
-
-// String gives the value of a String or Enum.
-func (v *Values) String(env string) string { return typed[string](v, env) }
-
-// Bool gives the value of a Bool.
-func (v *Values) Bool(env string) bool { return typed[bool](v, env) }
-
-// Int gives the value of an Int.
-func (v *Values) Int(env string) int { return typed[int](v, env) }
-
-// Float gives the value of a Float.
-func (v *Values) Float(env string) float64 { return typed[float64](v, env) }
-
-// Duration gives the value of a Duration.
-func (v *Values) Duration(env string) time.Duration { return typed[time.Duration](v, env) }
-
-// Bytes gives the value of a Bytes.
-func (v *Values) Bytes(env string) int64 { return typed[int64](v, env) }
-
-// List gives the value of a List; the caller may keep and change it.
-func (v *Values) List(env string) []string { return slices.Clone(typed[[]string](v, env)) }
-
-// Rate gives the value of a Rate.
-func (v *Values) Rate(env string) RateLimit { return typed[RateLimit](v, env) }

@@ -1,9 +1,11 @@
-// Package settings lists every setting of the two programs and loads them: flag over environment over file over default. Both programs
-// read the same configuration file; each checks the whole of it and uses its own keys. All mistakes are reported at once, with the
-// line for the file. docs/settings.md and the example configuration are generated from the list.
+// Package settings lists every setting of the two programs and loads them: flag over environment over file over
+// default. Both programs read the same configuration file; each checks the whole of it and uses its own keys. All
+// mistakes are reported at once, with the line for the file. docs/settings.md and the example configuration are
+// generated from the list.
 //
-// The list and the checks of values need only the standard library; yaml.go alone imports a YAML parser, for the line numbers. What
-// a setting does is not known here, nor whether settings fit each other: that is for each program's config.go.
+// The list and the checks of values need only the standard library; config_file.go alone imports a YAML parser, for the
+// line numbers. What a setting does isn't known here, nor whether settings fit together: that is for each program's
+// config.go.
 package settings
 
 import (
@@ -37,24 +39,24 @@ const (
 	Both   Owner = "both"
 )
 
-// Uses tells whether a program reads settings of the owner o.
+// Uses reports whether a program reads settings of the owner o.
 func (o Owner) Uses(program Owner) bool { return o == Both || o == program }
 
 // Setting is one line of the list. Its name is its environment variable.
 type Setting struct {
-	Env     string // HOST
-	Path    string // server.host, place in the file; empty: not possible there
-	Kind    Kind
-	Default string   // as it would be written in a variable
-	Min     string   // lowest value of numbers, durations and bytes; empty: none
-	Max     string   // highest value; empty: none
-	Choices []string // of Enum
-	Items   int      // most elements of a list; 0: no bound
-	Owner   Owner
-	Secret  bool // never printed
-	Help    string
-	check   func(string) error   // further checks of a value, or of each element of a list
-	whole   func([]string) error // further check of a list whose elements are good
+	Env       string // HOST
+	Path      string // server.host, place in the file; empty: it can't be set there
+	Kind      Kind
+	Default   string   // as it would be written in a variable
+	Min       string   // lowest value of numbers, durations and bytes; empty: none
+	Max       string   // highest value; empty: none
+	Choices   []string // of Enum
+	Items     int      // most elements of a list; 0: no bound
+	Owner     Owner
+	Secret    bool // never printed
+	Help      string
+	check     func(string) error   // further check of a value, or of each element of a list
+	checkList func([]string) error // further check of a list whose elements are valid
 }
 
 // Flag is the name of the command-line flag, without dashes: the variable in lower case with dashes.
@@ -72,7 +74,7 @@ func (s *Setting) Section() string {
 // Key is the part of Path after the last dot.
 func (s *Setting) Key() string { return s.Path[strings.LastIndexByte(s.Path, '.')+1:] }
 
-// Range says in words which values are good; empty when the kind says it all.
+// Range describes the valid values; empty when the kind does.
 func (s *Setting) Range() string {
 	switch {
 	case len(s.Choices) > 0:
@@ -87,22 +89,22 @@ func (s *Setting) Range() string {
 	return ""
 }
 
-// All gives every setting, section by section. Callers may change the slice, not what it points to.
+// All returns every setting, section by section. Callers may change the slice, not what it points to.
 func All() []*Setting {
-	all := make([]*Setting, len(table))
-	for i := range table {
-		all[i] = &table[i]
+	all := make([]*Setting, len(settingsTable))
+	for i := range settingsTable {
+		all[i] = &settingsTable[i]
 	}
 	return all
 }
 
-// Find gives the setting of an environment variable, or nil.
+// Find returns the setting of an environment variable, or nil.
 func Find(env string) *Setting { return byEnv[env] }
 
 var byEnv = func() map[string]*Setting {
-	m := make(map[string]*Setting, len(table))
-	for i := range table {
-		m[table[i].Env] = &table[i]
+	m := make(map[string]*Setting, len(settingsTable))
+	for i := range settingsTable {
+		m[settingsTable[i].Env] = &settingsTable[i]
 	}
 	return m
 }()

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func files(named map[string]string) func(string) ([]byte, error) {
+func fakeFiles(named map[string]string) func(string) ([]byte, error) {
 	return func(name string) ([]byte, error) {
 		if text, ok := named[name]; ok {
 			return []byte(text), nil
@@ -23,7 +23,7 @@ func load(program Owner, yaml string, args []string, env ...string) (*Values, er
 	if yaml != "" {
 		env = append(env, "CONFIG_FILE=/etc/config.yaml")
 	}
-	return Load(program, args, env, files(map[string]string{"/etc/config.yaml": yaml}))
+	return Load(program, args, env, fakeFiles(map[string]string{"/etc/config.yaml": yaml}))
 }
 
 func TestDocumentedNamesAndDefaults(t *testing.T) {
@@ -100,7 +100,7 @@ func TestPrecedence(t *testing.T) {
 }
 
 func TestConfigFileCanBeAFlag(t *testing.T) {
-	v, err := Load(Engine, []string{"--config-file=/a.yaml"}, []string{"CONFIG_FILE=/b.yaml"}, files(map[string]string{"/a.yaml": "models:\n  cache_size: 9\n"}))
+	v, err := Load(Engine, []string{"--config-file=/a.yaml"}, []string{"CONFIG_FILE=/b.yaml"}, fakeFiles(map[string]string{"/a.yaml": "models:\n  cache_size: 9\n"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestBadFiles(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Load(Proxy, nil, []string{"CONFIG_FILE=/missing"}, files(nil)); err == nil {
+	if _, err := Load(Proxy, nil, []string{"CONFIG_FILE=/missing"}, fakeFiles(nil)); err == nil {
 		t.Error("a missing file was taken")
 	}
 	for _, text := range []string{"", "# only a comment\n", "---\n", "server:\n"} {

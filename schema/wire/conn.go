@@ -1,5 +1,6 @@
-// Package wire carries frames of the schema over one stream socket: framing, size limits, deadlines and a bounded queue to send from.
-// It doesn't know what the frames mean; who speaks first, who dials again and what a lost connection costs is the two links' business.
+// Package wire carries frames of the schema over one stream socket: framing, size limits, deadlines and a bounded queue
+// to send from. It doesn't know what the frames mean. Handshake, reconnecting and the loss of a connection are handled
+// by proxy/link and engine/link.
 package wire
 
 import (
@@ -17,15 +18,15 @@ import (
 	"tandem/schema"
 )
 
-// Errors that a Conn ends with or refuses with.
+// Errors with which a Conn ends or refuses a call.
 var (
 	// ErrClosed: Close was called, or an earlier error ended the connection.
 	ErrClosed = errors.New("connection is closed")
-	// ErrBacklogFull: the peer takes frames more slowly than they come; the connection is closed.
+	// ErrBacklogFull: the peer reads frames more slowly than they are sent; the connection is closed.
 	ErrBacklogFull = errors.New("send backlog is full")
 	// ErrTooLarge: a frame to send exceeds Options.MaxFrameBytes. The connection goes on.
 	ErrTooLarge = errors.New("frame is too large")
-	// ErrProtocol: what came isn't a frame that this end can accept.
+	// ErrProtocol: the received bytes aren't a frame that this end accepts.
 	ErrProtocol = errors.New("protocol violation")
 )
 
@@ -33,7 +34,7 @@ var (
 type Options struct {
 	MaxFrameBytes int           // of one frame, both ways, its header included; 16 MiB
 	TraverseBytes uint64        // that the accessors of one received frame may walk over; 64 MiB
-	BacklogBytes  int           // waiting to be written; 64 MiB
+	BacklogBytes  int           // of data frames that wait to be written; 64 MiB
 	WriteTimeout  time.Duration // for each write of at most 256 KiB; 3 s
 	FrameTimeout  time.Duration // from a frame's first byte to its last; 10 s
 }
@@ -46,7 +47,7 @@ const (
 	defaultFrameTimeout  = 10 * time.Second
 
 	controlBacklogBytes = 1 << 20
-	writeBytes          = 256 << 10 // of one write call: each has the whole WriteTimeout
+	maxWriteBytes       = 256 << 10 // of one write call: each has the whole WriteTimeout
 	gatherBytes         = 64 << 10  // small frames are gathered up to this before they are written
 	readBufferBytes     = 64 << 10
 )
@@ -70,8 +71,9 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Conn is one connection. Sends may come from any goroutine and never block; Read belongs to one goroutine, and only what it returns
-// says that the connection is lost: a failed write stops writing, and what the peer has sent by then is still read.
+// Conn is one connection. Sends may come from any goroutine and never block. Read belongs to one goroutine, and only
+// its error means that the connection is lost: after a failed write nothing more is written, but what the peer has sent
+// is still read.
 type Conn struct {
 	conn    net.Conn
 	options Options
@@ -80,42 +82,43 @@ type Conn struct {
 
 	bytesIn, bytesOut atomic.Uint64
 
-	mu       sync.Mutex
-	work     sync.Cond // signals the flusher
-	control  []byte    // framed, written before data
-	data     []entry
-	backlog  int       // bytes of data that aren't written yet
-	err      error     // first failure; nil while the connection works
-	flushing bool      // CloseAfterFlush: no more sends, end when all is written
-	readTill time.Time // what SetReadDeadline asked for
-	readEnd  time.Time // set after a failed write: reading ends then, whatever is asked for
+	mu           sync.Mutex
+	flusherWake  sync.Cond // signals the flusher
+	control      []byte    // framed, written before data
+	data         []queuedFrame
+	backlog      int       // bytes of data that aren't written yet
+	err          error     // first failure; nil while the connection works
+	closing      bool      // CloseAfterFlush was called: no more sends, end when all is written
+	readDeadline time.Time // set by SetReadDeadline
+	readCutoff   time.Time // set after a failed write: reading ends then, whatever readDeadline is
 
 	reader reader
 }
 
-// reader is what only the goroutine that calls Read touches.
+// reader is the state of the goroutine that calls Read.
 type reader struct {
-	buffered *bufio.Reader
-	body     []byte
-	sizes    []int // of the segments in body
-	hurried  bool  // a deadline runs for the frame under way
-	msg      capnp.Message
-	arena    capnp.ReadOnlySingleSegment
-	lent     bool
-	release  func()
+	buffered        *bufio.Reader
+	body            []byte
+	sizes           []int // of the segments in body
+	deadlineRunning bool  // the frame that is being read has a deadline
+	msg             capnp.Message
+	arena           capnp.ReadOnlySingleSegment
+	inUse           bool
+	release         func()
 }
 
-// New starts to carry frames over c, which it owns from now on. Close must be called.
+// New makes a connection over c, which it owns from now on, and starts the flusher. Close must be called.
 func New(c net.Conn, o Options) *Conn {
 	w := &Conn{conn: c, options: o.withDefaults(), flushed: make(chan struct{}), done: make(chan struct{})}
-	w.work.L = &w.mu
+	w.flusherWake.L = &w.mu
 	w.reader.buffered = bufio.NewReaderSize(c, readBufferBytes)
 	w.reader.release = w.release
 	go w.flush()
 	return w
 }
 
-// Close ends the connection at once, drops what isn't written and waits for the flusher. It may be called often and from anywhere.
+// Close ends the connection at once, drops what isn't written and waits for the flusher. It may be called repeatedly
+// and from any goroutine.
 func (c *Conn) Close() error {
 	c.fail(ErrClosed)
 	err := c.conn.Close()
@@ -126,11 +129,12 @@ func (c *Conn) Close() error {
 	return err
 }
 
-// CloseAfterFlush refuses further sends, waits until everything is written, the connection fails or ctx ends, and closes.
+// CloseAfterFlush refuses further sends, waits until everything is written, the connection fails or ctx ends, and
+// closes.
 func (c *Conn) CloseAfterFlush(ctx context.Context) error {
 	c.mu.Lock()
-	c.flushing = true
-	c.work.Signal()
+	c.closing = true
+	c.flusherWake.Signal()
 	c.mu.Unlock()
 	var err error
 	select {
@@ -148,7 +152,7 @@ func (c *Conn) Done() <-chan struct{} { return c.done }
 // Err is why the connection ended: the first failure, ErrClosed after Close, nil while it works.
 func (c *Conn) Err() error { return c.failure() }
 
-// BytesIn is how many bytes of frames have come, headers included.
+// BytesIn is how many bytes of frames were received, headers included.
 func (c *Conn) BytesIn() uint64 { return c.bytesIn.Load() }
 
 // BytesOut is how many bytes were written.
@@ -179,16 +183,16 @@ func (c *Conn) fail(err error) error {
 	dropped := c.data
 	c.data, c.control, c.backlog = nil, nil, 0
 	close(c.done)
-	c.work.Signal()
+	c.flusherWake.Signal()
 	c.mu.Unlock()
 	for _, e := range dropped {
-		e.drop()
+		e.release()
 	}
 	return err
 }
 
-// Guard runs decode and turns a panic of it into ErrProtocol. Accessors of a union panic when another member is set; a caller checks
-// Which first, and this is the fence behind that check. Nothing but decoding belongs inside.
+// Guard runs decode and turns a panic of it into ErrProtocol. Accessors of a union panic when another member is set; a
+// caller checks Which first, and this is the second line of defence. Nothing but decoding belongs inside.
 func Guard(decode func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -204,7 +208,7 @@ const (
 	MinProtocol uint16 = 1
 )
 
-// Agree gives the version that both ends speak, from this build's range and the range in the peer's Hello.
+// Agree returns the protocol version that both ends speak, from this build's range and the range in the peer's Hello.
 func Agree(h schema.Hello) (uint16, error) {
 	version := min(Protocol, h.Protocol())
 	if version < MinProtocol || version < h.MinProtocol() {

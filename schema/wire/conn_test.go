@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// sockets gives the two ends of a Unix socket.
+// sockets returns the two ends of a Unix socket.
 func sockets(t testing.TB) (a, b *net.UnixConn) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s")})
@@ -39,7 +39,7 @@ func sockets(t testing.TB) (a, b *net.UnixConn) {
 	return a, b
 }
 
-// pair gives two connected Conns over a Unix socket.
+// pair returns two connected Conns over a Unix socket.
 func pair(t testing.TB, o wire.Options) (a, b *wire.Conn) {
 	ca, cb := sockets(t)
 	a, b = wire.New(ca, o), wire.New(cb, o)
@@ -66,8 +66,8 @@ func cancel(id uint64) func(schema.Frame) error {
 	}
 }
 
-// read gives what the test needs of the next frame.
-func read(t testing.TB, c *wire.Conn) (id uint64, which schema.Frame_Which, text []byte) {
+// readFrame returns what the tests need of the next frame.
+func readFrame(t testing.TB, c *wire.Conn) (id uint64, which schema.Frame_Which, text []byte) {
 	t.Helper()
 	f, release, err := c.Read()
 	if err != nil {
@@ -95,7 +95,7 @@ func TestPromptsOfAnySizePass(t *testing.T) {
 		if err := a.Send(prompt(uint64(id), want)); err != nil {
 			t.Fatalf("send %d bytes: %v", size, err)
 		}
-		gotID, _, got := read(t, b)
+		gotID, _, got := readFrame(t, b)
 		if gotID != uint64(id) || !bytes.Equal(got, want) {
 			t.Errorf("%d bytes: got id %d and %d bytes", size, gotID, len(got))
 		}
@@ -114,7 +114,7 @@ func TestFrameOverTheLimitIsRefusedAndTheConnectionGoesOn(t *testing.T) {
 	if err := a.Send(prompt(2, []byte("small"))); err != nil {
 		t.Fatal(err)
 	}
-	if id, _, _ := read(t, b); id != 2 {
+	if id, _, _ := readFrame(t, b); id != 2 {
 		t.Errorf("got frame %d", id)
 	}
 }
@@ -130,7 +130,7 @@ func TestPeerThatClosesIsEOF(t *testing.T) {
 	if err := a.Send(cancel(1)); !errors.Is(err, wire.ErrClosed) {
 		t.Errorf("send after close: %v", err)
 	}
-	if id, _, text := read(t, b); id != 1 || string(text) != "last words" {
+	if id, _, text := readFrame(t, b); id != 1 || string(text) != "last words" {
 		t.Errorf("got %d %q", id, text)
 	}
 	if _, _, err := b.Read(); err != io.EOF {
@@ -159,7 +159,7 @@ func TestControlOvertakesData(t *testing.T) {
 		}
 		var order []uint64
 		for range 9 {
-			id, _, _ := read(t, b)
+			id, _, _ := readFrame(t, b)
 			order = append(order, id)
 		}
 		if order[0] != 1 || order[1] != 99 || order[8] != 8 {
@@ -203,7 +203,7 @@ func TestFramesThatCameBeforeAFailedWriteAreRead(t *testing.T) {
 		if err := b.Send(cancel(42)); err != nil {
 			t.Fatal(err)
 		}
-		if id, _, _ := read(t, a); id != 42 {
+		if id, _, _ := readFrame(t, a); id != 42 {
 			t.Errorf("got %d", id)
 		}
 	})
@@ -232,7 +232,7 @@ func TestSilenceBetweenFramesIsNoError(t *testing.T) {
 		defer b.Close()
 		for id := range uint64(2) {
 			time.AfterFunc(time.Hour, func() { a.Send(prompt(id, make([]byte, 100<<10))) })
-			if got, _, _ := read(t, b); got != id {
+			if got, _, _ := readFrame(t, b); got != id {
 				t.Errorf("got %d", got)
 			}
 		}
@@ -245,20 +245,20 @@ func TestSilenceBetweenFramesIsNoError(t *testing.T) {
 	})
 }
 
-// counted counts its releases.
-type counted struct {
+// countingFrame counts its releases.
+type countingFrame struct {
 	size     int
 	built    *atomic.Int64
 	released *atomic.Int64
 }
 
-func (c counted) Size() int { return c.size }
-func (c counted) Build(f schema.Frame) error {
+func (c countingFrame) Size() int { return c.size }
+func (c countingFrame) Build(f schema.Frame) error {
 	c.built.Add(1)
 	_, err := f.NewStep()
 	return err
 }
-func (c counted) Release() { c.released.Add(1) }
+func (c countingFrame) Release() { c.released.Add(1) }
 
 func TestBacklogFullClosesTheConnection(t *testing.T) {
 	var built, released atomic.Int64
@@ -268,7 +268,7 @@ func TestBacklogFullClosesTheConnection(t *testing.T) {
 	defer a.Close()
 	sent, err := 0, error(nil)
 	for err == nil {
-		err = a.SendLater(counted{100, &built, &released})
+		err = a.SendLater(countingFrame{100, &built, &released})
 		sent++
 	}
 	if !errors.Is(err, wire.ErrBacklogFull) || sent != 101 {
@@ -287,10 +287,10 @@ func TestBacklogCountsOnlyWhatIsNotWritten(t *testing.T) {
 	a, b := pair(t, wire.Options{BacklogBytes: 10_000})
 	var built, released atomic.Int64
 	for range 1000 {
-		if err := a.SendLater(counted{1000, &built, &released}); err != nil {
+		if err := a.SendLater(countingFrame{1000, &built, &released}); err != nil {
 			t.Fatal(err)
 		}
-		if _, which, _ := read(t, b); which != schema.Frame_Which_step {
+		if _, which, _ := readFrame(t, b); which != schema.Frame_Which_step {
 			t.Fatalf("got %v", which)
 		}
 	}
@@ -311,7 +311,7 @@ func TestCloseWhileSending(t *testing.T) {
 					started <- struct{}{}
 				}
 				sent.Add(1)
-				if a.SendLater(counted{10, &built, &released}) != nil || a.Send(cancel(1)) != nil || a.SendControl(cancel(2)) != nil {
+				if a.SendLater(countingFrame{10, &built, &released}) != nil || a.Send(cancel(1)) != nil || a.SendControl(cancel(2)) != nil {
 					return
 				}
 			}
@@ -365,7 +365,7 @@ func TestBuildErrorsAreTheSenders(t *testing.T) {
 	if err := a.SendControl(cancel(5)); err != nil {
 		t.Fatal(err)
 	}
-	if id, _, _ := read(t, b); id != 5 {
+	if id, _, _ := readFrame(t, b); id != 5 {
 		t.Errorf("got %d", id)
 	}
 }

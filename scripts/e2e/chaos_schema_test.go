@@ -113,7 +113,7 @@ func later(t *testing.T) (proxy, engine string) {
 			m[1], m[2], words+8, pointers+1, m[5], m[1], fill, m[1], words, pointers)
 	})
 	change("schema/wire/conn.go", protocol, func([]string) string { return "Protocol uint16 = 2\n" })
-	change("schema/wire/write.go", senders, func(m []string) string { return "func (c *Conn) sendOne" + m[1] + "(" })
+	change("schema/wire/frame_writer.go", senders, func(m []string) string { return "func (c *Conn) sendOne" + m[1] + "(" })
 	put("schema/later.go", laterFields)
 	put("schema/wire/later.go", laterFrames)
 	raw, err := json.Marshal(overlay)

@@ -1,0 +1,151 @@
+//go:build llama
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"strings"
+
+	"tandem/engine/batch"
+	"tandem/engine/devices"
+	"tandem/engine/link"
+	"tandem/engine/llama"
+	"tandem/engine/metrics"
+)
+
+// These go into the numerics id. samplerVersion changes with how tokens are drawn, patchVersion with a patch in
+// scripts/native/patches that changes what llama.cpp computes.
+const (
+	samplerVersion = "gumbel-1"
+	patchVersion   = "attention-2"
+)
+
+// newComputeBackend loads llama.cpp's backends, or returns the mock when ENGINE_MOCK is set.
+func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (computeBackend, error) {
+	if c.Mock {
+		log.Warn("ENGINE_MOCK is set: answers are made up")
+		return mockBackend(c), nil
+	}
+	backend, err := llama.New(llama.Options{
+		BackendDir: c.BackendDir, Logger: slog.New(demoteInfo{log.Handler()}),
+		OnDevice: executor.Do,
+		Threads:  c.Threads, Deterministic: c.Deterministic, GPULayers: c.GPULayers, MainGPU: c.MainGPU, OneGPU: c.OneGPU, GPUSplit: c.GPUSplit,
+	})
+	if err != nil {
+		return computeBackend{}, err
+	}
+	driver := devices.OpenNVML(log)
+	out := computeBackend{
+		backend: backend, device: "cpu",
+		close:        func() error { return errors.Join(backend.Close(), driver.Close()) },
+		sampleGauges: func(m *metrics.Metrics) { sampleDeviceGauges(m, backend, driver) },
+	}
+	for _, d := range backend.Devices() {
+		out.devices = append(out.devices, linkDevice(d))
+		if d.GPU && c.GPULayers != 0 {
+			out.device = d.Backend
+		}
+		log.Info("device", "name", d.Name, "description", d.Description, "backend", d.Backend, "memory", d.TotalBytes)
+	}
+	out.numericsID = numericsID(out.device, c.Deterministic)
+	placement := devices.Placement{Layers: c.GPULayers, One: c.OneGPU, Main: c.MainGPU, Shares: c.GPUSplit, Highest: c.MemoryWatermark}
+	out.fitsInMemory = func(bytes int64, alone bool) bool {
+		host, accelerators := deviceMemory(backend)
+		if alone {
+			return placement.Holds(uint64(bytes), host, accelerators)
+		}
+		return placement.Fits(uint64(bytes), host, accelerators)
+	}
+	out.memoryLeft = func(bytes int64) int64 {
+		host, accelerators := deviceMemory(backend)
+		return int64(placement.Left(uint64(bytes), host, accelerators))
+	}
+	return out, nil
+}
+
+// linkDevice describes a device for the proxy. The library says that all memory of a CPU is free; the host knows
+// better.
+func linkDevice(d llama.Device) link.Device {
+	out := link.Device{Name: d.Name, Backend: d.Backend, MemoryTotal: uint64(d.TotalBytes), MemoryFree: uint64(d.FreeBytes)}
+	if host, err := devices.Host(); err == nil && !d.GPU {
+		out.MemoryTotal, out.MemoryFree = host.Total, host.Total-min(host.Used, host.Total)
+	}
+	return out
+}
+
+// numericsID names what decides which token follows: the library, its backends' instruction sets, the device and our
+// sampler.
+func numericsID(device string, deterministic bool) string {
+	h := fnv.New64a()
+	fmt.Fprint(h, llama.BuildInfo(), patchVersion, device, samplerVersion)
+	if deterministic {
+		device += "-deterministic"
+	}
+	return fmt.Sprintf("llama-%s-%016x", device, h.Sum64())
+}
+
+// demoteInfo is a log handler for the library: its info lines, a hundred a load, become debug lines.
+type demoteInfo struct{ slog.Handler }
+
+func (h demoteInfo) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.Handler.Enabled(ctx, demotedLevel(level))
+}
+
+func (h demoteInfo) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = demotedLevel(r.Level)
+	// the cache is shared by many sequences, each within its context
+	if strings.Contains(r.Message, "possible training context overflow") {
+		if r.Level = slog.LevelDebug; !h.Handler.Enabled(ctx, r.Level) {
+			return nil
+		}
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func demotedLevel(level slog.Level) slog.Level {
+	if level == slog.LevelInfo {
+		return slog.LevelDebug
+	}
+	return level
+}
+
+// deviceMemory is the memory of the host and of each accelerator, as it is now. What can't be read has size 0.
+func deviceMemory(backend *llama.Backend) (host devices.Memory, accelerators []devices.Memory) {
+	host, _ = devices.Host()
+	for _, d := range backend.Devices() {
+		if d.GPU {
+			accelerators = append(accelerators, devices.Memory{Total: uint64(d.TotalBytes), Used: uint64(max(d.TotalBytes-d.FreeBytes, 0))})
+		}
+	}
+	return host, accelerators
+}
+
+// sampleDeviceGauges brings the gauges of accelerators up to date; the CPU's memory is the host's.
+func sampleDeviceGauges(m *metrics.Metrics, backend *llama.Backend, driver *devices.NVML) {
+	for _, d := range backend.Devices() {
+		if !d.GPU {
+			continue
+		}
+		gauges := metrics.Device{
+			Name: d.Name, Description: d.Description, Backend: d.Backend,
+			UsedBytes: uint64(max(d.TotalBytes-d.FreeBytes, 0)), TotalBytes: uint64(d.TotalBytes),
+		}
+		if s, ok := driver.Read(d.Bus); ok {
+			gauges.Driver, gauges.GPU = s.Driver, &metrics.GPU{Utilization: s.Utilization, Watts: s.Watts, Celsius: s.Celsius}
+		}
+		m.SetDevice(gauges)
+	}
+}
+
+// abortProcess ends the process as a failed assertion of the library does.
+func abortProcess() { llama.Abort() }
+
+// libraryCommit is the release and commit in the library's description.
+func libraryCommit() string {
+	info, _, _ := strings.Cut(llama.BuildInfo(), ";")
+	return strings.TrimPrefix(info, "llama.cpp ")
+}

@@ -1,0 +1,246 @@
+package batch
+
+import "slices"
+
+// The part of the scheduler that assigns KV cells and slots: admission, prefix reuse, preemption.
+
+// admission gives a waiting sequence a slot.
+type admission struct {
+	seq       *sequence
+	slot      int
+	keepCells int // cells of a finished sequence in that slot that it reuses
+	copyCells int // cells to copy from the slot named from
+	copyFrom  int
+}
+
+// admit gives the first waiting sequence a slot if there is one and its tokens fit beside what the others will need.
+func (s *scheduler) admit() (admission, bool) {
+	if len(s.waiting) == 0 || !s.fits(s.waiting[0]) {
+		return admission{}, false
+	}
+	q := s.waiting[0]
+	a, ok := s.findSlot(q)
+	if !ok {
+		return admission{}, false
+	}
+	s.waiting = slices.Delete(s.waiting, 0, 1)
+	s.slots[a.slot] = slot{seq: q}
+	q.stage, q.slot = stageReady, a.slot
+	q.filled = a.keepCells + a.copyCells
+	if !q.hadSlot {
+		q.hadSlot, q.cached = true, min(q.filled, len(q.req.Prompt))
+	}
+	return a, true
+}
+
+// undoReuse is for when the runner couldn't keep or copy the cells of an admission.
+func (s *scheduler) undoReuse(q *sequence) {
+	q.filled, q.cached = 0, 0
+}
+
+// fits reports whether the sequence's tokens, and some of the answer, have room beside those of the sequences in slots.
+// One that is alone always has: validate made sure that its prompt fits.
+func (s *scheduler) fits(q *sequence) bool {
+	claimed, others := 0, false
+	for i := range s.slots {
+		if o := s.slots[i].seq; o != nil {
+			claimed += len(o.tokens) + o.reserveCells()
+			others = true
+		}
+	}
+	return !others || claimed+len(q.tokens)+q.reserveCells() <= s.limits.Cells
+}
+
+// findSlot finds a slot: one with a long common prefix, else a free one, else the one whose kept cells are the oldest.
+func (s *scheduler) findSlot(q *sequence) (admission, bool) {
+	free, oldest := -1, -1
+	for i := range s.slots {
+		sl := &s.slots[i]
+		switch {
+		case sl.seq != nil:
+		case sl.keptTokens == nil:
+			if free < 0 {
+				free = i
+			}
+		case oldest < 0 || sl.keptSince < s.slots[oldest].keptSince:
+			oldest = i
+		}
+	}
+	if free < 0 && oldest < 0 {
+		return admission{}, false
+	}
+	prefixSlot, common := s.longestPrefix(q)
+	if common >= minReuseTokens {
+		kept, room := s.slots[prefixSlot].keptTokens, s.freeCells() >= common
+		if kept != nil && (free < 0 || common == len(kept) || !room) {
+			return admission{seq: q, slot: prefixSlot, keepCells: common}, true
+		}
+		if room {
+			return admission{seq: q, slot: s.takeSlot(free, oldest), copyCells: common, copyFrom: prefixSlot}, true
+		}
+	}
+	return admission{seq: q, slot: s.takeSlot(free, oldest)}, true
+}
+
+// takeSlot returns the free slot, or clears the oldest one that holds kept cells.
+func (s *scheduler) takeSlot(free, oldest int) int {
+	if free >= 0 {
+		return free
+	}
+	s.clearSlot(oldest)
+	return oldest
+}
+
+// longestPrefix finds the slot whose cells share the longest prefix with the sequence: same adapter, in use or kept; a
+// version that was loaded again is another adapter. The last token is never taken from the cache, since its logits are
+// needed.
+func (s *scheduler) longestPrefix(q *sequence) (at, common int) {
+	at = -1
+	if !s.limits.Prefix {
+		return at, 0
+	}
+	most := q.prefillTokensLeft()
+	if q.answerTokens() == 0 {
+		most--
+	}
+	for i := range s.slots {
+		sl := &s.slots[i]
+		have, adapter := sl.keptTokens, sl.keptAdapter
+		if sl.seq != nil {
+			have, adapter = sl.seq.tokens[:sl.seq.filled], sl.seq.req.Adapter
+		}
+		if adapter != q.req.Adapter || len(have) <= common {
+			continue
+		}
+		n := commonPrefix(have, q.tokens[:most])
+		if n > common {
+			at, common = i, n
+		}
+	}
+	return at, common
+}
+
+func commonPrefix(a, b []Token) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
+}
+
+// freeCells is how many cells no slot holds. A shared prefix counts for each of its sequences, which errs on the safe
+// side.
+func (s *scheduler) freeCells() int {
+	n := s.limits.Cells
+	for i := range s.slots {
+		n -= len(s.slots[i].keptTokens)
+		if q := s.slots[i].seq; q != nil {
+			n -= q.filled
+		}
+	}
+	return n
+}
+
+// evictOldestPrefix clears the kept cells whose sequence ended first; false: there are none.
+func (s *scheduler) evictOldestPrefix() bool {
+	oldest := -1
+	for i := range s.slots {
+		if s.slots[i].keptTokens != nil && (oldest < 0 || s.slots[i].keptSince < s.slots[oldest].keptSince) {
+			oldest = i
+		}
+	}
+	if oldest < 0 {
+		return false
+	}
+	s.clearSlot(oldest)
+	return true
+}
+
+// preemptVictim preempts the newest sequence of the owner that holds most cells, unless it was preempted twice before.
+func (s *scheduler) preemptVictim(p *plan) bool {
+	cellsByOwner := make(map[string]int) // a shortage of cells is rare, so the allocation doesn't matter
+	active := 0
+	for i := range s.slots {
+		if q := s.slots[i].seq; q != nil {
+			active++
+			cellsByOwner[q.req.Owner] += q.filled
+		}
+	}
+	if active < 2 {
+		return false
+	}
+	var victim *sequence
+	for i := range s.slots {
+		q := s.slots[i].seq
+		if q == nil || q.stage != stageReady || q.filled == 0 || q.preempted >= 2 {
+			continue
+		}
+		if victim == nil || preemptBefore(cellsByOwner, q, victim) {
+			victim = q
+		}
+	}
+	if victim == nil {
+		return false
+	}
+	s.preempt(victim, p)
+	return true
+}
+
+// preemptBefore reports whether a is preempted before b.
+func preemptBefore(cellsByOwner map[string]int, a, b *sequence) bool {
+	if ha, hb := cellsByOwner[a.req.Owner], cellsByOwner[b.req.Owner]; ha != hb {
+		return ha > hb
+	}
+	return a.arrival > b.arrival
+}
+
+// preempt frees a sequence's cells and puts it back into the queue with its tokens.
+func (s *scheduler) preempt(q *sequence, p *plan) {
+	s.clearSlot(q.slot)
+	q.filled = 0
+	q.preempted++
+	s.enqueue(q)
+	p.preempted = append(p.preempted, q)
+}
+
+// breakDeadlock is for when no ready sequence gets the cells it needs and preemptVictim finds none. It preempts the
+// newest, however often that happened before, and never the oldest, so some sequence always ends. One that is alone
+// starves. True: plan again.
+func (s *scheduler) breakDeadlock(p *plan) bool {
+	var newest *sequence
+	active := 0
+	for i := range s.slots {
+		q := s.slots[i].seq
+		if q == nil {
+			continue
+		}
+		if q.stage == stageDrawing {
+			return false // plan again after its draw
+		}
+		active++
+		if newest == nil || q.arrival > newest.arrival {
+			newest = q
+		}
+	}
+	switch {
+	case active == 0:
+		return false
+	case active == 1:
+		p.starved = newest
+		return false
+	}
+	s.preempt(newest, p)
+	return true
+}
+
+// othersInSlots reports whether any other sequence is in a slot.
+func (s *scheduler) othersInSlots(q *sequence) bool {
+	for i := range s.slots {
+		if o := s.slots[i].seq; o != nil && o != q {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,138 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"tandem/engine/batch"
+	"tandem/engine/models"
+)
+
+const (
+	contextTokens = 512
+	endToken      = batch.Token(0)
+)
+
+// fakeBackend loads bases that spell the alphabet. A prompt "end 5" gives five letters and then the end; others go on
+// until they are cut.
+type fakeBackend struct {
+	loadGate      chan struct{} // not nil: a load waits for it
+	failReasons   map[string]models.Reason
+	renderGate    chan struct{} // not nil: a rendering waits for it
+	renderStarted chan struct{} // gets a value for every rendering that begins
+}
+
+func (b *fakeBackend) LoadBase(ctx context.Context, spec models.BaseSpec, progress func(models.Progress)) (models.Base, error) {
+	progress(models.Progress{Phase: "weights", Ratio: 0.5})
+	if b.loadGate != nil {
+		select {
+		case <-b.loadGate:
+		case <-ctx.Done():
+			return nil, &models.LoadError{Reason: models.ReasonOther, What: spec.Name, Err: context.Cause(ctx)}
+		}
+	}
+	if reason, ok := b.failReasons[spec.Name]; ok {
+		return nil, &models.LoadError{Reason: reason, What: spec.Name, Err: errors.New("told to fail")}
+	}
+	return &fakeBase{backend: b, ends: make(map[int]int)}, nil
+}
+
+type fakeBase struct {
+	backend *fakeBackend
+	ends    map[int]int // by sequence; of the executor's goroutine
+}
+
+type fakeAdapter struct{ name string }
+
+func (a fakeAdapter) Name() string { return a.name }
+func (fakeAdapter) Bytes() int64   { return 7 }
+func (fakeAdapter) Close() error   { return nil }
+
+func (*fakeBase) Facts() models.Facts {
+	return models.Facts{Architecture: "alphabet", ContextTokens: contextTokens, Cells: 1 << 20, Sequences: 64, Backend: "test"}
+}
+
+func (*fakeBase) LoadAdapter(_ context.Context, spec models.AdapterSpec) (models.Adapter, error) {
+	return fakeAdapter{spec.Name}, nil
+}
+
+func (b *fakeBase) Render(ctx context.Context, in models.Input) (models.Prompt, error) {
+	select {
+	case b.backend.renderStarted <- struct{}{}:
+	default:
+	}
+	if b.backend.renderGate != nil {
+		select {
+		case <-b.backend.renderGate:
+		case <-ctx.Done():
+			return models.Prompt{}, context.Cause(ctx)
+		}
+	}
+	if len(in.JSONSchema) > 0 {
+		return models.Prompt{}, errors.New("schema isn't supported")
+	}
+	tokens := make([]int32, 0, len(in.Prompt))
+	for _, c := range []byte(in.Prompt) {
+		tokens = append(tokens, int32(c))
+	}
+	if len(tokens) > in.MaxTokens {
+		return models.Prompt{}, models.ErrPromptTooLong
+	}
+	return models.Prompt{Tokens: tokens, Stops: []string{"§"}}, nil
+}
+
+func (*fakeBase) Close() error { return nil }
+
+func (*fakeBase) Limits() batch.Limits {
+	return batch.Limits{Cells: 1 << 20, Sequences: 64, SequenceMax: contextTokens, StepTokens: 1024, Prefix: true}
+}
+
+// Step draws letters: the token at index i is the letter i, whatever came before.
+func (b *fakeBase) Step(_ batch.Adapter, slices []batch.Slice) error {
+	for i := range slices {
+		s := &slices[i]
+		if d, ok := s.Sampler.(*alphabetSampler); ok {
+			s.Draw = batch.Draw{Token: d.letter(s.Index), Margin: 1}
+		}
+	}
+	return nil
+}
+
+func (*fakeBase) Truncate(int, int) bool        { return true }
+func (*fakeBase) CopyPrefix(int, int, int) bool { return true }
+func (*fakeBase) Piece(t batch.Token) []byte {
+	if t == endToken {
+		return nil
+	}
+	return []byte{byte(t)}
+}
+func (*fakeBase) IsEnd(t batch.Token) bool { return t == endToken }
+
+func (*fakeBase) NewSampler(_ batch.Sampling, prompt, _ []batch.Token) (batch.Sampler, error) {
+	d := &alphabetSampler{end: contextTokens}
+	var text strings.Builder
+	for _, t := range prompt {
+		text.WriteByte(byte(t))
+	}
+	if n, ok := strings.CutPrefix(text.String(), "end "); ok {
+		d.end = int(n[0] - '0')
+	}
+	return d, nil
+}
+
+type alphabetSampler struct{ end int }
+
+func (d *alphabetSampler) letter(i int) batch.Token {
+	if i >= d.end {
+		return endToken
+	}
+	return batch.Token('a' + i%26)
+}
+func (*alphabetSampler) Constrained() bool                  { return false }
+func (*alphabetSampler) Advance(int) ([]batch.Token, error) { return nil, nil }
+func (d *alphabetSampler) Draw(index int) (batch.Draw, error) {
+	return batch.Draw{Token: d.letter(index)}, nil
+}
+func (*alphabetSampler) Accept(batch.Token) error { return nil }
+func (*alphabetSampler) Close()                   {}

@@ -1,0 +1,48 @@
+package supervise
+
+import (
+	"fmt"
+	"time"
+)
+
+// startTimeout is how long an engine may take to its first heartbeat, or stallTimeout if that is longer.
+const startTimeout = 60 * time.Second
+
+// hangDetector decides by the heartbeats whether an engine hangs. Times are of the supervisor's own clock, so that a
+// suspended machine isn't taken for a hang.
+type hangDetector struct {
+	stallTimeout  time.Duration // without a new heartbeat
+	startedAt     time.Duration
+	seen          bool
+	sequence      uint64
+	changedAt     time.Duration // when sequence was last seen to change
+	lastHeartbeat Heartbeat
+}
+
+// observe takes the content of the heartbeat file, if this engine has written one.
+func (d *hangDetector) observe(h Heartbeat, now time.Duration) {
+	if d.seen && h.Sequence == d.sequence {
+		return
+	}
+	d.seen, d.sequence, d.changedAt, d.lastHeartbeat = true, h.Sequence, now, h
+}
+
+// overdueReason says why the engine counts as hung; empty: it doesn't.
+func (d *hangDetector) overdueReason(now time.Duration) string {
+	if !d.seen {
+		if limit := max(startTimeout, d.stallTimeout); now-d.startedAt > limit {
+			return fmt.Sprintf("no heartbeat within %v of the start", limit)
+		}
+		return ""
+	}
+	silent := now - d.changedAt
+	if silent > d.stallTimeout {
+		return fmt.Sprintf("no heartbeat for %v", silent.Round(time.Second))
+	}
+	for _, b := range d.lastHeartbeat.Activities {
+		if age := b.Age + silent; b.Budget > 0 && age > b.Budget {
+			return fmt.Sprintf("%s is in phase %s without progress for %v, allowed are %v", b.Name, b.Phase, age.Round(time.Millisecond), b.Budget)
+		}
+	}
+	return ""
+}

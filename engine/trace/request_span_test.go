@@ -1,0 +1,37 @@
+package trace
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"tandem/engine/link"
+)
+
+func TestSpanEvents(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*link.Attempt)
+		want   []spanEvent
+	}{
+		"whole answer": {func(*link.Attempt) {}, []spanEvent{
+			{"queued", arrived.Add(time.Second)}, {"scheduled", arrived.Add(2 * time.Second)}, {"first_token", arrived.Add(4 * time.Second)}, {"finished", arrived.Add(10 * time.Second)}}},
+		"never rendered": {func(a *link.Attempt) {
+			*a = link.Attempt{Arrived: arrived, Ended: arrived.Add(time.Second), Reason: "error"}
+		}, []spanEvent{{"finished", arrived.Add(time.Second)}}},
+		"cancelled in the queue": {func(a *link.Attempt) { a.Queue, a.Prefill, a.Decode, a.OutputTokens = 9*time.Second, 0, 0, 0 }, []spanEvent{
+			{"queued", arrived.Add(time.Second)}, {"finished", arrived.Add(10 * time.Second)}}},
+		"goes on and is lost before a token": {func(a *link.Attempt) {
+			a.Prefill, a.Decode, a.Restart, a.ReplayedTokens = 0, 0, 3*time.Second, 3
+		}, []spanEvent{{"queued", arrived.Add(time.Second)}, {"scheduled", arrived.Add(2 * time.Second)}, {"finished", arrived.Add(10 * time.Second)}}},
+		"goes on": {func(a *link.Attempt) {
+			a.Prefill, a.Restart, a.ReplayedTokens = 0, 3*time.Second, 2
+		}, []spanEvent{{"queued", arrived.Add(time.Second)}, {"scheduled", arrived.Add(2 * time.Second)}, {"first_token", arrived.Add(5 * time.Second)}, {"finished", arrived.Add(10 * time.Second)}}},
+		"clocks that disagree": {func(a *link.Attempt) { a.Queue = time.Hour }, []spanEvent{
+			{"queued", arrived.Add(time.Second)}, {"scheduled", arrived.Add(10 * time.Second)}, {"first_token", arrived.Add(10 * time.Second)}, {"finished", arrived.Add(10 * time.Second)}}},
+	} {
+		a := testAttempt(test.change)
+		if got := spanEvents(&a); !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
+}
