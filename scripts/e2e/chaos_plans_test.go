@@ -33,7 +33,9 @@ func newPlan(name, prompt, version string, extra map[string]any) *chaosPlan {
 func realPlans() []*chaosPlan {
 	schema := map[string]any{"type": "object", "properties": map[string]any{"city": map[string]any{"type": "string", "maxLength": 12}},
 		"required": []string{"city"}, "additionalProperties": false}
-	emoji := newPlan("characters of four tokens", "Tell me a story.", "v1.0", map[string]any{"json_schema": map[string]any{"enum": []string{animals}}})
+	// Not a constant: tokens that a grammar forces come sixteen together, which is whole characters.
+	someAnimals := map[string]any{"type": "string", "pattern": "^[" + animals + "]{14}$"}
+	emoji := newPlan("characters of four tokens", "Tell me a story.", "v1.0", map[string]any{"json_schema": someAnimals})
 	emoji.holds = "character"
 	return []*chaosPlan{
 		newPlan("greedy story", "Tell me a story.", "v1.0", nil),
