@@ -112,14 +112,14 @@ func (e *engine) openModels() error {
 	c := e.c
 	var err error
 	if e.registry, err = models.NewRegistry(models.RegistryOptions{
-		Dir: c.ModelsDir, Inside: !c.FollowLinks, Demo: builtIn(c.Demo), AlwaysDemo: c.Demo == DemoTrue, Log: e.log,
+		Dir: c.ModelsDir, LinksInside: !c.FollowLinks, Demo: builtIn(c.Demo), AlwaysDemo: c.Demo == DemoTrue, Log: e.log,
 	}); err != nil {
 		return fmt.Errorf("read models directory: %w", err)
 	}
 	e.cache = models.NewCache(models.CacheOptions{
 		Registry: e.registry, Backend: e.computer.backend, Dir: c.CacheDir, Size: c.CacheSize,
 		Context: c.Context, Parallel: c.Parallel, MMap: c.MMap, LoadTimeout: c.LoadTimeout, BusyWait: c.BusyWait,
-		Attach: e.attach, Detach: e.detach, OnEvent: e.event, OnLoad: e.heartbeat.load, Fits: e.computer.fits, Left: e.computer.left, Log: e.log,
+		Attach: e.attach, Detach: e.detach, OnEvent: e.event, OnLoad: e.heartbeat.load, MemoryFits: e.computer.fits, MemoryLeft: e.computer.left, Log: e.log,
 	})
 	return nil
 }
@@ -130,7 +130,7 @@ func builtIn(mode DemoMode) *models.Demo {
 	}
 	d := &models.Demo{Name: demo.Name, Description: demo.Description}
 	for _, f := range demo.Files() {
-		d.Files = append(d.Files, models.Embedded{Version: f.Version, Packed: f.Packed, SHA256: f.SHA256, Bytes: f.Bytes})
+		d.Files = append(d.Files, models.EmbeddedFile{Version: f.Version, Packed: f.Packed, SHA256: f.SHA256, Bytes: f.Bytes})
 	}
 	return d
 }
@@ -173,7 +173,7 @@ func (e *engine) event(ev models.Event) {
 	case models.EventLoadFailed:
 		e.metrics.LoadEnded(ev.Model)
 		e.noteFailure(ev)
-		if ev.Told {
+		if ev.Logged {
 			return
 		}
 		e.log.Error("model load failed", "model", ev.Model, "version", ev.Version, "reason", ev.Reason, "err", ev.Message)

@@ -161,7 +161,7 @@ type bench struct {
 	ended    chan struct{}
 }
 
-func embedded(t testing.TB, version string) models.Embedded {
+func embedded(t testing.TB, version string) models.EmbeddedFile {
 	content := []byte("weights of " + version)
 	var packed bytes.Buffer
 	w, err := xz.NewWriter(&packed)
@@ -175,7 +175,7 @@ func embedded(t testing.TB, version string) models.Embedded {
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256(content)
-	return models.Embedded{Version: version, Packed: packed.Bytes(), SHA256: hex.EncodeToString(sum[:]), Bytes: int64(len(content))}
+	return models.EmbeddedFile{Version: version, Packed: packed.Bytes(), SHA256: hex.EncodeToString(sum[:]), Bytes: int64(len(content))}
 }
 
 func newBench(t *testing.T, b *backend, change ...func(*batch.Options, *Options)) *bench {
@@ -183,7 +183,7 @@ func newBench(t *testing.T, b *backend, change ...func(*batch.Options, *Options)
 	e := &bench{t: t, backend: b, ended: make(chan struct{})}
 	var err error
 	e.registry, err = models.NewRegistry(models.RegistryOptions{Demo: &models.Demo{
-		Name: "abc", Files: []models.Embedded{embedded(t, ""), embedded(t, "v1"), embedded(t, "v2")},
+		Name: "abc", Files: []models.EmbeddedFile{embedded(t, ""), embedded(t, "v1"), embedded(t, "v2")},
 	}})
 	if err != nil {
 		t.Fatal(err)
