@@ -6,8 +6,9 @@ import (
 	"tandem/engine/batch"
 )
 
-// The vocabulary is fixed, so that token ids mean the same after a restart: the end token, the 256 bytes, and common words with and
-// without the space before them. Text never gives the end token, and tokens always give back the text that they came from.
+// The vocabulary is fixed, so that token ids mean the same after a restart: the end token, the 256 bytes, and common
+// words with and without the space before them. No text becomes the end token, and a text's tokens always spell that
+// text again.
 const (
 	endToken  batch.Token = 0
 	firstByte batch.Token = 1
@@ -43,7 +44,7 @@ func init() {
 	}
 }
 
-// tokenise cuts text into words that are in the vocabulary and bytes for the rest.
+// tokenise splits text into words that are in the vocabulary, and bytes for the rest.
 func tokenise(s string) []batch.Token {
 	tokens := make([]batch.Token, 0, len(s)/2+1)
 	for len(s) > 0 {
@@ -60,7 +61,7 @@ func tokenise(s string) []batch.Token {
 	return tokens
 }
 
-// wordEnd is the length of what s begins with: a run of letters with at most one space before it, or one byte.
+// wordEnd is the length of the first word of s: a run of letters with at most one space before it, or one byte.
 func wordEnd(s string) int {
 	n := 0
 	if s[0] == ' ' {
@@ -86,7 +87,7 @@ func piece(t batch.Token) []byte {
 	return pieces[t]
 }
 
-func text(tokens []batch.Token) []byte {
+func detokenise(tokens []batch.Token) []byte {
 	var out []byte
 	for _, t := range tokens {
 		out = append(out, piece(t)...)
