@@ -13,19 +13,19 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml/mock"
 )
 
-// fakeCards is NVIDIA's library with two cards, of which the second tells nothing but where it is.
+// fakeCards is NVIDIA's library with two cards, of which the second reports nothing but its address.
 func fakeCards(t *testing.T) (*mock.Interface, *int) {
 	t.Helper()
-	at := func(place string) nvml.PciInfo {
+	at := func(address string) nvml.PciInfo {
 		var pci nvml.PciInfo
-		for i, c := range []byte(place) {
+		for i, c := range []byte(address) {
 			setChar(&pci.BusId[i], c)
 		}
 		return pci
 	}
-	card := func(place string, r nvml.Return) *mock.Device {
+	card := func(address string, r nvml.Return) *mock.Device {
 		return &mock.Device{
-			GetPciInfoFunc:          func() (nvml.PciInfo, nvml.Return) { return at(place), nvml.SUCCESS },
+			GetPciInfoFunc:          func() (nvml.PciInfo, nvml.Return) { return at(address), nvml.SUCCESS },
 			GetUtilizationRatesFunc: func() (nvml.Utilization, nvml.Return) { return nvml.Utilization{Gpu: 37, Memory: 12}, r },
 			GetPowerUsageFunc:       func() (uint32, nvml.Return) { return 251_500, r },
 			GetTemperatureFunc:      func(nvml.TemperatureSensors) (uint32, nvml.Return) { return 64, r },
@@ -59,11 +59,11 @@ func TestNVMLReadsTheCardThatTheLibraryMeans(t *testing.T) {
 	}
 	s, ok = n.Read("0000:af:00.0")
 	if !ok || !math.IsNaN(s.Utilization) || !math.IsNaN(s.Watts) || !math.IsNaN(s.Celsius) || s.Driver == "" {
-		t.Errorf("a card that tells nothing: %+v, %v", s, ok)
+		t.Errorf("a card that reports nothing: %+v, %v", s, ok)
 	}
-	for _, place := range []string{"", "0000:01:00.0", "CUDA0"} {
-		if s, ok := n.Read(place); ok {
-			t.Errorf("%q is %+v", place, s)
+	for _, address := range []string{"", "0000:01:00.0", "CUDA0"} {
+		if s, ok := n.Read(address); ok {
+			t.Errorf("%q is %+v", address, s)
 		}
 	}
 	if err := n.Close(); err != nil || *closed != 1 {
@@ -74,7 +74,7 @@ func TestNVMLReadsTheCardThatTheLibraryMeans(t *testing.T) {
 	}
 }
 
-// TestNVMLThatIsNotThere opens what is on this machine: nothing, or a driver.
+// TestNVMLThatIsNotThere opens the library of this machine, if it has one, and ones that fail.
 func TestNVMLThatIsNotThere(t *testing.T) {
 	for name, library := range map[string]nvml.Interface{
 		"this machine": nvml.New(),

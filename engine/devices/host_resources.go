@@ -1,6 +1,7 @@
-// Package devices tells what the machine grants this process: processors and host memory, as limited by its control group, and what an
-// accelerator's driver says of it. It decides whether a model has room where it would go. It only reads; how much memory an accelerator has
-// is the native library's to say.
+// Package devices measures what this process may use of the machine: processors and host memory, as limited by its
+// control group, and the sensors of accelerators, as their driver reports them. It decides whether a model fits the
+// memory of the devices that it would go to. It only reads; the memory of accelerators isn't measured here but by the
+// native library.
 package devices
 
 import (
@@ -18,12 +19,12 @@ type Facts struct {
 
 // Memory in bytes.
 type Memory struct {
-	Total   uint64 // the control group's limit, or what the machine has
+	Total   uint64 // the control group's limit, or the machine's memory
 	Used    uint64 // without file cache that can be dropped
 	Limited bool   // Total is a control group's limit
 }
 
-// Read gives the facts now.
+// Read returns the facts now.
 func Read() (Facts, error) {
 	root := os.DirFS("/")
 	host, err := hostMemory(root)
@@ -33,7 +34,7 @@ func Read() (Facts, error) {
 	return Facts{CPUs: cpus(root, runtime.NumCPU()), Host: host}, nil
 }
 
-// Host gives the memory now; cheap enough for once a second.
+// Host returns the memory now; cheap enough for once a second.
 func Host() (Memory, error) { return hostMemory(os.DirFS("/")) }
 
 // Free is what isn't used.
@@ -50,7 +51,7 @@ func hostMemory(root fs.FS) (Memory, error) {
 		return Memory{}, fmt.Errorf("read memory size: %w", err)
 	}
 	best := machine
-	for _, group := range groups(root) {
+	for _, group := range processCgroups(root) {
 		if m, ok := group.memory(root); ok && m.Total < best.Total {
 			best = m
 		}
@@ -58,11 +59,11 @@ func hostMemory(root fs.FS) (Memory, error) {
 	return best, nil
 }
 
-// cpus is the smaller of the processors that the process may run on and the whole ones that its quota pays for.
+// cpus is the number of processors that the process may run on, or of whole ones in its quota, whichever is smaller.
 func cpus(root fs.FS, affinity int) int {
 	n := max(1, affinity)
-	for _, group := range groups(root) {
-		if q, ok := group.quota(root); ok {
+	for _, group := range processCgroups(root) {
+		if q, ok := group.cpuQuota(root); ok {
 			n = min(n, max(1, int(q)))
 		}
 	}

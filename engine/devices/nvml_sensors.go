@@ -10,48 +10,49 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 )
 
-// NVML reads the sensors of NVIDIA cards. Its zero value knows none. It isn't safe for concurrent use.
+// NVML reads the sensors of NVIDIA cards. Its zero value has no cards. It isn't safe for concurrent use.
 type NVML struct {
 	library nvml.Interface
 	driver  string
-	cards   map[bus]nvml.Device
+	cards   map[pciAddress]nvml.Device
 }
 
-// OpenNVML loads NVIDIA's management library, if it is there: it comes with the driver. A machine without it is not worth a word.
+// OpenNVML loads NVIDIA's management library, which comes with the driver. That a machine has none is only logged at
+// level debug.
 func OpenNVML(log *slog.Logger) *NVML { return openNVML(nvml.New(), log) }
 
 func openNVML(library nvml.Interface, log *slog.Logger) *NVML {
-	n := &NVML{cards: make(map[bus]nvml.Device)}
+	n := &NVML{cards: make(map[pciAddress]nvml.Device)}
 	if r := library.Init(); r != nvml.SUCCESS {
-		log.Debug("no NVML: GPUs have no utilisation, power and temperature", "why", reason(r))
+		log.Debug("no NVML: GPUs have no utilisation, power and temperature", "why", returnText(r))
 		return n
 	}
 	n.library = library
-	n.driver, _ = library.SystemGetDriverVersion() // empty when it isn't told
+	n.driver, _ = library.SystemGetDriverVersion() // empty when it isn't known
 	count, r := library.DeviceGetCount()
 	if r != nvml.SUCCESS {
-		log.Debug("NVML lists no GPUs", "why", reason(r))
+		log.Debug("NVML lists no GPUs", "why", returnText(r))
 		return n
 	}
 	for i := range count {
 		card, r := library.DeviceGetHandleByIndex(i)
 		if r != nvml.SUCCESS {
-			log.Debug("NVML doesn't give a GPU", "number", i, "why", reason(r)) // it may not be this process's
+			log.Debug("NVML doesn't give a GPU", "number", i, "why", returnText(r)) // it may not be this process's
 			continue
 		}
 		pci, r := card.GetPciInfo()
-		place, ok := parseBus(busID(&pci))
+		address, ok := parsePCIAddress(busID(&pci))
 		if r != nvml.SUCCESS || !ok {
-			log.Debug("NVML doesn't say where a GPU is", "number", i, "why", reason(r))
+			log.Debug("NVML doesn't say where a GPU is", "number", i, "why", returnText(r))
 			continue
 		}
-		n.cards[place] = card
+		n.cards[address] = card
 	}
 	return n
 }
 
-// reason names an outcome without asking the library, which may not be there.
-func reason(r nvml.Return) string {
+// returnText is a text for a return value that doesn't need the library, which may not be there.
+func returnText(r nvml.Return) string {
 	if r == nvml.ERROR_LIBRARY_NOT_FOUND {
 		return "libnvidia-ml.so.1 isn't there"
 	}
@@ -70,14 +71,14 @@ func busID(pci *nvml.PciInfo) string {
 	return string(text)
 }
 
-// Read gives what the driver tells now of the card at a place of the PCI bus; false: of that one nothing.
-func (n *NVML) Read(place string) (Sensors, bool) {
-	at, ok := parseBus(place)
+// Read returns the sensors of the card at a PCI address now; false: the driver knows no such card.
+func (n *NVML) Read(address string) (Sensors, bool) {
+	at, ok := parsePCIAddress(address)
 	card := n.cards[at]
 	if !ok || card == nil {
 		return Sensors{}, false
 	}
-	s := unknown()
+	s := unknownSensors()
 	s.Driver = n.driver
 	if rates, r := card.GetUtilizationRates(); r == nvml.SUCCESS {
 		s.Utilization = float64(rates.Gpu) / 100
@@ -91,7 +92,7 @@ func (n *NVML) Read(place string) (Sensors, bool) {
 	return s, true
 }
 
-// Close gives the library back.
+// Close shuts the library down.
 func (n *NVML) Close() error {
 	if n.library == nil {
 		return nil
@@ -99,11 +100,11 @@ func (n *NVML) Close() error {
 	r := n.library.Shutdown()
 	n.library, n.cards = nil, nil
 	if r != nvml.SUCCESS {
-		return fmt.Errorf("close NVML: %s", reason(r))
+		return fmt.Errorf("close NVML: %s", returnText(r))
 	}
 	return nil
 }
 
-func unknown() Sensors {
+func unknownSensors() Sensors {
 	return Sensors{Utilization: math.NaN(), Watts: math.NaN(), Celsius: math.NaN()}
 }

@@ -17,7 +17,8 @@ func tree(files map[string]string) fstest.MapFS {
 	return fsys
 }
 
-const meminfo = "MemTotal:       16777216 kB\nMemFree:         1000000 kB\nMemAvailable:   12582912 kB\n" // 16 and 12 GiB
+// 16 and 12 GiB
+const meminfo = "MemTotal:       16777216 kB\nMemFree:         1000000 kB\nMemAvailable:   12582912 kB\n"
 
 func TestHostMemory(t *testing.T) {
 	tests := []struct {
@@ -121,15 +122,15 @@ func TestCPUs(t *testing.T) {
 	}
 }
 
-func TestUpwards(t *testing.T) {
+func TestPathAndParents(t *testing.T) {
 	for in, want := range map[string][]string{
 		"/":        {""},
 		"/a/b":     {"a/b", "a", ""},
 		"/../../x": {"x", ""},
 		"":         {""},
 	} {
-		if got := upwards(in); !slices.Equal(got, want) {
-			t.Errorf("upwards(%q) = %q, want %q", in, got, want)
+		if got := pathAndParents(in); !slices.Equal(got, want) {
+			t.Errorf("pathAndParents(%q) = %q, want %q", in, got, want)
 		}
 	}
 }
