@@ -6,7 +6,8 @@ import (
 	vm "github.com/VictoriaMetrics/metrics"
 )
 
-// Device is what is known of a device. The one named host is the machine's own memory, or the cgroup's where there is a limit.
+// Device is what is known of a device. The one named host is the machine's own memory, or the cgroup's if that has a
+// limit.
 type Device struct {
 	Name        string // CPU, CUDA0, host …
 	Description string
@@ -14,33 +15,33 @@ type Device struct {
 	Driver      string
 	UsedBytes   uint64
 	TotalBytes  uint64
-	GPU         *GPU // nil: nothing tells
+	GPU         *GPU // nil: no driver reports anything
 }
 
-// GPU is what its driver tells; NaN: it doesn't.
+// GPU is what the GPU's driver reports; NaN: not reported.
 type GPU struct {
 	Utilization float64 // 0 to 1
 	Watts       float64
 	Celsius     float64
 }
 
-// device holds the series of one device.
-type device struct {
+// deviceSeries are the series of one device.
+type deviceSeries struct {
 	used, total                 *vm.Gauge
 	utilization, watts, celsius *vm.Gauge // nil until known
 }
 
-// SetDevice says how a device does. Devices don't go away.
+// SetDevice sets a device's state. Devices are never removed.
 func (m *Metrics) SetDevice(d Device) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	g := m.devices[d.Name]
 	if g == nil {
-		g = &device{
-			used:  m.set.NewGauge(series("llm_device_memory_used_bytes", d.Name), nil),
-			total: m.set.NewGauge(series("llm_device_memory_total_bytes", d.Name), nil),
+		g = &deviceSeries{
+			used:  m.set.NewGauge(seriesName("llm_device_memory_used_bytes", d.Name), nil),
+			total: m.set.NewGauge(seriesName("llm_device_memory_total_bytes", d.Name), nil),
 		}
-		m.set.NewGauge(series("llm_device_info", d.Name, d.Description, d.Backend, d.Driver), nil).Set(1)
+		m.set.NewGauge(seriesName("llm_device_info", d.Name, d.Description, d.Backend, d.Driver), nil).Set(1)
 		m.devices[d.Name] = g
 	}
 	g.used.Set(float64(d.UsedBytes))
@@ -53,13 +54,13 @@ func (m *Metrics) SetDevice(d Device) {
 	m.setSensor(&g.celsius, "llm_gpu_temperature_celsius", d.Name, d.GPU.Celsius)
 }
 
-// setSensor makes the series with the first value that is known, and leaves out others. Called with mu held.
+// setSensor sets a sensor's series, which is made with the first known value; NaN is ignored. Called with mu held.
 func (m *Metrics) setSensor(g **vm.Gauge, name, device string, value float64) {
 	if math.IsNaN(value) {
 		return
 	}
 	if *g == nil {
-		*g = m.set.NewGauge(series(name, device), nil)
+		*g = m.set.NewGauge(seriesName(name, device), nil)
 	}
 	(*g).Set(value)
 }
