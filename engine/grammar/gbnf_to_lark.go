@@ -7,9 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// lark translates a GBNF grammar (grammars/README.md of llama.cpp describes the form). Every terminal becomes a lexeme of one character, so
-// that nothing depends on how a lexer would cut the text.
-func lark(gbnf string) (string, error) {
+// gbnfToLark translates a GBNF grammar (grammars/README.md of llama.cpp describes the form). Every terminal becomes a
+// lexeme of one character, so that nothing depends on how a lexer would cut the text.
+func gbnfToLark(gbnf string) (string, error) {
 	t := translator{in: gbnf, defined: make(map[string]bool), used: make(map[string]int)}
 	if err := t.grammar(); err != nil {
 		return "", invalid("GBNF: %w", err)
@@ -31,7 +31,7 @@ type translator struct {
 func (t *translator) grammar() error {
 	t.out.WriteString("start: " + ruleName("root") + "\n")
 	t.used["root"] = 0
-	for t.blank(true); t.at < len(t.in); t.blank(true) {
+	for t.skipBlanks(true); t.at < len(t.in); t.skipBlanks(true) {
 		if err := t.rule(); err != nil {
 			return err
 		}
@@ -44,7 +44,7 @@ func (t *translator) grammar() error {
 	return nil
 }
 
-// ruleName gives a rule a name that Lark takes, whatever it is called in GBNF.
+// ruleName is a name for a rule that Lark takes, whatever its name in GBNF.
 func ruleName(name string) string { return "r_" + fmt.Sprintf("%x", name) }
 
 func (t *translator) errorAt(at int, format string, args ...any) error {
@@ -57,7 +57,7 @@ func (t *translator) rule() error {
 	if name == "" {
 		return t.errorAt(at, "a rule name was expected at %q", t.rest())
 	}
-	t.blank(false)
+	t.skipBlanks(false)
 	if !t.take("::=") {
 		return t.errorAt(t.at, "::= was expected after %q", name)
 	}
@@ -78,7 +78,7 @@ func (t *translator) rule() error {
 
 func (t *translator) alternatives(inGroup bool) error {
 	for {
-		t.blank(inGroup)
+		t.skipBlanks(inGroup)
 		items := 0
 		for {
 			ok, err := t.item(inGroup)
@@ -97,7 +97,7 @@ func (t *translator) alternatives(inGroup bool) error {
 			return nil
 		}
 		t.out.WriteString(" | ")
-		t.blank(true)
+		t.skipBlanks(true)
 	}
 }
 
@@ -136,7 +136,7 @@ func (t *translator) item(inGroup bool) (bool, error) {
 		err = t.repetition()
 	}
 	t.out.WriteByte(' ')
-	t.blank(inGroup)
+	t.skipBlanks(inGroup)
 	return true, err
 }
 
@@ -165,11 +165,11 @@ func (t *translator) literal() error {
 	t.out.WriteByte('(')
 	count := 0
 	for ; t.at < len(t.in) && t.in[t.at] != '"'; count++ {
-		r, err := t.char()
+		r, err := t.character()
 		if err != nil {
 			return err
 		}
-		t.out.WriteString(" /" + escaped(r) + "/")
+		t.out.WriteString(" /" + regexEscape(r) + "/")
 	}
 	t.symbols += count
 	if !t.take(`"`) {
@@ -191,23 +191,23 @@ func (t *translator) class() error {
 	}
 	count := 0
 	for ; t.at < len(t.in) && t.in[t.at] != ']'; count++ {
-		from, err := t.char()
+		from, err := t.character()
 		if err != nil {
 			return err
 		}
-		t.out.WriteString(escaped(from))
+		t.out.WriteString(regexEscape(from))
 		if t.at+1 >= len(t.in) || t.in[t.at] != '-' || t.in[t.at+1] == ']' {
 			continue
 		}
 		t.at++
-		to, err := t.char()
+		to, err := t.character()
 		if err != nil {
 			return err
 		}
 		if to < from {
 			return t.errorAt(at, "the range %q to %q runs backwards", from, to)
 		}
-		t.out.WriteString("-" + escaped(to))
+		t.out.WriteString("-" + regexEscape(to))
 	}
 	if !t.take("]") {
 		return t.errorAt(at, "the character class isn't closed")
@@ -219,8 +219,8 @@ func (t *translator) class() error {
 	return nil
 }
 
-// char reads one character of a literal or class, with GBNF's escapes.
-func (t *translator) char() (rune, error) {
+// character reads one character of a literal or class, with GBNF's escapes.
+func (t *translator) character() (rune, error) {
 	r, n := utf8.DecodeRuneInString(t.in[t.at:])
 	if r == utf8.RuneError && n <= 1 {
 		return 0, t.errorAt(t.at, "invalid UTF-8")
@@ -264,8 +264,8 @@ func (t *translator) hex(digits int) (rune, error) {
 	return rune(n), nil
 }
 
-// escaped is a character in a form that means itself in a regular expression, in a class and out of it.
-func escaped(r rune) string { return fmt.Sprintf(`\x{%x}`, r) }
+// regexEscape writes a character so that it means itself in a regular expression, in a class and out of it.
+func regexEscape(r rune) string { return fmt.Sprintf(`\x{%x}`, r) }
 
 func (t *translator) repetition() error {
 	switch {
@@ -276,13 +276,13 @@ func (t *translator) repetition() error {
 	case t.take("?"):
 		t.out.WriteByte('?')
 	case t.at < len(t.in) && t.in[t.at] == '{':
-		return t.bounds()
+		return t.repetitionBounds()
 	}
 	return nil
 }
 
-// bounds is {m}, {m,} or {m,n}.
-func (t *translator) bounds() error {
+// repetitionBounds is {m}, {m,} or {m,n}.
+func (t *translator) repetitionBounds() error {
 	at := t.at
 	end := strings.IndexByte(t.in[at:], '}')
 	if end < 0 {
@@ -339,8 +339,8 @@ func (t *translator) take(what string) bool {
 	return true
 }
 
-// blank skips spaces and comments, and line ends where they mean nothing.
-func (t *translator) blank(lines bool) {
+// skipBlanks skips spaces and comments, and line ends where they mean nothing.
+func (t *translator) skipBlanks(lines bool) {
 	for t.at < len(t.in) {
 		switch c := t.in[t.at]; {
 		case c == ' ' || c == '\t' || lines && (c == '\n' || c == '\r'):

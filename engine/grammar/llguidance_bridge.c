@@ -1,6 +1,6 @@
 //go:build llama
 
-#include "bridge.h"
+#include "llguidance_bridge.h"
 #include "_cgo_export.h"
 
 #include <pthread.h>
@@ -56,7 +56,8 @@ static LlgMatcher * compile(const LlgTokenizer * vocabulary, const tdm_grammar_l
     return llg_new_matcher(&init, kind, text);
 }
 
-// The library follows references and lists by recursion, deeper than an ordinary stack may be. What isn't used costs nothing.
+// The library follows references and lists by recursion, deeper than an ordinary stack may be. What isn't used costs
+// nothing.
 #define COMPILE_STACK ((size_t) 1 << 30)
 
 struct compilation {

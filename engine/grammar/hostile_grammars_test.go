@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// What each of these may take, compiled and followed for a while. Far above what they do take; without bounds some take all there is.
+// What each hostile grammar may take, compiled and followed for a while. That is far above what they do take; without
+// bounds some take all there is.
 const (
 	hostileTime    = 20 * time.Second // the race detector and busy machines included
 	hostileMemory  = 1 << 30
@@ -112,7 +113,7 @@ func hostile() map[string]Source {
 	return list
 }
 
-// TestHostileGrammars: whatever a client sends, it is refused or followed within bounds of time and memory.
+// Whatever a client sends, it is refused or followed within bounds of time and memory.
 func TestHostileGrammars(t *testing.T) {
 	v, end := bytesVocabulary(t, "aaaa", "ab", `{"`, `":`, `","`, "    ", "0000", "the", " and")
 	for name, s := range hostile() {
@@ -128,7 +129,8 @@ func TestHostileGrammars(t *testing.T) {
 	}
 }
 
-// follow compiles a grammar and takes some hundred tokens, in turn the first, the last and some other that it allows.
+// follow compiles a grammar and accepts up to a hundred tokens, in turn the first, the last and some other that it
+// allows.
 func follow(t testing.TB, v *Vocabulary, s Source, end int32) string {
 	began := time.Now()
 	m, err := v.NewMatcher(s)

@@ -9,26 +9,26 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// What the library gets wrong without a word, or has no bound for, is refused here.
+// Here schemas are refused that the library would silently get wrong, or for which it has no bound.
 
 const (
-	multipleMax   = 20_000 // common multiple of all multipleOf, in units of their last decimal
-	decimalsMax   = 6      // of a multipleOf
-	referencesMax = 1000
-	exactMax      = 1 << 53 // the library reads numbers as float64
+	commonMultipleMax = 20_000 // common multiple of all multipleOf, in units of their last decimal
+	decimalsMax       = 6      // of a multipleOf
+	referencesMax     = 1000
+	exactIntegerMax   = 1 << 53 // the library reads numbers as float64
 )
 
 var (
-	// applicators are taken in one after another, and what stands between them apart from the rest.
+	// applicators are processed one after another, and what is between them separately from the rest.
 	applicators = []string{"const", "enum", "allOf", "anyOf", "oneOf", "$ref"}
-	// newerKeywords would be passed over in a schema that says it is of an older draft.
+	// newerKeywords would be ignored in a schema that says it is of an older draft.
 	newerKeywords = []string{"if", "then", "else", "contains", "minContains", "maxContains", "propertyNames", "dependentRequired", "dependentSchemas",
 		"unevaluatedItems", "unevaluatedProperties"}
 )
 
-// checkLibrary looks at every object of the text, wherever it stands: a reference may make a schema of any.
-func checkLibrary(text string) error {
-	var c libraryCheck
+// checkSupported checks every object of the text, wherever it is: a reference may make a schema of any.
+func checkSupported(text string) error {
+	var c schemaCheck
 	if err := c.value(jsontext.Value(text), nil); err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func checkLibrary(text string) error {
 			newer = append(newer, k.name)
 		}
 		if k.name == "const" || k.name == "enum" {
-			if err := checkExact(k); err != nil {
+			if err := checkExactIntegers(k); err != nil {
 				return err
 			}
 		}
@@ -53,20 +53,20 @@ func checkLibrary(text string) error {
 	return nil
 }
 
-// libraryCheck is one walk through a text.
-type libraryCheck struct {
+// schemaCheck is one walk through a schema.
+type schemaCheck struct {
 	references int
 	multiples  []*big.Rat
 }
 
-func (c *libraryCheck) value(v jsontext.Value, at *step) error {
+func (c *schemaCheck) value(v jsontext.Value, at *pathStep) error {
 	switch v.Kind() {
 	case '{':
 		return c.object(membersOf(v), at)
 	case '[':
 		for i, part := range elementsOf(v) {
 			if kind := part.Kind(); kind == '{' || kind == '[' {
-				if err := c.value(part, &step{at, strconv.Itoa(i)}); err != nil {
+				if err := c.value(part, &pathStep{at, strconv.Itoa(i)}); err != nil {
 					return err
 				}
 			}
@@ -75,8 +75,8 @@ func (c *libraryCheck) value(v jsontext.Value, at *step) error {
 	return nil
 }
 
-func (c *libraryCheck) object(members []member, at *step) error {
-	if err := checkPairs(members, at); err != nil {
+func (c *schemaCheck) object(members []member, at *pathStep) error {
+	if err := checkKeywordPairs(members, at); err != nil {
 		return err
 	}
 	identified := at != nil && slices.ContainsFunc(members, func(m member) bool { return m.name == "$id" })
@@ -85,7 +85,7 @@ func (c *libraryCheck) object(members []member, at *step) error {
 		var err error
 		switch kind := m.value.Kind(); {
 		case m.name == "multipleOf" && kind == '0':
-			err = c.multiple(k)
+			err = c.checkMultipleOf(k)
 		case m.name == "$ref" && kind == '"':
 			c.references++
 			if identified && !strings.HasPrefix(string(m.value), `"#`) { // drafts differ about what it is relative to
@@ -95,7 +95,7 @@ func (c *libraryCheck) object(members []member, at *step) error {
 			err = invalid("JSON schema: required at %s has more than %d names", k.path(), membersMax)
 		}
 		if err == nil {
-			err = c.value(m.value, &step{at, m.name})
+			err = c.value(m.value, &pathStep{at, m.name})
 		}
 		if err != nil {
 			return err
@@ -104,8 +104,9 @@ func (c *libraryCheck) object(members []member, at *step) error {
 	return nil
 }
 
-// multiple refuses a multipleOf that has, with the others, many remainders: a grammar has a state for each, and the library no bound.
-func (c *libraryCheck) multiple(k keyword) error {
+// checkMultipleOf refuses a multipleOf that has, together with the others, many remainders: a grammar has a state for
+// each, and the library has no bound on them.
+func (c *schemaCheck) checkMultipleOf(k keyword) error {
 	tooMuch := func() error {
 		return invalid("JSON schema: multipleOf at %s: %s is no number above 0 with few digits (alone and together with the others)", k.path(), k.value)
 	}
@@ -121,13 +122,13 @@ func (c *libraryCheck) multiple(k keyword) error {
 		return tooMuch()
 	}
 	c.multiples = append(c.multiples, x)
-	if n := commonMultiple(c.multiples); !n.IsInt64() || n.Int64() > multipleMax {
+	if n := commonMultiple(c.multiples); !n.IsInt64() || n.Int64() > commonMultipleMax {
 		return tooMuch()
 	}
 	return nil
 }
 
-// commonMultiple is the least one of all, in units of the last decimal that any of them has.
+// commonMultiple is the least common multiple, in units of the last decimal that any of the numbers has.
 func commonMultiple(list []*big.Rat) *big.Int {
 	unit := big.NewInt(1)
 	for _, x := range list {
@@ -146,8 +147,8 @@ func commonMultiple(list []*big.Rat) *big.Int {
 	return common
 }
 
-// checkPairs refuses pairs of keywords of which the library would lose one.
-func checkPairs(members []member, at *step) error {
+// checkKeywordPairs refuses pairs of keywords of which the library would lose one.
+func checkKeywordPairs(members []member, at *pathStep) error {
 	place := func(name string) int { return slices.IndexFunc(members, func(m member) bool { return m.name == name }) }
 	apart := func(a, b string) bool { // an applicator stands between them
 		i, k := place(a), place(b)
@@ -158,18 +159,18 @@ func checkPairs(members []member, at *step) error {
 	}
 	listed := place("items") >= 0 && members[place("items")].value.Kind() == '['
 	if place("prefixItems") >= 0 && (place("additionalItems") >= 0 || listed) {
-		return invalid("JSON schema: prefixItems at %s stands beside additionalItems or a list of items, which an older draft has in its place", keyword{name: "prefixItems", up: at}.path())
+		return invalid("JSON schema: prefixItems at %s stands beside additionalItems or a list of items, which an older draft has in its place", keyword{name: "prefixItems", parent: at}.path())
 	}
 	for _, pair := range [][2]string{{"items", "additionalItems"}, {"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}} {
 		if apart(pair[0], pair[1]) {
-			return invalid("JSON schema: put %s at %s beside %s", pair[1], keyword{name: pair[1], up: at}.path(), pair[0])
+			return invalid("JSON schema: put %s at %s beside %s", pair[1], keyword{name: pair[1], parent: at}.path(), pair[0])
 		}
 	}
 	return nil
 }
 
-// checkExact refuses whole numbers that the library would round to others.
-func checkExact(k keyword) error {
+// checkExactIntegers refuses whole numbers that the library would round to others.
+func checkExactIntegers(k keyword) error {
 	d := jsontext.NewDecoder(strings.NewReader(string(k.value)))
 	for {
 		token, err := d.ReadToken()
@@ -180,7 +181,7 @@ func checkExact(k keyword) error {
 			continue
 		}
 		n, ok := new(big.Int).SetString(token.String(), 10)
-		if ok && n.CmpAbs(big.NewInt(exactMax)) > 0 {
+		if ok && n.CmpAbs(big.NewInt(exactIntegerMax)) > 0 {
 			return invalid("JSON schema: %s at %s: %s is too large to be kept exactly; make it a string", k.name, k.path(), n)
 		}
 	}
