@@ -52,17 +52,17 @@ func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (c
 		log.Info("device", "name", d.Name, "description", d.Description, "backend", d.Backend, "memory", d.TotalBytes)
 	}
 	out.numericsID = numericsID(out.device, c.Deterministic)
-	placement := devices.Placement{Layers: c.GPULayers, One: c.OneGPU, Main: c.MainGPU, Shares: c.GPUSplit, Highest: c.MemoryWatermark}
+	placement := devices.Placement{GPULayers: c.GPULayers, OneGPU: c.OneGPU, MainGPU: c.MainGPU, GPUSplit: c.GPUSplit, Watermark: c.MemoryWatermark}
 	out.fitsInMemory = func(bytes int64, alone bool) bool {
 		host, accelerators := deviceMemory(backend)
 		if alone {
-			return placement.Holds(uint64(bytes), host, accelerators)
+			return placement.FitsFreeMemory(uint64(bytes), host, accelerators)
 		}
-		return placement.Fits(uint64(bytes), host, accelerators)
+		return placement.FitsWatermark(uint64(bytes), host, accelerators)
 	}
 	out.memoryLeft = func(bytes int64) int64 {
 		host, accelerators := deviceMemory(backend)
-		return int64(placement.Left(uint64(bytes), host, accelerators))
+		return int64(placement.HostMemoryLeft(uint64(bytes), host, accelerators))
 	}
 	return out, nil
 }

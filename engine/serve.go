@@ -114,14 +114,14 @@ func (e *engine) openModels() error {
 	c := e.c
 	var err error
 	if e.registry, err = models.NewRegistry(models.RegistryOptions{
-		Dir: c.ModelsDir, Inside: !c.FollowLinks, Demo: builtInDemo(c.Demo), AlwaysDemo: c.Demo == DemoTrue, Log: e.log,
+		Dir: c.ModelsDir, LinksInside: !c.FollowLinks, Demo: builtInDemo(c.Demo), AlwaysDemo: c.Demo == DemoTrue, Log: e.log,
 	}); err != nil {
 		return fmt.Errorf("read models directory: %w", err)
 	}
 	e.cache = models.NewCache(models.CacheOptions{
 		Registry: e.registry, Backend: e.compute.backend, Dir: c.CacheDir, Size: c.CacheSize,
 		Context: c.Context, Parallel: c.Parallel, MMap: c.MMap, LoadTimeout: c.LoadTimeout, BusyWait: c.BusyWait,
-		Attach: e.attach, Detach: e.detach, OnEvent: e.modelEvent, OnLoad: e.noteLoad, Fits: e.compute.fitsInMemory, Left: e.compute.memoryLeft, Log: e.log,
+		Attach: e.attach, Detach: e.detach, OnEvent: e.modelEvent, OnLoad: e.noteLoad, MemoryFits: e.compute.fitsInMemory, MemoryLeft: e.compute.memoryLeft, Log: e.log,
 	})
 	e.preloader = preload.New(preload.Options{
 		Registry: e.registry, Cache: e.cache, Models: c.Preload, ModelsDir: c.ModelsDir,
@@ -149,7 +149,7 @@ func builtInDemo(mode DemoMode) *models.Demo {
 	}
 	d := &models.Demo{Name: demo.Name, Description: demo.Description}
 	for _, f := range demo.Files() {
-		d.Files = append(d.Files, models.Embedded{Version: f.Version, Packed: f.Packed, SHA256: f.SHA256, Bytes: f.Bytes})
+		d.Files = append(d.Files, models.EmbeddedFile{Version: f.Version, Packed: f.Packed, SHA256: f.SHA256, Bytes: f.Bytes})
 	}
 	return d
 }
@@ -192,7 +192,7 @@ func (e *engine) modelEvent(ev models.Event) {
 	case models.EventLoadFailed:
 		e.metrics.LoadEnded(ev.Model)
 		e.preloader.LoadFailed(ev.Model, ev.Version)
-		if ev.Told {
+		if ev.Logged {
 			return
 		}
 		e.log.Error("model load failed", "model", ev.Model, "version", ev.Version, "reason", ev.Reason, "err", ev.Message)

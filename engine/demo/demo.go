@@ -1,5 +1,5 @@
-// Package demo holds the small demo model inside the program, so that a fresh installation answers without a download. It only gives
-// the packed files and says what they are; unpacking and loading are the business of package models.
+// Package demo embeds the small demo model in the program, so that a fresh installation answers without a download. It
+// only provides the packed files and their description; package models unpacks and loads them.
 package demo
 
 import (
@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// What the registry shows for the demo model.
+// What the registry lists for the demo model.
 const (
 	Name        = "demo"
 	Description = "Tiny built-in model (1.5 million parameters) that knows the capitals of the world, chemical elements and a little small talk; for trying things out, not for real use"
@@ -40,5 +40,5 @@ var files = []File{
 	{Version: "v2.0", Packed: french, Bytes: 196576, SHA256: "0dd58ac05e4cc9c79a6ebfda33cb387f9afd4078b001049e18b8893e7a2ae66c"},
 }
 
-// Files gives the weights first, then the LoRA versions in ascending order.
+// Files returns the weights first, then the LoRA versions in ascending order.
 func Files() []File { return slices.Clone(files) }

@@ -16,35 +16,36 @@ const (
 	maxDepth     = 32 // of nested groups
 )
 
-// group is a control group that this process is in, directly or through a parent.
-type group struct {
+// cgroup is a control group that this process is in, directly or through a parent.
+type cgroup struct {
 	dir     string
 	unified bool // version 2
 }
 
-// groups lists the process's groups from the inside out. In a container the own path is often hidden, then it is the mount's root.
-func groups(root fs.FS) []group {
+// processCgroups lists the process's control groups from the innermost out. In a container its own path is often
+// hidden; the mount's root is the group then.
+func processCgroups(root fs.FS) []cgroup {
 	text, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
 		return nil
 	}
-	var list []group
+	var list []cgroup
 	for _, m := range parseMembership(text) {
 		mounts := map[string]bool{unifiedMount: m.unified, memoryMount: m.memory, cpuMount: m.cpu}
 		for _, mount := range []string{unifiedMount, memoryMount, cpuMount} {
 			if !mounts[mount] {
 				continue
 			}
-			for _, dir := range upwards(m.path) {
-				list = append(list, group{dir: path.Join(mount, dir), unified: m.unified})
+			for _, dir := range pathAndParents(m.path) {
+				list = append(list, cgroup{dir: path.Join(mount, dir), unified: m.unified})
 			}
 		}
 	}
 	return list
 }
 
-// upwards gives a path and its parents: a/b, a, and the root.
-func upwards(p string) []string {
+// pathAndParents returns a path and its parents: a/b, a, and the root.
+func pathAndParents(p string) []string {
 	var list []string
 	for p = strings.Trim(path.Clean("/"+p), "/"); p != "" && len(list) < maxDepth; p = strings.TrimPrefix(path.Dir("/"+p), "/") {
 		list = append(list, p)
@@ -52,20 +53,20 @@ func upwards(p string) []string {
 	return append(list, "")
 }
 
-type membership struct {
+type cgroupMembership struct {
 	path                 string
 	unified, memory, cpu bool
 }
 
 // parseMembership reads /proc/self/cgroup: lines of id:controllers:path, without controllers for version 2.
-func parseMembership(text []byte) []membership {
-	var list []membership
+func parseMembership(text []byte) []cgroupMembership {
+	var list []cgroupMembership
 	for line := range strings.Lines(string(text)) {
 		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if len(f) != 3 {
 			continue
 		}
-		m := membership{path: f[2], unified: f[0] == "0" && f[1] == ""}
+		m := cgroupMembership{path: f[2], unified: f[0] == "0" && f[1] == ""}
 		for c := range strings.SplitSeq(f[1], ",") {
 			m.memory = m.memory || c == "memory"
 			m.cpu = m.cpu || c == "cpu"
@@ -75,16 +76,17 @@ func parseMembership(text []byte) []membership {
 	return list
 }
 
-func (g group) memory(root fs.FS) (Memory, bool) {
+// memory is the group's limit and use; false: no limit can be read.
+func (g cgroup) memory(root fs.FS) (Memory, bool) {
 	limit, used, cache := "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
 	if g.unified {
 		limit, used, cache = "memory.max", "memory.current", "inactive_file"
 	}
-	total, err := number(root, path.Join(g.dir, limit))
+	total, err := readNumber(root, path.Join(g.dir, limit))
 	if err != nil {
 		return Memory{}, false
 	}
-	current, err := number(root, path.Join(g.dir, used))
+	current, err := readNumber(root, path.Join(g.dir, used))
 	if err != nil {
 		return Memory{}, false
 	}
@@ -92,11 +94,11 @@ func (g group) memory(root fs.FS) (Memory, bool) {
 	if err != nil {
 		return Memory{}, false
 	}
-	return Memory{Total: total, Used: current - min(field(stat, cache), current), Limited: true}, true
+	return Memory{Total: total, Used: current - min(fieldValue(stat, cache), current), Limited: true}, true
 }
 
-// quota is how many processors' time the group may use.
-func (g group) quota(root fs.FS) (float64, bool) {
+// cpuQuota is how many processors' time the group may use.
+func (g cgroup) cpuQuota(root fs.FS) (float64, bool) {
 	if g.unified {
 		text, err := fs.ReadFile(root, path.Join(g.dir, "cpu.max"))
 		if err != nil {
@@ -106,18 +108,18 @@ func (g group) quota(root fs.FS) (float64, bool) {
 		if len(f) != 2 {
 			return 0, false
 		}
-		return share(f[0], f[1])
+		return quotaCPUs(f[0], f[1])
 	}
 	quota, err1 := fs.ReadFile(root, path.Join(g.dir, "cpu.cfs_quota_us"))
 	period, err2 := fs.ReadFile(root, path.Join(g.dir, "cpu.cfs_period_us"))
 	if err1 != nil || err2 != nil {
 		return 0, false
 	}
-	return share(strings.TrimSpace(string(quota)), strings.TrimSpace(string(period)))
+	return quotaCPUs(strings.TrimSpace(string(quota)), strings.TrimSpace(string(period)))
 }
 
-// share divides quota by period, both microseconds; "max" and -1 mean no limit.
-func share(quota, period string) (float64, bool) {
+// quotaCPUs divides quota by period, both in microseconds; "max" and -1 mean no limit.
+func quotaCPUs(quota, period string) (float64, bool) {
 	q, err1 := strconv.ParseInt(quota, 10, 64)
 	p, err2 := strconv.ParseInt(period, 10, 64)
 	if err1 != nil || err2 != nil || q <= 0 || p <= 0 {
@@ -126,8 +128,8 @@ func share(quota, period string) (float64, bool) {
 	return float64(q) / float64(p), true
 }
 
-// number reads a file with one number; "max" is an error.
-func number(root fs.FS, name string) (uint64, error) {
+// readNumber reads a file that holds one number; "max" is an error.
+func readNumber(root fs.FS, name string) (uint64, error) {
 	text, err := fs.ReadFile(root, name)
 	if err != nil {
 		return 0, err
@@ -135,8 +137,8 @@ func number(root fs.FS, name string) (uint64, error) {
 	return strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 64)
 }
 
-// field finds "name value" in a list of lines; 0 when it isn't there.
-func field(text []byte, name string) uint64 {
+// fieldValue finds "name value" in a list of lines; 0 when it isn't there.
+func fieldValue(text []byte, name string) uint64 {
 	for line := range strings.Lines(string(text)) {
 		if f := strings.Fields(line); len(f) >= 2 && f[0] == name {
 			n, err := strconv.ParseUint(f[1], 10, 64)
@@ -151,7 +153,7 @@ func field(text []byte, name string) uint64 {
 
 // parseMeminfo reads /proc/meminfo, which counts in KiB.
 func parseMeminfo(text []byte) (Memory, error) {
-	total, available := field(text, "MemTotal:")<<10, field(text, "MemAvailable:")<<10
+	total, available := fieldValue(text, "MemTotal:")<<10, fieldValue(text, "MemAvailable:")<<10
 	if total == 0 || available > total {
 		return Memory{}, errors.New("MemTotal or MemAvailable is missing in /proc/meminfo")
 	}

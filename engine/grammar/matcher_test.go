@@ -64,7 +64,7 @@ func newMatcher(t testing.TB, v *Vocabulary, s Source) *Matcher {
 
 func allowed(words []uint32, t int32) bool { return words[t/32]>>(t%32)&1 != 0 }
 
-// follows tells whether the grammar allows exactly this text as a whole answer, byte by byte.
+// follows reports whether the grammar allows exactly this text as a whole answer, byte by byte.
 func follows(t testing.TB, v *Vocabulary, end int32, s Source, text string) bool {
 	t.Helper()
 	m := newMatcher(t, v, s)
@@ -206,7 +206,7 @@ func TestForcedTokens(t *testing.T) {
 	if few, err := m.Forced(2, testBudget); err != nil || fmt.Sprint(few) != fmt.Sprint(forced[:2]) {
 		t.Errorf("forced %v, %v, want the first two of %v", few, err, forced)
 	}
-	for _, f := range append(forced, v.encode([]byte(" city: Paris!"[len(text):]))...) {
+	for _, f := range append(forced, v.encodeText([]byte(" city: Paris!"[len(text):]))...) {
 		if err := m.Accept(f, testBudget); err != nil {
 			t.Fatal(err)
 		}
@@ -216,7 +216,7 @@ func TestForcedTokens(t *testing.T) {
 	}
 }
 
-// A clone knows what was accepted, and what happens to one doesn't touch the other.
+// A clone has accepted what the original has, and then neither affects the other.
 func TestClonesGoTheirOwnWay(t *testing.T) {
 	v, end := bytesVocabulary(t)
 	m := newMatcher(t, v, Source{Regex, "(ab|ac)"})

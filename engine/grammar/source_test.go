@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestSourcesCrossTheWire(t *testing.T) {
+func TestSourcesSurviveTheWire(t *testing.T) {
 	for _, s := range []Source{{}, {JSONSchema, `{"type":"null"}`}, {Regex, "a\nb"}, {Lark, "start: \"a\""}, {GBNF, `root ::= "a"`}} {
 		if got := Parse(s.String()); got != s {
 			t.Errorf("%+v became %+v", s, got)
@@ -58,7 +58,7 @@ func TestSchemaKeepsItsOrder(t *testing.T) {
 func FuzzGBNF(f *testing.F) {
 	f.Add("root ::= item (\", \" item)*\nitem ::= [a-z]{1,3} | . # comment")
 	f.Fuzz(func(t *testing.T, text string) {
-		if out, err := lark(text); err == nil && len(out) > 64+64*len(text) {
+		if out, err := gbnfToLark(text); err == nil && len(out) > 64+64*len(text) {
 			t.Errorf("%d bytes become %d", len(text), len(out))
 		}
 	})

@@ -35,7 +35,7 @@ type linkTest struct {
 	linkEnded chan struct{}
 }
 
-func embeddedModel(t testing.TB, version string) models.Embedded {
+func embeddedModel(t testing.TB, version string) models.EmbeddedFile {
 	content := []byte("weights of " + version)
 	var packed bytes.Buffer
 	w, err := xz.NewWriter(&packed)
@@ -49,7 +49,7 @@ func embeddedModel(t testing.TB, version string) models.Embedded {
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256(content)
-	return models.Embedded{Version: version, Packed: packed.Bytes(), SHA256: hex.EncodeToString(sum[:]), Bytes: int64(len(content))}
+	return models.EmbeddedFile{Version: version, Packed: packed.Bytes(), SHA256: hex.EncodeToString(sum[:]), Bytes: int64(len(content))}
 }
 
 func newLinkTest(t *testing.T, b *fakeBackend, change ...func(*batch.Options, *Options)) *linkTest {
@@ -57,7 +57,7 @@ func newLinkTest(t *testing.T, b *fakeBackend, change ...func(*batch.Options, *O
 	e := &linkTest{t: t, backend: b, linkEnded: make(chan struct{})}
 	var err error
 	e.registry, err = models.NewRegistry(models.RegistryOptions{Demo: &models.Demo{
-		Name: "abc", Files: []models.Embedded{embeddedModel(t, ""), embeddedModel(t, "v1"), embeddedModel(t, "v2")},
+		Name: "abc", Files: []models.EmbeddedFile{embeddedModel(t, ""), embeddedModel(t, "v1"), embeddedModel(t, "v2")},
 	}})
 	if err != nil {
 		t.Fatal(err)

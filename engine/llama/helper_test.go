@@ -20,33 +20,33 @@ import (
 	"tandem/engine/models"
 )
 
-// device stands in for the executor: one locked goroutine that runs what it is given.
-type device struct {
+// testExecutor stands in for the executor: one goroutine, locked to its thread, that runs the calls into the library.
+type testExecutor struct {
 	calls chan func()
 	done  chan struct{}
 }
 
-func newDevice(t testing.TB) *device {
-	d := &device{calls: make(chan func()), done: make(chan struct{})}
+func newTestExecutor(t testing.TB) *testExecutor {
+	executor := &testExecutor{calls: make(chan func()), done: make(chan struct{})}
 	go func() {
 		runtime.LockOSThread()
-		defer close(d.done)
-		for call := range d.calls {
+		defer close(executor.done)
+		for call := range executor.calls {
 			call()
 		}
 	}()
 	t.Cleanup(func() {
-		close(d.calls)
-		<-d.done
+		close(executor.calls)
+		<-executor.done
 	})
-	return d
+	return executor
 }
 
-func (d *device) do(ctx context.Context, call func() error) error {
+func (e *testExecutor) do(ctx context.Context, call func() error) error {
 	var err error
 	ended := make(chan struct{})
 	select {
-	case d.calls <- func() { defer close(ended); err = call() }:
+	case e.calls <- func() { defer close(ended); err = call() }:
 		<-ended
 		return err
 	case <-ctx.Done():
@@ -54,9 +54,9 @@ func (d *device) do(ctx context.Context, call func() error) error {
 	}
 }
 
-// run is do for tests, without a context.
-func (d *device) run(call func()) {
-	_ = d.do(context.Background(), func() error { call(); return nil })
+// run is do without a context.
+func (e *testExecutor) run(call func()) {
+	_ = e.do(context.Background(), func() error { call(); return nil })
 }
 
 func backendDir(t testing.TB) string {
@@ -67,10 +67,10 @@ func backendDir(t testing.TB) string {
 	return dir
 }
 
-func newBackend(t testing.TB, change func(*Options)) (*Backend, *device) {
+func newBackend(t testing.TB, change func(*Options)) (*Backend, *testExecutor) {
 	t.Helper()
-	d := newDevice(t)
-	o := Options{BackendDir: backendDir(t), OnDevice: d.do, Logger: slog.New(slog.DiscardHandler), CacheBytes: 64 << 20}
+	executor := newTestExecutor(t)
+	o := Options{BackendDir: backendDir(t), OnDevice: executor.do, Logger: slog.New(slog.DiscardHandler), CacheBytes: 64 << 20}
 	if change != nil {
 		change(&o)
 	}
@@ -83,7 +83,7 @@ func newBackend(t testing.TB, change func(*Options)) (*Backend, *device) {
 			t.Error(err)
 		}
 	})
-	return b, d
+	return b, executor
 }
 
 var unpacked struct {
@@ -148,11 +148,11 @@ func loadFile(t testing.TB, b *Backend, path string, change func(*models.BaseSpe
 	return base
 }
 
-// loadDemo gives the demo model with eight sequences.
-func loadDemo(t testing.TB, change func(*models.BaseSpec)) (*Base, *device) {
+// loadDemo returns the demo model with eight sequences.
+func loadDemo(t testing.TB, change func(*models.BaseSpec)) (*Base, *testExecutor) {
 	t.Helper()
-	b, d := newBackend(t, nil)
-	return loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), change), d
+	b, executor := newBackend(t, nil)
+	return loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), change), executor
 }
 
 func loadVersion(t testing.TB, base *Base, version string) *Adapter {
@@ -173,14 +173,14 @@ func render(t testing.TB, base *Base, prompt string) []batch.Token {
 	return p.Tokens
 }
 
-// generate is the thinnest scheduler: one sequence, prompt at once, then token by token.
-func generate(base *Base, d *device, adapter batch.Adapter, seq int, prompt []batch.Token, how batch.Sampling, most int) (text string, tokens []batch.Token, err error) {
-	sampler, err := base.NewSampler(how, prompt, nil)
+// generate is the simplest scheduler: one sequence, the prompt at once, then token by token.
+func generate(base *Base, executor *testExecutor, adapter batch.Adapter, seq int, prompt []batch.Token, sampling batch.Sampling, most int) (text string, tokens []batch.Token, err error) {
+	sampler, err := base.NewSampler(sampling, prompt, nil)
 	if err != nil {
 		return "", nil, err
 	}
 	defer sampler.Close()
-	defer d.run(func() { base.Truncate(seq, 0) })
+	defer executor.run(func() { base.Truncate(seq, 0) })
 	next, start := prompt, 0
 	for index := 0; index < most; {
 		var drawn []batch.Token
@@ -190,7 +190,7 @@ func generate(base *Base, d *device, adapter batch.Adapter, seq int, prompt []ba
 			}
 		}
 		s := []batch.Slice{{Seq: seq, Start: start, Tokens: next, Sampler: sampler, Index: index}}
-		d.run(func() { err = base.Step(adapter, s) })
+		executor.run(func() { err = base.Step(adapter, s) })
 		if err = errors.Join(err, s[0].Err); err != nil {
 			return text, tokens, err
 		}

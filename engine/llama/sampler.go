@@ -5,7 +5,7 @@ package llama
 /*
 #include <stdlib.h>
 #include "shim.h"
-#include "sample.h"
+#include "sampler.h"
 */
 import "C"
 
@@ -28,33 +28,34 @@ var errNoLogits = errors.New("the model gave no finite logit")
 
 // Sampler draws the tokens of one answer. One goroutine at a time.
 type Sampler struct {
-	base   *Base
-	how    batch.Sampling
-	handle *C.tdm_sampler
-	rules  *rules // nil: no grammar
+	base       *Base
+	sampling   batch.Sampling
+	handle     *C.tdm_sampler
+	constraint *grammarConstraint // nil: no grammar
 }
 
-// NewSampler builds the chain and feeds it what is already known. Errors wrap grammar.ErrInvalid or batch.ErrGrammarTooComplex for a grammar.
-func (b *Base) NewSampler(how batch.Sampling, prompt, generated []batch.Token) (batch.Sampler, error) {
-	if err := checkSampling(how); err != nil {
+// NewSampler builds the sampler chain and accepts the tokens that there are already. Errors about a grammar wrap
+// grammar.ErrInvalid or batch.ErrGrammarTooComplex.
+func (b *Base) NewSampler(sampling batch.Sampling, prompt, generated []batch.Token) (batch.Sampler, error) {
+	if err := checkSampling(sampling); err != nil {
 		return nil, err
 	}
-	how.PenaltyWindow = min(max(how.PenaltyWindow, 0), penaltyWindowMax)
-	if how.GrammarBudget <= 0 {
-		how.GrammarBudget = defaultGrammarBudget
+	sampling.PenaltyWindow = min(max(sampling.PenaltyWindow, 0), penaltyWindowMax)
+	if sampling.GrammarBudget <= 0 {
+		sampling.GrammarBudget = defaultGrammarBudget
 	}
-	s := &Sampler{base: b, how: how, handle: newChain(how)}
+	s := &Sampler{base: b, sampling: sampling, handle: newSamplerChain(sampling)}
 	if s.handle == nil {
 		return nil, errors.New("make a sampler: out of memory")
 	}
-	if how.Grammar != "" {
+	if sampling.Grammar != "" {
 		var err error
-		if s.rules, err = b.openRules(how); err != nil {
+		if s.constraint, err = b.newGrammarConstraint(sampling); err != nil {
 			s.Close()
 			return nil, err
 		}
 	}
-	for _, t := range prompt[max(0, len(prompt)-how.PenaltyWindow):] {
+	for _, t := range prompt[max(0, len(prompt)-sampling.PenaltyWindow):] {
 		C.tdm_sampler_accept(s.handle, C.int32_t(t))
 	}
 	for i, t := range generated {
@@ -66,45 +67,45 @@ func (b *Base) NewSampler(how batch.Sampling, prompt, generated []batch.Token) (
 	return s, nil
 }
 
-func checkSampling(how batch.Sampling) error {
-	for _, x := range []float32{how.Temperature, how.TopP, how.MinP, how.RepeatPenalty, how.PresencePenalty, how.FrequencyPenalty} {
+func checkSampling(sampling batch.Sampling) error {
+	for _, x := range []float32{sampling.Temperature, sampling.TopP, sampling.MinP, sampling.RepeatPenalty, sampling.PresencePenalty, sampling.FrequencyPenalty} {
 		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
 			return errors.New("a sampling number isn't finite")
 		}
 	}
-	if how.TopLogprobs < 0 || how.TopLogprobs > C.TDM_TOP_MAX {
-		return fmt.Errorf("%d top log-probabilities, at most %d are possible", how.TopLogprobs, C.TDM_TOP_MAX)
+	if sampling.TopLogprobs < 0 || sampling.TopLogprobs > C.TDM_TOP_MAX {
+		return fmt.Errorf("%d top log-probabilities, at most %d are possible", sampling.TopLogprobs, C.TDM_TOP_MAX)
 	}
 	return nil
 }
 
-func newChain(how batch.Sampling) *C.tdm_sampler {
+func newSamplerChain(sampling batch.Sampling) *C.tdm_sampler {
 	chain := C.tdm_sampling{
-		temperature: C.float(how.Temperature),
-		top_k:       C.int32_t(max(how.TopK, 0)),
-		top_p:       C.float(how.TopP),
-		min_p:       C.float(how.MinP),
-		repeat:      C.float(how.RepeatPenalty),
-		presence:    C.float(how.PresencePenalty),
-		frequency:   C.float(how.FrequencyPenalty),
-		window:      C.int32_t(how.PenaltyWindow),
-		top:         C.int32_t(how.TopLogprobs),
-		logprobs:    C.bool(how.Logprobs || how.TopLogprobs > 0),
+		temperature: C.float(sampling.Temperature),
+		top_k:       C.int32_t(max(sampling.TopK, 0)),
+		top_p:       C.float(sampling.TopP),
+		min_p:       C.float(sampling.MinP),
+		repeat:      C.float(sampling.RepeatPenalty),
+		presence:    C.float(sampling.PresencePenalty),
+		frequency:   C.float(sampling.FrequencyPenalty),
+		window:      C.int32_t(sampling.PenaltyWindow),
+		top:         C.int32_t(sampling.TopLogprobs),
+		logprobs:    C.bool(sampling.Logprobs || sampling.TopLogprobs > 0),
 
-		key: C.tdm_sampler_key(C.uint64_t(how.Seed), C.uint32_t(how.Choice)),
+		key: C.tdm_sampler_key(C.uint64_t(sampling.Seed), C.uint32_t(sampling.Choice)),
 	}
-	if how.TopP <= 0 { // the zero value of Sampling, and nothing would be left
+	if sampling.TopP <= 0 { // the zero value of Sampling, and nothing would be left
 		chain.top_p = 1
 	}
-	tokens, biases := make([]int32, 0, len(how.LogitBias)+1), make([]float32, 0, len(how.LogitBias)+1)
-	for t, x := range how.LogitBias {
+	tokens, biases := make([]int32, 0, len(sampling.LogitBias)+1), make([]float32, 0, len(sampling.LogitBias)+1)
+	for t, x := range sampling.LogitBias {
 		tokens, biases = append(tokens, t), append(biases, x)
 	}
 	return C.tdm_sampler_new(&chain, C.int32_t(len(tokens)), (*C.int32_t)(unsafe.SliceData(tokens)), (*C.float)(unsafe.SliceData(biases)))
 }
 
-// Constrained tells that there is a grammar.
-func (s *Sampler) Constrained() bool { return s.rules != nil }
+// Constrained reports whether there is a grammar.
+func (s *Sampler) Constrained() bool { return s.constraint != nil }
 
 func (s *Sampler) drawFrom(logits []float32, index int) (batch.Draw, error) {
 	var out C.tdm_draw
@@ -122,13 +123,13 @@ func drawOf(d *C.tdm_draw) batch.Draw {
 	return out
 }
 
-// Accept moves penalties and grammar past a known token. An error means that the grammar doesn't allow it here.
+// Accept moves the penalties and the grammar past a token. An error means that the grammar doesn't allow it here.
 func (s *Sampler) Accept(t batch.Token) error {
 	if s.handle == nil {
 		return errors.New("the sampler is closed")
 	}
-	if s.rules != nil {
-		if err := s.rules.accept(t); err != nil {
+	if s.constraint != nil {
+		if err := s.constraint.accept(t); err != nil {
 			return err
 		}
 	}
@@ -142,7 +143,7 @@ func (s *Sampler) Close() {
 		C.tdm_sampler_free(s.handle)
 		s.handle = nil
 	}
-	if s.rules != nil {
-		s.rules.matcher.Close()
+	if s.constraint != nil {
+		s.constraint.matcher.Close()
 	}
 }

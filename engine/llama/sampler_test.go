@@ -25,37 +25,38 @@ func mix32(x uint32) uint32 {
 	return x ^ x>>15
 }
 
-// noise is the Gumbel noise of one token, written down a second time: a change of it would change every seeded answer.
+// noise is the Gumbel noise of one token, implemented a second time: a change of it would change every seeded answer.
 func noise(seed uint64, choice uint32, index int, token batch.Token) float64 {
 	k := mix64(mix64(seed^mix64(0x7464<<32|uint64(choice))) ^ mix64(uint64(index)))
 	h := mix32(mix32(uint32(token)^uint32(k)) + uint32(k>>32))
 	return -math.Log(-math.Log((float64(h) + 0.5) / (1 << 32)))
 }
 
-// reference draws by sorting everything in double precision. topP is apart, since a sum in another order may cut elsewhere.
-func reference(logits []float32, how batch.Sampling, window []batch.Token, index int, topP float64) batch.Draw {
+// referenceDraw draws by sorting everything in double precision. topP is a parameter of its own, since a sum in another
+// order may cut elsewhere.
+func referenceDraw(logits []float32, sampling batch.Sampling, window []batch.Token, index int, topP float64) batch.Draw {
 	adjusted := make([]float64, len(logits))
 	sum, most := 0.0, float64(slices.Max(logits))
 	for i, l := range logits {
 		adjusted[i] = float64(l)
 		sum += math.Exp(float64(l) - most)
 	}
-	for t, x := range how.LogitBias {
+	for t, x := range sampling.LogitBias {
 		adjusted[t] += float64(x)
 	}
 	count := map[batch.Token]int{}
-	for _, t := range window[max(0, len(window)-how.PenaltyWindow):] {
+	for _, t := range window[max(0, len(window)-sampling.PenaltyWindow):] {
 		count[t]++
 	}
 	for t, n := range count {
-		if how.RepeatPenalty > 0 {
+		if sampling.RepeatPenalty > 0 {
 			if adjusted[t] > 0 {
-				adjusted[t] /= float64(how.RepeatPenalty)
+				adjusted[t] /= float64(sampling.RepeatPenalty)
 			} else {
-				adjusted[t] *= float64(how.RepeatPenalty)
+				adjusted[t] *= float64(sampling.RepeatPenalty)
 			}
 		}
-		adjusted[t] -= float64(n)*float64(how.FrequencyPenalty) + float64(how.PresencePenalty)
+		adjusted[t] -= float64(n)*float64(sampling.FrequencyPenalty) + float64(sampling.PresencePenalty)
 	}
 	order := make([]batch.Token, len(logits))
 	for i := range order {
@@ -71,10 +72,10 @@ func reference(logits []float32, how batch.Sampling, window []batch.Token, index
 		return 0
 	})
 	score := func(t batch.Token) float64 { return adjusted[t] }
-	if how.Temperature > 0 {
-		order = keep(order, adjusted, how, topP)
+	if sampling.Temperature > 0 {
+		order = keepCandidates(order, adjusted, sampling, topP)
 		score = func(t batch.Token) float64 {
-			return adjusted[t]/float64(how.Temperature) + noise(how.Seed, how.Choice, index, t)
+			return adjusted[t]/float64(sampling.Temperature) + noise(sampling.Seed, sampling.Choice, index, t)
 		}
 	}
 	best, second := batch.Token(-1), math.Inf(-1)
@@ -92,10 +93,10 @@ func reference(logits []float32, how batch.Sampling, window []batch.Token, index
 	return batch.Draw{Token: best, Margin: float32(score(best) - second), Logprob: float32(float64(logits[best]) - most - math.Log(sum))}
 }
 
-func keep(order []batch.Token, adjusted []float64, how batch.Sampling, topP float64) []batch.Token {
+func keepCandidates(order []batch.Token, adjusted []float64, sampling batch.Sampling, topP float64) []batch.Token {
 	most := adjusted[order[0]]
-	if how.TopK > 0 && how.TopK < len(order) {
-		order = order[:how.TopK]
+	if sampling.TopK > 0 && sampling.TopK < len(order) {
+		order = order[:sampling.TopK]
 	}
 	if topP < 1 {
 		total, sum := 0.0, 0.0
@@ -109,7 +110,7 @@ func keep(order []batch.Token, adjusted []float64, how batch.Sampling, topP floa
 			}
 		}
 	}
-	for how.MinP > 0 && len(order) > 1 && adjusted[order[len(order)-1]] < most+math.Log(float64(how.MinP)) {
+	for sampling.MinP > 0 && len(order) > 1 && adjusted[order[len(order)-1]] < most+math.Log(float64(sampling.MinP)) {
 		order = order[:len(order)-1]
 	}
 	return order
@@ -123,8 +124,8 @@ func randomRow(r *rand.Rand, n int, spread float64) []float32 {
 	return row
 }
 
-func chain(t testing.TB, how batch.Sampling, window []batch.Token) *Sampler {
-	s := &Sampler{how: how, handle: newChain(how)}
+func newTestSampler(t testing.TB, sampling batch.Sampling, window []batch.Token) *Sampler {
+	s := &Sampler{sampling: sampling, handle: newSamplerChain(sampling)}
 	t.Cleanup(s.Close)
 	for _, token := range window {
 		if err := s.Accept(token); err != nil {
@@ -148,14 +149,14 @@ func TestDrawsEqualASortInDoublePrecision(t *testing.T) {
 		"all":               {Temperature: 0.9, TopK: 50, TopP: 0.9, MinP: 0.02, RepeatPenalty: 1.1, PenaltyWindow: 64, Seed: 7, Choice: 2},
 		"top-k 1":           {Temperature: 1, TopK: 1},
 	}
-	for name, how := range chains {
+	for name, sampling := range chains {
 		for _, n := range []int{7, 1000, 33000} {
 			for _, spread := range []float64{0.1, 2, 6} {
 				if n > 10000 && spread == 6 {
 					continue // the reference sorts all, and the two others go through each branch
 				}
 				t.Run(fmt.Sprintf("%s, %d tokens, spread %g", name, n, spread), func(t *testing.T) {
-					compareDraws(t, how, n, spread)
+					compareDraws(t, sampling, n, spread)
 				})
 			}
 		}
@@ -165,18 +166,18 @@ func TestDrawsEqualASortInDoublePrecision(t *testing.T) {
 // logprobTolerance is the worst of the cheap powers that the log-sum-exp is made of.
 const logprobTolerance = 2.5e-3
 
-func compareDraws(t *testing.T, how batch.Sampling, n int, spread float64) {
+func compareDraws(t *testing.T, sampling batch.Sampling, n int, spread float64) {
 	r := rand.New(rand.NewPCG(uint64(n), uint64(spread*10)))
 	if n < 10 {
-		how.LogitBias = nil
+		sampling.LogitBias = nil
 	}
 	window := make([]batch.Token, 80)
 	for i := range window {
 		window[i] = batch.Token(r.IntN(min(n, 100)))
 	}
-	unasked := chain(t, how, window)
-	how.Logprobs = true
-	s := chain(t, how, window)
+	unasked := newTestSampler(t, sampling, window)
+	sampling.Logprobs = true
+	s := newTestSampler(t, sampling, window)
 	places := 3
 	if n > 10000 {
 		places = 1
@@ -194,20 +195,20 @@ func compareDraws(t *testing.T, how batch.Sampling, n int, spread float64) {
 		if plain, err := unasked.drawFrom(row, index); err != nil || plain.Token != got.Token || plain.Margin != got.Margin || !math.IsNaN(float64(plain.Logprob)) {
 			t.Errorf("place %d: drew %+v, %v without log-probabilities, %+v with them", index, plain, err, got)
 		}
-		topP := float64(how.TopP)
+		topP := float64(sampling.TopP)
 		if topP == 0 {
 			topP = 1
 		}
-		want := reference(row, how, window, index, topP)
+		want := referenceDraw(row, sampling, window, index, topP)
 		if topP == 1 {
 			// nothing to cut
-		} else if fewer, more := reference(row, how, window, index, topP-1e-4), reference(row, how, window, index, min(topP+1e-4, 1)); fewer.Token != more.Token {
+		} else if fewer, more := referenceDraw(row, sampling, window, index, topP-1e-4), referenceDraw(row, sampling, window, index, min(topP+1e-4, 1)); fewer.Token != more.Token {
 			continue // rounding may decide which
 		}
 		if got.Token != want.Token || math.Abs(float64(got.Logprob-want.Logprob)) > logprobTolerance {
 			t.Errorf("place %d: drew %+v, want %+v", index, got, want)
 		}
-		if how.TopP == 0 && math.Abs(float64(got.Margin-want.Margin)) > 1e-3 && !(math.IsInf(float64(got.Margin), 1) && math.IsInf(float64(want.Margin), 1)) {
+		if sampling.TopP == 0 && math.Abs(float64(got.Margin-want.Margin)) > 1e-3 && !(math.IsInf(float64(got.Margin), 1) && math.IsInf(float64(want.Margin), 1)) {
 			t.Errorf("place %d: margin %g, want %g", index, got.Margin, want.Margin)
 		}
 	}
@@ -216,7 +217,7 @@ func compareDraws(t *testing.T, how batch.Sampling, n int, spread float64) {
 func TestDrawsFollowTheDistribution(t *testing.T) {
 	row := []float32{2, 1, 0, -1, -2, float32(math.Inf(-1))}
 	const draws = 40000
-	s := chain(t, batch.Sampling{Temperature: 1, Seed: 11}, nil)
+	s := newTestSampler(t, batch.Sampling{Temperature: 1, Seed: 11}, nil)
 	counts := make([]float64, len(row))
 	for index := range draws {
 		d, err := s.drawFrom(row, index)
@@ -240,7 +241,7 @@ func TestDrawsFollowTheDistribution(t *testing.T) {
 func TestTopLogprobsAreTheBestInOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	row := randomRow(r, 5000, 3)
-	s := chain(t, batch.Sampling{TopLogprobs: 20}, nil)
+	s := newTestSampler(t, batch.Sampling{TopLogprobs: 20}, nil)
 	d, err := s.drawFrom(row, 0)
 	if err != nil || len(d.Top) != 20 || d.Top[0].Token != d.Token || d.Top[0].Logprob != d.Logprob {
 		t.Fatalf("%+v, %v", d, err)
@@ -256,7 +257,7 @@ func TestTopLogprobsAreTheBestInOrder(t *testing.T) {
 
 func TestSmallNoiseSeldomChangesADraw(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 5))
-	s := chain(t, batch.Sampling{Temperature: 1, TopK: 40, TopP: 0.95, Seed: 9}, nil)
+	s := newTestSampler(t, batch.Sampling{Temperature: 1, TopK: 40, TopP: 0.95, Seed: 9}, nil)
 	const draws, sigma = 2000, 1e-2
 	changed, unsafeChanges := 0, 0
 	for index := range draws {
@@ -287,14 +288,14 @@ func TestSmallNoiseSeldomChangesADraw(t *testing.T) {
 
 func TestRowsWithoutAFiniteLogitAreAnError(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(-1))
-	for _, how := range []batch.Sampling{{}, {Temperature: 1}, {Temperature: 1, TopK: 2}, {Temperature: 1, TopP: 0.5}} {
+	for _, sampling := range []batch.Sampling{{}, {Temperature: 1}, {Temperature: 1, TopK: 2}, {Temperature: 1, TopP: 0.5}} {
 		for name, row := range map[string][]float32{"NaN": {nan, nan, nan}, "all forbidden": {inf, inf}} {
-			if d, err := chain(t, how, nil).drawFrom(row, 0); err == nil {
-				t.Errorf("%s, %+v: drew %+v", name, how, d)
+			if d, err := newTestSampler(t, sampling, nil).drawFrom(row, 0); err == nil {
+				t.Errorf("%s, %+v: drew %+v", name, sampling, d)
 			}
 		}
-		if d, err := chain(t, how, nil).drawFrom([]float32{1, nan, 2, nan}, 0); err != nil || d.Token == 1 || d.Token == 3 {
-			t.Errorf("NaN among numbers, %+v: drew %+v, %v", how, d, err)
+		if d, err := newTestSampler(t, sampling, nil).drawFrom([]float32{1, nan, 2, nan}, 0); err != nil || d.Token == 1 || d.Token == 3 {
+			t.Errorf("NaN among numbers, %+v: drew %+v, %v", sampling, d, err)
 		}
 	}
 }
@@ -311,8 +312,8 @@ func BenchmarkDraw128k(b *testing.B) {
 		window[i] = batch.Token(r.IntN(vocabulary))
 	}
 	for _, c := range []struct {
-		name string
-		how  batch.Sampling
+		name     string
+		sampling batch.Sampling
 	}{
 		{"greedy", batch.Sampling{}},
 		{"greedy-logprobs", batch.Sampling{Logprobs: true}},
@@ -324,7 +325,7 @@ func BenchmarkDraw128k(b *testing.B) {
 	} {
 		for name, row := range map[string][]float32{"peaked": peaked, "flat": flat} {
 			b.Run(c.name+"/"+name, func(b *testing.B) {
-				s := chain(b, c.how, window)
+				s := newTestSampler(b, c.sampling, window)
 				for index := 0; b.Loop(); index++ {
 					if _, err := s.drawFrom(row, index); err != nil {
 						b.Fatal(err)

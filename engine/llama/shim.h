@@ -1,7 +1,7 @@
 //go:build llama
 
-// What Go needs of llama.cpp beyond llama.h: the C++ parts (templates, grammars, schemas, memory figures) and calls that may throw,
-// with every exception caught. Nothing here decides; limits are checked before the call.
+// What Go needs of llama.cpp beyond llama.h: the C++ parts (templates, memory figures) and calls that may throw, with
+// every exception caught. Nothing is decided here; limits are checked before the call.
 #pragma once
 
 #include "llama.h"
@@ -19,7 +19,8 @@ void    tdm_log_start(int32_t min_level); // ggml levels: 1 debug, 2 info, 3 war
 int32_t tdm_backends_load(const char * dir); // devices found
 const char * tdm_build_info(void);
 enum { TDM_FREE = 0, TDM_ATTENTION = 1, TDM_ALL = 2 };
-void    tdm_row_invariance(int32_t how); // what a CPU computes in one way for each row; of the whole process, before the first load
+// What a CPU computes in the same way for each row; for the whole process, before the first load.
+void    tdm_row_invariance(int32_t mode);
 
 // ---- devices
 typedef struct {
@@ -28,13 +29,13 @@ typedef struct {
     const char * backend; // name of the backend: CPU, CUDA …
     int32_t      type;    // ggml_backend_dev_type
     size_t       free, total;
-    const char * bus;     // place on the PCI bus, or NULL
+    const char * bus;     // address on the PCI bus, or NULL
 } tdm_device;
 int32_t tdm_device_count(void);
 bool    tdm_device_get(int32_t i, tdm_device * out);
 bool    tdm_model_device(const struct llama_model * model, tdm_device * out); // the first one that holds weights
 
-// ---- models; err receives the library's last complaints
+// ---- models; err receives the library's last errors or warnings
 typedef struct {
     bool            mmap;
     int32_t         gpu_layers; // < 0: all
@@ -44,13 +45,13 @@ typedef struct {
     uintptr_t       progress;
     bool            vocab_only;
 } tdm_load;
-struct llama_model * tdm_model_load(const char * path, const tdm_load * how, char * err, size_t err_size);
+struct llama_model * tdm_model_load(const char * path, const tdm_load * params, char * err, size_t err_size);
 
 typedef struct {
     uint32_t cells, step_tokens, ubatch, sequences;
     int32_t  threads;
 } tdm_context;
-struct llama_context * tdm_context_new(struct llama_model * model, const tdm_context * how, char * err, size_t err_size);
+struct llama_context * tdm_context_new(struct llama_model * model, const tdm_context * params, char * err, size_t err_size);
 void tdm_context_memory(const struct llama_context * ctx, uint64_t * model, uint64_t * cache, uint64_t * compute);
 
 struct llama_adapter_lora * tdm_adapter_load(struct llama_model * model, const char * path, char * err, size_t err_size);
@@ -59,10 +60,12 @@ int32_t tdm_adapter_use(struct llama_context * ctx, struct llama_adapter_lora * 
 #define TDM_EXCEPTION (-1000)
 int32_t tdm_decode(struct llama_context * ctx, int32_t n, int32_t * token, int32_t * pos, int32_t * seq, int8_t * output);
 
-// A thread that decodes, for as long as nobody else touches the context. Post begins a decode; the descriptor becomes readable when it
-// has ended; result waits for that and gives what tdm_decode gave. Free ends the thread once it is idle.
+// A thread that decodes; meanwhile nothing else may use the context. Post begins a decode; the descriptor becomes
+// readable when it has ended; result waits for that and returns the result of tdm_decode. Free ends the thread once it
+// is idle.
 typedef struct tdm_thread tdm_thread;
-tdm_thread * tdm_thread_new(int * fd); // NULL: no thread or no descriptor to be had. The descriptor is the caller's to close.
+// NULL: no thread or descriptor could be made. The caller must close the descriptor.
+tdm_thread * tdm_thread_new(int * fd);
 void         tdm_thread_post(tdm_thread * t, struct llama_context * ctx, int32_t n, int32_t * token, int32_t * pos, int32_t * seq, int8_t * output);
 int32_t      tdm_thread_result(tdm_thread * t);
 void         tdm_thread_free(tdm_thread * t);
@@ -86,7 +89,8 @@ typedef struct {
     uint8_t *     input; // 1: written by the client
     char *        text;
 } tdm_rendered;
-tdm_template * tdm_template_new(const struct llama_model * model, bool * none, char * err, size_t err_size); // none: the model has no template
+// none: the model has no template
+tdm_template * tdm_template_new(const struct llama_model * model, bool * none, char * err, size_t err_size);
 void           tdm_template_free(tdm_template * t);
 bool           tdm_template_render(const tdm_template * t, const tdm_message * messages, size_t n, tdm_rendered * out, char * err, size_t err_size);
 void           tdm_rendered_free(tdm_rendered * r);

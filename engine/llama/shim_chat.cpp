@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-// ---- chat template ---------------------------------------------------------------------------------------------------------------
+// ---- chat template --------------------------------------------------------------------------------------------------
 
 struct tdm_template {
     common_chat_template parsed;
@@ -38,11 +38,11 @@ tdm_template * tdm_template_new(const struct llama_model * model, bool * none, c
         return nullptr;
     }
     try {
-        // The library below writes its complaints elsewhere and throws an error without a text, so a template that can't be parsed is
-        // found before.
+        // The library below writes its messages elsewhere and throws an error without a text, so a template that
+        // can't be parsed is found before.
         if (*source != 0 && strcmp(source, "chatml") != 0) common_chat_template(source, "", "");
-        // The library's own set-up knows which templates need their source corrected; its result is parsed here, since only the
-        // runtime below tells the client's text from the template's.
+        // The library's own set-up knows which templates need their source corrected; its result is parsed here, since
+        // only the runtime below distinguishes the client's text from the template's.
         auto found = common_chat_templates_init(model, "");
         const llama_vocab * vocab = llama_model_get_vocab(model);
         const auto          text  = [&](llama_token t) { return t == LLAMA_TOKEN_NULL ? std::string() : common_token_to_piece(vocab, t, true); };

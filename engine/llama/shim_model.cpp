@@ -20,7 +20,7 @@
 extern "C" void tdmGoLog(int32_t level, char * text, int32_t len);
 extern "C" bool tdmGoProgress(float ratio, uintptr_t handle);
 
-// ---- log -------------------------------------------------------------------------------------------------------------------------
+// ---- log ------------------------------------------------------------------------------------------------------------
 
 static const size_t LINE_MAX_BYTES    = 8192;
 static const size_t CAPTURE_MAX_BYTES = 4096;
@@ -32,24 +32,24 @@ struct log_state {
     std::string line;
     int32_t     level     = 0;
     bool        capturing = false;
-    std::string errors, warnings; // while capturing; some libraries warn of each tensor before they say what is wrong
-    std::vector<std::pair<int32_t, std::string>> held; // the same with their levels
+    std::string errors, warnings; // while capturing; some libraries warn of each tensor before the error
+    std::vector<std::pair<int32_t, std::string>> captured; // the same with their levels
 };
-static thread_local log_state log_here;
+static thread_local log_state thread_log;
 
 static void log_write(int32_t level, std::string & line) {
     if (level >= log_min_level.load(std::memory_order_relaxed)) tdmGoLog(level, line.data(), (int32_t) line.size());
 }
 
 static void log_flush() {
-    auto & s = log_here;
+    auto & s = thread_log;
     while (!s.line.empty() && (s.line.back() == '\n' || s.line.back() == ' ')) s.line.pop_back();
     if (!s.line.empty() && s.line.find_first_not_of('.') != std::string::npos) {
-        std::string & complaints = s.level >= GGML_LOG_LEVEL_ERROR ? s.errors : s.warnings;
-        if (s.capturing && s.level >= GGML_LOG_LEVEL_WARN && complaints.size() < CAPTURE_MAX_BYTES) {
-            if (!complaints.empty()) complaints += "; ";
-            complaints += s.line;
-            s.held.emplace_back(s.level, s.line);
+        std::string & messages = s.level >= GGML_LOG_LEVEL_ERROR ? s.errors : s.warnings;
+        if (s.capturing && s.level >= GGML_LOG_LEVEL_WARN && messages.size() < CAPTURE_MAX_BYTES) {
+            if (!messages.empty()) messages += "; ";
+            messages += s.line;
+            s.captured.emplace_back(s.level, s.line);
         } else {
             log_write(s.level, s.line);
         }
@@ -58,7 +58,7 @@ static void log_flush() {
 }
 
 static void on_log(enum ggml_log_level level, const char * text, void *) {
-    auto & s = log_here;
+    auto & s = thread_log;
     if (level != GGML_LOG_LEVEL_CONT) {
         if (!s.line.empty()) log_flush();
         s.level = level;
@@ -74,29 +74,30 @@ void tdm_log_start(int32_t min_level) {
     llama_log_set(on_log, nullptr);
 }
 
-// Collects what the library complains about while it lives. What an error tells isn't logged besides, but for debugging.
-struct capture {
-    mutable bool told = false;
-    capture() {
-        log_here.errors.clear();
-        log_here.warnings.clear();
-        log_here.held.clear();
-        log_here.capturing = true;
+// Captures the library's warnings and errors while it exists. When an error reports them they are only logged at level
+// debug.
+struct log_capture {
+    mutable bool reported = false;
+    log_capture() {
+        thread_log.errors.clear();
+        thread_log.warnings.clear();
+        thread_log.captured.clear();
+        thread_log.capturing = true;
     }
-    ~capture() {
-        log_here.capturing = false;
-        for (auto & [level, line] : log_here.held) log_write(told ? 1 : level, line);
-        log_here.held.clear();
+    ~log_capture() {
+        thread_log.capturing = false;
+        for (auto & [level, line] : thread_log.captured) log_write(reported ? 1 : level, line);
+        thread_log.captured.clear();
     }
-    void tell(char * err, size_t size, const char * otherwise) const {
-        if (!log_here.line.empty()) log_flush();
-        told = true;
-        const std::string & s = log_here.errors.empty() ? log_here.warnings : log_here.errors;
+    void write_error(char * err, size_t size, const char * otherwise) const {
+        if (!thread_log.line.empty()) log_flush();
+        reported = true;
+        const std::string & s = thread_log.errors.empty() ? thread_log.warnings : thread_log.errors;
         snprintf(err, size, "%s", s.empty() ? otherwise : s.c_str());
     }
 };
 
-// ---- process and devices ---------------------------------------------------------------------------------------------------------
+// ---- process and devices --------------------------------------------------------------------------------------------
 
 int32_t tdm_backends_load(const char * dir) {
     try {
@@ -144,59 +145,59 @@ bool tdm_model_device(const struct llama_model * model, tdm_device * out) {
     }
 }
 
-void tdm_row_invariance(int32_t how) { ggml_set_row_invariance((enum ggml_row_invariance) how); }
+void tdm_row_invariance(int32_t mode) { ggml_set_row_invariance((enum ggml_row_invariance) mode); }
 
-// ---- models ----------------------------------------------------------------------------------------------------------------------
+// ---- models ---------------------------------------------------------------------------------------------------------
 
 static bool on_progress(float ratio, void * data) { return tdmGoProgress(ratio, (uintptr_t) data); }
 
-struct llama_model * tdm_model_load(const char * path, const tdm_load * how, char * err, size_t err_size) {
-    capture heard;
+struct llama_model * tdm_model_load(const char * path, const tdm_load * params, char * err, size_t err_size) {
+    log_capture captured;
     try {
         llama_model_params p = llama_model_default_params();
-        p.load_mode    = how->mmap ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
+        p.load_mode    = params->mmap ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
         p.lazy_mode    = LLAMA_LAZY_MODE_OFF;
-        p.n_gpu_layers = how->gpu_layers;
-        p.main_gpu     = how->main_gpu;
-        p.split_mode   = how->one_gpu ? LLAMA_SPLIT_MODE_NONE : LLAMA_SPLIT_MODE_LAYER;
-        p.tensor_split = how->split;
-        p.vocab_only   = how->vocab_only;
-        if (how->progress != 0) {
+        p.n_gpu_layers = params->gpu_layers;
+        p.main_gpu     = params->main_gpu;
+        p.split_mode   = params->one_gpu ? LLAMA_SPLIT_MODE_NONE : LLAMA_SPLIT_MODE_LAYER;
+        p.tensor_split = params->split;
+        p.vocab_only   = params->vocab_only;
+        if (params->progress != 0) {
             p.progress_callback           = on_progress;
-            p.progress_callback_user_data = (void *) how->progress;
+            p.progress_callback_user_data = (void *) params->progress;
         }
         llama_model * model = llama_model_load_from_file(path, p);
-        if (model == nullptr) heard.tell(err, err_size, "llama.cpp gives no reason");
+        if (model == nullptr) captured.write_error(err, err_size, "llama.cpp gives no reason");
         return model;
     } catch (const std::exception & e) {
-        heard.tell(err, err_size, e.what());
+        captured.write_error(err, err_size, e.what());
     } catch (...) {
-        heard.tell(err, err_size, "unknown exception");
+        captured.write_error(err, err_size, "unknown exception");
     }
     return nullptr;
 }
 
-struct llama_context * tdm_context_new(struct llama_model * model, const tdm_context * how, char * err, size_t err_size) {
-    capture heard;
+struct llama_context * tdm_context_new(struct llama_model * model, const tdm_context * params, char * err, size_t err_size) {
+    log_capture captured;
     try {
         llama_context_params p = llama_context_default_params();
-        p.n_ctx           = how->cells;
-        p.n_batch         = how->step_tokens;
-        p.n_ubatch        = how->ubatch;
-        p.n_seq_max       = how->sequences;
-        p.n_outputs_max   = how->sequences;
-        p.n_threads       = how->threads;
-        p.n_threads_batch = how->threads;
+        p.n_ctx           = params->cells;
+        p.n_batch         = params->step_tokens;
+        p.n_ubatch        = params->ubatch;
+        p.n_seq_max       = params->sequences;
+        p.n_outputs_max   = params->sequences;
+        p.n_threads       = params->threads;
+        p.n_threads_batch = params->threads;
         p.kv_unified      = true; // one sequence may use what the others leave, and prefixes are shared
         p.no_perf         = true;
         p.swa_full        = true; // a window that keeps its cells can be rolled back
         llama_context * ctx = llama_init_from_model(model, p);
-        if (ctx == nullptr) heard.tell(err, err_size, "llama.cpp gives no reason");
+        if (ctx == nullptr) captured.write_error(err, err_size, "llama.cpp gives no reason");
         return ctx;
     } catch (const std::exception & e) {
-        heard.tell(err, err_size, e.what());
+        captured.write_error(err, err_size, e.what());
     } catch (...) {
-        heard.tell(err, err_size, "unknown exception");
+        captured.write_error(err, err_size, "unknown exception");
     }
     return nullptr;
 }
@@ -214,10 +215,10 @@ void tdm_context_memory(const struct llama_context * ctx, uint64_t * model, uint
 }
 
 struct llama_adapter_lora * tdm_adapter_load(struct llama_model * model, const char * path, char * err, size_t err_size) {
-    capture heard;
+    log_capture captured;
     try {
         llama_adapter_lora * a = llama_adapter_lora_init(model, path);
-        if (a == nullptr) heard.tell(err, err_size, "llama.cpp gives no reason");
+        if (a == nullptr) captured.write_error(err, err_size, "llama.cpp gives no reason");
         if (a != nullptr && a->ab_map.empty()) { // the library passes over what it has no use for
             llama_adapter_lora_free(a);
             snprintf(err, err_size, "none of the adapter's tensors applies to the base model");
@@ -225,9 +226,9 @@ struct llama_adapter_lora * tdm_adapter_load(struct llama_model * model, const c
         }
         return a;
     } catch (const std::exception & e) {
-        heard.tell(err, err_size, e.what());
+        captured.write_error(err, err_size, e.what());
     } catch (...) {
-        heard.tell(err, err_size, "unknown exception");
+        captured.write_error(err, err_size, "unknown exception");
     }
     return nullptr;
 }
@@ -258,7 +259,7 @@ int32_t tdm_decode(struct llama_context * ctx, int32_t n, int32_t * token, int32
     }
 }
 
-// ---- vocabulary ------------------------------------------------------------------------------------------------------------------
+// ---- vocabulary -----------------------------------------------------------------------------------------------------
 
 static uint8_t flags_of(const struct llama_vocab * vocab, llama_token t) {
     const int attr = llama_vocab_get_attr(vocab, t);

@@ -14,7 +14,7 @@ import (
 	"tandem/schema/catalogue"
 )
 
-func page(t *testing.T, m *Metrics) map[string]*dto.MetricFamily {
+func scrape(t *testing.T, m *Metrics) map[string]*dto.MetricFamily {
 	t.Helper()
 	var b bytes.Buffer
 	m.WritePrometheus(&b)
@@ -26,7 +26,7 @@ func page(t *testing.T, m *Metrics) map[string]*dto.MetricFamily {
 	return families
 }
 
-func full() *Metrics {
+func filledMetrics() *Metrics {
 	m := New()
 	m.AddBase("demo")
 	m.AddBase("org/other")
@@ -35,19 +35,19 @@ func full() *Metrics {
 	return m
 }
 
-func TestWhatACardDoesNotTellHasNoSeries(t *testing.T) {
+func TestWhatACardDoesNotReportHasNoSeries(t *testing.T) {
 	m := New()
-	told := Device{Name: "CUDA0", TotalBytes: 2, GPU: &GPU{Utilization: 0.5, Watts: math.NaN(), Celsius: math.NaN()}}
-	m.SetDevice(told)
-	m.SetDevice(told)
-	families := page(t, m)
+	card := Device{Name: "CUDA0", TotalBytes: 2, GPU: &GPU{Utilization: 0.5, Watts: math.NaN(), Celsius: math.NaN()}}
+	m.SetDevice(card)
+	m.SetDevice(card)
+	families := scrape(t, m)
 	if families["llm_gpu_utilization_ratio"] == nil || families["llm_gpu_power_watts"] != nil || families["llm_gpu_temperature_celsius"] != nil {
 		t.Errorf("utilisation %v, power %v, temperature %v", families["llm_gpu_utilization_ratio"], families["llm_gpu_power_watts"], families["llm_gpu_temperature_celsius"])
 	}
 }
 
 func TestPageIsTheCatalogue(t *testing.T) {
-	families := page(t, full())
+	families := scrape(t, filledMetrics())
 	for _, c := range catalogue.ByOwner(catalogue.Engine) {
 		f := families[c.Name]
 		if f == nil {
@@ -74,7 +74,7 @@ func TestPageIsTheCatalogue(t *testing.T) {
 }
 
 func TestStepsAreCounted(t *testing.T) {
-	m := full()
+	m := filledMetrics()
 	m.Decode("demo", "prefill", 0.5, 100, 2)
 	m.Decode("demo", "decode", 0.25, 4, 4)
 	m.Decode("gone", "decode", 1, 1, 1)
@@ -84,7 +84,7 @@ func TestStepsAreCounted(t *testing.T) {
 	m.Preempted("demo")
 	m.DecodeError("demo", "made up")
 	m.SetState("demo", State{Idle: 1, Prefilling: 2, Decoding: 3, Waiting: 4, CellsUsed: 5, Cells: 6})
-	f := page(t, m)
+	f := scrape(t, m)
 	for _, c := range []struct {
 		family, labels string
 		want           float64
@@ -101,14 +101,14 @@ func TestStepsAreCounted(t *testing.T) {
 		{"llm_engine_kv_cells_used", "model=demo", 5},
 		{"llm_engine_batch_tokens", "model=demo", 104},
 	} {
-		if got, ok := read(f[c.family], c.labels); !ok || got != c.want {
+		if got, ok := seriesValue(f[c.family], c.labels); !ok || got != c.want {
 			t.Errorf("%s{%s} = %v (there: %v), want %v", c.family, c.labels, got, ok, c.want)
 		}
 	}
 }
 
-// read gives the value of the series, the sum for a histogram.
-func read(f *dto.MetricFamily, labels string) (float64, bool) {
+// seriesValue returns the value of the series, the sum for a histogram.
+func seriesValue(f *dto.MetricFamily, labels string) (float64, bool) {
 	for _, m := range f.GetMetric() {
 		have := make(map[string]bool)
 		for _, l := range m.GetLabel() {
@@ -132,20 +132,20 @@ func TestUnloadedBaseHasNoSeries(t *testing.T) {
 	m.Preempted("demo#2")
 	m.RemoveBase("demo")
 	m.Preempted("demo")
-	if got, ok := read(page(t, m)["llm_engine_preemptions_total"], "model=demo"); !ok || got != 1 {
+	if got, ok := seriesValue(scrape(t, m)["llm_engine_preemptions_total"], "model=demo"); !ok || got != 1 {
 		t.Errorf("preemptions of the successor = %v, there: %v", got, ok)
 	}
 	m.SetLoadProgress("demo", 1)
 	m.LoadEnded("demo")
 	m.RemoveBase("demo#2")
 	m.RemoveBase("demo#2")
-	for name := range page(t, m) {
+	for name := range scrape(t, m) {
 		if strings.HasPrefix(name, "llm_") {
 			t.Errorf("%s is left", name)
 		}
 	}
 	m.AddBase("demo")
-	if _, ok := read(page(t, m)["llm_engine_preemptions_total"], "model=demo"); !ok {
+	if _, ok := seriesValue(scrape(t, m)["llm_engine_preemptions_total"], "model=demo"); !ok {
 		t.Error("a base that was loaded again has no series")
 	}
 }
@@ -153,7 +153,7 @@ func TestUnloadedBaseHasNoSeries(t *testing.T) {
 func TestLabelValuesAreEscaped(t *testing.T) {
 	m := New()
 	m.AddBase("a\"b\\c\nd\u00e9")
-	if _, ok := read(page(t, m)["llm_engine_kv_cells"], "model=a\"b\\c\nd\u00e9"); !ok {
+	if _, ok := seriesValue(scrape(t, m)["llm_engine_kv_cells"], "model=a\"b\\c\nd\u00e9"); !ok {
 		t.Error("the name was changed")
 	}
 }
@@ -174,13 +174,13 @@ func TestScrapesAndStepsAtOnce(t *testing.T) {
 		}
 	})
 	for range 20 {
-		page(t, m)
+		scrape(t, m)
 	}
 	wg.Wait()
 }
 
 func TestStepDoesNotAllocate(t *testing.T) {
-	m := full()
+	m := filledMetrics()
 	if n := testing.AllocsPerRun(100, func() { m.Decode("demo", "mixed", 0.001, 8, 8); m.Tokens("demo", "generated", 8) }); n != 0 {
 		t.Errorf("%v allocations a step", n)
 	}

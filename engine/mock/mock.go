@@ -1,10 +1,12 @@
-// Package mock is an engine without a model: it answers every prompt with the prompt itself, one token a step, and then ends. It takes the
-// place of llama.cpp where only what is around the model matters: tests of the two processes, of restarts and of monitoring, and `make mock`.
+// Package mock is an engine without a model: it answers every prompt with the prompt itself, one token a step, and then
+// ends. It takes the place of llama.cpp where only what is around the model matters: tests of the two processes, of
+// restarts and of monitoring, and `make mock`.
 //
-// Everything else a backend does is real: tokens of a small fixed vocabulary, KV cells that are filled, copied and cut, loads that take
-// time, report progress and fail, adapters. But no number here says anything about a model: temperature, seed, penalties, logit bias,
-// JSON schemas and grammars are accepted and ignored, every token has probability 1, adapters don't change the answer, and the system text
-// and all messages but the last of the user are dropped.
+// Everything else that a backend does is real: tokens of a small fixed vocabulary, KV cells that are filled, copied and
+// truncated, loads that take time, report progress and fail, adapters. But no number here says anything about a model:
+// temperature, seed, penalties, logit bias, JSON schemas and grammars are accepted and ignored, every token has
+// probability 1, adapters don't change the answer, and the system text and all messages but the user's last one are
+// dropped.
 package mock
 
 import (
@@ -17,7 +19,7 @@ import (
 	"tandem/engine/models"
 )
 
-// Model is the name that the mock stands in for, so that the documented request works with it.
+// Model is the name of the model that the mock takes the place of, so that the documented request works with it.
 const Model = "demo"
 
 // Versions of Model, besides the base itself.
@@ -32,7 +34,7 @@ const (
 	loadSteps        = 10 // progress reports of a load
 )
 
-// Options set how slow and how fragile the mock is; the zero value is fast and sound.
+// Options set how slow the mock is and which loads fail; the zero value is fast and never fails.
 type Options struct {
 	TokenDelay   time.Duration // of a step that draws
 	PrefillDelay time.Duration // of a step, for each prompt token
@@ -42,31 +44,31 @@ type Options struct {
 	FailLoad map[string]models.Reason
 }
 
-// Backend makes bases that echo.
+// Backend loads bases that echo.
 type Backend struct {
 	opts Options
 }
 
 var _ models.Backend = (*Backend)(nil)
 
-// New gives a backend.
+// New returns a backend.
 func New(o Options) *Backend {
 	return &Backend{opts: o}
 }
 
-// LoadBase gives a base after LoadDelay. The file that the spec names isn't read.
+// LoadBase returns a base after LoadDelay. The file in spec isn't read.
 func (b *Backend) LoadBase(ctx context.Context, spec models.BaseSpec, progress func(models.Progress)) (models.Base, error) {
 	if progress == nil {
 		progress = func(models.Progress) {}
 	}
-	if err := b.load(ctx, spec.Name, "weights", progress); err != nil {
+	if err := b.simulateLoad(ctx, spec.Name, "weights", progress); err != nil {
 		return nil, err
 	}
 	return newBase(b, spec), nil
 }
 
-// load takes the time of a load, or fails as Options.FailLoad says.
-func (b *Backend) load(ctx context.Context, what, phase string, progress func(models.Progress)) error {
+// simulateLoad takes the time of a load, or fails as Options.FailLoad says.
+func (b *Backend) simulateLoad(ctx context.Context, what, phase string, progress func(models.Progress)) error {
 	for i := range loadSteps {
 		progress(models.Progress{Phase: phase, Ratio: float64(i) / loadSteps})
 		if err := sleep(ctx, b.opts.LoadDelay/loadSteps); err != nil {
@@ -106,7 +108,7 @@ type Base struct {
 	backend *Backend
 	spec    models.BaseSpec
 	facts   models.Facts
-	cells   cells
+	cache   kvCache
 }
 
 var _ models.Base = (*Base)(nil)
@@ -120,7 +122,7 @@ func newBase(b *Backend, spec models.BaseSpec) *Base {
 		sequences = defaultSequences
 	}
 	n := min(context*sequences, max(maxCells, context))
-	return &Base{backend: b, spec: spec, cells: newCells(sequences), facts: models.Facts{
+	return &Base{backend: b, spec: spec, cache: newKVCache(sequences), facts: models.Facts{
 		Architecture: "mock", Quantization: "none", ContextTokens: context, TrainContext: context,
 		Cells: n, Sequences: sequences, WeightBytes: vocabularyBytes(), CacheBytes: int64(n) * 4,
 		Device: "mock", Backend: "mock",
@@ -130,10 +132,10 @@ func newBase(b *Backend, spec models.BaseSpec) *Base {
 // Facts of the base. Its weights are the vocabulary.
 func (b *Base) Facts() models.Facts { return b.facts }
 
-// LoadAdapter gives a version that answers as the base does.
+// LoadAdapter returns a version that answers as the base does.
 func (b *Base) LoadAdapter(ctx context.Context, spec models.AdapterSpec) (models.Adapter, error) {
 	what := b.spec.Name + "@" + spec.Name
-	if err := b.backend.load(ctx, what, "adapter", func(models.Progress) {}); err != nil {
+	if err := b.backend.simulateLoad(ctx, what, "adapter", func(models.Progress) {}); err != nil {
 		return nil, err
 	}
 	return &Adapter{name: spec.Name}, nil
@@ -164,6 +166,6 @@ func (b *Base) Render(ctx context.Context, in models.Input) (models.Prompt, erro
 
 // Close makes every later Step fail.
 func (b *Base) Close() error {
-	b.cells.close()
+	b.cache.close()
 	return nil
 }

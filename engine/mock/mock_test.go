@@ -25,15 +25,15 @@ func load(t *testing.T, b *Backend, spec models.BaseSpec) *Base {
 	return base.(*Base)
 }
 
-// reader is a sink for one answer.
-type reader struct {
+// answerSink is a sink for one answer.
+type answerSink struct {
 	text    strings.Builder
 	tokens  int
 	summary batch.Summary
 	done    chan struct{}
 }
 
-func (r *reader) Emit(s *batch.Step) bool {
+func (r *answerSink) Emit(s *batch.Step) bool {
 	for _, t := range s.Tokens {
 		r.text.Write(t.Text)
 		r.tokens++
@@ -46,7 +46,7 @@ func (r *reader) Emit(s *batch.Step) bool {
 }
 
 // infer answers through a real executor.
-func infer(t *testing.T, base *Base, adapter batch.Adapter, in models.Input, most int) *reader {
+func infer(t *testing.T, base *Base, adapter batch.Adapter, in models.Input, most int) *answerSink {
 	t.Helper()
 	p, err := base.Render(context.Background(), in)
 	if err != nil {
@@ -57,7 +57,7 @@ func infer(t *testing.T, base *Base, adapter batch.Adapter, in models.Input, mos
 	if err := e.Attach(context.Background(), Model, base); err != nil {
 		t.Fatal(err)
 	}
-	r := &reader{done: make(chan struct{})}
+	r := &answerSink{done: make(chan struct{})}
 	req := &batch.Request{ID: 1, Base: Model, Adapter: adapter, Prompt: p.Tokens, MaxNewTokens: most, Sink: r}
 	if err := e.Submit(req); err != nil {
 		t.Fatal(err)
@@ -104,7 +104,7 @@ func FuzzTokensGiveBackTheText(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		tokens := tokenise(s)
-		if got := string(text(tokens)); got != s {
+		if got := string(detokenise(tokens)); got != s {
 			t.Errorf("%q came back as %q", s, got)
 		}
 		for _, tok := range tokens {

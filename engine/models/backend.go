@@ -3,18 +3,16 @@ package models
 import (
 	"context"
 	"errors"
-	"fmt"
-	"time"
 )
 
-// Backend loads what the registry found; llama.cpp and the mock each give one.
+// Backend loads what the registry found; packages llama and mock implement it.
 type Backend interface {
-	// LoadBase reads weights and makes the context. Runs beside the step loop, for seconds to minutes; ctx aborts it. Errors are
-	// *LoadError.
+	// LoadBase reads weights and makes the context. It runs beside the step loop, for seconds to minutes; ctx aborts
+	// it. Errors are *LoadError.
 	LoadBase(ctx context.Context, spec BaseSpec, progress func(Progress)) (Base, error)
 }
 
-// Progress of a load in hand.
+// Progress of a running load.
 type Progress struct {
 	Phase string  // unpack, checksum, weights, context, adapter
 	Ratio float64 // 0 … 1 of this phase
@@ -28,7 +26,8 @@ type BaseSpec struct {
 	Parallel int    // sequences
 	MMap     bool
 	Template TemplateMode
-	// FreeBytes is the memory that is left beside the weights; 0: what the backend finds. A container's limit isn't known to every library.
+	// FreeBytes is the memory that is left beside the weights; 0: what the backend finds. Not every library knows a
+	// container's limit.
 	FreeBytes int64
 }
 
@@ -42,12 +41,14 @@ const (
 	TemplateOn
 )
 
-// Base is a loaded base model. Close frees it and waits for the step loop to let go.
+// Base is a loaded base model. Close frees it, when the step loop uses it no more.
 type Base interface {
 	Facts() Facts
-	// LoadAdapter reads a LoRA file beside the loop; only its init and free run between steps. Errors are *LoadError.
+	// LoadAdapter reads a LoRA file beside the step loop; only its init and free run between steps. Errors are
+	// *LoadError.
 	LoadAdapter(ctx context.Context, spec AdapterSpec) (Adapter, error)
-	// Render applies the chat template and tokenises; the user's text never gives a control token. Safe from any goroutine.
+	// Render applies the chat template and tokenises; the user's text never becomes a control token. Safe from any
+	// goroutine.
 	Render(ctx context.Context, in Input) (Prompt, error)
 	Close() error
 }
@@ -81,13 +82,13 @@ type Facts struct {
 	ChatTemplate  bool
 }
 
-// Input is what a client wrote. Messages, when given, replace Prompt and System.
+// Input is a request's prompt as the client wrote it. Messages, when given, replace Prompt and System.
 type Input struct {
 	Prompt     string
 	System     string
-	HasSystem  bool // a system text is given, be it empty: the template then writes none of its own
+	HasSystem  bool // there is a system text, maybe an empty one: the template then writes none of its own
 	Messages   []Message
-	Raw        bool   // no chat template, whatever the model has
+	Raw        bool   // no chat template, even if the model has one
 	JSONSchema []byte // checked JSON, or nil
 	Grammar    string // GBNF, or empty
 	MaxTokens  int    // prompts longer than this aren't worth finishing: ErrPromptTooLong
@@ -99,64 +100,13 @@ type Message struct{ Role, Content string }
 // Prompt is the rendered form, which is also what a replay sends.
 type Prompt struct {
 	Tokens  []int32
-	Grammar string // in the engine's own words; empty: none
+	Grammar string // in the engine's own form; empty: none
 	Stops   []string
 }
 
 // ErrPromptTooLong is returned by Render for a prompt that can't fit the context.
 var ErrPromptTooLong = errors.New("prompt is longer than the context")
 
-// ErrMessages is wrapped by Render's errors about messages that the model's chat template refuses; the text may be the template's.
+// ErrMessages is wrapped by Render's errors about messages that the model's chat template refuses; the text may be the
+// template's.
 var ErrMessages = errors.New("the model can't take these messages")
-
-// Reason is the closed set of load failures.
-type Reason string
-
-// Load failure reasons, also metric labels.
-const (
-	ReasonNotFound        Reason = "not_found"
-	ReasonBadFormat       Reason = "bad_format"
-	ReasonOutOfMemory     Reason = "out_of_memory"
-	ReasonTimeout         Reason = "timeout"
-	ReasonAdapterMismatch Reason = "adapter_mismatch"
-	ReasonOther           Reason = "other"
-)
-
-// LoadError says why a model or adapter could not be loaded.
-type LoadError struct {
-	Reason Reason
-	What   string // which model, version or file
-	Err    error
-	Public string // what of Err clients may be told, without a path of this machine; empty: only the reason
-}
-
-func (e *LoadError) Error() string { return fmt.Sprintf("load %s: %s: %v", e.What, e.Reason, e.Err) }
-
-// Unwrap gives the cause.
-func (e *LoadError) Unwrap() error { return e.Err }
-
-// Event tells the proxy what happens to an entry.
-type Event struct {
-	Kind     EventKind
-	Model    string
-	Version  string
-	Progress Progress
-	Took     time.Duration // EventLoaded
-	Bytes    int64         // EventLoaded: what evicting this entry would free (F18)
-	Facts    Facts         // EventLoaded of a base
-	Reason   string        // EventLoadFailed: a Reason; EventEvicted: lru, memory, changed, admin
-	Message  string        // EventLoadFailed, for people
-	Told     bool          // EventLoadFailed: the log has it already
-}
-
-// EventKind of an Event.
-type EventKind uint8
-
-// Event kinds.
-const (
-	EventLoading EventKind = iota + 1
-	EventProgress
-	EventLoaded
-	EventLoadFailed
-	EventEvicted
-)

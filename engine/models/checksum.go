@@ -16,20 +16,20 @@ import (
 	"sync"
 )
 
-// maxSums bounds how many checksums are remembered.
-const maxSums = 100_000
+// maxChecksums bounds how many checksums are kept.
+const maxChecksums = 100_000
 
-// checksums remembers the sha256 of files by their state, in CACHE_DIR across restarts.
+// checksums keeps the sha256 of files by the files' state, in CACHE_DIR across restarts.
 type checksums struct {
-	file string // empty: only in memory
+	file string // empty: they are kept only in memory
 
-	writing sync.Mutex // one writer of file at a time; taken before mu
+	writeMu sync.Mutex // one writer of file at a time; taken before mu
 
 	mu   sync.Mutex
-	sums map[string]string // guarded by mu; key of identity → hexadecimal sha256
+	sums map[string]string // guarded by mu; checksumKey → hexadecimal sha256
 }
 
-// openChecksums reads what was remembered; a missing or broken file only costs the work of computing again.
+// openChecksums reads what was kept; a missing or broken file only costs the work of computing again.
 func openChecksums(file string) *checksums {
 	c := &checksums{file: file, sums: map[string]string{}}
 	if file == "" {
@@ -46,14 +46,14 @@ func openChecksums(file string) *checksums {
 	return c
 }
 
-// sumKey names a file's state; what says of which bytes: the file itself or what it unpacks to.
-func sumKey(p part, what string) string {
-	return fmt.Sprintf("%s %d %d %d %d %s", what, p.id.Dev, p.id.Inode, p.id.Size, p.id.ModTimeNano, p.path)
+// checksumKey identifies a file's state; what is checksumOfFile or, for what it unpacks to, checksumOfContent.
+func checksumKey(p weightsPart, what string) string {
+	return fmt.Sprintf("%s %d %d %d %d %s", what, p.id.Dev, p.id.Inode, p.id.Size, p.id.ModTimeNano, p.realPath)
 }
 
 const (
-	sumOfFile    = "file"
-	sumOfContent = "content"
+	checksumOfFile    = "file"
+	checksumOfContent = "content"
 )
 
 func (c *checksums) get(key string) (sum string, ok bool) {
@@ -63,12 +63,12 @@ func (c *checksums) get(key string) (sum string, ok bool) {
 	return sum, ok
 }
 
-// put remembers a checksum and writes the file anew. The error is about the file; the checksum is remembered anyway.
+// put keeps a checksum and rewrites the file. The error is about the file; the checksum is kept in memory anyway.
 func (c *checksums) put(key, sum string) error {
-	c.writing.Lock()
-	defer c.writing.Unlock()
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
 	c.mu.Lock()
-	if len(c.sums) >= maxSums {
+	if len(c.sums) >= maxChecksums {
 		clear(c.sums)
 	}
 	c.sums[key] = sum
@@ -81,11 +81,11 @@ func (c *checksums) put(key, sum string) error {
 	if err != nil {
 		return fmt.Errorf("encode checksums: %w", err)
 	}
-	return writeFile(c.file, text)
+	return replaceFile(c.file, text)
 }
 
-// writeFile replaces a small file so that a reader sees the old or the new one.
-func writeFile(path string, text []byte) error {
+// replaceFile replaces a small file so that a reader sees the old or the new one.
+func replaceFile(path string, text []byte) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), tempPrefix)
 	if err != nil {
 		return err
@@ -96,34 +96,34 @@ func writeFile(path string, text []byte) error {
 		err = os.Rename(tmp.Name(), path)
 	}
 	if err != nil {
-		return errors.Join(err, remove(tmp.Name()))
+		return errors.Join(err, removeIfExists(tmp.Name()))
 	}
 	return nil
 }
 
-func remove(path string) error {
+func removeIfExists(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
 }
 
-// hashFile computes a file's sha256; tell hears how many bytes are done.
-func hashFile(ctx context.Context, path string, tell func(done int64)) (string, error) {
+// hashFile computes a file's sha256; report is called with the number of bytes done.
+func hashFile(ctx context.Context, path string, report func(done int64)) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
 	h := sha256.New()
-	if _, err := copyContext(ctx, h, f, tell); err != nil {
+	if _, err := copyContext(ctx, h, f, report); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // copyContext copies until the end, an error or the end of ctx.
-func copyContext(ctx context.Context, w io.Writer, r io.Reader, tell func(done int64)) (int64, error) {
+func copyContext(ctx context.Context, w io.Writer, r io.Reader, report func(done int64)) (int64, error) {
 	buf := make([]byte, 1<<20)
 	var done int64
 	for {
@@ -136,7 +136,7 @@ func copyContext(ctx context.Context, w io.Writer, r io.Reader, tell func(done i
 				return done, werr
 			}
 			done += int64(n)
-			tell(done)
+			report(done)
 		}
 		if errors.Is(err, io.EOF) {
 			return done, nil
@@ -147,5 +147,5 @@ func copyContext(ctx context.Context, w io.Writer, r io.Reader, tell func(done i
 	}
 }
 
-// buffered is a reader for the decoder, which reads single bytes.
-func buffered(r io.Reader) *bufio.Reader { return bufio.NewReaderSize(r, 256<<10) }
+// bufferedReader buffers for the decoder, which reads single bytes.
+func bufferedReader(r io.Reader) *bufio.Reader { return bufio.NewReaderSize(r, 256<<10) }

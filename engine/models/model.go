@@ -11,7 +11,7 @@ type Model struct {
 	Name           string
 	Description    string
 	Domain         string
-	DefaultVersion string // empty: the model has no wish
+	DefaultVersion string // empty: the model says none
 	Template       TemplateMode
 	Defaults       Defaults
 	TrainContext   int       // tokens that the model was trained for; 0: not known before the first load
@@ -26,7 +26,7 @@ type Version struct {
 	Problem string // why it can't be loaded; empty when it can
 }
 
-// Find gives a version by its name.
+// Find returns a version by its name.
 func (m *Model) Find(version string) (Version, bool) {
 	i := slices.IndexFunc(m.Versions, func(v Version) bool { return v.Name == version })
 	if i < 0 {
@@ -35,7 +35,8 @@ func (m *Model) Find(version string) (Version, bool) {
 	return m.Versions[i], true
 }
 
-// Resolve gives the version that an unnamed one means: the model's own default, else fallback where the model has it, else base.
+// Resolve returns the version of requests that name none: the model's own default, else fallback where the model has
+// it, else base.
 func (m *Model) Resolve(fallback string) string {
 	if m.DefaultVersion != "" {
 		return m.DefaultVersion
@@ -48,59 +49,53 @@ func (m *Model) Resolve(fallback string) string {
 
 // source is what loading one (model, version) needs.
 type source struct {
-	model    string
-	version  string
-	dir      string // of the model; empty: built in
-	base     *artefact
-	adapter  *artefact // nil: the base alone, or a full model
-	template TemplateMode
-	defaults Defaults
-	problem  string
-	state    [sha256.Size]byte // of the files of base and adapter
-	baseID   string            // equal for versions that share loaded weights
-	identity string            // of everything that is loaded
+	model     string
+	version   string
+	dir       string // of the model; empty: built in
+	base      *weightsFile
+	adapter   *weightsFile // nil: the base alone, or a full model
+	template  TemplateMode
+	defaults  Defaults
+	problem   string
+	filesHash [sha256.Size]byte // of the files' state of base and adapter
+	baseID    string            // equal for versions that share loaded weights
+	identity  string            // equal for equal states of everything that is loaded
 }
 
-func (s *source) seal() {
+// setIdentity sets filesHash, baseID and identity.
+func (s *source) setIdentity() {
 	h := sha256.New()
-	for _, a := range []*artefact{s.base, s.adapter} {
+	for _, a := range []*weightsFile{s.base, s.adapter} {
 		if a != nil {
-			sum := a.hash()
+			sum := a.stateHash()
 			h.Write(sum[:])
 		}
 	}
-	copy(s.state[:], h.Sum(nil))
-	s.baseID = fmt.Sprintf("%s/%s/%d", s.model, s.base.id(), s.template)
-	s.identity = fmt.Sprintf("%x/%d", s.state, s.template)
+	copy(s.filesHash[:], h.Sum(nil))
+	s.baseID = fmt.Sprintf("%s/%s/%d", s.model, s.base.stateID(), s.template)
+	s.identity = fmt.Sprintf("%x/%d", s.filesHash, s.template)
 }
 
-// brokenKey is what a broken load is remembered by: files that aren't there have no state, and a problem may go without a change of state.
+// brokenKey is the key of Cache.brokenLoads: files that don't exist have no state, and a problem may be solved without
+// a change of the files' state.
 func (s *source) brokenKey() string {
 	return s.model + "@" + s.version + " " + s.identity + " " + s.problem
 }
 
-// detail of the problem for the log, as far as there is more to say than clients are told.
-func (s *source) detail() string {
-	for _, a := range []*artefact{s.adapter, s.base} {
-		if a != nil && a.problem != "" && a.detail != "" {
-			return a.detail
+// problemDetail is what the log gets about the problem beyond the text for clients; empty: nothing.
+func (s *source) problemDetail() string {
+	for _, a := range []*weightsFile{s.adapter, s.base} {
+		if a != nil && a.problem != "" && a.problemDetail != "" {
+			return a.problemDetail
 		}
 	}
 	return ""
 }
 
-// catalog is one state of the registry; immutable.
-type catalog struct {
-	models  []Model // by name
-	sources map[string]map[string]*source
-}
-
-func (c *catalog) lookup(model, version string) *source { return c.sources[model][version] }
-
-// content gives the sha256 over the checksums of base and adapter, or nil when one isn't known.
-func (s *source) content(sum func(*artefact) []byte) []byte {
+// contentHash returns the sha256 over the checksums of base and adapter, or nil when one isn't known.
+func (s *source) contentHash(sum func(*weightsFile) []byte) []byte {
 	h := sha256.New()
-	for _, a := range []*artefact{s.base, s.adapter} {
+	for _, a := range []*weightsFile{s.base, s.adapter} {
 		if a == nil {
 			continue
 		}

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// listing is the registry in a form that is easy to compare: name: version version!problem.
+// listing is the registry's content as text, a line a model: name: version; a version with a problem has a ! after it.
 func listing(r *Registry) string {
 	var b strings.Builder
 	for _, m := range r.Snapshot() {
@@ -65,7 +65,7 @@ func TestRegistryLayouts(t *testing.T) {
 	place(t, dir, "none/model.gguf", model)
 	place(t, dir, "bad name/model.gguf", model)
 
-	r := mustRegistry(t, RegistryOptions{Dir: dir, Demo: smallDemo(t)})
+	r := newTestRegistry(t, RegistryOptions{Dir: dir, Demo: smallDemo(t)})
 	wantListing(t, r, "full: base v1.0 v2.0", "org/one: base", "org/two: base", "plain: base v1.0 v2")
 	full, _ := r.Find("full")
 	if full.Description != "Two models" || full.Resolve("v2.0") != "v1.0" || full.TrainContext != 512 {
@@ -81,7 +81,7 @@ func TestRegistryLayouts(t *testing.T) {
 	if r.source("full", "v2.0").baseID == r.source("full", "base").baseID {
 		t.Error("another full version shares the base")
 	}
-	if p := r.source("org/two", "base").base.parts; len(p) != 2 || !strings.HasSuffix(p[0].path, "model-00001-of-00002.gguf") {
+	if p := r.source("org/two", "base").base.parts; len(p) != 2 || !strings.HasSuffix(p[0].realPath, "model-00001-of-00002.gguf") {
 		t.Errorf("parts %v", p)
 	}
 }
@@ -102,7 +102,7 @@ func TestBadFilesAreListedWithTheReason(t *testing.T) {
 	place(t, dir, "half/model.gguf", model)
 	place(t, dir, "half/versions/v1.gguf", adapter[:50])
 	place(t, dir, "half/versions/v2.gguf", adapter)
-	r := mustRegistry(t, RegistryOptions{Dir: dir})
+	r := newTestRegistry(t, RegistryOptions{Dir: dir})
 	tests := []struct{ model, version, want string }{
 		{"cut", "base", "cut off"},
 		{"garbage", "base", "GGUF"},
@@ -132,7 +132,7 @@ func TestDemoStandsInWhileNothingIsInstalled(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "later")
 	demo := smallDemo(t)
 	now := time.Now()
-	r := mustRegistry(t, RegistryOptions{Dir: dir, Demo: demo})
+	r := newTestRegistry(t, RegistryOptions{Dir: dir, Demo: demo})
 	wantListing(t, r, "demo: base v1.0")
 	if m, _ := r.Find("demo"); m.Resolve("v1.0") != "v1.0" || m.DefaultVersion != "" || !m.Demo {
 		t.Errorf("demo: %+v", m)
@@ -149,11 +149,11 @@ func TestDemoStandsInWhileNothingIsInstalled(t *testing.T) {
 		t.Error("no word of the change")
 	}
 
-	always := mustRegistry(t, RegistryOptions{Dir: dir, Demo: demo, AlwaysDemo: true})
+	always := newTestRegistry(t, RegistryOptions{Dir: dir, Demo: demo, AlwaysDemo: true})
 	wantListing(t, always, "demo: base v1.0", "mine: base")
 
 	place(t, dir, "demo/model.gguf", gguf("model", 1))
-	own := mustRegistry(t, RegistryOptions{Dir: dir, Demo: demo, AlwaysDemo: true})
+	own := newTestRegistry(t, RegistryOptions{Dir: dir, Demo: demo, AlwaysDemo: true})
 	wantListing(t, own, "demo: base", "mine: base")
 }
 
@@ -164,11 +164,11 @@ func refresh(t *testing.T, r *Registry, now time.Time) {
 	}
 }
 
-func TestFilesCountWhenTheyRest(t *testing.T) {
+func TestFilesCountWhenTheyHaveSettled(t *testing.T) {
 	dir := t.TempDir()
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	file := gguf("model", 1)
-	r := mustRegistry(t, RegistryOptions{Dir: dir})
+	r := newTestRegistry(t, RegistryOptions{Dir: dir})
 	placeAt(t, dir, "m/model.gguf", file[:60], now)
 	refresh(t, r, now)
 	wantListing(t, r)
@@ -181,7 +181,7 @@ func TestFilesCountWhenTheyRest(t *testing.T) {
 	wantListing(t, r, "m: base")
 	before := r.source("m", "base")
 
-	// What is listed stays until a new file has rested, then the new one counts.
+	// What is listed stays until a new file has settled, then the new one counts.
 	now = now.Add(time.Minute)
 	changed := r.Changes()
 	placeAt(t, dir, "m/model.gguf", gguf("model", 2), now)
@@ -206,11 +206,11 @@ func TestFilesCountWhenTheyRest(t *testing.T) {
 	wantListing(t, r)
 }
 
-func TestNothingChangedIsNoNews(t *testing.T) {
+func TestNothingChangedIsNoChange(t *testing.T) {
 	dir := t.TempDir()
 	place(t, dir, "m/model.gguf", gguf("model", 1))
 	place(t, dir, "m/model.yaml", []byte("defaults: {temperature: 0.5}\n"))
-	r := mustRegistry(t, RegistryOptions{Dir: dir})
+	r := newTestRegistry(t, RegistryOptions{Dir: dir})
 	changed := r.Changes()
 	refresh(t, r, time.Now().Add(time.Hour))
 	refresh(t, r, time.Now().Add(2*time.Hour))
@@ -224,7 +224,7 @@ func TestNothingChangedIsNoNews(t *testing.T) {
 func TestRunNoticesANewModel(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		r := mustRegistry(t, RegistryOptions{Dir: dir})
+		r := newTestRegistry(t, RegistryOptions{Dir: dir})
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); r.Run(ctx) }()

@@ -1,0 +1,197 @@
+//go:build llama
+
+package llama
+
+/*
+#include <stdlib.h>
+#include "shim.h"
+*/
+import "C"
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"tandem/engine/batch"
+	"tandem/engine/grammar"
+	"tandem/engine/models"
+)
+
+// Base is a loaded model with its context: the models.Base of the cache and the batch.Runner of the executor.
+type Base struct {
+	backend  *Backend
+	spec     models.BaseSpec
+	opts     Options
+	model    *C.struct_llama_model
+	vocab    *vocab
+	template *C.tdm_template // nil: none, or switched off
+	limits   batch.Limits
+	facts    models.Facts
+	size     contextSize
+
+	// Used only on the goroutine that steps.
+	context       *C.struct_llama_context
+	memory        C.llama_memory_t
+	activeAdapter *Adapter
+	drawTime      time.Duration // in the last step
+	threadChoice  *threadChoice
+	thread        *stepThread // nil: the goroutine that steps calls decode itself
+	batch         batchArrays
+
+	grammarOnce  sync.Once // guards the next two
+	grammarVocab *grammar.Vocabulary
+	grammarErr   error
+
+	mu       sync.Mutex // guards adapters and closed
+	adapters map[*Adapter]struct{}
+	closed   bool
+}
+
+// finishLoad does everything after the weights are loaded. When it fails the caller must release the base.
+func (b *Base) finishLoad(ctx context.Context, progress func(models.Progress)) error {
+	if err := checkModel(b.model); err != nil {
+		return err
+	}
+	var err error
+	if b.vocab, err = readVocab(b.model); err != nil {
+		return err
+	}
+	if err := b.openTemplate(); err != nil {
+		return err
+	}
+	if progress != nil {
+		progress(models.Progress{Phase: "context", Ratio: 0})
+	}
+	b.adapters = make(map[*Adapter]struct{})
+	if err := b.opts.OnDevice(ctx, b.openContext); err != nil {
+		return err
+	}
+	b.readFacts()
+	if progress != nil {
+		progress(models.Progress{Phase: "context", Ratio: 1})
+	}
+	return nil
+}
+
+func (b *Base) openTemplate() error {
+	if b.spec.Template == models.TemplateOff {
+		return nil
+	}
+	errBuf := newErrorBuffer()
+	defer errBuf.free()
+	var none C.bool
+	b.template = C.tdm_template_new(b.model, &none, errBuf.text, errBuf.size)
+	switch {
+	case b.template != nil:
+		return b.tryTemplate()
+	case !bool(none):
+		return badTemplate(errBuf.err())
+	case b.spec.Template == models.TemplateOn:
+		return fmt.Errorf("chat template: %w", errBuf.err())
+	}
+	b.opts.Logger.Info("model has no chat template; prompts are sent as they are", "model", b.spec.Name)
+	return nil
+}
+
+// tryTemplate renders a small conversation, without and with a system text. A template may refuse one of them: requests
+// of that form are then refused, too. One that can render neither is broken.
+func (b *Base) tryTemplate() error {
+	system, user := models.Message{Role: "system", Content: "Answer briefly."}, models.Message{Role: "user", Content: "Hello"}
+	_, err := b.applyTemplate([]models.Message{user})
+	if err == nil {
+		return nil
+	}
+	if _, other := b.applyTemplate([]models.Message{system, user}); other == nil {
+		return nil
+	}
+	return badTemplate(err)
+}
+
+func badTemplate(err error) error {
+	return fmt.Errorf("the model's chat template is broken (template: off in model.yaml serves the model without it): %w", err)
+}
+
+func (b *Base) readFacts() {
+	var device C.tdm_device
+	C.tdm_model_device(b.model, &device)
+	var weights, cache, compute C.uint64_t
+	C.tdm_context_memory(b.context, &weights, &cache, &compute)
+	d := deviceOf(&device)
+	b.facts = models.Facts{
+		Architecture:  meta(b.model, "general.architecture"),
+		Quantization:  quantization(b.model),
+		Parameters:    int64(C.llama_model_n_params(b.model)),
+		ContextTokens: b.limits.SequenceMax,
+		TrainContext:  int(C.llama_model_n_ctx_train(b.model)),
+		Cells:         b.limits.Cells,
+		Sequences:     b.limits.Sequences,
+		WeightBytes:   max(int64(weights), int64(C.llama_model_size(b.model))),
+		CacheBytes:    int64(cache + compute),
+		Device:        d.Description,
+		Backend:       d.Backend,
+		ChatTemplate:  b.template != nil,
+	}
+}
+
+// Facts of the loaded base.
+func (b *Base) Facts() models.Facts { return b.facts }
+
+// Limits of the context.
+func (b *Base) Limits() batch.Limits { return b.limits }
+
+// Piece is the text of a token, empty for a control token and for an id outside the vocabulary.
+func (b *Base) Piece(t batch.Token) []byte { return b.vocab.piece(t) }
+
+// IsEnd reports whether the token ends the answer.
+func (b *Base) IsEnd(t batch.Token) bool { return b.vocab.isEnd(t) }
+
+// Close frees context, adapters and weights between two steps. No other method may be called afterwards.
+func (b *Base) Close() error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	b.closed = true
+	b.mu.Unlock()
+	err := b.opts.OnDevice(context.Background(), func() error {
+		b.release()
+		return nil
+	})
+	if err != nil { // nobody steps any more, so this goroutine may do it
+		b.release()
+	}
+	return nil
+}
+
+// release frees everything that there is, in the order that the library needs.
+func (b *Base) release() {
+	if b.context != nil {
+		C.tdm_adapter_use(b.context, nil)
+	}
+	b.mu.Lock()
+	for a := range b.adapters {
+		C.llama_adapter_lora_free(a.handle)
+		a.handle = nil
+	}
+	b.adapters = nil
+	b.mu.Unlock()
+	if b.context != nil {
+		C.llama_free(b.context)
+		b.context = nil
+	}
+	if b.grammarVocab != nil {
+		b.grammarVocab.Close()
+	}
+	if b.template != nil {
+		C.tdm_template_free(b.template)
+		b.template = nil
+	}
+	if b.model != nil {
+		C.llama_model_free(b.model)
+		b.model = nil
+	}
+	b.batch.free()
+}

@@ -1,0 +1,214 @@
+//go:build llama
+
+package llama
+
+/*
+#include "shim.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"time"
+	"unsafe"
+
+	"tandem/engine/batch"
+)
+
+// Step decodes the slices with one adapter and draws a token for each slice whose sampler has no grammar.
+// batch.ErrNoCells: the cache is full.
+func (b *Base) Step(adapter batch.Adapter, slices []batch.Slice) error {
+	b.drawTime = 0
+	if err := b.useAdapter(adapter); err != nil {
+		return err
+	}
+	if err := b.decode(slices); err != nil {
+		return err
+	}
+	began := time.Now()
+	at := 0
+	for i := range slices {
+		s := &slices[i]
+		if s.Err != nil {
+			continue
+		}
+		at += len(s.Tokens)
+		if s.Sampler != nil {
+			s.Err = b.draw(s, at-1)
+		}
+	}
+	b.drawTime = time.Since(began)
+	return nil
+}
+
+// DrawTime is how long the draws of the last Step took.
+func (b *Base) DrawTime() time.Duration { return b.drawTime }
+
+// useAdapter switches the adapter only when it isn't that of the last step: a switch costs a new reservation of the
+// graph.
+func (b *Base) useAdapter(adapter batch.Adapter) error {
+	var want *Adapter
+	if adapter != nil {
+		a, ok := adapter.(*Adapter)
+		if !ok || a.base != b || a.handle == nil {
+			return fmt.Errorf("adapter %q isn't loaded on %s", adapter.Name(), b.spec.Name)
+		}
+		want = a
+	}
+	if want == b.activeAdapter {
+		return nil
+	}
+	var handle *C.struct_llama_adapter_lora
+	if want != nil {
+		handle = want.handle
+	}
+	if rc := C.tdm_adapter_use(b.context, handle); rc != 0 {
+		return fmt.Errorf("switch adapter: llama.cpp gives %d", int(rc))
+	}
+	b.activeAdapter = want
+	return nil
+}
+
+// decode fills the batch and runs it. Slices that would crash the library get an error of their own and are left out.
+func (b *Base) decode(slices []batch.Slice) error {
+	n := 0
+	for i := range slices {
+		s := &slices[i]
+		if s.Err = b.checkSlice(s); s.Err != nil {
+			continue
+		}
+		if n+len(s.Tokens) > len(b.batch.token) {
+			return fmt.Errorf("a step of more than %d tokens", len(b.batch.token))
+		}
+		for k, t := range s.Tokens {
+			b.batch.token[n], b.batch.pos[n], b.batch.seq[n], b.batch.output[n] = t, int32(s.Start+k), int32(s.Seq), 0
+			n++
+		}
+		if s.Sampler != nil {
+			b.batch.output[n-1] = 1
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	threads := b.threadChoice.pick(n)
+	C.llama_set_n_threads(b.context, C.int32_t(threads), C.int32_t(threads))
+	began := time.Now()
+	rc := b.compute(n)
+	switch {
+	case rc == 0:
+		b.threadChoice.record(n, threads, time.Since(began))
+		return nil
+	case rc == 1:
+		return fmt.Errorf("decode %d tokens: %w", n, batch.ErrNoCells)
+	case rc != -1: // parts of the batch may have been kept
+		b.rollBack(slices)
+	}
+	return fmt.Errorf("decode %d tokens: llama.cpp gives %d", n, int(rc))
+}
+
+func (b *Base) compute(n int) C.int32_t {
+	if b.thread != nil {
+		return b.thread.decode(b.context, n, &b.batch)
+	}
+	token, pos, seq, output := b.batch.columns()
+	return C.tdm_decode(b.context, C.int32_t(n), token, pos, seq, output)
+}
+
+// checkSlice refuses what makes the library assert: unknown sequences, positions beyond the trained context, unknown
+// tokens.
+func (b *Base) checkSlice(s *batch.Slice) error {
+	switch {
+	case len(s.Tokens) == 0:
+		return errors.New("slice without tokens")
+	case s.Seq < 0 || s.Seq >= b.limits.Sequences:
+		return fmt.Errorf("sequence %d is outside 0 … %d", s.Seq, b.limits.Sequences-1)
+	case s.Start < 0 || s.Start+len(s.Tokens) > b.limits.SequenceMax:
+		return fmt.Errorf("positions %d … %d are outside the context of %d", s.Start, s.Start+len(s.Tokens)-1, b.limits.SequenceMax)
+	}
+	for _, t := range s.Tokens {
+		if !b.vocab.valid(t) {
+			return fmt.Errorf("token %d is outside the vocabulary of %d", t, b.vocab.size())
+		}
+	}
+	return nil
+}
+
+func (b *Base) rollBack(slices []batch.Slice) {
+	for i := range slices {
+		if slices[i].Err == nil {
+			b.Truncate(slices[i].Seq, slices[i].Start)
+		}
+	}
+}
+
+// draw draws a token from the logits of output at of the batch; a sampler with a grammar only keeps the logits for
+// later.
+func (b *Base) draw(s *batch.Slice, at int) error {
+	sampler, ok := s.Sampler.(*Sampler)
+	if !ok || sampler.base != b || sampler.handle == nil {
+		return errors.New("the sampler is closed or of another base")
+	}
+	logits, err := b.logits(at)
+	if err != nil {
+		return err
+	}
+	if sampler.constraint != nil {
+		sampler.constraint.keepLogits(logits)
+		return nil
+	}
+	draw, err := sampler.drawFrom(logits, s.Index)
+	if err != nil {
+		return err
+	}
+	s.Draw = draw
+	return sampler.Accept(draw.Token)
+}
+
+// logits returns the logits of output at of the batch, valid until the next step.
+func (b *Base) logits(at int) ([]float32, error) {
+	row := C.llama_get_logits_ith(b.context, C.int32_t(at))
+	if row == nil {
+		return nil, fmt.Errorf("no logits at place %d of the step", at)
+	}
+	return unsafe.Slice((*float32)(row), b.vocab.size()), nil
+}
+
+// Truncate removes the cells of a sequence from position from on; false: all its cells were removed.
+func (b *Base) Truncate(seq, from int) bool {
+	if seq < 0 || seq >= b.limits.Sequences {
+		return false
+	}
+	if from <= 0 {
+		C.llama_memory_seq_rm(b.memory, C.llama_seq_id(seq), -1, -1)
+		return true
+	}
+	if int(C.llama_memory_seq_pos_max(b.memory, C.llama_seq_id(seq))) < from {
+		return true
+	}
+	if b.limits.Prefix {
+		if bool(C.llama_memory_seq_rm(b.memory, C.llama_seq_id(seq), C.llama_pos(from), -1)) {
+			return true
+		}
+	}
+	C.llama_memory_seq_rm(b.memory, C.llama_seq_id(seq), -1, -1)
+	return false
+}
+
+// CopyPrefix shares the first cells of one sequence with another, empty one. It returns false when the model or the
+// cache can't do that, or when the cells aren't all there.
+func (b *Base) CopyPrefix(from, to, tokens int) bool {
+	inside := func(seq int) bool { return seq >= 0 && seq < b.limits.Sequences }
+	if !b.limits.Prefix || !inside(from) || !inside(to) || from == to || tokens <= 0 {
+		return false
+	}
+	if C.llama_memory_seq_pos_min(b.memory, C.llama_seq_id(from)) != 0 || int(C.llama_memory_seq_pos_max(b.memory, C.llama_seq_id(from))) < tokens-1 {
+		return false
+	}
+	if C.llama_memory_seq_pos_max(b.memory, C.llama_seq_id(to)) >= 0 {
+		return false
+	}
+	C.llama_memory_seq_cp(b.memory, C.llama_seq_id(from), C.llama_seq_id(to), 0, C.llama_pos(tokens))
+	return true
+}

@@ -1,0 +1,46 @@
+//go:build llama
+
+package llama
+
+/*
+#cgo CXXFLAGS: -std=c++17 -O3 -Wno-psabi
+#cgo LDFLAGS: -lllama-common -lllama -lggml -lggml-base -lm -Wl,-rpath,$ORIGIN/lib
+#include <stdlib.h>
+#include "shim.h"
+*/
+import "C"
+
+// Device is one piece of hardware as the library sees it.
+type Device struct {
+	Name        string // CPU, CUDA0 …
+	Description string
+	Backend     string // cpu, cuda …, as in metrics
+	GPU         bool
+	FreeBytes   int64
+	TotalBytes  int64
+	Bus         string // address on the PCI bus, empty when it has none
+}
+
+// Devices lists the devices with their memory at this moment.
+func (b *Backend) Devices() []Device {
+	out := make([]Device, 0, int(C.tdm_device_count()))
+	for i := range int(C.tdm_device_count()) {
+		var d C.tdm_device
+		if C.tdm_device_get(C.int32_t(i), &d) {
+			out = append(out, deviceOf(&d))
+		}
+	}
+	return out
+}
+
+func deviceOf(d *C.tdm_device) Device {
+	return Device{
+		Name:        C.GoString(d.name),
+		Description: C.GoString(d.description),
+		Backend:     backendName(C.GoString(d.backend)),
+		GPU:         d._type == C.GGML_BACKEND_DEVICE_TYPE_GPU || d._type == C.GGML_BACKEND_DEVICE_TYPE_IGPU,
+		FreeBytes:   int64(d.free),
+		TotalBytes:  int64(d.total),
+		Bus:         C.GoString(d.bus),
+	}
+}

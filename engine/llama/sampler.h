@@ -1,0 +1,56 @@
+//go:build llama
+
+// Drawing one token from a row of logits. Knows nothing of llama.cpp.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TDM_TOP_MAX 20
+
+typedef struct {
+    float    temperature; // <= 0: greedy
+    int32_t  top_k;       // 0: off
+    float    top_p;       // >= 1: off
+    float    min_p;       // 0: off
+    float    repeat, presence, frequency;
+    int32_t  window;      // tokens that the penalties look at
+    int32_t  top;         // how many top entries to report
+    bool     logprobs;    // compute log-probabilities, which takes another pass over the row; implied by top
+    uint64_t key;         // seed and choice, mixed
+} tdm_sampling;
+
+typedef struct {
+    int32_t token;
+    // natural logarithm, temperature 1, whole vocabulary, before penalties; within 0.0025; NAN when not wanted
+    float   logprob;
+    float   margin;  // INFINITY with a single candidate
+    int32_t n_top;
+    int32_t top_token[TDM_TOP_MAX];
+    float   top_logprob[TDM_TOP_MAX];
+} tdm_draw;
+
+typedef struct tdm_sampler tdm_sampler;
+
+tdm_sampler * tdm_sampler_new(const tdm_sampling * params, int32_t n_bias, const int32_t * bias_token, const float * bias);
+void          tdm_sampler_free(tdm_sampler * s);
+uint64_t      tdm_sampler_key(uint64_t seed, uint32_t choice);
+
+// Moves the penalty window past a token.
+void tdm_sampler_accept(tdm_sampler * s, int32_t token);
+
+// Draws the token at place index from n logits, which are changed during the call and restored. False: no logit is
+// finite.
+bool tdm_sampler_draw(tdm_sampler * s, float * logits, int32_t n, uint32_t index, tdm_draw * out);
+
+// The same with tokens left out: bit t % 32 of word t / 32 is set for those that may come. The others are gone from
+// logits afterwards. Log-probabilities are those of the whole row.
+bool tdm_sampler_draw_masked(tdm_sampler * s, float * logits, int32_t n, uint32_t index, const uint32_t * mask, tdm_draw * out);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,186 @@
+package models
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestChangedFileIsServedAnew(t *testing.T) {
+	withCacheTest(t, nil, func(ct *cacheTest) {
+		old := ct.acquire("a", "v1")
+		replace := func() {
+			place(ct.T, ct.dir, "a/model.gguf", gguf("model", 99))
+			now := time.Now()
+			refresh(ct.T, ct.reg, now)
+			refresh(ct.T, ct.reg, now.Add(settleTime))
+			synctest.Wait()
+		}
+		replace()
+		ct.fake.takeCalls()
+		ct.fake.loaded = map[string]int{} // the old state has the same path
+		fresh := ct.acquire("a", "v1")
+		if fresh.Hit || fresh.BaseKey == old.BaseKey || fresh.Base == old.Base || SameRevision(fresh.Revision, old.Revision) {
+			ct.Errorf("a request after the change got the old files: %+v", fresh)
+		}
+		if ModelOfKey(fresh.BaseKey) != "a" {
+			ct.Errorf("key %q", fresh.BaseKey)
+		}
+		ct.wantBackendCalls("load a/model.gguf, load versions/v1.gguf")
+		old.Release()
+		synctest.Wait()
+		ct.wantBackendCalls("close v1, close a/model.gguf")
+		fresh.Release()
+		ct.fake.loaded = map[string]int{}
+		ct.fake.loaded[filepath.Join(ct.dir, "a/model.gguf")] = 1
+
+		if err := os.RemoveAll(filepath.Join(ct.dir, "a")); err != nil {
+			ct.Fatal(err)
+		}
+		refresh(ct.T, ct.reg, time.Now())
+		synctest.Wait()
+		ct.wantBackendCalls("close v1, close a/model.gguf")
+		if _, err := ct.cache.Acquire(ct.Context(), "a", "v1"); reasonOf(err) != ReasonNotFound {
+			ct.Errorf("error %v", err)
+		}
+	})
+}
+
+func TestFileThatChangesDuringTheLoad(t *testing.T) {
+	withCacheTest(t, nil, func(ct *cacheTest) {
+		open := ct.fake.gate("a/model.gguf")
+		p := ct.startAcquire("a", "base")
+		synctest.Wait()
+		place(ct.T, ct.dir, "a/model.gguf", gguf("model", 99))
+		open()
+		<-p.done
+		if !errors.Is(p.err, errChanged) {
+			ct.Errorf("error %v", p.err)
+		}
+	})
+}
+
+func TestCloseWaitsForLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ct := newCacheTest(t, nil)
+		l := ct.acquire("a", "v1")
+		ct.fake.gate("b/model.gguf")
+		p := ct.startAcquire("b", "base")
+		synctest.Wait()
+		ctx, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		if err := ct.cache.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("close with a lease out: %v", err)
+		}
+		<-p.done
+		if !errors.Is(p.err, ErrClosed) {
+			t.Errorf("a load while closing: %v", p.err)
+		}
+		if _, err := ct.cache.Acquire(t.Context(), "a", "v1"); !errors.Is(err, ErrClosed) {
+			t.Errorf("acquire after close: %v", err)
+		}
+		l.Release()
+		ct.close()
+	})
+}
+
+func TestDemoThroughTheCache(t *testing.T) {
+	fake := newFakeBackend(t)
+	reg := newTestRegistry(t, RegistryOptions{Demo: smallDemo(t)})
+	c := NewCache(CacheOptions{Registry: reg, Backend: fake, Dir: t.TempDir(), Attach: fake.attach, Detach: fake.detach})
+	l, err := c.Acquire(t.Context(), "demo", "v1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Version != "v1.0" || len(l.Revision) != fullRevision {
+		t.Errorf("lease %+v", l)
+	}
+	l.Release()
+	if err := c.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestManyAtOnce lets callers come and go at random; the fake checks that nothing is used after it was freed or loaded
+// twice.
+func TestManyAtOnce(t *testing.T) {
+	withCacheTest(t, func(o *CacheOptions) { o.Size = 3 }, func(ct *cacheTest) {
+		var wg sync.WaitGroup
+		for i := range 16 {
+			wg.Go(func() {
+				rng := rand.New(rand.NewPCG(1, uint64(i)))
+				for range 60 {
+					ctx, stop := context.WithTimeout(ct.Context(), time.Duration(rng.IntN(8000))*time.Millisecond)
+					l, err := ct.cache.Acquire(ctx, string(rune('a'+rng.IntN(4))), []string{"base", "v1", "v2"}[rng.IntN(3)])
+					if err == nil {
+						if n := len(ct.cache.Entries()); n > 3 {
+							ct.Errorf("%d entries in 3 places", n)
+						}
+						time.Sleep(time.Duration(rng.IntN(500)) * time.Millisecond)
+						l.Release()
+					} else if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrModelBusy) {
+						ct.Errorf("acquire: %v", err)
+					}
+					stop()
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestWhatALoadFindsBrokenIsListed(t *testing.T) {
+	withCacheTest(t, nil, func(ct *cacheTest) {
+		path := filepath.Join(ct.dir, "a/model.gguf")
+		ct.fake.fail["a/model.gguf"] = &LoadError{Reason: ReasonBadFormat, What: "a", Err: fmt.Errorf("failed to open '%s': unknown architecture in /some where/else.gguf", path)}
+		changed := ct.reg.Changes()
+		_, err := ct.cache.Acquire(ct.Context(), "a", "v1")
+		const want = "failed to open 'model.gguf': unknown architecture in"
+		if le, _ := errors.AsType[*LoadError](err); le == nil || !strings.HasPrefix(le.Public, want) || strings.Contains(le.Public, ct.dir) {
+			ct.Errorf("clients are told %+v", le)
+		}
+		select {
+		case <-changed:
+		default:
+			ct.Error("no word of it")
+		}
+		for _, version := range []string{"base", "v1", "v2"} { // the base's fault is everybody's
+			if p := problem(ct.T, ct.reg, "a", version); !strings.HasPrefix(p, want) {
+				ct.Errorf("a@%s: problem %q", version, p)
+			}
+		}
+		if p := problem(ct.T, ct.reg, "b", "base"); p != "" {
+			ct.Errorf("b: problem %q", p)
+		}
+		refresh(ct.T, ct.reg, time.Now().Add(time.Hour))
+		if p := problem(ct.T, ct.reg, "a", "base"); p == "" {
+			ct.Error("forgotten at the next look")
+		}
+		delete(ct.fake.fail, "a/model.gguf")
+		time.Sleep(brokenFor)
+		ct.use("a", "base")
+		if p := problem(ct.T, ct.reg, "a", "base"); p != "" {
+			ct.Errorf("after a good load: problem %q", p)
+		}
+	})
+}
+
+func TestABrokenAdapterDoesNotMarkItsBase(t *testing.T) {
+	withCacheTest(t, nil, func(ct *cacheTest) {
+		ct.fake.fail["versions/v1.gguf"] = &LoadError{Reason: ReasonAdapterMismatch, What: "v1", Err: errors.New("other base")}
+		if _, err := ct.cache.Acquire(ct.Context(), "a", "v1"); reasonOf(err) != ReasonAdapterMismatch {
+			ct.Errorf("error %v", err)
+		}
+		if base, v1 := problem(ct.T, ct.reg, "a", "base"), problem(ct.T, ct.reg, "a", "v1"); base != "" || v1 != "other base" {
+			ct.Errorf("problems %q and %q", base, v1)
+		}
+	})
+}

@@ -1,0 +1,138 @@
+package models
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+)
+
+// memoryReservations are the bytes that running loads are about to fill, so that two that don't fit together don't
+// start together.
+type memoryReservations struct {
+	mu    sync.Mutex
+	bytes int64         // guarded by mu
+	freed chan struct{} // guarded by mu; closed when bytes shrinks
+}
+
+// reserve adds bytes when they fit beside those of the other loads. Otherwise wait is closed when one of these is over;
+// nil: there is none.
+func (r *memoryReservations) reserve(bytes int64, fits func(int64) bool) (ok bool, wait <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if fits(r.bytes + bytes) {
+		r.bytes += bytes
+		return true, nil
+	}
+	if r.bytes == 0 {
+		return false, nil
+	}
+	if r.freed == nil {
+		r.freed = make(chan struct{})
+	}
+	return false, r.freed
+}
+
+func (r *memoryReservations) release(bytes int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.bytes -= bytes
+	if r.freed != nil {
+		close(r.freed)
+		r.freed = nil
+	}
+}
+
+var (
+	errPassesWatermark   = errors.New("it would pass the memory watermark and no idle model can make room")
+	errExceedsFreeMemory = errors.New("free memory can't hold it although nothing else is loaded")
+)
+
+// reserveMemory waits for other loads and then evicts idle entries of other bases until the new weights fit. done must
+// be called when they are loaded.
+func (c *Cache) reserveMemory(ctx context.Context, src *source, bytes int64) (done func(), err error) {
+	for {
+		onlyBase := c.isOnlyBase(src.baseID)
+		ok, wait := c.reservations.reserve(bytes, func(all int64) bool { return c.opts.MemoryFits(all, onlyBase) })
+		if ok {
+			return func() { c.reservations.release(bytes) }, nil
+		}
+		if err := context.Cause(ctx); err != nil {
+			return nil, err
+		}
+		if wait == nil {
+			victim, alone := c.evictIdlest(src.baseID)
+			if victim == nil {
+				why := errPassesWatermark
+				if alone {
+					why = errExceedsFreeMemory
+				}
+				return nil, &LoadError{Reason: ReasonOutOfMemory, What: label(src.model, src.version), Err: why}
+			}
+			wait = victim.gone
+		}
+		if err := c.waitWithProgress(ctx, src.baseID, wait); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// isOnlyBase reports whether no other base is loaded or being loaded.
+func (c *Cache) isOnlyBase(baseID string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.isOnlyBaseLocked(baseID)
+}
+
+// isOnlyBaseLocked is isOnlyBase with mu held.
+func (c *Cache) isOnlyBaseLocked(baseID string) bool {
+	return !slices.ContainsFunc(c.entries, func(e *entry) bool { return e.src.baseID != baseID && e.state != slotQueued })
+}
+
+// Pauses between two attempts at a load that was refused for memory with nothing else loaded, however often it is
+// requested.
+const (
+	firstMemoryRetryPause = 500 * time.Millisecond
+	maxMemoryRetryPause   = 5 * time.Second
+	memoryAnswerTTL       = time.Second // how long an answer of MemoryFits counts
+)
+
+// mayRetryForMemory reports whether a load that was refused for memory may be tried again without others being evicted
+// for it in vain: there are none, or it fits beside them. Called with mu held.
+func (c *Cache) mayRetryForMemory(src *source, b brokenLoad, now time.Time) bool {
+	if !errors.Is(b.err, errExceedsFreeMemory) || now.Before(b.retryAt) {
+		return false
+	}
+	b.retryAt = now.Add(memoryAnswerTTL)
+	c.brokenLoads[src.brokenKey()] = b
+	bytes := src.base.bytes
+	if src.adapter != nil {
+		bytes += src.adapter.bytes
+	}
+	return c.isOnlyBaseLocked(src.baseID) || c.opts.MemoryFits(bytes, false)
+}
+
+// evictIdlest starts the eviction of the least recently requested idle entry of another base, or returns one that is
+// being evicted already. alone: there is no entry of another base.
+func (c *Cache) evictIdlest(baseID string) (victim *entry, alone bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	alone = true
+	for _, e := range c.entries {
+		if e.src.baseID == baseID || e.state == slotQueued {
+			continue
+		}
+		alone = false
+		switch {
+		case e.state == slotUnloading:
+			return e, false
+		case e.state == slotResident && e.leases == 0 && (victim == nil || e.lastRequest.Before(victim.lastRequest)):
+			victim = e
+		}
+	}
+	if victim != nil {
+		c.evict(victim, evictedMemory)
+	}
+	return victim, alone
+}
