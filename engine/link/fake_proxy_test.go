@@ -264,9 +264,13 @@ func (p *fakeProxy) awaitKind(kind string) decodedFrame {
 	return p.awaitFrame(kind, func(f decodedFrame) bool { return f.kind == kind })
 }
 
+// frameTimeout is far longer than any frame takes, on a busy machine too.
+const frameTimeout = time.Minute
+
+// awaitFrame returns the next frame that ok accepts, and skips others.
 func (p *fakeProxy) awaitFrame(what string, ok func(decodedFrame) bool) decodedFrame {
 	p.t.Helper()
-	timeout := time.After(10 * time.Second)
+	timeout := time.After(frameTimeout)
 	for {
 		select {
 		case f, open := <-p.frames:
@@ -280,7 +284,7 @@ func (p *fakeProxy) awaitFrame(what string, ok func(decodedFrame) bool) decodedF
 				return f
 			}
 		case <-timeout:
-			p.t.Fatalf("no %s within 10 s", what)
+			p.t.Fatalf("no %s within %v", what, frameTimeout)
 		}
 	}
 }
