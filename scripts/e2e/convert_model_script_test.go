@@ -1,18 +1,19 @@
 package e2e
 
 import (
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"tandem/scripts/launch"
 )
 
-// These drive scripts/convert-model.sh with a Python and a llama.cpp that only play their parts, since the true ones take gigabytes.
+// These tests run scripts/convert-model.sh with a fake Python and a fake llama.cpp, since the real ones take gigabytes.
 
-// fakePython makes environments whose pip works while the file pip-works is there, and whose python writes its arguments to --outfile.
+// fakePython makes virtual environments whose pip works while the file pip-works exists, and whose python writes its
+// arguments to --outfile.
 const fakePython = `#!/bin/bash
 here=$(dirname "$0")
 if [ "$1" = --version ]; then echo "Python 3.99"; exit; fi
@@ -29,16 +30,16 @@ END
 chmod +x "$3/bin/"*
 `
 
-type converter struct {
+type convertScript struct {
 	t   *testing.T
 	dir string
 	env []string
 }
 
-func newConverter(t *testing.T) *converter {
+func newConvertScript(t *testing.T) *convertScript {
 	t.Helper()
-	c := &converter{t: t, dir: t.TempDir()}
-	c.env = append(cleanEnvironment(), "PYTHON="+c.path("python3"), "LLAMA_CPP_DIR="+c.path("llama.cpp"), "TANDEM_CACHE="+c.path("cache"))
+	c := &convertScript{t: t, dir: t.TempDir()}
+	c.env = launch.Environment("PYTHON="+c.path("python3"), "LLAMA_CPP_DIR="+c.path("llama.cpp"), "TANDEM_CACHE="+c.path("cache"))
 	for name, text := range map[string]string{
 		"llama.cpp/convert_hf_to_gguf.py": "", "llama.cpp/convert_lora_to_gguf.py": "",
 		"hf/config.json": "{}", "broken/config.json": "{}", "peft/adapter_config.json": "{}", "pip-works": "", "python3": fakePython,
@@ -53,29 +54,20 @@ func newConverter(t *testing.T) *converter {
 	return c
 }
 
-func (c *converter) path(name string) string { return filepath.Join(c.dir, name) }
+func (c *convertScript) path(name string) string { return filepath.Join(c.dir, name) }
 
-// run gives what the script wrote and its exit code. Arguments that begin with / are below the test's directory.
-func (c *converter) run(args ...string) (stdout, stderr string, code int) {
+// run runs the script. Arguments that begin with / are paths below the test's directory.
+func (c *convertScript) run(args ...string) (stdout, stderr string, code int) {
 	c.t.Helper()
 	for i, a := range args {
 		if strings.HasPrefix(a, "/") {
 			args[i] = c.path(a)
 		}
 	}
-	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join("..", "convert-model.sh"), args...)
-	cmd.Env = c.env
-	var out, problems strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &problems
-	if err := cmd.Run(); cmd.ProcessState == nil {
-		c.t.Fatal(err)
-	}
-	return out.String(), problems.String(), cmd.ProcessState.ExitCode()
+	return runScript(c.t, c.env, filepath.Join("..", "convert-model.sh"), args...)
 }
 
-func (c *converter) read(name string) string {
+func (c *convertScript) readFile(name string) string {
 	c.t.Helper()
 	b, err := os.ReadFile(c.path(name))
 	if err != nil {
@@ -85,17 +77,17 @@ func (c *converter) read(name string) string {
 }
 
 func TestConvertPutsModelAndAdapterInPlace(t *testing.T) {
-	c := newConverter(t)
+	c := newConvertScript(t)
 	if _, stderr, code := c.run("base", "/hf", "/models/org/name"); code != 0 {
 		t.Fatalf("base: %d %s", code, stderr)
 	}
-	if got := c.read("models/org/name/model.gguf"); !strings.Contains(got, "convert_hf_to_gguf.py") || !strings.Contains(got, "--outtype q8_0") {
+	if got := c.readFile("models/org/name/model.gguf"); !strings.Contains(got, "convert_hf_to_gguf.py") || !strings.Contains(got, "--outtype q8_0") {
 		t.Errorf("the converter got %s", got)
 	}
 	if _, stderr, code := c.run("adapter", "/peft", "/models/org/name", "v1.0"); code != 0 {
 		t.Fatalf("adapter: %d %s", code, stderr)
 	}
-	if got := c.read("models/org/name/versions/v1.0.gguf"); !strings.Contains(got, "--base "+c.path("models/org/name/.source")) {
+	if got := c.readFile("models/org/name/versions/v1.0.gguf"); !strings.Contains(got, "--base "+c.path("models/org/name/.source")) {
 		t.Errorf("the converter got %s", got)
 	}
 	if left, _ := filepath.Glob(c.path("models/org/name/*/.convert-*")); len(left) > 0 {
@@ -104,7 +96,7 @@ func TestConvertPutsModelAndAdapterInPlace(t *testing.T) {
 }
 
 func TestConvertTellsWhatIsWrongBeforeItInstallsAnything(t *testing.T) {
-	c := newConverter(t)
+	c := newConvertScript(t)
 	for _, test := range []struct {
 		args []string
 		code int
@@ -140,9 +132,9 @@ func TestConvertTellsWhatIsWrongBeforeItInstallsAnything(t *testing.T) {
 	}
 }
 
-// An installation that failed is not taken for a good one the next time.
+// A failed installation isn't taken for a good one the next time.
 func TestConvertInstallsAnewAfterAFailure(t *testing.T) {
-	c := newConverter(t)
+	c := newConvertScript(t)
 	if err := os.Remove(c.path("pip-works")); err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +153,7 @@ func TestConvertInstallsAnewAfterAFailure(t *testing.T) {
 }
 
 func TestConvertLeavesNothingOfAFailure(t *testing.T) {
-	c := newConverter(t)
+	c := newConvertScript(t)
 	_, stderr, code := c.run("base", "/broken", "/models/m")
 	if code == 0 || !strings.Contains(stderr, "convert_hf_to_gguf.py failed") {
 		t.Errorf("%d %s", code, stderr)
@@ -172,7 +164,7 @@ func TestConvertLeavesNothingOfAFailure(t *testing.T) {
 }
 
 func TestConvertWithoutNpmNamesTheWaysOut(t *testing.T) {
-	c := newConverter(t)
+	c := newConvertScript(t)
 	tools := c.path("tools")
 	if err := os.Mkdir(tools, 0o755); err != nil {
 		t.Fatal(err)

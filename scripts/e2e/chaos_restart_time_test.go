@@ -13,38 +13,37 @@ import (
 	"time"
 )
 
-// pause is what one kill under one stream cost.
-type pause struct{ gap, recovery time.Duration }
+// restartCost is what one kill cost one stream: the gap that its client saw, and the recovery time in the metrics.
+type restartCost struct{ gap, recovery time.Duration }
 
-// TestPauseOfARestart streams one answer after the other, kills the engine in the middle of each and measures what the client and the
-// metrics say. CHAOS_PAUSES sets how many.
+// TestPauseOfARestart streams one answer after the other, kills the engine in the middle of each and measures what the
+// client and the metrics see. CHAOS_PAUSES sets how many.
 func TestPauseOfARestart(t *testing.T) {
 	t.Parallel()
-	s := newTalkative(t, "STEP_DELAY=10ms")
-	plan := s.firstPlan()
-	s.pauses(func(int) *chaosPlan { return plan }, 300*time.Millisecond)
+	s := startDebugServer(t, "STEP_DELAY=10ms")
+	g := s.recordLongRequest()
+	s.measureRestarts(func(int) *goldenRequest { return g }, 300*time.Millisecond)
 }
 
-// pauses restarts CHAOS_PAUSES times and reports. In the long form, on a machine that has little else to do, the median must stay below a
-// limit; the supervisor starts an engine that gave tokens again at once, so no delay of its own is in it.
-func (s *stack) pauses(plan func(i int) *chaosPlan, limit time.Duration) {
+// measureRestarts restarts CHAOS_PAUSES times and reports. In the long form, on a machine that is otherwise idle, the
+// median must stay below a limit. The supervisor restarts an engine that has produced tokens at once, so the measured
+// time contains no back-off.
+func (s *testServer) measureRestarts(request func(i int) *goldenRequest, limit time.Duration) {
 	t := s.t
 	t.Helper()
-	c, load := &chaos{s: s}, loadAverage(t)
-	n := number("CHAOS_PAUSES", 3)
+	c, load := newChaosTest(s), loadAverage(t)
+	n := envNumber("CHAOS_PAUSES", 3)
 	var gaps, recoveries []time.Duration
 	for i := range n {
-		p := c.pauseOnce(plan(i), i)
+		p := c.measureRestart(request(i), i)
 		gaps, recoveries = append(gaps, p.gap), append(recoveries, p.recovery)
 	}
-	within := c.judge()
-	c.noise()
-	for _, f := range c.faults {
-		t.Error(f)
-	}
+	explained := c.checkChangedAnswers()
+	c.checkMarginShift()
+	c.reportFailures()
 	middle, most := median(gaps), slices.Max(gaps)
 	t.Logf("%d restarts: gap seen by the client median %v, most %v; llm_engine_recovery_seconds median %v; %d answers went on differently within the margin bound",
-		n, middle, most.Round(time.Millisecond), median(recoveries), within)
+		n, middle, most.Round(time.Millisecond), median(recoveries), explained)
 	if most > 10*time.Second {
 		t.Errorf("a restart took %v", most)
 	}
@@ -57,7 +56,7 @@ func (s *stack) pauses(plan func(i int) *chaosPlan, limit time.Duration) {
 	}
 }
 
-// loadAverage of the last minute, of everything on the machine.
+// loadAverage returns the load average of the machine over the last minute.
 func loadAverage(t *testing.T) (load float64) {
 	t.Helper()
 	raw, err := os.ReadFile("/proc/loadavg")
@@ -70,12 +69,12 @@ func loadAverage(t *testing.T) (load float64) {
 	return load
 }
 
-// pauseOnce streams a plan and kills the engine in mid-answer.
-func (c *chaos) pauseOnce(plan *chaosPlan, i int) pause {
-	s := c.s
+// measureRestart streams an answer and kills the engine in the middle of it.
+func (c *chaosTest) measureRestart(g *goldenRequest, i int) restartCost {
+	s := c.server
 	s.t.Helper()
 	before := s.scrape().sum("llm_engine_recovery_seconds_sum")
-	body := maps.Clone(plan.body)
+	body := maps.Clone(g.body)
 	body["stream"] = true
 	raw, err := json.Marshal(body)
 	if err != nil {
@@ -92,10 +91,10 @@ func (c *chaos) pauseOnce(plan *chaosPlan, i int) pause {
 			gap = max(gap, now.Sub(last))
 		}
 		last = now
-		text.WriteString(pieceOf(e))
-		_ = json.Unmarshal([]byte(e.data), &end) // the last one has the whole
+		text.WriteString(textOf(e))
+		_ = json.Unmarshal([]byte(e.data), &end) // only the last event has these fields
 		if events++; events == 20 {
-			if err := syscall.Kill(s.servingPID(), syscall.SIGKILL); err != nil {
+			if err := syscall.Kill(s.enginePID(), syscall.SIGKILL); err != nil {
 				s.t.Error(err)
 			}
 		}
@@ -104,10 +103,10 @@ func (c *chaos) pauseOnce(plan *chaosPlan, i int) pause {
 	if err != nil || text.String() != end.Result {
 		s.t.Fatalf("streamed %q, %v; last event %+v", text.String(), err, end)
 	}
-	if end.Result != plan.answer {
-		c.differs(changedAnswer{plan, id, end.Result, end.Metadata.Tokens})
+	if end.Result != g.answer {
+		c.recordChanged(changedAnswer{g, id, end.Result, end.Metadata.Tokens})
 	} else {
-		c.same(plan, id)
+		c.recordUnchanged(g, id)
 	}
-	return pause{gap, time.Duration((s.scrape().sum("llm_engine_recovery_seconds_sum") - before) * float64(time.Second))}
+	return restartCost{gap, time.Duration((s.scrape().sum("llm_engine_recovery_seconds_sum") - before) * float64(time.Second))}
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Nobody needs Node to build the proxy: without it the build goes on, and one line says what to do for the page.
+// Node isn't needed to build the proxy: without it the build goes on, and one line says how to get the live page.
 func TestPageBuildWithoutNode(t *testing.T) {
 	root, bin := t.TempDir(), t.TempDir()
 	for _, tool := range []string{"bash", "dirname", "find"} {
@@ -43,12 +43,12 @@ func TestPageBuildWithoutNode(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	said, err := build("--if-possible")
-	if err != nil || strings.Count(said, "\n") != 1 || !strings.Contains(said, "/ is a plain table") || !strings.Contains(said, "install Node 20") {
-		t.Errorf("where it may be left out: %v, %q", err, said)
+	output, err := build("--if-possible")
+	if err != nil || strings.Count(output, "\n") != 1 || !strings.Contains(output, "/ is a plain table") || !strings.Contains(output, "install Node 20") {
+		t.Errorf("where it may be left out: %v, %q", err, output)
 	}
-	if said, err := build(); err == nil || !strings.Contains(said, "install Node 20") {
-		t.Errorf("where it is asked for: %v, %q", err, said)
+	if output, err := build(); err == nil || !strings.Contains(output, "install Node 20") {
+		t.Errorf("where it is asked for: %v, %q", err, output)
 	}
 	built := filepath.Join(page, "dist", "index.html")
 	if err := os.MkdirAll(filepath.Dir(built), 0o755); err != nil {
@@ -57,7 +57,7 @@ func TestPageBuildWithoutNode(t *testing.T) {
 	if err := os.WriteFile(built, []byte("<!doctype html>"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if said, err := build("--if-possible"); err != nil || said != "" {
-		t.Errorf("where it is built already: %v, %q", err, said)
+	if output, err := build("--if-possible"); err != nil || output != "" {
+		t.Errorf("where it is built already: %v, %q", err, output)
 	}
 }

@@ -16,7 +16,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// schemaCount is how many made-up schemas each model answers, greedy and drawn: SCHEMA_COUNT, or few enough for every run of the tests.
+// schemaCount is how many random schemas each model answers, greedy and sampled: SCHEMA_COUNT, or few enough for every
+// run of the tests.
 func schemaCount(t *testing.T, usual int) int {
 	t.Helper()
 	text := os.Getenv("SCHEMA_COUNT")
@@ -30,27 +31,27 @@ func schemaCount(t *testing.T, usual int) int {
 	return n
 }
 
-// TestDemoAnswersFitTheirSchemas and the next one hold answers against another implementation of JSON Schema.
+// TestDemoAnswersFitTheirSchemas and the next test validate answers with another implementation of JSON Schema.
 func TestDemoAnswersFitTheirSchemas(t *testing.T) {
-	answersFit(newStack(t), "demo", schemaCount(t, 300))
+	checkAnswersFitSchemas(startServer(t), "demo", schemaCount(t, 300))
 }
 
 func TestSmolLM2AnswersFitTheirSchemas(t *testing.T) {
-	answersFit(smolStack(t), "smollm2", schemaCount(t, 60))
+	checkAnswersFitSchemas(startSmolLM2Server(t), "smollm2", schemaCount(t, 60))
 }
 
-// answersFit asks for an answer to each schema, greedy and at temperature 1, eight at a time.
-func answersFit(s *stack, model string, schemas int) {
+// checkAnswersFitSchemas asks for an answer to each schema, greedy and at temperature 1, eight at a time.
+func checkAnswersFitSchemas(s *testServer, model string, schemas int) {
 	s.t.Helper()
-	var whole, cut atomic.Int64
+	var complete, truncated atomic.Int64
 	var clients sync.WaitGroup
 	next := make(chan int)
 	for range 8 {
 		clients.Go(func() {
 			for i := range next {
-				schema := madeUpSchema(uint64(i))
+				schema := randomSchema(uint64(i))
 				for _, temperature := range []float64{0, 1} {
-					s.answerFits(model, schema, temperature, i, &whole, &cut)
+					s.checkAnswerFitsSchema(model, schema, temperature, i, &complete, &truncated)
 				}
 			}
 		})
@@ -60,13 +61,13 @@ func answersFit(s *stack, model string, schemas int) {
 	}
 	close(next)
 	clients.Wait()
-	s.t.Logf("%d answers of %s fit their schema, %d were cut by length", whole.Load(), model, cut.Load())
-	if 2*whole.Load() < int64(schemas) {
-		s.t.Errorf("only %d of %d answers came to an end", whole.Load(), 2*schemas)
+	s.t.Logf("%d answers of %s fit their schema, %d were cut by length", complete.Load(), model, truncated.Load())
+	if 2*complete.Load() < int64(schemas) {
+		s.t.Errorf("only %d of %d answers came to an end", complete.Load(), 2*schemas)
 	}
 }
 
-func (s *stack) answerFits(model, schema string, temperature float64, seed int, whole, cut *atomic.Int64) {
+func (s *testServer) checkAnswerFitsSchema(model, schema string, temperature float64, seed int, complete, truncated *atomic.Int64) {
 	a := s.ask(map[string]any{
 		"prompt": "Make up an entry of a data base as JSON.", "base_model": model, "adapter_version": "base", "max_new_tokens": 96,
 		"json_schema": json.RawMessage(schema), "temperature": temperature, "seed": seed,
@@ -75,16 +76,16 @@ func (s *stack) answerFits(model, schema string, temperature float64, seed int, 
 	case a.Status != 200:
 		s.t.Errorf("%s: %d %s", schema, a.Status, tail(a.Body, 300))
 	case a.Metadata.FinishReason == "length":
-		cut.Add(1)
+		truncated.Add(1)
 	default:
-		whole.Add(1)
-		if err := fits(schema, a.Result); err != nil {
+		complete.Add(1)
+		if err := validateAnswer(schema, a.Result); err != nil {
 			s.t.Errorf("%s, temperature %v: %q: %v", schema, temperature, a.Result, err)
 		}
 	}
 }
 
-func fits(schema, text string) error {
+func validateAnswer(schema, text string) error {
 	document, err := jsonschema.UnmarshalJSON(strings.NewReader(schema))
 	if err != nil {
 		return err
@@ -105,17 +106,17 @@ func fits(schema, text string) error {
 	return checked.Validate(value)
 }
 
-// schemaMaker makes up schemas of everyday keywords. The same number gives the same schema.
-type schemaMaker struct{ *rand.Rand }
+// schemaGenerator makes random schemas of everyday keywords. The same number gives the same schema.
+type schemaGenerator struct{ *rand.Rand }
 
-func madeUpSchema(number uint64) string {
-	m := schemaMaker{rand.New(rand.NewPCG(number, 7))}
-	return m.object(2)
+func randomSchema(number uint64) string {
+	m := schemaGenerator{rand.New(rand.NewPCG(number, 7))}
+	return m.objectSchema(2)
 }
 
-func (m schemaMaker) pick(list ...string) string { return list[m.IntN(len(list))] }
+func (m schemaGenerator) pick(list ...string) string { return list[m.IntN(len(list))] }
 
-func (m schemaMaker) value(depth int) string {
+func (m schemaGenerator) valueSchema(depth int) string {
 	kinds := 9
 	if depth > 0 {
 		kinds = 13
@@ -124,9 +125,9 @@ func (m schemaMaker) value(depth int) string {
 	case 0:
 		return `{"type":"boolean"}`
 	case 1, 2:
-		return m.number()
+		return m.numberSchema()
 	case 3, 4, 5:
-		return m.text()
+		return m.stringSchema()
 	case 6:
 		return `{"enum":["red","green",3,null,true,["a"],{"b":1}]}`
 	case 7:
@@ -134,17 +135,17 @@ func (m schemaMaker) value(depth int) string {
 	case 8:
 		return `{"type":["string","null"],"maxLength":` + strconv.Itoa(1+m.IntN(12)) + `}`
 	case 9:
-		return m.object(depth - 1)
+		return m.objectSchema(depth - 1)
 	case 10:
-		return fmt.Sprintf(`{"type":"array","items":%s,"minItems":%d,"maxItems":%d}`, m.value(depth-1), m.IntN(2), 2+m.IntN(2))
+		return fmt.Sprintf(`{"type":"array","items":%s,"minItems":%d,"maxItems":%d}`, m.valueSchema(depth-1), m.IntN(2), 2+m.IntN(2))
 	case 11:
-		return fmt.Sprintf(`{"type":"array","prefixItems":[%s,%s],"items":false,"minItems":2}`, m.value(0), m.value(0))
+		return fmt.Sprintf(`{"type":"array","prefixItems":[%s,%s],"items":false,"minItems":2}`, m.valueSchema(0), m.valueSchema(0))
 	default:
-		return fmt.Sprintf(`{"anyOf":[%s,%s]}`, m.value(depth-1), m.value(0))
+		return fmt.Sprintf(`{"anyOf":[%s,%s]}`, m.valueSchema(depth-1), m.valueSchema(0))
 	}
 }
 
-func (m schemaMaker) number() string {
+func (m schemaGenerator) numberSchema() string {
 	low := m.IntN(2000) - 1000
 	high := low + 1 + m.IntN(500)
 	return m.pick(
@@ -157,7 +158,7 @@ func (m schemaMaker) number() string {
 	)
 }
 
-func (m schemaMaker) text() string {
+func (m schemaGenerator) stringSchema() string {
 	return m.pick(
 		`{"type":"string","maxLength":24}`,
 		`{"type":"string","minLength":3,"maxLength":9}`,
@@ -173,13 +174,13 @@ func (m schemaMaker) text() string {
 	)
 }
 
-func (m schemaMaker) object(depth int) string {
+func (m schemaGenerator) objectSchema(depth int) string {
 	names := []string{"name", "id", "größe", "a/b", `with \"quotes\"`, "list", ""}
 	m.Shuffle(len(names), func(i, k int) { names[i], names[k] = names[k], names[i] })
 	names = names[:1+m.IntN(4)]
 	var properties, required []string
 	for _, name := range names {
-		properties = append(properties, fmt.Sprintf(`"%s":%s`, name, m.value(depth)))
+		properties = append(properties, fmt.Sprintf(`"%s":%s`, name, m.valueSchema(depth)))
 		if m.IntN(3) > 0 {
 			required = append(required, `"`+name+`"`)
 		}
