@@ -13,20 +13,20 @@ import (
 )
 
 const (
-	scrapeRounds  = 6 // of each kind
-	scrapeStreams = 32
-	scrapeTokens  = 256
-	scrapeEvery   = time.Second
+	scrapeRounds   = 6 // of each kind
+	scrapeStreams  = 32
+	scrapeTokens   = 256
+	scrapeInterval = time.Second
 )
 
-// scrapesWithMock compares the gaps between the events of a stream, as clients see them, without and with a scrape each second, in
-// alternating rounds.
-func scrapesWithMock() error { return withMock(streamPause.String(), benchScrapes) }
+// benchScrapes compares the gaps between the events of a stream, as clients see them, without and with a scrape each
+// second, in alternating rounds.
+func benchScrapes() error { return withMockEngine(eventInterval.String(), benchScrapeGaps) }
 
-func benchScrapes(s *stack) error {
+func benchScrapeGaps(s *tandemServer) error {
 	words := func(i int) string { return fmt.Sprintf("%d %s", i, repeatWords(scrapeTokens)) }
-	t := tandem(s.url, "demo", scrapeTokens, words, `,"stream":true`)
-	if _, err := streamGaps(t); err != nil { // warm up
+	t := tandemTarget(s.url, "demo", scrapeTokens, words, `,"stream":true`)
+	if _, err := allStreamGaps(t); err != nil { // warm up
 		return err
 	}
 	gaps := make(map[bool][]float64)
@@ -37,7 +37,7 @@ func benchScrapes(s *stack) error {
 			if scraped {
 				stop = scrapeEachSecond(s.url + "/prometheus")
 			}
-			round, err := streamGaps(t)
+			round, err := allStreamGaps(t)
 			n, scrapeErr := stop()
 			if err := firstError(err, scrapeErr); err != nil {
 				return err
@@ -55,15 +55,15 @@ func benchScrapes(s *stack) error {
 	return nil
 }
 
-// streamGaps runs all streams once and gives the milliseconds between the events of each.
-func streamGaps(t target) ([]float64, error) {
+// allStreamGaps runs all streams once and returns the gaps between the events of each, in milliseconds.
+func allStreamGaps(t target) ([]float64, error) {
 	var mu sync.Mutex
 	var all []float64
 	var failure error
 	var group sync.WaitGroup
 	for i := range scrapeStreams {
 		group.Go(func() {
-			gaps, err := gapsOf(t, i)
+			gaps, err := streamGapsOf(t, i)
 			mu.Lock()
 			defer mu.Unlock()
 			all, failure = append(all, gaps...), firstError(failure, err)
@@ -71,12 +71,12 @@ func streamGaps(t target) ([]float64, error) {
 	}
 	group.Wait()
 	if len(all) == 0 {
-		failure = firstError(failure, errNothing)
+		failure = firstError(failure, errNothingMeasured)
 	}
 	return all, failure
 }
 
-func gapsOf(t target, i int) ([]float64, error) {
+func streamGapsOf(t target, i int) ([]float64, error) {
 	req, err := newRequest(t, i)
 	if err != nil {
 		return nil, err
@@ -105,14 +105,14 @@ func gapsOf(t target, i int) ([]float64, error) {
 	return gaps, lines.Err()
 }
 
-// scrapeEachSecond scrapes as Prometheus does until stop, which tells how often that was.
+// scrapeEachSecond scrapes as Prometheus does until stop, which returns how often.
 func scrapeEachSecond(url string) (stop func() (int, error)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	n, failure := 0, error(nil)
 	go func() {
 		defer close(ended)
-		tick := time.NewTicker(scrapeEvery)
+		tick := time.NewTicker(scrapeInterval)
 		defer tick.Stop()
 		for ctx.Err() == nil && failure == nil {
 			failure = scrapeOnce(url)

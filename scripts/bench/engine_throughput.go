@@ -8,38 +8,41 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tandem/scripts/launch"
 )
 
 const (
-	engineRounds  = 5
-	promptTokens  = 64
-	newTokens     = 64
-	engineMinimum = 8 // requests in a round, at least
+	throughputRounds    = 5
+	promptTokens        = 64
+	newTokens           = 64
+	minRequestsPerRound = 8
 )
 
-// benchEngine is about the bench model.
-func benchEngine() error {
-	model := benchModel()
-	if err := ensureModel(model); err != nil {
+// benchEngineThroughput measures the bench model.
+func benchEngineThroughput() error {
+	model := benchModelPath()
+	if err := ensureBenchModel(model); err != nil {
 		return err
 	}
-	return benchWith(model, benchPrompt)
+	return compareWithLlamaServer(model, randomPrompt)
 }
 
-// benchWith compares tokens per second with llama-server on the same model, threads and prompts, in alternating rounds.
-func benchWith(model string, prompt func(i int) string) error {
+// compareWithLlamaServer compares tokens per second with llama-server for the same model, threads and prompts, in
+// alternating rounds.
+func compareWithLlamaServer(model string, prompt func(i int) string) error {
 	name := filepath.Base(filepath.Dir(model))
-	threads := env("THREADS", "2")
-	s, err := startStack(env("PROXY", "bin/tandem-proxy"), env("ENGINE_PROGRAM", "bin/tandem-engine"),
+	threads := envOr("THREADS", "2")
+	s, err := startTandem(envOr("PROXY", "bin/tandem-proxy"), envOr("ENGINE_PROGRAM", "bin/tandem-engine"),
 		"MODELS_DIR="+filepath.Dir(filepath.Dir(model)), "DEFAULT_MODEL="+name, "THREADS="+threads, "PARALLEL=32", "CONTEXT=8192")
 	if err != nil {
 		return err
 	}
 	defer s.stop()
 	targets := func(extra, serverExtra string, url string) []target {
-		list := []target{tandem(s.url, name, newTokens, prompt, extra)}
+		list := []target{tandemTarget(s.url, name, newTokens, prompt, extra)}
 		if url != "" {
-			list = append(list, llamaServer(url, newTokens, prompt, serverExtra))
+			list = append(list, llamaServerTarget(url, newTokens, prompt, serverExtra))
 		}
 		return list
 	}
@@ -49,11 +52,11 @@ func benchWith(model string, prompt func(i int) string) error {
 		if err != nil {
 			return err
 		}
-		defer server.stop()
+		defer stop(server)
 		serverURL = url
 	}
-	fmt.Printf("model: %s; %s threads; about %d prompt and at most %d new tokens; median of %d alternated rounds\n", model, threads, promptTokens, newTokens, engineRounds)
-	streams, err := numbers(env("BENCH_STREAMS", "1,4,16,32"))
+	fmt.Printf("model: %s; %s threads; about %d prompt and at most %d new tokens; median of %d alternated rounds\n", model, threads, promptTokens, newTokens, throughputRounds)
+	streams, err := parseNumbers(envOr("BENCH_STREAMS", "1,4,16,32"))
 	if err != nil {
 		return fmt.Errorf("BENCH_STREAMS: %w", err)
 	}
@@ -62,21 +65,21 @@ func benchWith(model string, prompt func(i int) string) error {
 		{"greedy", `,"temperature":0`, `,"temperature":0,"ignore_eos":false`},
 		{"sampled", `,"temperature":0.8,"top_k":40,"top_p":0.95,"min_p":0`, `,"temperature":0.8,"top_k":40,"top_p":0.95,"min_p":0,"samplers":["top_k","top_p","temperature"]`},
 	} {
-		if !strings.Contains(env("BENCH_MODES", "greedy,sampled"), mode.name) {
+		if !strings.Contains(envOr("BENCH_MODES", "greedy,sampled"), mode.name) {
 			continue
 		}
 		for _, clients := range streams {
-			if err := compare(mode.name, clients, prompts, targets(mode.ours, mode.theirs, serverURL)); err != nil {
+			if err := compareRounds(mode.name, clients, prompts, targets(mode.ours, mode.theirs, serverURL)); err != nil {
 				return err
 			}
-			prompts += (engineRounds + 1) * max(engineMinimum, clients*2)
+			prompts += (throughputRounds + 1) * max(minRequestsPerRound, clients*2)
 		}
 	}
 	return nil
 }
 
-// numbers reads a list such as 1,4,16.
-func numbers(list string) ([]int, error) {
+// parseNumbers parses a list such as 1,4,16.
+func parseNumbers(list string) ([]int, error) {
 	var out []int
 	for field := range strings.SplitSeq(list, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(field))
@@ -88,13 +91,13 @@ func numbers(list string) ([]int, error) {
 	return out, nil
 }
 
-// compare asks both for the same new prompts in each round, so that no answer begins with what a cache kept.
-func compare(mode string, clients, firstPrompt int, targets []target) error {
+// compareRounds sends both servers the same new prompts in each round, so that no prompt cache helps.
+func compareRounds(mode string, clients, firstPrompt int, targets []target) error {
 	rates := make([][]float64, len(targets))
-	requests := max(engineMinimum, clients*2)
-	for round := range engineRounds + 1 { // the first warms up
+	requests := max(minRequestsPerRound, clients*2)
+	for round := range throughputRounds + 1 { // the first warms up
 		for i, t := range targets {
-			r, err := run(t, clients, firstPrompt+round*requests, requests)
+			r, err := runLoad(t, clients, firstPrompt+round*requests, requests)
 			if err != nil {
 				return err
 			}
@@ -118,8 +121,9 @@ func compare(mode string, clients, firstPrompt int, targets []target) error {
 	return nil
 }
 
-// benchPrompt gives 63 single-byte tokens; the begin token makes them 64. Prompts differ, so that no prefix is shared.
-func benchPrompt(i int) string {
+// randomPrompt returns 63 single-byte tokens; the begin token makes them 64. Prompts differ, so that no prefix is
+// shared.
+func randomPrompt(i int) string {
 	text := fmt.Sprintf("%08d", i*7919%100_000_000)
 	for len(text) < promptTokens-1 {
 		text += string(rune('a' + (len(text)*31+i)%26))
@@ -127,11 +131,11 @@ func benchPrompt(i int) string {
 	return text
 }
 
-func benchModel() string {
-	return filepath.Join(env("BENCH_DIR", filepath.Join(os.TempDir(), "tandem-bench")), "models", "bench", "model.gguf")
+func benchModelPath() string {
+	return filepath.Join(envOr("BENCH_DIR", filepath.Join(os.TempDir(), "tandem-bench")), "models", "bench", "model.gguf")
 }
 
-func ensureModel(path string) error {
+func ensureBenchModel(path string) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
@@ -142,23 +146,23 @@ func ensureModel(path string) error {
 	return writeBenchModel(path)
 }
 
-func startLlamaServer(program, model, threads string) (*process, string, error) {
+func startLlamaServer(program, model, threads string) (*launch.Process, string, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, "", err
 	}
 	args := strings.Fields(fmt.Sprintf("--host 127.0.0.1 --port %d -m %s -t %s -c 8192 -np 32 --no-webui --log-disable", port, model, threads))
-	// It looks for backends beside itself, and ours are in lib.
+	// llama-server looks for backends in its own folder, and ours are in lib.
 	backend := "GGML_BACKEND_PATH=" + filepath.Join(filepath.Dir(program), "..", "lib", "libggml-cpu.so")
-	server, err := launch("llama-server", program, []string{backend}, args...)
+	server, err := startProcess("llama-server", program, []string{backend}, args...)
 	if err != nil {
 		return nil, "", err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	url := fmt.Sprintf("http://127.0.0.1:%d", port)
-	if err := waitOK(ctx, url+"/health"); err != nil {
-		server.stop()
+	if err := waitForOK(ctx, url+"/health"); err != nil {
+		stop(server)
 		return nil, "", err
 	}
 	return server, url, nil

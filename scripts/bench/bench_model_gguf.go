@@ -99,7 +99,7 @@ func benchTensors() []tensor {
 	return list
 }
 
-// gguf writes one file; the first error sticks.
+// gguf writes a GGUF file; the first error is kept.
 type gguf struct {
 	w       *bufio.Writer
 	written uint64
@@ -191,7 +191,8 @@ func (g *gguf) header(tensors []tensor) {
 	g.pad()
 }
 
-// vocabulary has two control tokens, one token a byte in GPT-2's printable mapping, and made-up words; one merge, since there must be one.
+// vocabulary writes two control tokens, one token a byte in GPT-2's printable mapping, and made-up words. It has one
+// merge, since there must be one.
 func (g *gguf) vocabulary() {
 	const control, normal = 3, 1
 	tokens := []string{"<|bos|>", "<|end|>"}

@@ -14,17 +14,17 @@ import (
 	"time"
 )
 
-// target is a server and how to ask it.
+// target is a server and how to send requests to it.
 type target struct {
 	name   string
 	url    string
 	header http.Header
 	body   func(i int) []byte
-	tokens func(reply []byte) (int, error) // tokens in an unstreamed reply
+	tokens func(reply []byte) (int, error) // tokens returns how many tokens an unstreamed reply has
 }
 
-// tandem asks our own server.
-func tandem(url, model string, maxTokens int, prompt func(int) string, extra string) target {
+// tandemTarget is our own server.
+func tandemTarget(url, model string, maxTokens int, prompt func(int) string, extra string) target {
 	return target{
 		name: "tandem", url: url + "/infer",
 		header: http.Header{"Content-Type": {"application/json"}, "X-Api-Key": {"bench-key"}},
@@ -43,8 +43,8 @@ func tandem(url, model string, maxTokens int, prompt func(int) string, extra str
 	}
 }
 
-// llamaServer asks llama.cpp's own server.
-func llamaServer(url string, maxTokens int, prompt func(int) string, extra string) target {
+// llamaServerTarget is llama.cpp's own server.
+func llamaServerTarget(url string, maxTokens int, prompt func(int) string, extra string) target {
 	return target{
 		name: "llama-server", url: url + "/completion",
 		header: http.Header{"Content-Type": {"application/json"}},
@@ -61,23 +61,23 @@ func llamaServer(url string, maxTokens int, prompt func(int) string, extra strin
 	}
 }
 
-// result of one round.
-type result struct {
+// loadResult is what one round of load did.
+type loadResult struct {
 	requests, tokens, events int
-	took                     time.Duration
+	elapsed                  time.Duration
 }
 
-func (r result) tokensPerSecond() float64 { return float64(r.tokens) / r.took.Seconds() }
+func (r loadResult) tokensPerSecond() float64 { return float64(r.tokens) / r.elapsed.Seconds() }
 
-// run sends requests number first and following from a number of clients, each one after another, and waits for all.
-func run(t target, clients, first, requests int) (result, error) {
+// runLoad sends the requests with the numbers first, first+1 … from a number of clients and waits for all replies.
+func runLoad(t target, clients, first, requests int) (loadResult, error) {
 	transport := &http.Transport{MaxIdleConnsPerHost: clients}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: 5 * time.Minute}
 	var next, tokens, events atomic.Int64
 	var mu sync.Mutex
 	var failure error
-	r := result{requests: requests}
+	r := loadResult{requests: requests}
 	var group sync.WaitGroup
 	began := time.Now()
 	for range clients {
@@ -87,7 +87,7 @@ func run(t target, clients, first, requests int) (result, error) {
 				if i >= requests {
 					return
 				}
-				n, e, err := ask(client, t, first+i)
+				n, e, err := sendRequest(client, t, first+i)
 				mu.Lock()
 				failure = firstError(failure, err)
 				mu.Unlock()
@@ -97,7 +97,7 @@ func run(t target, clients, first, requests int) (result, error) {
 		})
 	}
 	group.Wait()
-	r.took = time.Since(began)
+	r.elapsed = time.Since(began)
 	r.tokens, r.events = int(tokens.Load()), int(events.Load())
 	return r, failure
 }
@@ -114,7 +114,7 @@ func isStream(resp *http.Response) bool {
 	return strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream")
 }
 
-func ask(client *http.Client, t target, i int) (tokens, events int, err error) {
+func sendRequest(client *http.Client, t target, i int) (tokens, events int, err error) {
 	req, err := newRequest(t, i)
 	if err != nil {
 		return 0, 0, err
