@@ -15,18 +15,18 @@ import (
 
 // The runbooks are written by hand, apart from the part between these two lines, which says when the alert fires.
 const (
-	runbookFolder = "docs/runbooks"
-	beginAlert    = "<!-- alert, made by go run ./scripts/rules -->"
-	endAlert      = "<!-- end of alert -->"
+	runbookFolder  = "docs/runbooks"
+	beginGenerated = "<!-- alert, made by go run ./scripts/rules -->"
+	endGenerated   = "<!-- end of alert -->"
 )
 
-// sections that somebody who was just woken up looks for, in this order.
-var sections = []string{"## Meaning", "## Impact", "## First look", "## Causes", "## Fix", "## Escalate"}
+// runbookSections are what somebody looks for who was just woken up, in this order.
+var runbookSections = []string{"## Meaning", "## Impact", "## First look", "## Causes", "## Fix", "## Escalate"}
 
-// runbooks gives every page with its generated part renewed, and what is wrong with them: an alert without a page, a page without an
-// alert, a missing section, a name that neither the catalogue nor the settings know.
-func runbooks(root string) ([]artefact, error) {
-	var pages []artefact
+// runbooks returns every page with its generated part updated, and an error for what is wrong: an alert without a page,
+// a page without an alert, a missing section, a name that is neither in the catalogue nor in the settings.
+func runbooks(root string) ([]generatedFile, error) {
+	var pages []generatedFile
 	var problems []error
 	variants := make(map[string][]alert)
 	var names []string
@@ -45,12 +45,12 @@ func runbooks(root string) ([]artefact, error) {
 			problems = append(problems, fmt.Errorf("alert %s has no runbook: %w", n, err))
 			continue
 		}
-		renewed, err := renewRunbook(string(text), n, variants[n])
+		updated, err := updateRunbook(string(text), n, variants[n])
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", path, err))
 			continue
 		}
-		pages = append(pages, artefact{path, []byte(renewed)})
+		pages = append(pages, generatedFile{path, []byte(updated)})
 	}
 	found, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(runbookFolder), "*.md"))
 	if err != nil {
@@ -64,7 +64,7 @@ func runbooks(root string) ([]artefact, error) {
 	for _, p := range []string{runbookFolder + "/README.md", "docs/monitoring.md"} {
 		text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(p)))
 		if err == nil {
-			err = checkPage(string(text))
+			err = checkRunbook(string(text))
 		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", p, err))
@@ -73,33 +73,33 @@ func runbooks(root string) ([]artefact, error) {
 	return pages, errors.Join(problems...)
 }
 
-func renewRunbook(text, name string, variants []alert) (string, error) {
+func updateRunbook(text, name string, variants []alert) (string, error) {
 	if !strings.HasPrefix(text, "# "+name+"\n") {
 		return "", fmt.Errorf("the title is not %s", name)
 	}
 	at := 0
-	for _, s := range sections {
+	for _, s := range runbookSections {
 		i := strings.Index(text[at:], "\n"+s+"\n")
 		if i < 0 {
 			return "", fmt.Errorf("section %q is missing or out of order", s)
 		}
 		at += i
 	}
-	before, rest, ok := strings.Cut(text, beginAlert)
-	_, after, closed := strings.Cut(rest, endAlert)
+	before, rest, ok := strings.Cut(text, beginGenerated)
+	_, after, closed := strings.Cut(rest, endGenerated)
 	if !ok || !closed {
-		return "", fmt.Errorf("the lines %q and %q are missing", beginAlert, endAlert)
+		return "", fmt.Errorf("the lines %q and %q are missing", beginGenerated, endGenerated)
 	}
-	return before + beginAlert + "\n" + describe(variants) + endAlert + after, checkPage(before + after)
+	return before + beginGenerated + "\n" + describeAlert(variants) + endGenerated + after, checkRunbook(before + after)
 }
 
-// describe says when an alert fires.
-func describe(variants []alert) string {
+// describeAlert is the generated part of a runbook: when the alert fires.
+func describeAlert(variants []alert) string {
 	var b strings.Builder
 	for _, a := range variants {
 		when := "at once when"
-		if a.holds > 0 {
-			when = "after " + duration(a.holds) + " of"
+		if a.forDuration > 0 {
+			when = "after " + formatDuration(a.forDuration) + " of"
 		}
 		fmt.Fprintf(&b, "\n%s, %s\n\n```promql\n%s\n```\n", strings.ToUpper(a.severity[:1])+a.severity[1:], when, a.expr)
 	}
@@ -114,11 +114,11 @@ var (
 	settingName = regexp.MustCompile(`^[A-Z][A-Z_]{3,}$`)
 )
 
-// environment are names in capitals that are no settings of ours.
-var environment = []string{"SIGTERM", "SIGKILL", "SIGSEGV", "SIGABRT", "SIGINT", "OMP_WAIT_POLICY", "GOMEMLIMIT", "PROMETHEUS_URL", "ALERTS", "SSL_CERT_FILE"}
+// environmentNames are names in capitals that aren't settings of ours.
+var environmentNames = []string{"SIGTERM", "SIGKILL", "SIGSEGV", "SIGABRT", "SIGINT", "OMP_WAIT_POLICY", "GOMEMLIMIT", "PROMETHEUS_URL", "ALERTS", "SSL_CERT_FILE"}
 
-// pageQueries are the queries of a page, one a line.
-func pageQueries(text string) []string {
+// queriesOfPage returns the PromQL queries of a page; each line is one.
+func queriesOfPage(text string) []string {
 	var queries []string
 	for _, block := range promqlBlock.FindAllStringSubmatch(text, -1) {
 		for line := range strings.Lines(block[1]) {
@@ -130,24 +130,24 @@ func pageQueries(text string) []string {
 	return queries
 }
 
-// checkPage checks the queries, metrics and settings that a page names.
-func checkPage(text string) error {
+// checkRunbook checks the queries, metrics and settings on a page.
+func checkRunbook(text string) error {
 	var problems []error
-	for _, q := range pageQueries(text) {
-		if _, err := checkExpression(q, classic); err != nil {
+	for _, q := range queriesOfPage(text) {
+		if _, err := checkExpression(q, classicHistograms); err != nil {
 			problems = append(problems, fmt.Errorf("query %s: %w", q, err))
 		}
 	}
 	for _, m := range quoted.FindAllStringSubmatch(anyBlock.ReplaceAllString(text, ""), -1) {
 		word := m[1]
 		switch {
-		case labelValue(word):
+		case isLabelValue(word):
 		case metricName.MatchString(word):
-			if _, err := checkExpression(word, native); err != nil {
+			if _, err := checkExpression(word, nativeHistograms); err != nil {
 				problems = append(problems, fmt.Errorf("`%s`: %w", word, err))
 			}
 		case settingName.MatchString(strings.SplitN(word, "=", 2)[0]):
-			if variable, _, _ := strings.Cut(word, "="); settings.Find(variable) == nil && !slices.Contains(environment, variable) {
+			if variable, _, _ := strings.Cut(word, "="); settings.Find(variable) == nil && !slices.Contains(environmentNames, variable) {
 				problems = append(problems, fmt.Errorf("there is no setting %s", variable))
 			}
 		}
@@ -155,8 +155,8 @@ func checkPage(text string) error {
 	return errors.Join(problems...)
 }
 
-// labelValue tells whether a word is a value of some closed label set.
-func labelValue(word string) bool {
+// isLabelValue reports whether a word is one of the listed values of some label.
+func isLabelValue(word string) bool {
 	for _, m := range catalogue.All() {
 		for _, l := range m.Labels {
 			if slices.Contains(l.Values, word) {
@@ -167,8 +167,8 @@ func labelValue(word string) bool {
 	return false
 }
 
-// runbookQueries are the queries of all hand-written pages, for a parser.
-func runbookQueries(root string) ([]string, error) {
+// allRunbookQueries returns the queries in the hand-written parts of all pages, for promtool.
+func allRunbookQueries(root string) ([]string, error) {
 	var queries []string
 	names, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(runbookFolder), "*.md"))
 	if err != nil {
@@ -179,9 +179,9 @@ func runbookQueries(root string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		before, rest, _ := strings.Cut(string(text), beginAlert)
-		_, after, _ := strings.Cut(rest, endAlert)
-		queries = append(queries, pageQueries(before+after)...)
+		before, rest, _ := strings.Cut(string(text), beginGenerated)
+		_, after, _ := strings.Cut(rest, endGenerated)
+		queries = append(queries, queriesOfPage(before+after)...)
 	}
 	return queries, nil
 }

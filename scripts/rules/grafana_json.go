@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// The parts of Grafana's dashboard model that are used here, in the order in which they are written.
+// The parts of Grafana's dashboard JSON that are used here, in the order in which they are written.
 type (
 	gDashboard struct {
 		UID           string       `json:"uid"`
@@ -165,17 +165,17 @@ type (
 
 var prometheus = gDatasource{Type: "prometheus", UID: "${datasource}"}
 
-const tag = "llm-inference"
+const dashboardTag = "llm-inference"
 
-// json gives the file that Grafana loads.
+// json returns the file that Grafana loads.
 func (d *dashboard) json() ([]byte, error) {
 	g := gDashboard{
-		UID: "llm-" + d.name, Title: "LLM inference / " + d.title, Description: d.about, Tags: []string{tag}, Editable: true, GraphTooltip: 1,
+		UID: "llm-" + d.name, Title: "LLM inference / " + d.title, Description: d.description, Tags: []string{dashboardTag}, Editable: true, GraphTooltip: 1,
 		Refresh: "30s", SchemaVersion: 39, Time: gTime{"now-3h", "now"},
-		Links:       []gLink{{Title: "LLM inference", Type: "dashboards", Tags: []string{tag}, AsDropdown: true, IncludeVars: true, KeepTime: true}},
+		Links:       []gLink{{Title: "LLM inference", Type: "dashboards", Tags: []string{dashboardTag}, AsDropdown: true, IncludeVars: true, KeepTime: true}},
 		Templating:  gList{variables()},
 		Annotations: gAnnotations{annotations()},
-		Panels:      d.layOut(),
+		Panels:      d.layout(),
 	}
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
@@ -200,26 +200,26 @@ func variables() []gVariable {
 	}
 }
 
-// Marks on every graph.
+// Queries of the annotations, which every graph shows.
 const (
-	restartMarks = `sum by (instance, reason) (increase(llm_engine_restarts_total{job=~"$job"}[1m])) > 0`
-	alertMarks   = `ALERTS{alertstate="firing",alertname=~"LLM.+|HighResponseTime|HighErrorRate|ModelLoadingFailures"}`
+	restartAnnotations = `sum by (instance, reason) (increase(llm_engine_restarts_total{job=~"$job"}[1m])) > 0`
+	alertAnnotations   = `ALERTS{alertstate="firing",alertname=~"LLM.+|HighResponseTime|HighErrorRate|ModelLoadingFailures"}`
 )
 
 func annotations() []gAnnotation {
 	return []gAnnotation{
-		{"Engine restarts", prometheus, true, "orange", restartMarks, "60s", "engine restart on {{instance}}: {{reason}}"},
-		{"Firing alerts", prometheus, true, "red", alertMarks, "60s", "{{alertname}}"},
+		{"Engine restarts", prometheus, true, "orange", restartAnnotations, "60s", "engine restart on {{instance}}: {{reason}}"},
+		{"Firing alerts", prometheus, true, "red", alertAnnotations, "60s", "{{alertname}}"},
 	}
 }
 
-// size of a panel by its kind.
+// size returns the size of a panel, by default that of its kind.
 func (p *panel) size() (width, height int) {
 	width, height = 12, 8
 	switch p.kind {
-	case number:
+	case statPanel:
 		width, height = 4, 4
-	case table:
+	case tablePanel:
 		width, height = 24, 6
 	}
 	if p.width > 0 {
@@ -228,8 +228,8 @@ func (p *panel) size() (width, height int) {
 	return width, height
 }
 
-// layOut puts panels side by side as long as they fit.
-func (d *dashboard) layOut() []gPanel {
+// layout places panels side by side as long as they fit.
+func (d *dashboard) layout() []gPanel {
 	var all []gPanel
 	y := 0
 	for _, r := range d.rows {
@@ -251,7 +251,7 @@ func (d *dashboard) layOut() []gPanel {
 }
 
 func (p *panel) render(id int, at gPosition) gPanel {
-	return gPanel{ID: id, Type: string(p.kind), Title: p.title, Description: p.about, GridPos: at, Datasource: &prometheus,
+	return gPanel{ID: id, Type: string(p.kind), Title: p.title, Description: p.description, GridPos: at, Datasource: &prometheus,
 		Targets: p.targets(), FieldConfig: &gFieldConfig{Defaults: p.defaults(), Overrides: []string{}}, Options: p.options()}
 }
 
@@ -260,9 +260,9 @@ func (p *panel) targets() []gTarget {
 	for i, q := range p.queries {
 		t := gTarget{RefID: string(rune('A' + i)), Datasource: prometheus, Expr: q.expr, LegendFormat: q.legend, Range: true, Format: "time_series"}
 		switch p.kind {
-		case heatmap:
+		case heatmapPanel:
 			t.Format, t.Exemplar = "heatmap", true
-		case table:
+		case tablePanel:
 			t.Range, t.Instant, t.Format = false, true, "table"
 		}
 		targets = append(targets, t)
@@ -273,27 +273,27 @@ func (p *panel) targets() []gTarget {
 func (p *panel) defaults() gDefaults {
 	zero := 0.0
 	g := gDefaults{Unit: p.unit, Min: &zero}
-	if len(p.limits) > 0 {
+	if len(p.thresholds) > 0 {
 		g.Thresholds = &gThresholds{Mode: "absolute"}
-		for i, l := range p.limits {
+		for i, l := range p.thresholds {
 			step := gStep{Color: l.colour}
-			if i > 0 { // the first holds from minus infinity
+			if i > 0 { // the first begins at minus infinity
 				step.Value = &l.from
 			}
 			g.Thresholds.Steps = append(g.Thresholds.Steps, step)
 		}
 	}
-	if slices.ContainsFunc(p.queries, func(q query) bool { return q.needs == needsMonth }) {
+	if slices.ContainsFunc(p.queries, func(q query) bool { return q.needs == needsTraffic }) {
 		g.Min = nil // a budget can be overdrawn
 	}
-	if p.kind != graph {
+	if p.kind != timeSeriesPanel {
 		return g
 	}
 	g.Custom = &gCustom{LineWidth: 1, FillOpacity: 10, ShowPoints: "never", Stacking: gStacking{"none", "A"}, ThresholdsStyle: gMode{"off"}}
 	if p.stacked {
 		g.Custom.Stacking.Mode, g.Custom.FillOpacity = "normal", 40
 	}
-	if len(p.limits) > 0 {
+	if len(p.thresholds) > 0 {
 		g.Custom.ThresholdsStyle.Mode = "dashed"
 	}
 	return g
@@ -301,12 +301,12 @@ func (p *panel) defaults() gDefaults {
 
 func (p *panel) options() *gOptions {
 	switch p.kind {
-	case number:
+	case statPanel:
 		return &gOptions{ReduceOptions: &gReduce{Calcs: []string{"lastNotNull"}}, ColorMode: "value", GraphMode: "area"}
-	case heatmap:
+	case heatmapPanel:
 		no := false
 		return &gOptions{Calculate: &no, YAxis: &gYAxis{p.unit}, Tooltip: &gTooltip{"single", "none"}}
-	case table:
+	case tablePanel:
 		return &gOptions{}
 	}
 	return &gOptions{Legend: &gLegend{"table", "bottom", []string{"lastNotNull", "max"}, true}, Tooltip: &gTooltip{"multi", "desc"}}
