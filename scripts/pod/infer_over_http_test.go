@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// secret is the API key of the README's examples.
-const secret = "demo-key"
+// apiKey is the API key of the README's examples.
+const apiKey = "demo-key"
 
-// requestEnd bounds one request, with an engine that dies in it.
-const requestEnd = 2 * time.Minute
+// requestTimeout is for one request, during which an engine may be killed.
+const requestTimeout = 2 * time.Minute
 
-// answer is what /infer says.
+// answer is a response of /infer.
 type answer struct {
 	Result   string `json:"result"`
 	Metadata struct {
@@ -27,10 +27,10 @@ type answer struct {
 	} `json:"metadata"`
 }
 
-// ask sends one request to /infer. A status other than 200 is an error.
-func (r *pod) ask(ctx context.Context, body string) (answer, error) {
+// ask sends a request to /infer. A status other than 200 is an error.
+func (p *pod) ask(ctx context.Context, body string) (answer, error) {
 	var a answer
-	status, raw, err := r.do(ctx, http.MethodPost, "/infer", body)
+	status, raw, err := p.request(ctx, http.MethodPost, "/infer", body)
 	if err != nil {
 		return a, err
 	}
@@ -40,10 +40,10 @@ func (r *pod) ask(ctx context.Context, body string) (answer, error) {
 	return a, json.Unmarshal(raw, &a)
 }
 
-func (r *pod) do(ctx context.Context, method, path, body string) (int, []byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestEnd)
+func (p *pod) request(ctx context.Context, method, path, body string) (int, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	res, err := r.send(ctx, method, path, body)
+	res, err := p.send(ctx, method, path, body)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -52,23 +52,24 @@ func (r *pod) do(ctx context.Context, method, path, body string) (int, []byte, e
 	return res.StatusCode, raw, err
 }
 
-// send opens a connection for each request, so that none is used after its pod has gone.
-func (r *pod) send(ctx context.Context, method, path, body string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, r.url+path, strings.NewReader(body))
+// send opens a connection for each request, so that none is reused after its pod is gone.
+func (p *pod) send(ctx context.Context, method, path, body string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, p.url+path, strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	req.Close = true
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("X-API-Key", secret)
+	req.Header.Set("X-API-Key", apiKey)
 	return http.DefaultClient.Do(req)
 }
 
-// stream asks for server-sent events and gives the text that came in pieces. It calls begun once, when the given number of pieces is here.
-func (r *pod) stream(ctx context.Context, body string, pieces int, begun func()) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestEnd)
+// stream asks for server-sent events and returns the text of all pieces. It calls underWay once, after the given number
+// of pieces.
+func (p *pod) stream(ctx context.Context, body string, pieces int, underWay func()) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	res, err := r.send(ctx, http.MethodPost, "/infer", body)
+	res, err := p.send(ctx, http.MethodPost, "/infer", body)
 	if err != nil {
 		return "", err
 	}
@@ -104,8 +105,8 @@ func (r *pod) stream(ctx context.Context, body string, pieces int, begun func())
 			if e.Text != nil {
 				text.WriteString(*e.Text)
 			}
-			if seen++; seen == pieces && begun != nil {
-				begun()
+			if seen++; seen == pieces && underWay != nil {
+				underWay()
 			}
 		}
 	}
