@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -17,7 +16,7 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// schemaCase is one schema with instances.
+// schemaCase is a schema with instances.
 type schemaCase struct {
 	Name        string         `json:"name"`
 	Description string         `json:"description"`
@@ -47,13 +46,13 @@ func readCases(path string) ([]schemaCase, error) {
 		return nil, err
 	}
 	if first[0] == '[' {
-		return readSuite(in, strings.Contains(filepath.ToSlash(path), "/draft7/"))
+		return readTestSuite(in, strings.Contains(filepath.ToSlash(path), "/draft7/"))
 	}
-	return readLines(in)
+	return readJSONLines(in)
 }
 
-// readSuite reads a file of the suite. Its schemas of draft 7 don't say that they are.
-func readSuite(in io.Reader, draft7 bool) ([]schemaCase, error) {
+// readTestSuite reads a file of the JSON Schema Test Suite. Its schemas of draft 7 lack $schema, which is added.
+func readTestSuite(in io.Reader, draft7 bool) ([]schemaCase, error) {
 	var list []schemaCase
 	if err := json.UnmarshalRead(in, &list); err != nil {
 		return nil, err
@@ -71,7 +70,7 @@ func readSuite(in io.Reader, draft7 bool) ([]schemaCase, error) {
 	return list, nil
 }
 
-func readLines(in *bufio.Reader) ([]schemaCase, error) {
+func readJSONLines(in *bufio.Reader) ([]schemaCase, error) {
 	var list []schemaCase
 	for {
 		line, err := in.ReadBytes('\n')
@@ -89,17 +88,4 @@ func readLines(in *bufio.Reader) ([]schemaCase, error) {
 			return nil, err
 		}
 	}
-}
-
-var place = regexp.MustCompile(`(\$?[A-Za-z]+) at /`)
-
-// refuse counts a schema under the keyword that can't be obeyed.
-func (b *bench) refuse(c schemaCase, err error) {
-	b.refused++
-	reason := "other"
-	if m := place.FindStringSubmatch(err.Error()); m != nil {
-		reason = m[1]
-	}
-	b.refusals[reason]++
-	b.say("%s: refused: %v", c.Name, err)
 }
