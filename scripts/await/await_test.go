@@ -8,23 +8,23 @@ import (
 
 func TestFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		begun := time.Now()
-		if !For(time.Minute, func() bool { return time.Since(begun) >= 10*time.Second }) {
+		start := time.Now()
+		if !For(time.Minute, func() bool { return time.Since(start) >= 10*time.Second }) {
 			t.Error("gave up on what came")
 		}
-		if took := time.Since(begun); took > 10*time.Second+every {
+		if took := time.Since(start); took > 10*time.Second+pollInterval {
 			t.Errorf("noticed after %v", took)
 		}
-		looks := 0
-		begun = time.Now()
-		if For(time.Minute, func() bool { looks++; return false }) {
+		calls := 0
+		start = time.Now()
+		if For(time.Minute, func() bool { calls++; return false }) {
 			t.Error("says that it came")
 		}
-		if took := time.Since(begun); took < time.Minute || took > time.Minute+every {
+		if took := time.Since(start); took < time.Minute || took > time.Minute+pollInterval {
 			t.Errorf("gave up after %v", took)
 		}
-		if For(0, func() bool { looks++; return false }); looks < 2 {
-			t.Error("didn't look at all")
+		if For(0, func() bool { calls++; return false }); calls < 2 {
+			t.Error("never called the condition")
 		}
 	})
 }

@@ -1,5 +1,6 @@
-// Command bench measures proxy, engine and memory of the built programs and prints the figures with what they were measured on. It asserts
-// nothing: it is for people who compare a change with what was before, in one run and alternating.
+// Command bench measures proxy, engine and memory of the built programs and prints the figures with the machine's CPU.
+// It asserts nothing: people compare a change with the state before it, best with both in turn. Benchmarks of single
+// functions are in their packages.
 //
 //	bench unary   CPU of the proxy per unary request, against the mock engine, beside a bare HTTP server
 //	bench stream  the same per streamed event
@@ -20,8 +21,8 @@ import (
 
 func main() {
 	run := func() error { return bench(os.Args[1:]) }
-	if told := os.Getenv(bareEnv); told != "" {
-		run = func() error { return serveBare(told, os.Args[1]) }
+	if encoded := os.Getenv(baselineEnv); encoded != "" {
+		run = func() error { return serveBaseline(encoded, os.Args[1]) }
 	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -34,9 +35,9 @@ func bench(args []string) error {
 		args = []string{"unary", "stream", "scrapes", "memory", "engine"}
 	}
 	fmt.Printf("machine: %s, %d CPUs, %s\n", cpuModel(), runtime.NumCPU(), runtime.Version())
-	parts := map[string]func() error{"unary": unaryWithMock, "stream": streamWithMock, "scrapes": scrapesWithMock,
-		"engine": benchEngine, "smollm2": benchSmolLM2, "memory": benchMemory,
-		"model": func() error { return ensureModel(benchModel()) }}
+	parts := map[string]func() error{"unary": benchUnary, "stream": benchStream, "scrapes": benchScrapes,
+		"engine": benchEngineThroughput, "smollm2": benchSmolLM2, "memory": benchMemoryAndStartup,
+		"model": func() error { return ensureBenchModel(benchModelPath()) }}
 	for _, name := range args {
 		part, ok := parts[name]
 		if !ok {
@@ -63,11 +64,11 @@ func cpuModel() string {
 	return "unknown CPU"
 }
 
-func env(name, otherwise string) string {
+func envOr(name, otherwise string) string {
 	if v := os.Getenv(name); v != "" {
 		return v
 	}
 	return otherwise
 }
 
-var errNothing = errors.New("nothing was measured")
+var errNothingMeasured = errors.New("nothing was measured")

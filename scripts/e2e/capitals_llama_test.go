@@ -30,7 +30,7 @@ func TestCapitalsAreRightAtConcurrency32(t *testing.T) {
 	if len(jobs) != 3*194 {
 		t.Fatalf("%d questions", len(jobs))
 	}
-	s := newStack(t)
+	s := startServer(t)
 	queue := make(chan job)
 	var mu sync.Mutex
 	right, wrong := map[string]int{}, map[string][]string{}
@@ -63,9 +63,9 @@ func TestCapitalsAreRightAtConcurrency32(t *testing.T) {
 			t.Errorf("%s: %d right, want at least %d", v, right[v], atLeast)
 		}
 	}
-	p := s.waitIdle()
-	checkInvariants(t, p)
-	if n := p.sum("successful_inferences_total", "model", "demo"); n != float64(len(jobs)) {
+	scraped := s.waitIdle()
+	checkInvariants(t, scraped)
+	if n := scraped.sum("successful_inferences_total", "model", "demo"); n != float64(len(jobs)) {
 		t.Errorf("%v successful inferences counted for %d answers", n, len(jobs))
 	}
 }

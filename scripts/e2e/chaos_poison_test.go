@@ -10,27 +10,28 @@ import (
 
 const poison = "say please to the poison"
 
-// newPoisonable is a server whose engine aborts at the marker: the mock by SIGABRT, the real one by abort() inside of C.
-func newPoisonable(t *testing.T, settings ...string) *stack {
+// startPoisonServer starts a server whose engine aborts on prompts with "poison": the mock by SIGABRT, the real one by
+// abort() in C.
+func startPoisonServer(t *testing.T, settings ...string) *testServer {
 	t.Helper()
-	return newStack(t, append([]string{"ABORT_MARKER=poison", "STEP_DELAY=2ms"}, settings...)...)
+	return startServer(t, append([]string{"ABORT_MARKER=poison", "STEP_DELAY=2ms"}, settings...)...)
 }
 
-// innocents are plans with long and short answers, already learnt.
-func (s *stack) innocents() []*chaosPlan {
+// recordHarmlessRequests records requests with long and short answers.
+func (s *testServer) recordHarmlessRequests() []*goldenRequest {
 	s.t.Helper()
-	plans := mockPlans()
-	if realModel {
-		plans = realPlans()[:6]
+	requests := mockRequests()
+	if withLlama {
+		requests = demoModelRequests()[:6]
 	}
-	for _, p := range plans {
-		s.learnOne(p)
+	for _, g := range requests {
+		s.recordGolden(g)
 	}
-	return plans
+	return requests
 }
 
-// ask sends what there is to send and reports what can't be sent.
-func (s *stack) ask(body map[string]any) *answer {
+// ask sends a request; what keeps it from being answered is an error of the test.
+func (s *testServer) ask(body map[string]any) *answer {
 	raw, err := json.Marshal(body)
 	if err != nil {
 		s.t.Error(err)
@@ -50,15 +51,15 @@ func poisoned(prompt string) map[string]any {
 
 func TestPoisonIsFoundAndTheOthersFinish(t *testing.T) {
 	t.Parallel()
-	s := newPoisonable(t)
-	plans := s.innocents()
+	s := startPoisonServer(t)
+	requests := s.recordHarmlessRequests()
 	var all sync.WaitGroup
 	refused := make(chan *answer, 1)
 	for i := range 63 {
 		all.Go(func() {
-			p := plans[i%len(plans)]
-			if a := s.ask(p.body); a.Status != 200 || a.Result != p.answer {
-				t.Errorf("%s: %d %s, undisturbed %q", p.name, a.Status, a.Body, p.answer)
+			g := requests[i%len(requests)]
+			if a := s.ask(g.body); a.Status != 200 || a.Result != g.answer {
+				t.Errorf("%s: %d %s, undisturbed %q", g.name, a.Status, a.Body, g.answer)
 			}
 		})
 	}
@@ -67,12 +68,12 @@ func TestPoisonIsFoundAndTheOthersFinish(t *testing.T) {
 	if a := <-refused; a.Status != 422 || a.Error.Type != "request_quarantined" {
 		t.Errorf("poison: %d %s", a.Status, a.Body)
 	}
-	p := s.waitIdle()
-	checkInvariants(t, p)
-	crashes := p.sum("llm_engine_restarts_total")
+	scraped := s.waitIdle()
+	checkInvariants(t, scraped)
+	crashes := scraped.sum("llm_engine_restarts_total")
 	t.Logf("found after %v crashes", crashes)
-	if crashes > 4 || p.sum("llm_requests_quarantined_total") != 1 || p.sum("llm_engine_restarts_total", "reason", "crash") != crashes {
-		t.Errorf("%v crashes, %v requests quarantined", crashes, p.sum("llm_requests_quarantined_total"))
+	if crashes > 4 || scraped.sum("llm_requests_quarantined_total") != 1 || scraped.sum("llm_engine_restarts_total", "reason", "crash") != crashes {
+		t.Errorf("%v crashes, %v requests quarantined", crashes, scraped.sum("llm_requests_quarantined_total"))
 	}
 	if a := s.ask(poisoned(poison)); a.Status != 422 || a.Error.Type != "request_quarantined" {
 		t.Errorf("poison, asked again: %d %s", a.Status, a.Body)
@@ -82,10 +83,10 @@ func TestPoisonIsFoundAndTheOthersFinish(t *testing.T) {
 	}
 }
 
-// The poison's engine dies while another version loads, which takes longer than it takes to die: the load is not to blame.
+// The engine dies of the poison while another version loads, since the load takes longer: the load isn't to blame.
 func TestPoisonBesideALoadIsFound(t *testing.T) {
 	t.Parallel()
-	s := newPoisonable(t, "ENGINE_MOCK=true", "MOCK_LOAD_DELAY=500ms")
+	s := startPoisonServer(t, "ENGINE_MOCK=true", "MOCK_LOAD_DELAY=500ms")
 	ask := func(prompt, version string) *answer {
 		a, err := s.infer(t.Context(), question(prompt, version))
 		if err != nil {
@@ -108,15 +109,15 @@ func TestPoisonBesideALoadIsFound(t *testing.T) {
 	if a := <-innocent; a.Status != 200 || a.Result != "tell me more" {
 		t.Errorf("innocent: %d %s", a.Status, a.Body)
 	}
-	p := s.waitIdle()
-	if failures := p.sum("model_load_failures_total"); failures != 0 {
+	scraped := s.waitIdle()
+	if failures := scraped.sum("model_load_failures_total"); failures != 0 {
 		t.Errorf("%v loads count as failed, none did", failures)
 	}
 }
 
 func TestCrashLoopTurnsReadinessOff(t *testing.T) {
 	t.Parallel()
-	s := newPoisonable(t, "ENGINE_WAIT=60s")
+	s := startPoisonServer(t, "ENGINE_WAIT=60s")
 	answers := make(chan *answer, 3)
 	for _, prompt := range []string{poison, "once more " + poison, "and again " + poison} {
 		go func() { answers <- s.ask(poisoned(prompt)) }()
@@ -132,8 +133,8 @@ func TestCrashLoopTurnsReadinessOff(t *testing.T) {
 		}
 	}
 	select {
-	case <-s.engine.done:
-		if s.engine.err == nil {
+	case <-s.engine.Ended():
+		if s.engine.Err() == nil {
 			t.Error("the supervisor ended as if all were well")
 		}
 	case <-time.After(10 * time.Second):

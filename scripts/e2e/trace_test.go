@@ -21,28 +21,28 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// span is what the collector was sent, readable.
-type span struct {
-	program, service         string
-	trace, id, parent, state string
-	name                     string
-	kind                     tracepb.Span_SpanKind
-	failed                   bool
-	start, end               uint64
-	events                   []string
-	attributes               map[string]string
+// receivedSpan is a span that the collector received, decoded.
+type receivedSpan struct {
+	program, service                          string
+	traceID, spanID, parentSpanID, traceState string
+	name                                      string
+	kind                                      tracepb.Span_SpanKind
+	failed                                    bool
+	start, end                                uint64
+	events                                    []string
+	attributes                                map[string]string
 }
 
-// collector is an OTLP collector that keeps everything.
-type collector struct {
+// traceCollector is an OTLP collector that keeps everything it receives.
+type traceCollector struct {
 	*httptest.Server
 	mu    sync.Mutex
-	spans []span
+	spans []receivedSpan
 	raw   bytes.Buffer
 }
 
-func newCollector(t *testing.T) *collector {
-	c := &collector{}
+func startTraceCollector(t *testing.T) *traceCollector {
+	c := &traceCollector{}
 	c.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		raw, err := io.ReadAll(r.Body)
 		var m collectorpb.ExportTraceServiceRequest
@@ -54,26 +54,26 @@ func newCollector(t *testing.T) *collector {
 			w.WriteHeader(http.StatusBadRequest)
 			return
 		}
-		c.take(&m, raw)
+		c.record(&m, raw)
 		w.Header().Set("Content-Type", "application/x-protobuf")
 	}))
 	t.Cleanup(c.Close)
 	return c
 }
 
-func (c *collector) take(m *collectorpb.ExportTraceServiceRequest, raw []byte) {
+func (c *traceCollector) record(m *collectorpb.ExportTraceServiceRequest, raw []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.raw.Write(raw)
 	for _, resource := range m.GetResourceSpans() {
-		about := texts(resource.GetResource().GetAttributes())
+		about := attributeStrings(resource.GetResource().GetAttributes())
 		for _, scope := range resource.GetScopeSpans() {
 			for _, s := range scope.GetSpans() {
-				got := span{
-					program: about["tandem.program"], service: about["service.name"], name: s.GetName(), kind: s.GetKind(), state: s.GetTraceState(),
-					trace: hex.EncodeToString(s.GetTraceId()), id: hex.EncodeToString(s.GetSpanId()), parent: hex.EncodeToString(s.GetParentSpanId()),
+				got := receivedSpan{
+					program: about["tandem.program"], service: about["service.name"], name: s.GetName(), kind: s.GetKind(), traceState: s.GetTraceState(),
+					traceID: hex.EncodeToString(s.GetTraceId()), spanID: hex.EncodeToString(s.GetSpanId()), parentSpanID: hex.EncodeToString(s.GetParentSpanId()),
 					failed: s.GetStatus().GetCode() == tracepb.Status_STATUS_CODE_ERROR,
-					start:  s.GetStartTimeUnixNano(), end: s.GetEndTimeUnixNano(), attributes: texts(s.GetAttributes()),
+					start:  s.GetStartTimeUnixNano(), end: s.GetEndTimeUnixNano(), attributes: attributeStrings(s.GetAttributes()),
 				}
 				for _, e := range s.GetEvents() {
 					got.events = append(got.events, e.GetName())
@@ -84,7 +84,7 @@ func (c *collector) take(m *collectorpb.ExportTraceServiceRequest, raw []byte) {
 	}
 }
 
-func texts(attributes []*commonpb.KeyValue) map[string]string {
+func attributeStrings(attributes []*commonpb.KeyValue) map[string]string {
 	out := make(map[string]string)
 	for _, a := range attributes {
 		switch v := a.GetValue().GetValue().(type) {
@@ -98,29 +98,29 @@ func texts(attributes []*commonpb.KeyValue) map[string]string {
 	return out
 }
 
-// of gives the spans of a program in a trace, by their start.
-func (c *collector) of(program, trace string) []span {
+// spansOf returns the spans of a program in a trace, in the order of their start.
+func (c *traceCollector) spansOf(program, trace string) []receivedSpan {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var found []span
+	var found []receivedSpan
 	for _, s := range c.spans {
-		if s.program == program && s.trace == trace {
+		if s.program == program && s.traceID == trace {
 			found = append(found, s)
 		}
 	}
-	slices.SortFunc(found, func(a, b span) int { return int(int64(a.start) - int64(b.start)) })
+	slices.SortFunc(found, func(a, b receivedSpan) int { return int(int64(a.start) - int64(b.start)) })
 	return found
 }
 
-// logged gives the lines about ended requests with an id, decoded.
-func (p *process) logged(t *testing.T, requestID string) []map[string]any {
+// requestLogLines returns the decoded log lines about ended requests with an id.
+func (p *process) requestLogLines(t *testing.T, requestID string) []map[string]any {
 	t.Helper()
 	var found []map[string]any
 	lines := bufio.NewScanner(strings.NewReader(p.log.String()))
 	for lines.Scan() {
 		var line map[string]any
 		if json.Unmarshal(lines.Bytes(), &line) != nil {
-			continue // a word of the runtime, not of the log
+			continue // written by the Go runtime, not by the logger
 		}
 		if line["msg"] == "request" && line["request_id"] == requestID {
 			found = append(found, line)
@@ -130,71 +130,62 @@ func (p *process) logged(t *testing.T, requestID string) []map[string]any {
 }
 
 const (
-	senderTrace = "0af7651916cd43dd8448eb211c80319c"
-	senderSpan  = "b7ad6b7169203331"
-	sender      = "00-" + senderTrace + "-" + senderSpan + "-01"
+	callerTraceID     = "0af7651916cd43dd8448eb211c80319c"
+	callerSpanID      = "b7ad6b7169203331"
+	callerTraceparent = "00-" + callerTraceID + "-" + callerSpanID + "-01"
 )
 
 func TestTraceSurvivesTheEngine(t *testing.T) {
 	for name, test := range map[string]struct {
-		signal syscall.Signal
-		ends   []string // of the attempts whose engine could still send its span
+		signal        syscall.Signal
+		finishReasons []string // finish reasons of the attempts whose engine could still send its span
 	}{
-		"killed":  {syscall.SIGKILL, []string{"stop,length"}}, // what it had in memory is lost
+		"killed":  {syscall.SIGKILL, []string{"stop,length"}}, // the killed engine's spans are lost
 		"renewed": {syscall.SIGTERM, []string{"movedAway", "stop,length"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newCollector(t)
-			s := newStack(t, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.URL, "OTEL_SERVICE_NAME=answers", "LOG_FORMAT=json", "LOG_LEVEL=debug",
+			c := startTraceCollector(t)
+			s := startServer(t, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.URL, "OTEL_SERVICE_NAME=answers", "LOG_FORMAT=json", "LOG_LEVEL=debug",
 				"MOCK_TOKEN_DELAY=30ms", "STEP_DELAY=30ms")
 			id := "traced-" + name
 			events := 0
 			body := strings.Replace(question("What is the capital of France?", "v1.0"), "{", `{"stream":true,`, 1)
 			_, err := s.stream(t.Context(), body, func(event) bool {
 				if events++; events == 2 {
-					s.signalServing(test.signal)
+					s.signalEngine(test.signal)
 				}
 				return true
-			}, "X-Request-Id", id, "traceparent", sender, "tracestate", "shop=7")
+			}, "X-Request-Id", id, "traceparent", callerTraceparent, "tracestate", "shop=7")
 			if err != nil {
 				t.Fatal(err)
 			}
 			s.engine.stop(t)
 			s.proxy.stop(t)
 
-			proxied := c.of("proxy", senderTrace)
-			if len(proxied) != 1 {
-				t.Fatalf("%d spans of the proxy, want 1: %+v", len(proxied), proxied)
+			proxySpans := c.spansOf("proxy", callerTraceID)
+			if len(proxySpans) != 1 {
+				t.Fatalf("%d spans of the proxy, want 1: %+v", len(proxySpans), proxySpans)
 			}
-			checkProxySpan(t, &proxied[0], id)
-			computed := c.of("engine", senderTrace)
-			if len(computed) != len(test.ends) {
-				t.Fatalf("%d spans of the engine, want %d: %+v", len(computed), len(test.ends), computed)
+			checkProxySpan(t, &proxySpans[0], id)
+			engineSpans := c.spansOf("engine", callerTraceID)
+			if len(engineSpans) != len(test.finishReasons) {
+				t.Fatalf("%d spans of the engine, want %d: %+v", len(engineSpans), len(test.finishReasons), engineSpans)
 			}
-			for i := range computed {
-				checkEngineSpan(t, &computed[i], &proxied[0], test.ends[i])
+			for i := range engineSpans {
+				checkEngineSpan(t, &engineSpans[i], &proxySpans[0], test.finishReasons[i])
 			}
-			if last := computed[len(computed)-1]; last.attributes["tandem.attempt"] != `{"IntValue":1}` {
+			if last := engineSpans[len(engineSpans)-1]; last.attributes["tandem.attempt"] != `{"IntValue":1}` {
 				t.Errorf("the last span's attempt is %s", last.attributes["tandem.attempt"])
 			}
-			checkLines(t, s, id, c)
+			checkRequestLogLines(t, s, id, c)
 		})
 	}
 }
 
-// signalServing signals the engine process that serves.
-func (s *stack) signalServing(sig syscall.Signal) {
-	pid := 0
-	s.waitFor(10*time.Second, "an engine process", func() bool { pid = s.servingPID(); return pid != 0 })
-	if err := syscall.Kill(pid, sig); err != nil {
-		s.t.Error(err)
-	}
-}
-
-func checkProxySpan(t *testing.T, p *span, id string) {
+func checkProxySpan(t *testing.T, p *receivedSpan, id string) {
 	t.Helper()
-	if p.name != "POST /infer" || p.kind != tracepb.Span_SPAN_KIND_SERVER || p.parent != senderSpan || p.state != "shop=7" || p.service != "answers" || p.failed {
+	if p.name != "POST /infer" || p.kind != tracepb.Span_SPAN_KIND_SERVER || p.parentSpanID != callerSpanID || p.traceState != "shop=7" || p.service != "answers" || p.failed {
 		t.Errorf("the proxy's span: %+v", p)
 	}
 	for name, want := range map[string]string{
@@ -210,13 +201,13 @@ func checkProxySpan(t *testing.T, p *span, id string) {
 	}
 }
 
-func checkEngineSpan(t *testing.T, e, proxied *span, ends string) {
+func checkEngineSpan(t *testing.T, e, proxySpan *receivedSpan, finishReasons string) {
 	t.Helper()
-	if e.name != "text_completion demo" || e.kind != tracepb.Span_SPAN_KIND_INTERNAL || e.parent != proxied.id || e.service != "answers" || e.failed {
+	if e.name != "text_completion demo" || e.kind != tracepb.Span_SPAN_KIND_INTERNAL || e.parentSpanID != proxySpan.spanID || e.service != "answers" || e.failed {
 		t.Errorf("an engine's span: %+v", e)
 	}
-	if e.start < proxied.start || e.start > e.end || e.end > proxied.end+uint64(time.Second) {
-		t.Errorf("an engine's span lasts from %d to %d, the proxy's from %d to %d", e.start, e.end, proxied.start, proxied.end)
+	if e.start < proxySpan.start || e.start > e.end || e.end > proxySpan.end+uint64(time.Second) {
+		t.Errorf("an engine's span lasts from %d to %d, the proxy's from %d to %d", e.start, e.end, proxySpan.start, proxySpan.end)
 	}
 	if want := []string{"queued", "scheduled", "first_token", "finished"}; !slices.Equal(e.events, want) {
 		t.Errorf("events of an engine's span: %v, want %v", e.events, want)
@@ -225,28 +216,28 @@ func checkEngineSpan(t *testing.T, e, proxied *span, ends string) {
 		t.Errorf("attributes of an engine's span: %v", e.attributes)
 	}
 	reason := e.attributes["gen_ai.response.finish_reasons"]
-	if !slices.ContainsFunc(strings.Split(ends, ","), func(want string) bool { return strings.Contains(reason, `"`+want+`"`) }) {
-		t.Errorf("an engine's span ended with %s, want one of %s", reason, ends)
+	if !slices.ContainsFunc(strings.Split(finishReasons, ","), func(want string) bool { return strings.Contains(reason, `"`+want+`"`) }) {
+		t.Errorf("an engine's span ended with %s, want one of %s", reason, finishReasons)
 	}
 }
 
-// checkLines finds the same ids in the lines of both programs, and nowhere what must stay secret.
-func checkLines(t *testing.T, s *stack, id string, c *collector) {
+// checkRequestLogLines asserts that the log lines of both programs have the same ids and nowhere a secret.
+func checkRequestLogLines(t *testing.T, s *testServer, id string, c *traceCollector) {
 	t.Helper()
-	proxied, computed := s.proxy.logged(t, id), s.engine.logged(t, id)
-	if len(proxied) != 1 || len(computed) == 0 {
-		t.Fatalf("%d lines of the proxy and %d of the engine", len(proxied), len(computed))
+	proxyLines, engineLines := s.proxy.requestLogLines(t, id), s.engine.requestLogLines(t, id)
+	if len(proxyLines) != 1 || len(engineLines) == 0 {
+		t.Fatalf("%d lines of the proxy and %d of the engine", len(proxyLines), len(engineLines))
 	}
-	for _, line := range append(computed, proxied...) {
-		if line["trace_id"] != senderTrace || line["model"] != "demo" || line["version"] != "v1.0" {
+	for _, line := range append(engineLines, proxyLines...) {
+		if line["trace_id"] != callerTraceID || line["model"] != "demo" || line["version"] != "v1.0" {
 			t.Errorf("a line about the request: %v", line)
 		}
 		if took, _ := line["seconds"].(float64); took <= 0 {
 			t.Errorf("seconds are %v", line["seconds"])
 		}
 	}
-	if proxied[0]["key"] != "test" || proxied[0]["attempts"] != 2.0 {
-		t.Errorf("the proxy's line: %v", proxied[0])
+	if proxyLines[0]["key"] != "test" || proxyLines[0]["attempts"] != 2.0 {
+		t.Errorf("the proxy's line: %v", proxyLines[0])
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -260,7 +251,7 @@ func checkLines(t *testing.T, s *stack, id string, c *collector) {
 }
 
 func TestTraceIDsWithoutACollector(t *testing.T) {
-	s := newStack(t, "LOG_FORMAT=json")
+	s := startServer(t, "LOG_FORMAT=json")
 	a := s.mustInfer(question("Hi", "v1.0"))
 	id := a.Header.Get("X-Request-Id")
 	parts := strings.Split(a.Header.Get("Traceresponse"), "-")
@@ -270,14 +261,14 @@ func TestTraceIDsWithoutACollector(t *testing.T) {
 	s.engine.stop(t)
 	s.proxy.stop(t)
 	for _, p := range []*process{s.proxy, s.engine} {
-		if lines := p.logged(t, id); len(lines) != 1 || lines[0]["trace_id"] != parts[1] {
-			t.Errorf("lines of the %s: %v", p.name, lines)
+		if lines := p.requestLogLines(t, id); len(lines) != 1 || lines[0]["trace_id"] != parts[1] {
+			t.Errorf("lines of the %s: %v", p.Name, lines)
 		}
 	}
 }
 
 func TestFewerLinesOfWhatWentWell(t *testing.T) {
-	s := newStack(t, "LOG_FORMAT=json", "LOG_SAMPLE=1000000")
+	s := startServer(t, "LOG_FORMAT=json", "LOG_SAMPLE=1000000")
 	id := "this-one-isnt-chosen"
 	s.mustInfer(question("Hi", "v1.0"), "X-Request-Id", id)
 	wrong := s.mustInfer(`{"prompt":"Hi","top_p":3}`, "X-Request-Id", "wrong")
@@ -286,17 +277,17 @@ func TestFewerLinesOfWhatWentWell(t *testing.T) {
 	}
 	s.engine.stop(t)
 	s.proxy.stop(t)
-	if p, e := s.proxy.logged(t, id), s.engine.logged(t, id); len(p)+len(e) != 0 {
+	if p, e := s.proxy.requestLogLines(t, id), s.engine.requestLogLines(t, id); len(p)+len(e) != 0 {
 		t.Errorf("lines in spite of LOG_SAMPLE: %v %v", p, e)
 	}
-	if lines := s.proxy.logged(t, "wrong"); len(lines) != 1 || lines[0]["error_type"] != "invalid_request" {
+	if lines := s.proxy.requestLogLines(t, "wrong"); len(lines) != 1 || lines[0]["error_type"] != "invalid_request" {
 		t.Errorf("lines of the error: %v", lines)
 	}
 }
 
 func TestPromptsAreLoggedOnlyWhenAskedForAndKeysNever(t *testing.T) {
 	for setting, want := range map[string]bool{"true": true, "false": false} {
-		s := newStack(t, "LOG_LEVEL=debug", "LOG_FORMAT=json", "LOG_PROMPTS="+setting)
+		s := startServer(t, "LOG_LEVEL=debug", "LOG_FORMAT=json", "LOG_PROMPTS="+setting)
 		a := s.mustInfer(question("Where is the xylophone?", "v1.0"), "X-API-Key", "", "Authorization", "Bearer "+s.key)
 		if a.Status != http.StatusOK {
 			t.Fatalf("%d %s", a.Status, a.Body)

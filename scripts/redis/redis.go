@@ -1,9 +1,8 @@
-// Package redis runs a real redis-server (or valkey-server) for tests: on loopback, without files. Which one says REDIS_SERVER, otherwise
-// one is looked for on the PATH. scripts/redis.sh fetches one without installing it.
+// Package redis runs a real redis-server (or valkey-server) for tests: on loopback, without files. REDIS_SERVER names the
+// program; without it one is looked up on the PATH. scripts/redis.sh fetches one without installing it. This isn't a client.
 package redis
 
 import (
-	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -12,11 +11,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tandem/scripts/await"
+	"tandem/scripts/launch"
 )
 
-const startLimit = 10 * time.Second
+const startTimeout = 10 * time.Second
 
-// Server is one redis-server. It ends with the test.
+// Server is a redis-server that runs until the test ends.
 type Server struct {
 	Address string // host:port
 	Socket  string // its Unix socket
@@ -24,14 +26,15 @@ type Server struct {
 	t       testing.TB
 	program string
 	args    []string
-	cmd     *exec.Cmd // nil: not running
-	log     bytes.Buffer
+	process *launch.Process // nil: not running
+	log     launch.Log
 }
 
-// Start starts a server, with further arguments if any. Without a program to start the test is skipped, with REDIS_REQUIRED=true it fails.
+// Start starts a server with additional arguments. Without a program the test is skipped; with REDIS_REQUIRED=true it
+// fails.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
-	program := find()
+	program := findProgram()
 	if program == "" {
 		const missing = "no redis-server: REDIS_SERVER and the PATH name none (scripts/redis.sh fetches one)"
 		if os.Getenv("REDIS_REQUIRED") == "true" {
@@ -44,12 +47,7 @@ func Start(t testing.TB, args ...string) *Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	port := fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
+	port := fmt.Sprint(launch.FreePort(t))
 	s := &Server{t: t, program: program, Address: "127.0.0.1:" + port, Socket: filepath.Join(dir, "redis.sock")}
 	s.args = append([]string{"--bind", "127.0.0.1", "--port", port, "--unixsocket", s.Socket, "--dir", dir, "--save", "", "--appendonly", "no"}, args...)
 	t.Cleanup(s.Kill)
@@ -57,7 +55,8 @@ func Start(t testing.TB, args ...string) *Server {
 	return s
 }
 
-func find() string {
+// findProgram returns the program to run, or "".
+func findProgram() string {
 	if program := os.Getenv("REDIS_SERVER"); program != "" {
 		return program
 	}
@@ -69,50 +68,49 @@ func find() string {
 	return ""
 }
 
-// URL is the address as a setting.
+// URL is the address as RATE_LIMIT_STORE takes it.
 func (s *Server) URL() string { return "redis://" + s.Address }
 
 // Restart starts the server again after Kill, at the same address and empty.
 func (s *Server) Restart() {
 	s.t.Helper()
-	cmd := exec.Command(s.program, s.args...)
-	cmd.Stdout, cmd.Stderr = &s.log, &s.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		s.t.Fatalf("start %s: %v", s.program, err)
+	var err error
+	if s.process, err = launch.Start("redis-server", s.program, os.Environ(), &s.log, s.args...); err != nil {
+		s.t.Fatal(err)
 	}
-	s.cmd = cmd
-	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) { // it offers no event to wait for
+	answers := func() bool {
 		conn, err := net.Dial("unix", s.Socket)
-		if err == nil {
-			conn.Close()
-			return
+		if err != nil {
+			return false
 		}
-		if time.Since(began) > startLimit {
-			s.Kill()
-			s.t.Fatalf("%s doesn't answer after %v: %v\n%s", s.program, startLimit, err, s.log.String())
-		}
+		conn.Close()
+		return true
+	}
+	if !await.For(startTimeout, answers) {
+		s.Kill()
+		s.t.Fatalf("%s doesn't answer after %v\n%s", s.program, startTimeout, s.log.String())
 	}
 }
 
 // Kill ends the server without warning.
 func (s *Server) Kill() {
-	if s.cmd == nil {
+	if s.process == nil {
 		return
 	}
-	_ = s.cmd.Process.Kill() // it may have ended
-	_ = s.cmd.Wait()         // with the signal
-	s.cmd = nil
+	s.process.Kill()
+	s.process = nil
 	os.Remove(s.Socket)
 }
 
-// Pause makes the server hang, Resume ends that.
-func (s *Server) Pause()  { s.signal(syscall.SIGSTOP) }
+// Pause makes the server hang.
+func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+
+// Resume ends a Pause.
 func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
 
 func (s *Server) signal(sig syscall.Signal) {
 	s.t.Helper()
-	if err := s.cmd.Process.Signal(sig); err != nil {
+	if err := s.process.Signal(sig); err != nil {
 		s.t.Fatalf("signal redis-server: %v", err)
 	}
 }

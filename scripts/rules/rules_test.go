@@ -39,7 +39,7 @@ func TestWrongNamesAreFound(t *testing.T) {
 		{`llm_engine_up and on (device) llm_draining`, "no metric there has a label device"},
 		{`llm_lora_requests_info`, "/metrics/router only"},
 	} {
-		if _, err := checkExpression(c.expr, classic); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := checkExpression(c.expr, classicHistograms); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.expr, err, c.want)
 		}
 	}
@@ -52,15 +52,15 @@ func TestRightNamesPass(t *testing.T) {
 		`rate(llm_engine_process_cpu_seconds_total{instance=~"$instance"}[$__rate_interval])`,
 		`api_response_time_seconds_bucket{le="0.5"} offset 5m > bool 0`,
 	} {
-		if _, err := checkExpression(expr, classic); err != nil {
+		if _, err := checkExpression(expr, classicHistograms); err != nil {
 			t.Errorf("%s: %v", expr, err)
 		}
 	}
-	labels, err := checkExpression(`sum by (job) (llm_engine_up)`, classic)
-	if err != nil || checkText("{{ $labels.instance }} {{instance}}", labels) != nil {
+	labels, err := checkExpression(`sum by (job) (llm_engine_up)`, classicHistograms)
+	if err != nil || checkMentionedLabels("{{ $labels.instance }} {{instance}}", labels) != nil {
 		t.Errorf("labels of an engine: %v, %v", labels, err)
 	}
-	if checkText("{{ $labels.model }}", labels) == nil {
+	if checkMentionedLabels("{{ $labels.model }}", labels) == nil {
 		t.Error("a text may name a label that no metric has")
 	}
 }
@@ -122,9 +122,9 @@ func TestEveryAlertIsTestedFiringAndSilent(t *testing.T) {
 
 func TestDocumentedAlertsKeepTheirPromises(t *testing.T) {
 	for _, want := range []alert{
-		{name: "HighResponseTime", holds: 5 * time.Minute, severity: "warning", summary: "High response time detected", expr: "> 1"},
-		{name: "HighErrorRate", holds: 2 * time.Minute, severity: "critical", summary: "High error rate detected", expr: "> 0.05"},
-		{name: "ModelLoadingFailures", holds: time.Minute, severity: "warning", summary: "Model loading failures detected", expr: "> 0"},
+		{name: "HighResponseTime", forDuration: 5 * time.Minute, severity: "warning", summary: "High response time detected", expr: "> 1"},
+		{name: "HighErrorRate", forDuration: 2 * time.Minute, severity: "critical", summary: "High error rate detected", expr: "> 0.05"},
+		{name: "ModelLoadingFailures", forDuration: time.Minute, severity: "warning", summary: "Model loading failures detected", expr: "> 0"},
 	} {
 		i := slices.IndexFunc(documentedAlerts, func(a alert) bool { return a.name == want.name })
 		if i < 0 {
@@ -132,7 +132,7 @@ func TestDocumentedAlertsKeepTheirPromises(t *testing.T) {
 			continue
 		}
 		got := documentedAlerts[i]
-		if got.holds != want.holds || got.severity != want.severity || got.summary != want.summary || !strings.HasSuffix(got.expr, want.expr) {
+		if got.forDuration != want.forDuration || got.severity != want.severity || got.summary != want.summary || !strings.HasSuffix(got.expr, want.expr) {
 			t.Errorf("%s has changed: %+v", want.name, got)
 		}
 	}
@@ -147,8 +147,8 @@ func TestRestartAlertLeavesUpgradesOut(t *testing.T) {
 }
 
 func TestBurnsFindTheirWindows(t *testing.T) {
-	for _, b := range burns {
-		if !slices.Contains(windows(), b.long) || !slices.Contains(windows(), b.short) {
+	for _, b := range burnRates {
+		if !slices.Contains(burnWindows(), b.long) || !slices.Contains(burnWindows(), b.short) {
 			t.Errorf("burn at %g: nothing is recorded over %v or %v", b.factor, b.long, b.short)
 		}
 	}
@@ -158,18 +158,18 @@ func TestDurations(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		5 * time.Minute: "5m", 3 * day: "3d", 72 * time.Hour / 30: "2h24m", 30 * time.Second / 30: "1s", 0: "0s", 2500 * time.Millisecond: "2s500ms",
 	} {
-		if got := duration(d); got != want {
+		if got := formatDuration(d); got != want {
 			t.Errorf("%v is written as %s, want %s", d, got, want)
 		}
 	}
-	if got := (style{divide: 30}).shorten(`rate(x[5m]) + rate(y{a="[5m"}[3d])`); got != `rate(x[10s]) + rate(y{a="[5m"}[2h24m])` {
+	if got := (ruleOptions{durationDivisor: 30}).divideRanges(`rate(x[5m]) + rate(y{a="[5m"}[3d])`); got != `rate(x[10s]) + rate(y{a="[5m"}[2h24m])` {
 		t.Error(got)
 	}
 }
 
 func TestCopyWithShortDurations(t *testing.T) {
 	dir := t.TempDir()
-	if err := run(options{into: dir, divide: 30, runbooks: "https://example.org/"}); err != nil {
+	if err := run(options{outputDir: dir, durationDivisor: 30, runbookPrefix: "https://example.org/"}); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "alerts.rules.yaml"))
@@ -189,13 +189,13 @@ func TestRunbooksAreHeldToTheTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	variants := engineAlerts[:1]
-	if _, err := renewRunbook(string(good), "LLMEngineDown", variants); err != nil {
+	if _, err := updateRunbook(string(good), "LLMEngineDown", variants); err != nil {
 		t.Fatal(err)
 	}
 	for what, change := range map[string][2]string{
 		"section":              {"## Escalate", "## Bye"},
 		"title":                {"# LLMEngineDown", "# LLMEngineGone"},
-		"lines":                {endAlert, ""},
+		"lines":                {endGenerated, ""},
 		"no metric llm_engine": {"\nllm_engine_up\n", "\nllm_engine_upp\n"},
 		"no setting":           {"`ENGINE_WAIT`", "`ENGINE_WAITS`"},
 	} {
@@ -203,7 +203,7 @@ func TestRunbooksAreHeldToTheTables(t *testing.T) {
 		if bad == string(good) {
 			t.Fatalf("%q isn't in the page", change[0])
 		}
-		if _, err := renewRunbook(bad, "LLMEngineDown", variants); err == nil || !strings.Contains(err.Error(), what) {
+		if _, err := updateRunbook(bad, "LLMEngineDown", variants); err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -226,7 +226,7 @@ func TestMissingAndLostRunbooksAreFound(t *testing.T) {
 	}
 }
 
-// TestRunbooksQuoteRealLogLines holds the log lines that runbooks tell people to look for against the programs.
+// TestRunbooksQuoteRealLogLines asserts that the programs log the messages that runbooks tell people to look for.
 func TestRunbooksQuoteRealLogLines(t *testing.T) {
 	var source strings.Builder
 	for _, program := range []string{"proxy", "engine"} {
@@ -320,10 +320,10 @@ func TestDashboardsHoldTogether(t *testing.T) {
 	}
 }
 
-// TestDocumentedMetricsAreShown wants every metric of the documentation, and nearly every other one, on some dashboard.
+// TestDocumentedMetricsAreShown asserts that every documented metric is on some dashboard.
 func TestDocumentedMetricsAreShown(t *testing.T) {
 	var all strings.Builder
-	for _, q := range allQueries(time.Minute) {
+	for _, q := range dashboardQueries(time.Minute) {
 		all.WriteString(q.Query)
 	}
 	for _, m := range catalogue.All() {

@@ -1,0 +1,8 @@
+//go:build !llama
+
+package e2e
+
+const (
+	engineTags = ""
+	withLlama  = false
+)

@@ -1,0 +1,63 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Node isn't needed to build the proxy: without it the build goes on, and one line says how to get the live page.
+func TestPageBuildWithoutNode(t *testing.T) {
+	root, bin := t.TempDir(), t.TempDir()
+	for _, tool := range []string{"bash", "dirname", "find"} {
+		path, err := exec.LookPath(tool)
+		if err != nil {
+			t.Skip(tool + " is missing")
+		}
+		if err := os.Symlink(path, filepath.Join(bin, tool)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script, err := os.ReadFile(filepath.Join("..", "build-ui.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := filepath.Join(root, "proxy", "server", "page")
+	for name, content := range map[string]string{
+		filepath.Join(root, "scripts", "build-ui.sh"): string(script),
+		filepath.Join(page, "src", "main.ts"):         "", filepath.Join(page, "package.json"): "{}",
+		filepath.Join(page, "package-lock.json"): "{}", filepath.Join(page, "tsconfig.json"): "{}",
+	} {
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := func(args ...string) (string, error) {
+		cmd := exec.Command(filepath.Join(root, "scripts", "build-ui.sh"), args...)
+		cmd.Env = []string{"PATH=" + bin}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	output, err := build("--if-possible")
+	if err != nil || strings.Count(output, "\n") != 1 || !strings.Contains(output, "/ is a plain table") || !strings.Contains(output, "install Node 20") {
+		t.Errorf("where it may be left out: %v, %q", err, output)
+	}
+	if output, err := build(); err == nil || !strings.Contains(output, "install Node 20") {
+		t.Errorf("where it is asked for: %v, %q", err, output)
+	}
+	built := filepath.Join(page, "dist", "index.html")
+	if err := os.MkdirAll(filepath.Dir(built), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(built, []byte("<!doctype html>"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if output, err := build("--if-possible"); err != nil || output != "" {
+		t.Errorf("where it is built already: %v, %q", err, output)
+	}
+}

@@ -1,8 +1,0 @@
-//go:build llama
-
-package e2e
-
-const (
-	engineTags = "llama"
-	realModel  = true
-)
