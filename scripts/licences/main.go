@@ -1,6 +1,7 @@
-// Licences writes what each program has to say of the code of others in it: proxy/licences.txt and engine/licences.txt, from the licence
-// and notice files beside the packages that are linked, and from extra for what isn't a Go module. With -check it writes nothing and fails
-// when one of them isn't current.
+// Command licences writes the licence texts that each program prints for the third-party code in it: proxy/licences.txt
+// and engine/licences.txt. They are made of the licence and notice files of the Go packages that are linked, and of the
+// folder extra for everything else. With -check it writes nothing and fails when a file is stale. Whether a licence is
+// acceptable is not checked.
 //
 //	go run ./scripts/licences [-check]
 package main
@@ -18,28 +19,28 @@ import (
 	"strings"
 )
 
-// extra are texts of what isn't a Go module.
+// nonModuleTexts are the licences of what isn't a Go module.
 //
 //go:embed extra
-var extra embed.FS
+var nonModuleTexts embed.FS
 
-// program is one of ours.
-type program struct {
-	name    string
-	path    string // of its package
-	tags    string // with which most is linked
-	licence string // the file to write
-	others  []other
+// shippedProgram is one of our two programs.
+type shippedProgram struct {
+	name        string
+	packagePath string
+	buildTags   string // with these it links most
+	outputFile  string // is written
+	nonModules  []nonModule
 }
 
-// other is something that isn't a Go module.
-type other struct{ title, file string }
+// nonModule is third-party code that isn't a Go module.
+type nonModule struct{ title, textFile string }
 
-var programs = []program{
-	{"tandem-proxy", "./proxy", "ui", "proxy/licences.txt", []other{
+var shippedPrograms = []shippedProgram{
+	{"tandem-proxy", "./proxy", "ui", "proxy/licences.txt", []nonModule{
 		{"Go standard library and runtime", "go.txt"}, {"uPlot (of the live page)", "uplot.txt"},
 	}},
-	{"tandem-engine", "./engine", "llama", "engine/licences.txt", []other{
+	{"tandem-engine", "./engine", "llama", "engine/licences.txt", []nonModule{
 		{"Go standard library and runtime", "go.txt"}, {"llama.cpp and ggml (in builds with the tag llama)", "llama.cpp.txt"},
 		{"nlohmann/json (inside llama.cpp)", "json.txt"}, {"llguidance and the Rust crates in it (in builds with the tag llama)", "llguidance.txt"},
 	}},
@@ -57,31 +58,31 @@ func main() {
 
 func run(root string, check bool) error {
 	var problems []error
-	for _, p := range programs {
-		text, err := p.text(root)
+	for _, p := range shippedPrograms {
+		text, err := p.licenceText(root)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("licences of %s: %w", p.name, err))
 			continue
 		}
-		name := filepath.Join(root, filepath.FromSlash(p.licence))
+		name := filepath.Join(root, filepath.FromSlash(p.outputFile))
 		if current, err := os.ReadFile(name); err == nil && bytes.Equal(current, text) {
 			continue
 		}
 		if check {
-			problems = append(problems, fmt.Errorf("%s is stale; run: go run ./scripts/licences", p.licence))
+			problems = append(problems, fmt.Errorf("%s is stale; run: go run ./scripts/licences", p.outputFile))
 			continue
 		}
 		if err := os.WriteFile(name, text, 0o644); err != nil {
 			problems = append(problems, err)
 			continue
 		}
-		fmt.Println("wrote", p.licence)
+		fmt.Println("wrote", p.outputFile)
 	}
 	return errors.Join(problems...)
 }
 
-// text is what the program says. What has the same text shares it.
-func (p *program) text(root string) ([]byte, error) {
+// licenceText returns what the program prints. Modules with the same text share it.
+func (p *shippedProgram) licenceText(root string) ([]byte, error) {
 	titles := make(map[string][]string) // by text
 	var order []string
 	add := func(title, text string) {
@@ -93,19 +94,19 @@ func (p *program) text(root string) ([]byte, error) {
 			titles[text] = append(titles[text], title)
 		}
 	}
-	for _, o := range p.others {
-		raw, err := extra.ReadFile("extra/" + o.file)
+	for _, o := range p.nonModules {
+		raw, err := nonModuleTexts.ReadFile("extra/" + o.textFile)
 		if err != nil {
 			return nil, err
 		}
 		add(o.title, string(raw))
 	}
-	packages, err := p.linked(root)
+	packages, err := p.linkedPackages(root)
 	if err != nil {
 		return nil, err
 	}
 	for _, l := range packages {
-		files, err := l.files()
+		files, err := l.licenceFiles()
 		if err != nil {
 			return nil, err
 		}
@@ -125,37 +126,38 @@ func (p *program) text(root string) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// linked is a package of a module that isn't ours.
-type linked struct{ module, moduleDir, dir string }
+// linkedPackage is a package of a third-party module.
+type linkedPackage struct{ module, moduleDir, dir string }
 
-// linked are the packages of others, for the platform of the images, so that every machine writes the same. Without cgo go list names the
-// files of llama.cpp's callers all the same.
-func (p *program) linked(root string) ([]linked, error) {
-	cmd := exec.Command("go", "list", "-deps", "-tags", p.tags, "-e", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}@{{.Version}}\t{{.Dir}}\t{{$.Dir}}{{end}}{{end}}", p.path)
+// linkedPackages returns the third-party packages that the program links on the platform of the images, so that every
+// machine writes the same. Without cgo, go list -e still names the packages that call llama.cpp.
+func (p *shippedProgram) linkedPackages(root string) ([]linkedPackage, error) {
+	cmd := exec.Command("go", "list", "-deps", "-tags", p.buildTags, "-e", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}@{{.Version}}\t{{.Dir}}\t{{$.Dir}}{{end}}{{end}}", p.packagePath)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=1")
-	var problem bytes.Buffer
-	cmd.Stderr = &problem
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("go list: %w\n%s", err, problem.Bytes())
+		return nil, fmt.Errorf("go list: %w\n%s", err, stderr.Bytes())
 	}
-	var all []linked
+	var all []linkedPackage
 	for line := range strings.Lines(string(out)) {
 		fields := strings.Split(strings.TrimSpace(line), "\t")
 		if len(fields) == 3 {
-			all = append(all, linked{fields[0], fields[1], fields[2]})
+			all = append(all, linkedPackage{fields[0], fields[1], fields[2]})
 		}
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("go list names no package that %s links", p.path)
+		return nil, fmt.Errorf("go list names no package that %s links", p.packagePath)
 	}
-	slices.SortFunc(all, func(a, b linked) int { return strings.Compare(a.module+a.dir, b.module+b.dir) })
+	slices.SortFunc(all, func(a, b linkedPackage) int { return strings.Compare(a.module+a.dir, b.module+b.dir) })
 	return all, nil
 }
 
-// files are the licences and notices from the package's folder up to its module's. A module without any can't be shipped.
-func (l *linked) files() ([]string, error) {
+// licenceFiles returns the licence and notice files from the package's folder up to the module's. A module without any
+// can't be shipped.
+func (l *linkedPackage) licenceFiles() ([]string, error) {
 	var found []string
 	for dir := l.dir; ; dir = filepath.Dir(dir) {
 		entries, err := os.ReadDir(dir)
@@ -177,7 +179,7 @@ func (l *linked) files() ([]string, error) {
 	return found, nil
 }
 
-// isLicence tells a text that must go along by its name.
+// isLicence reports whether a file's name is that of a licence or notice.
 func isLicence(file string) bool {
 	name := strings.ToUpper(file)
 	stem, extension, _ := strings.Cut(name, ".")

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Whether they are current is for make lint.
+// Whether the files are current is checked by make lint.
 func TestTextsAreWhole(t *testing.T) {
 	for file, wanted := range map[string][]string{
 		"../../proxy/licences.txt":  {"github.com/valyala/fasthttp@", "google.golang.org/grpc@", "go.opentelemetry.io/otel@", "uPlot", "Go standard library"},
@@ -28,7 +28,7 @@ func TestTextsAreWhole(t *testing.T) {
 	}
 }
 
-// Everything that the page's bundle is made of has to be among the extra texts.
+// Every package in the page's bundle must have its licence in the folder extra.
 func TestBundleHoldsNothingElse(t *testing.T) {
 	raw, err := os.ReadFile("../../proxy/server/page/package.json")
 	if err != nil {

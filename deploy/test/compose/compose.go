@@ -17,7 +17,7 @@ import (
 	"tandem/deploy/test/docs"
 )
 
-// Names of the services that are ours.
+// Names of the services that run our two programs.
 const (
 	proxyService  = "llm-inference"
 	engineService = "engine"
@@ -46,13 +46,13 @@ type findings []string
 
 func (f *findings) add(format string, args ...any) { *f = append(*f, fmt.Sprintf(format, args...)) }
 
-// Check gives everything that is wrong with a project.
+// Check returns everything that is wrong with a project.
 func Check(p *types.Project) []string {
 	var f findings
 	for _, s := range p.Services {
 		checkService(s, &f)
 	}
-	checkOurs(p, &f)
+	checkProxyAndEngine(p, &f)
 	checkMonitoring(p, &f)
 	return f
 }
@@ -74,7 +74,7 @@ func checkService(s types.ServiceConfig, f *findings) {
 	}
 	for _, v := range s.Volumes {
 		if v.Type != types.VolumeTypeBind {
-			continue // the loader knows the volumes
+			continue // the loader checks that named volumes exist
 		}
 		if !v.ReadOnly {
 			f.add("%s may write to %s", s.Name, v.Source)
@@ -85,8 +85,8 @@ func checkService(s types.ServiceConfig, f *findings) {
 	}
 }
 
-// checkOurs holds the two programs' services against settings, Dockerfiles and docs.
-func checkOurs(p *types.Project, f *findings) {
+// checkProxyAndEngine checks the services of our two programs against settings, Dockerfiles and docs.
+func checkProxyAndEngine(p *types.Project, f *findings) {
 	settings, err := docs.Settings()
 	if err != nil {
 		f.add("%v", err)
@@ -124,7 +124,7 @@ func checkOurs(p *types.Project, f *findings) {
 	if value(proxy, "API_KEYS") == "" || value(proxy, "AUTH_DISABLED") != "false" {
 		f.add("the proxy has no keys")
 	}
-	if got, want := target(proxy), value(proxy, "PORT"); got != want {
+	if got, want := containerPort(proxy), value(proxy, "PORT"); got != want {
 		f.add("the published port of the proxy is %s, it listens on %s", got, want)
 	}
 	if v := mountAt(engine, value(engine, "MODELS_DIR")); v == nil || !v.ReadOnly {
@@ -138,7 +138,7 @@ func checkOurs(p *types.Project, f *findings) {
 	}
 }
 
-// checkImage: an image that is built here has a Dockerfile, and the name that docs/deploy.md builds it with.
+// checkImage checks that our image is built from a Dockerfile, under the name that docs/deploy.md gives it.
 func checkImage(s types.ServiceConfig, f *findings) {
 	page, err := docs.Read("docs/deploy.md")
 	if err != nil {
@@ -159,15 +159,15 @@ func exists(file string) bool {
 	return err == nil
 }
 
-// target is the port within the container, when there is one only.
-func target(s types.ServiceConfig) string {
+// containerPort is the port in the container, if it has exactly one.
+func containerPort(s types.ServiceConfig) string {
 	if len(s.Ports) != 1 {
 		return ""
 	}
 	return strconv.Itoa(int(s.Ports[0].Target))
 }
 
-// mountAt gives the innermost mount on which a path is.
+// mountAt returns the innermost mount that contains a path.
 func mountAt(s types.ServiceConfig, file string) *types.ServiceVolumeConfig {
 	var best *types.ServiceVolumeConfig
 	for i := range s.Volumes {

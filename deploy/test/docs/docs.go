@@ -1,5 +1,5 @@
-// Package docs reads what the generated documentation says of settings and metrics, so that manifests are held against it without the main
-// module being part of this one.
+// Package docs reads the settings and metrics in the generated documentation, so that manifests can be checked against
+// them although this module doesn't depend on the main one.
 package docs
 
 import (
@@ -28,7 +28,7 @@ func Root() (string, error) {
 	}
 }
 
-// Read gives a file of the project.
+// Read returns the text of a file of the project.
 func Read(path string) (string, error) {
 	root, err := Root()
 	if err != nil {
@@ -44,12 +44,12 @@ func Read(path string) (string, error) {
 // Setting is a row of docs/settings.md.
 type Setting struct {
 	Env, Key, Default string
-	Proxy, Engine     bool // who uses it
+	Proxy, Engine     bool // which program uses it
 }
 
 var settingRow = regexp.MustCompile("(?m)^\\| `([A-Z_0-9]+)` \\| (?:`([a-z_.0-9]+)`)? *\\| (?:`([^`]*)`)? *\\| [^|]* \\| (proxy|engine|both) \\|")
 
-// Settings gives every setting, by its variable.
+// Settings returns every setting, by its variable.
 func Settings() (map[string]Setting, error) {
 	text, err := Read("docs/settings.md")
 	if err != nil {
@@ -70,13 +70,13 @@ var (
 	backticks = regexp.MustCompile("`([a-z_0-9]+)`")
 )
 
-// Metrics gives the labels of every metric.
+// Metrics returns the labels of every metric.
 func Metrics() (map[string][]string, error) {
 	text, err := Read("docs/metrics.md")
 	if err != nil {
 		return nil, err
 	}
-	text, _, _ = strings.Cut(text, "\n## Values of labels") // its tables are of something else
+	text, _, _ = strings.Cut(text, "\n## Values of labels") // its tables have no metrics
 	all := make(map[string][]string)
 	for _, m := range metricRow.FindAllStringSubmatch(text, -1) {
 		all[m[1]] = strings.FieldsFunc(m[2], func(r rune) bool { return r == ',' || r == ' ' })
@@ -87,7 +87,7 @@ func Metrics() (map[string][]string, error) {
 	return all, nil
 }
 
-// RouterMetrics gives the metrics of /metrics/router.
+// RouterMetrics returns the metrics of /metrics/router.
 func RouterMetrics() (map[string]bool, error) {
 	text, err := Read("docs/metrics.md")
 	if err != nil {

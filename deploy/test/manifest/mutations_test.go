@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// mutations break one thing each in a rendered kustomization. Each must be found, so that no check is one that can't fail.
+// mutations break one thing each in a rendered kustomization. Each must be found, so that no check is one that can't
+// fail.
 var mutations = []struct{ overlay, old, new, want string }{
 	// strict decoding
 	{"cpu", "periodSeconds: 1\n", "periodSecond: 1\n", `unknown field "spec.template.spec.initContainers[0].startupProbe.periodSecond"`},

@@ -23,23 +23,23 @@ const (
 	configFile = "config.yaml"
 )
 
-// workload is the pod, and what its programs are told.
+// workload is the pod and the settings of its programs.
 type workload struct {
 	set           *Set
 	pod           *core.PodSpec
 	labels        map[string]string
 	proxy, engine *core.Container
-	sidecar       bool // the proxy is one
+	sidecar       bool // the proxy is a sidecar
 	settings      map[string]docs.Setting
-	config        map[string]string // of the file, by variable
+	config        map[string]string // of the configuration file, by variable
 }
 
-// findings collects what is wrong.
+// findings collects what is wrong with the manifests.
 type findings []string
 
 func (f *findings) add(format string, args ...any) { *f = append(*f, fmt.Sprintf(format, args...)) }
 
-// newWorkload finds the parts of the pod; without them nothing else can be checked.
+// newWorkload finds the parts of the pod. It returns an error when one is missing: nothing else can be checked then.
 func newWorkload(s *Set) (*workload, error) {
 	settings, err := docs.Settings()
 	if err != nil {
@@ -64,7 +64,7 @@ func newWorkload(s *Set) (*workload, error) {
 	return w, nil
 }
 
-// containers are all of the pod, in the order in which they start.
+// containers yields all containers of the pod, in the order in which they start.
 func (w *workload) containers() func(func(*core.Container) bool) {
 	return func(yield func(*core.Container) bool) {
 		for _, list := range [][]core.Container{w.pod.InitContainers, w.pod.Containers} {
@@ -77,7 +77,7 @@ func (w *workload) containers() func(func(*core.Container) bool) {
 	}
 }
 
-// readConfig gives the configuration file's settings. The file is the one that CONFIG_FILE of the proxy names.
+// readConfig returns the settings in the configuration file, which is the one that CONFIG_FILE of the proxy names.
 func (w *workload) readConfig() (map[string]string, error) {
 	text, err := w.configText()
 	if err != nil {
@@ -135,7 +135,7 @@ func (w *workload) volume(name string) *core.Volume {
 	return nil
 }
 
-// value of a setting in a container, as its program works it out.
+// value is the value of a setting in a container, as its program determines it.
 func (w *workload) value(c *core.Container, name string) string {
 	if v := env(c, name); v != "" {
 		return v
@@ -147,7 +147,7 @@ func (w *workload) value(c *core.Container, name string) string {
 }
 
 func (w *workload) duration(c *core.Container, name string) time.Duration {
-	d, _ := time.ParseDuration(w.value(c, name)) // the programs check their settings, and programs_test.go runs them
+	d, _ := time.ParseDuration(w.value(c, name)) // the programs check their settings, and TestPod runs them
 	return d
 }
 
@@ -160,7 +160,7 @@ func env(c *core.Container, name string) string {
 	return ""
 }
 
-// mountOf gives the mount on which a path is.
+// mountOf returns the innermost mount that contains a path.
 func mountOf(c *core.Container, file string) *core.VolumeMount {
 	var best *core.VolumeMount
 	for i := range c.VolumeMounts {
@@ -172,7 +172,7 @@ func mountOf(c *core.Container, file string) *core.VolumeMount {
 	return best
 }
 
-// port gives the number of a container's port by its name, or 0.
+// port returns the number of a container's port by its name, or 0.
 func port(c *core.Container, name string) int32 {
 	for _, p := range c.Ports {
 		if p.Name == name {

@@ -12,10 +12,10 @@ import (
 	"tandem/deploy/test/docs"
 )
 
-// Unit is a service, by section and name; a name may stand more than once.
+// Unit is a systemd unit: values by section and name. A name may occur more than once.
 type Unit map[string]map[string][]string
 
-// Parse reads a unit.
+// Parse parses a unit file.
 func Parse(text string) (Unit, error) {
 	options, err := systemd.DeserializeOptions(strings.NewReader(text))
 	if err != nil {
@@ -31,7 +31,7 @@ func Parse(text string) (Unit, error) {
 	return u, nil
 }
 
-// value is what stands last.
+// value returns the last value of a name in the section Service, which counts.
 func (u Unit) value(name string) string {
 	v := u["Service"][name]
 	if len(v) == 0 {
@@ -40,26 +40,26 @@ func (u Unit) value(name string) string {
 	return v[len(v)-1]
 }
 
-// service is one of the two, and what is known of it.
-type service struct {
-	program  string
-	command  string
-	commands []string // that the program has
-	uses     func(docs.Setting) bool
+// serviceSpec is what the unit of one of our two programs must match.
+type serviceSpec struct {
+	program     string
+	command     string
+	commands    []string // that the program has
+	usesSetting func(docs.Setting) bool
 }
 
-var services = map[string]service{
+var services = map[string]serviceSpec{
 	"tandem-proxy.service":  {"tandem-proxy", "serve", []string{"serve", "check-config"}, func(s docs.Setting) bool { return s.Proxy }},
 	"tandem-engine.service": {"tandem-engine", "supervise", []string{"supervise"}, func(s docs.Setting) bool { return s.Engine }},
 }
 
-// hardening is what both must say.
+// hardening are settings that both units must have.
 var hardening = map[string]string{
 	"User": "tandem", "Group": "tandem", "NoNewPrivileges": "yes", "CapabilityBoundingSet": "", "ProtectSystem": "strict", "ProtectHome": "yes",
 	"PrivateTmp": "yes", "RestrictSUIDSGID": "yes", "RestrictNamespaces": "yes", "SystemCallArchitectures": "native",
 }
 
-// Check gives everything that is wrong with the two units and their configuration file (settings by key).
+// Check returns everything that is wrong with the two units and their configuration file (settings by key).
 func Check(units map[string]Unit, config map[string]string) []string {
 	settings, err := docs.Settings()
 	if err != nil {
@@ -94,7 +94,7 @@ func Check(units map[string]Unit, config map[string]string) []string {
 	return problems
 }
 
-func (s service) check(u Unit, settings map[string]docs.Setting, config map[string]string) []string {
+func (s serviceSpec) check(u Unit, settings map[string]docs.Setting, config map[string]string) []string {
 	var problems []string
 	add := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	if got, want := u.value("ExecStart"), "/usr/local/bin/"+s.program+" "+s.command; got != want {
@@ -109,7 +109,7 @@ func (s service) check(u Unit, settings map[string]docs.Setting, config map[stri
 	for _, line := range u["Service"]["Environment"] {
 		for assignment := range strings.FieldsSeq(line) {
 			name, value, _ := strings.Cut(assignment, "=")
-			if setting, ok := settings[name]; !ok || !s.uses(setting) {
+			if setting, ok := settings[name]; !ok || !s.usesSetting(setting) {
 				add("is given %s, which it doesn't know", name)
 			}
 			if name == "CONFIG_FILE" && value != "/etc/tandem/config.yaml" {
@@ -125,8 +125,8 @@ func (s service) check(u Unit, settings map[string]docs.Setting, config map[stri
 	if u.value("Restart") != "on-failure" || u.value("KillMode") != "mixed" {
 		add("is not started again, or its signals go elsewhere than to its main process")
 	}
-	need := duration(setting(settings, config, "DRAIN_DELAY")) + duration(setting(settings, config, "DRAIN_TIMEOUT")) + 9*time.Second
-	if stop := duration(u.value("TimeoutStopSec")); stop < need {
+	need := parseDuration(settingValue(settings, config, "DRAIN_DELAY")) + parseDuration(settingValue(settings, config, "DRAIN_TIMEOUT")) + 9*time.Second
+	if stop := parseDuration(u.value("TimeoutStopSec")); stop < need {
 		add("is killed after %v, while a drain may take %v", stop, need)
 	}
 	// Everything else is read-only.
@@ -135,26 +135,26 @@ func (s service) check(u Unit, settings map[string]docs.Setting, config map[stri
 		add("its end would take the socket from the other service")
 	}
 	for _, name := range []string{"ENGINE_SOCKET", "CACHE_DIR"} {
-		path := setting(settings, config, name) + "/"
+		path := settingValue(settings, config, name) + "/"
 		if (name == "ENGINE_SOCKET" || s.program == "tandem-engine") && !slices.ContainsFunc(writable, func(dir string) bool { return strings.HasPrefix(path, dir) }) {
 			add("may not write to %s=%s", name, path)
 		}
 	}
-	if state := u.value("StateDirectory"); s.program == "tandem-engine" && setting(settings, config, "MODELS_DIR") != "/var/lib/"+state {
+	if state := u.value("StateDirectory"); s.program == "tandem-engine" && settingValue(settings, config, "MODELS_DIR") != "/var/lib/"+state {
 		add("has its models elsewhere than in StateDirectory=%s", state)
 	}
 	return problems
 }
 
-// setting is what the configuration file says, or the default.
-func setting(settings map[string]docs.Setting, config map[string]string, name string) string {
+// settingValue is the value in the configuration file, or the default.
+func settingValue(settings map[string]docs.Setting, config map[string]string, name string) string {
 	if v, ok := config[settings[name].Key]; ok {
 		return v
 	}
 	return settings[name].Default
 }
 
-func duration(text string) time.Duration {
-	d, _ := time.ParseDuration(text) // 0 is found by what it is compared with
+func parseDuration(text string) time.Duration {
+	d, _ := time.ParseDuration(text) // a bad one is 0, which the comparison finds
 	return d
 }

@@ -10,12 +10,12 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"tandem/deploy/test/binaries"
 	"tandem/deploy/test/docs"
-	"tandem/deploy/test/programs"
 )
 
-// texts are the files of deploy/systemd.
-func texts(t *testing.T) map[string]string {
+// unitFiles returns the files of deploy/systemd.
+func unitFiles(t *testing.T) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
 	for _, name := range []string{"tandem-proxy.service", "tandem-engine.service", "config.yaml"} {
@@ -51,7 +51,7 @@ func problems(all map[string]string) []string {
 }
 
 func TestUnits(t *testing.T) {
-	for _, p := range problems(texts(t)) {
+	for _, p := range problems(unitFiles(t)) {
 		t.Error(p)
 	}
 }
@@ -81,7 +81,7 @@ func TestEveryCheckCanFail(t *testing.T) {
 		{engine, "After=tandem-proxy.service", "Before=tandem-proxy.service", "isn't stopped before the proxy"},
 		{engine, "[Unit]\n", "[Unit]\nRequires=tandem-proxy.service\n", "Requires= would stop"},
 	} {
-		all := texts(t)
+		all := unitFiles(t)
 		if !strings.Contains(all[m.file], m.old) {
 			t.Errorf("%s has no %q to break", m.file, m.old)
 			continue
@@ -93,14 +93,15 @@ func TestEveryCheckCanFail(t *testing.T) {
 	}
 }
 
-// The programs accept the configuration file, with a key file made as docs/deploy.md says; systemd reads the units without a complaint.
+// The programs accept the configuration file, with a key file made as docs/deploy.md says; systemd reads the units
+// without a warning.
 func TestProgramsAndSystemdAcceptThem(t *testing.T) {
 	dir := t.TempDir()
-	built, err := programs.Build(dir)
+	built, err := binaries.Build(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := texts(t)
+	all := unitFiles(t)
 	entries, err := exec.Command("sh", "-c", `{ echo keys:; "$0" keys new team-a; }`, built.Proxy).Output()
 	if err != nil {
 		t.Fatal(err)
@@ -112,8 +113,8 @@ func TestProgramsAndSystemdAcceptThem(t *testing.T) {
 	}
 	check := exec.Command(built.Proxy, "check-config")
 	check.Env = []string{"CONFIG_FILE=" + filepath.Join(dir, "config.yaml")}
-	if said, err := check.CombinedOutput(); err != nil || !strings.Contains(string(said), "1 API keys") {
-		t.Errorf("check-config: %v: %s", err, said)
+	if output, err := check.CombinedOutput(); err != nil || !strings.Contains(string(output), "1 API keys") {
+		t.Errorf("check-config: %v: %s", err, output)
 	}
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
@@ -122,29 +123,29 @@ func TestProgramsAndSystemdAcceptThem(t *testing.T) {
 	}
 	for name := range services {
 		text := strings.ReplaceAll(all[name], "/usr/local/bin", dir)
-		if said := verify(t, analyze, filepath.Join(dir, name), text); said != "" {
-			t.Errorf("systemd-analyze verify: %s", said)
+		if output := systemdVerify(t, analyze, filepath.Join(dir, name), text); output != "" {
+			t.Errorf("systemd-analyze verify: %s", output)
 		}
 		broken := strings.Replace(text, "RestrictNamespaces=", "RestrictNamespace=", 1)
-		if said := verify(t, analyze, filepath.Join(dir, name), broken); !strings.Contains(said, "RestrictNamespace") {
-			t.Errorf("systemd-analyze says of an unknown key: %q", said)
+		if output := systemdVerify(t, analyze, filepath.Join(dir, name), broken); !strings.Contains(output, "RestrictNamespace") {
+			t.Errorf("systemd-analyze says of an unknown key: %q", output)
 		}
 	}
 }
 
-// verify gives what systemd has to say of a unit.
-func verify(t *testing.T, analyze, file, text string) string {
+// systemdVerify returns what systemd-analyze says about a unit.
+func systemdVerify(t *testing.T, analyze, file, text string) string {
 	t.Helper()
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	said, err := exec.Command(analyze, "verify", "--man=no", file).CombinedOutput()
+	output, err := exec.Command(analyze, "verify", "--man=no", file).CombinedOutput()
 	if err != nil {
-		return err.Error() + ": " + string(said)
+		return err.Error() + ": " + string(output)
 	}
 	var own []string
-	for line := range strings.Lines(string(said)) {
-		if strings.Contains(line, file) { // others are of units of this machine
+	for line := range strings.Lines(string(output)) {
+		if strings.Contains(line, file) { // other lines are about units of this machine
 			own = append(own, line)
 		}
 	}

@@ -12,34 +12,36 @@ import (
 	"testing"
 	"time"
 
+	"tandem/scripts/launch"
+
 	"go.yaml.in/yaml/v3"
 )
 
-// divisor of every duration in the rules.
-const divisor = "30"
+// durationDivisor divides every duration in the rules.
+const durationDivisor = "30"
 
-// server is a Prometheus.
-type server struct {
+// prometheusServer is a running Prometheus.
+type prometheusServer struct {
 	ctx     context.Context
 	url     string
-	process *process
+	process *launch.Process
 }
 
-func startServer(t *testing.T, p programs, address string, services []*service) *server {
+func startPrometheus(t *testing.T, b binaries, address string, services []*scrapedService) *prometheusServer {
 	t.Helper()
 	dir := t.TempDir()
 	rules := filepath.Join(dir, "rules")
-	if out, err := exec.Command(p.rules, "-into", rules, "-divide", divisor).CombinedOutput(); err != nil {
+	if out, err := exec.Command(b.rules, "-into", rules, "-divide", durationDivisor).CombinedOutput(); err != nil {
 		t.Fatalf("write rules: %v\n%s", err, out)
 	}
-	config := filepath.Join(p.logs, "prometheus.yaml")
+	config := filepath.Join(b.logs, "prometheus.yaml")
 	if err := os.WriteFile(config, configuration(t, rules, services), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s := &server{ctx: t.Context(), url: "http://" + address}
-	s.process = start(t, p.logs, "prometheus", p.prometheus, environment(), "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+	s := &prometheusServer{ctx: t.Context(), url: "http://" + address}
+	s.process = startProcess(t, b.logs, "prometheus", b.prometheus, launch.Environment(), "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address="+address, "--enable-feature=exemplar-storage", "--log.level=warn")
-	err := eventually(t.Context(), 30*time.Second, 100*time.Millisecond, func() error {
+	err := eventually(30*time.Second, 100*time.Millisecond, func() error {
 		resp, err := http.Get(s.url + "/-/ready")
 		if err != nil {
 			return err
@@ -56,8 +58,9 @@ func startServer(t *testing.T, p programs, address string, services []*service) 
 	return s
 }
 
-// configuration is deploy/prometheus/prometheus.yaml with times that fit the rules, and its scrape job once for each service.
-func configuration(t *testing.T, rules string, services []*service) []byte {
+// configuration is deploy/prometheus/prometheus.yaml with intervals that fit the rules, and its scrape job repeated for
+// each service.
+func configuration(t *testing.T, rules string, services []*scrapedService) []byte {
 	t.Helper()
 	raw, err := os.ReadFile("../../deploy/prometheus/prometheus.yaml")
 	if err != nil {
@@ -96,8 +99,8 @@ func configuration(t *testing.T, rules string, services []*service) []byte {
 	return out
 }
 
-// get asks the API and decodes its data.
-func (s *server) get(path string, parameters url.Values, data any) error {
+// get calls the HTTP API and decodes the data of its answer.
+func (s *prometheusServer) get(path string, parameters url.Values, data any) error {
 	ctx, cancel := context.WithTimeout(s.ctx, 20*time.Second)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+path+"?"+parameters.Encode(), nil)
@@ -122,16 +125,16 @@ func (s *server) get(path string, parameters url.Values, data any) error {
 	return json.Unmarshal(answer.Data, data)
 }
 
-// sample of an instant query.
+// sample is an element of an instant query's result.
 type sample struct {
 	Metric map[string]string
 	Value  [2]any // time, value as text
 }
 
-// number is the sample's value as Prometheus writes it; NaN is one.
-func (s sample) number() string { return fmt.Sprint(s.Value[1]) }
+// value is the sample's value as Prometheus writes it, for instance NaN.
+func (s sample) value() string { return fmt.Sprint(s.Value[1]) }
 
-func (s *server) query(expression string) ([]sample, error) {
+func (s *prometheusServer) query(expression string) ([]sample, error) {
 	var data struct{ Result []sample }
 	err := s.get("/api/v1/query", url.Values{"query": {expression}}, &data)
 	if err != nil {
@@ -140,34 +143,35 @@ func (s *server) query(expression string) ([]sample, error) {
 	return data.Result, nil
 }
 
-// state of an alert.
-type state int
+// alertState is the state of an alert.
+type alertState int
 
 const (
-	inactive state = iota
+	inactive alertState = iota
 	pending
 	firing
 )
 
-func (s state) String() string { return [...]string{"inactive", "pending", "firing"}[s] }
+func (s alertState) String() string { return [...]string{"inactive", "pending", "firing"}[s] }
 
-// alertsOf are the states of alerts by job, then by name, those of the budgets with their window: "LLMAvailabilityBudgetBurn 1h".
-type alertsOf map[string]map[string]state
+// alertStates are the states of alerts by job, then by name; those of error budgets have their window in the name:
+// "LLMAvailabilityBudgetBurn 1h".
+type alertStates map[string]map[string]alertState
 
-// alerts gives the alerts of an expression over ALERTS, the series that Prometheus keeps of them.
-func (s *server) alerts(expression string) (alertsOf, error) {
+// alertStates evaluates an expression over ALERTS, the series that Prometheus keeps of its alerts.
+func (s *prometheusServer) alertStates(expression string) (alertStates, error) {
 	samples, err := s.query(expression)
 	if err != nil {
 		return nil, err
 	}
-	all := make(alertsOf)
+	all := make(alertStates)
 	for _, a := range samples {
 		name, job := a.Metric["alertname"], a.Metric["job"]
 		if w := a.Metric["window"]; w != "" {
 			name += " " + w
 		}
 		if all[job] == nil {
-			all[job] = make(map[string]state)
+			all[job] = make(map[string]alertState)
 		}
 		now := pending
 		if a.Metric["alertstate"] == "firing" {
@@ -178,8 +182,10 @@ func (s *server) alerts(expression string) (alertsOf, error) {
 	return all, nil
 }
 
-// seen are the highest states since the server began.
-func (s *server) seen() (alertsOf, error) { return s.alerts("max_over_time(ALERTS[1h])") }
+// highestAlertStates returns the highest state of each alert since the start.
+func (s *prometheusServer) highestAlertStates() (alertStates, error) {
+	return s.alertStates("max_over_time(ALERTS[1h])")
+}
 
-// active are the states now.
-func (s *server) active() (alertsOf, error) { return s.alerts("ALERTS") }
+// activeAlertStates returns the states now.
+func (s *prometheusServer) activeAlertStates() (alertStates, error) { return s.alertStates("ALERTS") }

@@ -11,24 +11,24 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// prometheusConfig is what is read of Prometheus' file; promtool checks the whole.
+// prometheusConfig is what is read of Prometheus' configuration; promtool checks the rest.
 type prometheusConfig struct {
 	RuleFiles []string `json:"rule_files"`
 	Alerting  struct {
-		Alertmanagers []job `json:"alertmanagers"`
+		Alertmanagers []staticTargets `json:"alertmanagers"`
 	} `json:"alerting"`
-	ScrapeConfigs []job `json:"scrape_configs"`
+	ScrapeConfigs []staticTargets `json:"scrape_configs"`
 }
 
-type job struct {
+type staticTargets struct {
 	StaticConfigs []struct {
 		Targets []string `json:"targets"`
 	} `json:"static_configs"`
 }
 
-var variable = regexp.MustCompile(`\$\{([A-Z_]+)\}`)
+var variablePattern = regexp.MustCompile(`\$\{([A-Z_]+)\}`)
 
-// checkMonitoring follows addresses and files from one service to the next.
+// checkMonitoring checks that the addresses and files that one service uses exist in the others.
 func checkMonitoring(p *types.Project, f *findings) {
 	text, err := configOf(p, "prometheus")
 	if err != nil {
@@ -60,7 +60,7 @@ func checkMonitoring(p *types.Project, f *findings) {
 	checkGrafana(p, f)
 }
 
-// configOf reads the file that --config.file names through the service's mounts.
+// configOf reads the file that the service's --config.file names, through its mounts.
 func configOf(p *types.Project, name string) ([]byte, error) {
 	s := p.Services[name]
 	for _, word := range s.Command {
@@ -81,12 +81,12 @@ func configOf(p *types.Project, name string) ([]byte, error) {
 	return nil, fmt.Errorf("%s is told no configuration", name)
 }
 
-// checkTargets: each is a service that listens there and shares a network.
+// checkTargets checks that each address is that of a service that listens there and shares a network.
 func checkTargets(p *types.Project, from string, addresses []string, f *findings) {
 	for _, a := range addresses {
 		host, port, _ := strings.Cut(a, ":")
 		s, ok := p.Services[host]
-		if !ok || target(s) != port {
+		if !ok || containerPort(s) != port {
 			f.add("%s asks %s, where no service is", from, a)
 			continue
 		}
@@ -114,7 +114,7 @@ func checkGrafana(p *types.Project, f *findings) {
 		f.add("Grafana's provisioning isn't mounted: %v, %v", err1, err2)
 		return
 	}
-	for _, m := range variable.FindAllStringSubmatch(string(source), -1) {
+	for _, m := range variablePattern.FindAllStringSubmatch(string(source), -1) {
 		address := s.Environment[m[1]]
 		if address == nil {
 			f.add("Grafana isn't given %s", m[1])

@@ -1,5 +1,6 @@
-// Package manifest builds the Kubernetes manifests, decodes them strictly and checks what no type can: that names, ports, paths, settings
-// and metrics which stand in one place exist in the other.
+// Package manifest builds the Kubernetes manifests, decodes them strictly and checks what no type can: that the names,
+// ports, paths, settings and metrics that one manifest uses are defined in another, or in the docs. The images and a
+// real container runtime are tested in scripts/pod.
 package manifest
 
 import (
@@ -35,8 +36,8 @@ func Overlays() ([]string, error) {
 	return names, nil
 }
 
-// program builds kustomize, once, and gives the path that the build cache has for it.
-var program = sync.OnceValues(func() (string, error) {
+// kustomizeProgram builds kustomize once and returns its path in the build cache.
+var kustomizeProgram = sync.OnceValues(func() (string, error) {
 	out, err := exec.Command("go", "tool", "-n", "kustomize").Output()
 	if err != nil {
 		return "", fmt.Errorf("build kustomize: %w", err)
@@ -46,7 +47,7 @@ var program = sync.OnceValues(func() (string, error) {
 
 // Build renders a directory with a kustomization.
 func Build(dir string) ([]byte, error) {
-	kustomize, err := program()
+	kustomize, err := kustomizeProgram()
 	if err != nil {
 		return nil, err
 	}
@@ -57,8 +58,8 @@ func Build(dir string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kustomize build %s: %w: %s", dir, err, stderr.String())
 	}
-	if said := strings.TrimSpace(stderr.String()); said != "" {
-		return nil, fmt.Errorf("kustomize build %s warns: %s", dir, said)
+	if warnings := strings.TrimSpace(stderr.String()); warnings != "" {
+		return nil, fmt.Errorf("kustomize build %s warns: %s", dir, warnings)
 	}
 	return text, nil
 }
@@ -72,7 +73,7 @@ func BuildOverlay(name string) ([]byte, error) {
 	return Build(filepath.Join(root, Directory, "overlays", name))
 }
 
-// Compose renders the base with components. It may take any of them, those of no overlay, too.
+// Compose renders the base with any components, also those of no overlay.
 func Compose(dir string, components ...string) ([]byte, error) {
 	root, err := docs.Root()
 	if err != nil {
@@ -97,7 +98,7 @@ func BuildText(dir, text string) ([]byte, error) {
 	return Build(dir)
 }
 
-// moduleDir is where a module of this module's lies.
+// moduleDir returns the directory of a module that this one depends on.
 func moduleDir(path string) (string, error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", path).Output()
 	if err != nil {

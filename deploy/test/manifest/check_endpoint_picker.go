@@ -14,10 +14,10 @@ import (
 	"tandem/deploy/test/docs"
 )
 
-// engineTypeLabel is how the picker's extractor tells kinds of servers apart.
+// engineTypeLabel is the label by which the picker's extractor distinguishes kinds of servers.
 const engineTypeLabel = "llm-d.ai/engine-type"
 
-// Parameters of the two plugins that read metrics. They are the picker's own; no module with their types is to be had.
+// Parameters of the two plugins that read metrics. They are the picker's own, and no module exports their types.
 type (
 	sourceParameters struct {
 		Scheme   string `json:"scheme"`
@@ -40,7 +40,7 @@ type (
 	}
 )
 
-// checkPicker reads the configuration of the endpoint picker, where there is one.
+// checkPicker checks the configuration of the endpoint picker, where there is one.
 func checkPicker(w *workload, f *findings) {
 	for _, c := range w.set.ConfigMaps {
 		for _, text := range c.Data {

@@ -2,7 +2,7 @@ package manifest
 
 import (
 	"bytes"
-	loose "encoding/json"
+	stdjson "encoding/json"
 	"errors"
 	"fmt"
 
@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Set is what one kustomization gives.
+// Set is the resources of one kustomization.
 type Set struct {
 	Deployment *apps.Deployment
 	Services   []*core.Service
@@ -33,8 +33,8 @@ type Set struct {
 	Route      *gateway.HTTPRoute
 }
 
-// scaledObject is what the checks read of KEDA's kind. It is validated against KEDA's own schema; its Go types need a whole Kubernetes
-// client, which takes longer to compile than everything else here together.
+// scaledObject is what the checks read of KEDA's ScaledObject, which is validated against KEDA's own schema. KEDA's Go
+// types need a whole Kubernetes client, which takes longer to compile than everything else here together.
 type scaledObject struct {
 	Spec struct {
 		ScaleTargetRef  struct{ Name string }
@@ -49,14 +49,14 @@ type scaledObject struct {
 	}
 }
 
-// head names what a document is.
-type head struct {
+// typeMeta is the type and name of a document.
+type typeMeta struct {
 	APIVersion, Kind string
 	Metadata         struct{ Name string }
 }
 
-// Decode reads documents. Unknown and repeated fields, wrong types and unknown kinds are errors, as are values that a custom resource's
-// schema forbids.
+// Decode decodes YAML documents. Unknown and repeated fields, wrong types and unknown kinds are errors, and so are
+// values that a custom resource's schema forbids.
 func Decode(text []byte) (*Set, error) {
 	s := &Set{}
 	var problems []error
@@ -66,8 +66,8 @@ func Decode(text []byte) (*Set, error) {
 			problems = append(problems, fmt.Errorf("read YAML: %w", err))
 			continue
 		}
-		var h head
-		if err := loose.Unmarshal(data, &h); err != nil {
+		var h typeMeta
+		if err := stdjson.Unmarshal(data, &h); err != nil {
 			problems = append(problems, fmt.Errorf("read kind: %w", err))
 			continue
 		}
@@ -81,32 +81,32 @@ func Decode(text []byte) (*Set, error) {
 	return s, errors.Join(problems...)
 }
 
-func (s *Set) add(h head, data []byte) error {
+func (s *Set) add(h typeMeta, data []byte) error {
 	var into any
 	switch h.APIVersion + " " + h.Kind {
 	case "apps/v1 Deployment":
-		into = once(&s.Deployment)
+		into = newIfUnset(&s.Deployment)
 	case "v1 Service":
-		into = another(&s.Services)
+		into = appendNew(&s.Services)
 	case "v1 ConfigMap":
-		into = another(&s.ConfigMaps)
+		into = appendNew(&s.ConfigMaps)
 	case "v1 Secret":
-		into = another(&s.Secrets)
+		into = appendNew(&s.Secrets)
 	case "policy/v1 PodDisruptionBudget":
-		into = once(&s.Budget)
+		into = newIfUnset(&s.Budget)
 	case "networking.k8s.io/v1 NetworkPolicy":
-		into = once(&s.Network)
+		into = newIfUnset(&s.Network)
 	case "autoscaling/v2 HorizontalPodAutoscaler":
-		into = once(&s.Scaler)
+		into = newIfUnset(&s.Scaler)
 	case "monitoring.coreos.com/v1 PodMonitor":
-		into = once(&s.Monitor)
+		into = newIfUnset(&s.Monitor)
 	case "inference.networking.k8s.io/v1 InferencePool":
-		into = once(&s.Pool)
+		into = newIfUnset(&s.Pool)
 	case "gateway.networking.k8s.io/v1 HTTPRoute":
-		into = once(&s.Route)
+		into = newIfUnset(&s.Route)
 	case "keda.sh/v1alpha1 ScaledObject":
 		s.Keda = &scaledObject{}
-		return errors.Join(validate(h, data), loose.Unmarshal(data, s.Keda))
+		return errors.Join(validate(h, data), stdjson.Unmarshal(data, s.Keda))
 	default:
 		return fmt.Errorf("no type is known for %s", h.APIVersion)
 	}
@@ -120,8 +120,8 @@ func (s *Set) add(h head, data []byte) error {
 	return errors.Join(append(strict, validate(h, data))...)
 }
 
-// once gives a new value for a field that must be empty, or nil.
-func once[T any](field **T) any {
+// newIfUnset sets an empty field to a new value and returns that. It returns nil for a field that is set.
+func newIfUnset[T any](field **T) any {
 	if *field != nil {
 		return nil
 	}
@@ -129,7 +129,8 @@ func once[T any](field **T) any {
 	return *field
 }
 
-func another[T any](list *[]*T) any {
+// appendNew appends a new value to a list and returns it.
+func appendNew[T any](list *[]*T) any {
 	*list = append(*list, new(T))
 	return (*list)[len(*list)-1]
 }

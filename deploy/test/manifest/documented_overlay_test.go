@@ -11,7 +11,7 @@ import (
 
 var yamlBlock = regexp.MustCompile("(?s)```yaml\n(.*?)```")
 
-// The kustomization that docs/deploy.md shows is built and checked as ours are; only its images have another registry.
+// The kustomization in docs/deploy.md is built and checked like our overlays; only its images have another registry.
 func TestDocumentedOverlay(t *testing.T) {
 	page, err := docs.Read("docs/deploy.md")
 	if err != nil {
@@ -43,7 +43,7 @@ func TestDocumentedOverlay(t *testing.T) {
 	}
 }
 
-// The page has the command that makes the Secret which the manifests name; TestPod makes its content in the same way.
+// docs/deploy.md has the command that creates the Secret of the manifests; TestPod makes its content in the same way.
 func TestDocumentedSecrets(t *testing.T) {
 	page, err := docs.Read("docs/deploy.md")
 	if err != nil {
@@ -62,7 +62,7 @@ func TestDocumentedSecrets(t *testing.T) {
 		}
 	}
 	for name := range all {
-		if _, ok := others[name]; !ok && !strings.Contains(page, "`"+name+"`") {
+		if _, ok := componentSets[name]; !ok && !strings.Contains(page, "`"+name+"`") {
 			t.Errorf("docs/deploy.md doesn't name the overlay %s", name)
 		}
 	}
@@ -73,7 +73,7 @@ var (
 	metricWord  = regexp.MustCompile("`(llm_[a-z_0-9]+)`")
 )
 
-// What docs/deploy.md says of settings and metrics is of some that exist.
+// The settings and metrics that docs/deploy.md names exist.
 func TestDocumentedNames(t *testing.T) {
 	page, err := docs.Read("docs/deploy.md")
 	if err != nil {
@@ -92,7 +92,7 @@ func TestDocumentedNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, m := range settingWord.FindAllStringSubmatch(page, -1) {
-		if _, ok := settings[m[1]]; !ok && !foreign.MatchString(m[1]) && !strings.Contains(compose, "${"+m[1]+":-") {
+		if _, ok := settings[m[1]]; !ok && !externalVariables.MatchString(m[1]) && !strings.Contains(compose, "${"+m[1]+":-") {
 			t.Errorf("docs/deploy.md names a setting %s, which isn't there", m[1])
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// Check gives everything that is wrong with a set.
+// Check returns everything that is wrong with a set.
 func Check(s *Set) []string {
 	w, err := newWorkload(s)
 	if err != nil {
@@ -40,7 +40,8 @@ func checkNames(w *workload, f *findings) {
 	}
 }
 
-// checkOrder: a sidecar starts before everything that isn't one, and a plain proxy isn't waited for to end.
+// checkOrder checks that a sidecar proxy is the first init container and always restarts, or it would have to end before
+// the others start, and that a plain proxy has no restart policy.
 func checkOrder(w *workload, f *findings) {
 	if !w.sidecar {
 		if w.proxy.RestartPolicy != nil {
@@ -119,7 +120,7 @@ func checkServices(w *workload, f *findings) {
 	}
 }
 
-// target: a port, by name or number, is one of the container.
+// target checks that a port, by name or number, is one of the container's.
 func (f *findings) target(what string, c *core.Container, p intstr.IntOrString) {
 	switch {
 	case p.Type == intstr.String && port(c, p.StrVal) == 0:
@@ -136,7 +137,7 @@ func checkProbes(w *workload, f *findings) {
 			continue
 		}
 		f.target("the "+what+" probe", w.proxy, p.HTTPGet.Port)
-		want := "/livez" // needs no engine
+		want := "/livez" // passes without an engine
 		if what == "readiness" {
 			want = "/readyz"
 		}
@@ -163,19 +164,19 @@ func checkProbes(w *workload, f *findings) {
 	}
 }
 
-// checkVolumes: what is mounted is there, and what is there is mounted.
+// checkVolumes checks that every mounted volume exists and every volume is mounted.
 func checkVolumes(w *workload, f *findings) {
 	used := make(map[string]bool)
 	for c := range w.containers() {
-		at := make(map[string]bool)
+		mountedAt := make(map[string]bool)
 		for _, m := range c.VolumeMounts {
 			if w.volume(m.Name) == nil {
 				f.add("%s mounts volume %s, which isn't there", c.Name, m.Name)
 			}
-			if at[m.MountPath] {
+			if mountedAt[m.MountPath] {
 				f.add("%s mounts two volumes at %s", c.Name, m.MountPath)
 			}
-			used[m.Name], at[m.MountPath] = true, true
+			used[m.Name], mountedAt[m.MountPath] = true, true
 		}
 	}
 	for _, v := range w.pod.Volumes {
@@ -185,7 +186,8 @@ func checkVolumes(w *workload, f *findings) {
 	}
 }
 
-// checkPaths: every path that a program reads or writes lies on a volume, since the root is read-only and bare.
+// checkPaths checks that every path that a program reads or writes is on a volume, since the root is read-only and
+// empty.
 func checkPaths(w *workload, f *findings) {
 	for _, want := range []struct {
 		c     *core.Container
@@ -218,7 +220,7 @@ func checkPaths(w *workload, f *findings) {
 	}
 }
 
-// checkKeys: the keys come from the Secret that docs/deploy.md makes, and from nowhere else.
+// checkKeys checks that the keys come from the Secret that docs/deploy.md creates, and from nowhere else.
 func checkKeys(w *workload, f *findings) {
 	if len(w.set.Secrets) > 0 {
 		f.add("there is a Secret: everybody would have the same keys")
@@ -229,7 +231,7 @@ func checkKeys(w *workload, f *findings) {
 	file := w.value(w.proxy, "API_KEYS_FILE")
 	m := mountOf(w.proxy, file)
 	if m == nil {
-		return // checkPaths says so
+		return // checkPaths reports it
 	}
 	v := w.volume(m.Name)
 	if v == nil || v.Secret == nil || v.Secret.SecretName != keysSecret || path.Base(file) != keysFile {
@@ -249,8 +251,8 @@ func checkKeys(w *workload, f *findings) {
 	}
 }
 
-// foreign variables are read by libraries and by Go's runtime.
-var foreign = regexp.MustCompile(`^(GOMEMLIMIT|CUDA_CACHE_PATH|NVIDIA_[A-Z_]+|OMP_[A-Z_]+)$`)
+// externalVariables matches variables that libraries and Go's runtime read.
+var externalVariables = regexp.MustCompile(`^(GOMEMLIMIT|CUDA_CACHE_PATH|NVIDIA_[A-Z_]+|OMP_[A-Z_]+)$`)
 
 func checkSettings(w *workload, f *findings) {
 	for c, uses := range map[*core.Container]func(string) bool{
@@ -258,7 +260,7 @@ func checkSettings(w *workload, f *findings) {
 		w.engine: func(name string) bool { return w.settings[name].Engine },
 	} {
 		for _, e := range c.Env {
-			if !uses(e.Name) && !foreign.MatchString(e.Name) {
+			if !uses(e.Name) && !externalVariables.MatchString(e.Name) {
 				f.add("%s is given %s, which it doesn't know", c.Name, e.Name)
 			}
 		}

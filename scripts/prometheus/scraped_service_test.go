@@ -14,30 +14,33 @@ import (
 	"testing"
 	"time"
 
+	"tandem/scripts/launch"
+
 	"github.com/alicebob/miniredis/v2"
 )
 
-const secret = "test-secret"
+const apiKey = "test-secret"
 
-// service is a proxy with a supervised mock engine, and the clients that load it.
-type service struct {
-	t       *testing.T
-	p       programs
-	job     string
-	dir     string
-	address string // host:port
-	env     []string
-	store   *miniredis.Miniredis // of the rate limits; nil without one
-	proxy   *process
-	engine  *process
-	http    *http.Client
+// scrapedService is a proxy with a supervised mock engine, and its clients. Prometheus scrapes it under a job of its
+// own.
+type scrapedService struct {
+	t        *testing.T
+	binaries binaries
+	job      string
+	dir      string
+	address  string // host:port
+	env      []string
+	store    *miniredis.Miniredis // of the rate limits; nil without one
+	proxy    *launch.Process
+	engine   *launch.Process
+	http     *http.Client
 
 	clients sync.WaitGroup
 	mu      sync.Mutex // guards answers
 	answers map[string]int
 }
 
-func startService(t *testing.T, p programs, address string, sc scenario) *service {
+func startScrapedService(t *testing.T, b binaries, address string, sc scenario) *scrapedService {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tnd") // short: a socket's path holds 108 bytes
 	if err != nil {
@@ -48,9 +51,9 @@ func startService(t *testing.T, p programs, address string, sc scenario) *servic
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &service{t: t, p: p, job: job + sc.name, dir: dir, address: address, answers: make(map[string]int)}
-	s.env = append(environment("HOST="+host, "PORT="+port, "ENGINE_SOCKET="+filepath.Join(dir, "e.sock"), "API_KEYS=test:"+secret,
-		"RATE_LIMIT=off", "MODELS_DIR="+filepath.Join(dir, "models"), "CACHE_DIR="+filepath.Join(p.logs, "cache"),
+	s := &scrapedService{t: t, binaries: b, job: job + sc.name, dir: dir, address: address, answers: make(map[string]int)}
+	s.env = append(launch.Environment("HOST="+host, "PORT="+port, "ENGINE_SOCKET="+filepath.Join(dir, "e.sock"), "API_KEYS=test:"+apiKey,
+		"RATE_LIMIT=off", "MODELS_DIR="+filepath.Join(dir, "models"), "CACHE_DIR="+filepath.Join(b.logs, "cache"),
 		"ENGINE_MOCK=true", "GOMEMLIMIT=200MiB", "API_KEYS_FILE="+s.keyFile()), sc.settings...)
 	if sc.store {
 		s.store = miniredis.RunT(t)
@@ -64,21 +67,21 @@ func startService(t *testing.T, p programs, address string, sc scenario) *servic
 	}
 	s.http = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	t.Cleanup(s.http.CloseIdleConnections)
-	s.proxy = start(t, p.logs, s.job+".proxy", p.proxy, s.env, "serve")
+	s.proxy = startProcess(t, b.logs, s.job+".proxy", b.proxy, s.env, "serve")
 	s.startEngine()
 	return s
 }
 
-func (s *service) keyFile() string { return filepath.Join(s.dir, "keys.yaml") }
+func (s *scrapedService) keyFile() string { return filepath.Join(s.dir, "keys.yaml") }
 
-func (s *service) startEngine() {
-	s.engine = start(s.t, s.p.logs, s.job+".engine", s.p.engine, s.env, "supervise")
+func (s *scrapedService) startEngine() {
+	s.engine = startProcess(s.t, s.binaries.logs, s.job+".engine", s.binaries.engine, s.env, "supervise")
 }
 
-func (s *service) ready() error {
+func (s *scrapedService) ready() error {
 	select {
-	case <-s.proxy.done:
-		return fmt.Errorf("%s: the proxy ended", s.job) // and whoever answers is somebody else
+	case <-s.proxy.Ended():
+		return fmt.Errorf("%s: the proxy ended", s.job) // and another process answers on its port
 	default:
 	}
 	resp, err := s.http.Get("http://" + s.address + "/readyz")
@@ -92,10 +95,10 @@ func (s *service) ready() error {
 	return nil
 }
 
-// killEngine ends the engine process as a crash would.
-func (s *service) killEngine(ctx context.Context) error {
-	return eventually(ctx, 10*time.Second, 20*time.Millisecond, func() error {
-		pid := s.engine.child()
+// killEngine ends the engine process like a crash.
+func (s *scrapedService) killEngine(ctx context.Context) error {
+	return eventually(10*time.Second, 20*time.Millisecond, func() error {
+		pid := s.engine.ChildPID()
 		if pid == 0 {
 			return fmt.Errorf("%s has no engine process", s.job)
 		}
@@ -103,15 +106,15 @@ func (s *service) killEngine(ctx context.Context) error {
 	})
 }
 
-// question is one request for the mock, which answers with the prompt.
+// question is one request to the mock engine, which answers with the prompt.
 type question struct {
 	prompt, version, key string
 	stream               bool
 	trace                string // traceparent
 }
 
-// ask gives the status, or what kept it from coming.
-func (s *service) ask(ctx context.Context, q question) string {
+// ask sends a request and returns its status line, or why there is none.
+func (s *scrapedService) ask(ctx context.Context, q question) string {
 	body := fmt.Sprintf(`{"prompt":%q,"base_model":"demo","adapter_version":%q,"max_new_tokens":32,"stream":%t}`, q.prompt, q.version, q.stream)
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.address+"/infer", strings.NewReader(body))
 	if err != nil {
@@ -133,14 +136,14 @@ func (s *service) ask(ctx context.Context, q question) string {
 	return resp.Status
 }
 
-// load is what clients do until they are told to stop: ask, and wait a while.
+// load says what clients do until they are stopped: ask, and pause.
 type load struct {
 	clients int
 	pause   time.Duration
 	ask     func(n int) question // n counts the questions of one client
 }
 
-func (s *service) load(ctx context.Context, l load) {
+func (s *scrapedService) startClients(ctx context.Context, l load) {
 	for c := range l.clients {
 		s.clients.Go(func() {
 			wait := time.NewTimer(l.pause * time.Duration(c) / time.Duration(l.clients)) // not all at once
@@ -151,20 +154,20 @@ func (s *service) load(ctx context.Context, l load) {
 					return
 				case <-wait.C:
 				}
-				s.count(s.ask(ctx, l.ask(n)))
+				s.countAnswer(s.ask(ctx, l.ask(n)))
 				wait.Reset(l.pause)
 			}
 		})
 	}
 }
 
-func (s *service) count(answer string) {
+func (s *scrapedService) countAnswer(answer string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answers[answer]++
 }
 
-func (s *service) said() string {
+func (s *scrapedService) answerCounts() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return fmt.Sprint(s.answers)

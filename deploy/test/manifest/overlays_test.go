@@ -12,11 +12,11 @@ import (
 	"tandem/deploy/test/docs"
 )
 
-// overlays are the names that operators are told.
+// overlays are the documented ones.
 var overlays = []string{"cpu", "gpu", "inference-extension", "keda", "prometheus-operator", "two-containers"}
 
-// others are kustomizations that no overlay is: components in combination, and those which no overlay takes.
-var others = map[string][]string{
+// componentSets are kustomizations besides the overlays: combinations of components, and components of no overlay.
+var componentSets = map[string][]string{
 	"everything":              {"gpu", "models-volume", "network-policy", "prometheus-operator", "keda", "inference-extension", "shared-limits"},
 	"hpa":                     {"hpa"},
 	"copied models":           {"models-copy"},
@@ -24,8 +24,8 @@ var others = map[string][]string{
 	"two containers on a GPU": {"two-containers", "gpu", "models-volume"},
 }
 
-// rendered builds everything once.
-var rendered = sync.OnceValues(func() (map[string]string, error) {
+// renderAll builds all kustomizations, once.
+var renderAll = sync.OnceValues(func() (map[string]string, error) {
 	all := make(map[string]string)
 	for _, name := range overlays {
 		text, err := BuildOverlay(name)
@@ -34,7 +34,7 @@ var rendered = sync.OnceValues(func() (map[string]string, error) {
 		}
 		all[name] = string(text)
 	}
-	for name, components := range others {
+	for name, components := range componentSets {
 		dir, err := os.MkdirTemp("", "overlay")
 		if err != nil {
 			return nil, err
@@ -51,14 +51,14 @@ var rendered = sync.OnceValues(func() (map[string]string, error) {
 
 func render(t *testing.T) map[string]string {
 	t.Helper()
-	all, err := rendered()
+	all, err := renderAll()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return all
 }
 
-// problems of a rendered text.
+// problems returns what is wrong with a rendered kustomization.
 func problems(text string) []string {
 	s, err := Decode([]byte(text))
 	if err != nil {
@@ -76,7 +76,7 @@ func TestManifests(t *testing.T) {
 	}
 }
 
-// An overlay or a component that isn't built here would be checked by nobody.
+// An overlay or a component that isn't built here would not be checked at all.
 func TestNothingIsLeftOut(t *testing.T) {
 	got, err := Overlays()
 	if err != nil {
@@ -95,7 +95,7 @@ func TestNothingIsLeftOut(t *testing.T) {
 	}
 	for _, dir := range dirs {
 		name := filepath.Base(dir)
-		used := slices.ContainsFunc(slices.Collect(maps.Values(others)), func(c []string) bool { return slices.Contains(c, name) })
+		used := slices.ContainsFunc(slices.Collect(maps.Values(componentSets)), func(c []string) bool { return slices.Contains(c, name) })
 		for _, o := range overlays {
 			text, err := docs.Read(Directory + "/overlays/" + o + "/kustomization.yaml")
 			if err != nil {

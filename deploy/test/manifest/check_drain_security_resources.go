@@ -13,9 +13,9 @@ import (
 	"tandem/deploy/test/docs"
 )
 
-// closing is what both programs take at most after DRAIN_TIMEOUT: the engine's supervisor begins a second late and gives its engine five to
-// close, then the proxy takes one for its last answers and two for its last spans.
-const closing = 9 * time.Second
+// shutdownAfterDrain is what both programs take at most after DRAIN_TIMEOUT: the engine's supervisor starts a second
+// late and gives its engine five to close, then the proxy takes one for its last answers and two for its last spans.
+const shutdownAfterDrain = 9 * time.Second
 
 func checkGrace(w *workload, f *findings) {
 	var grace time.Duration
@@ -23,7 +23,7 @@ func checkGrace(w *workload, f *findings) {
 		grace = time.Duration(*s) * time.Second
 	}
 	for _, c := range []*core.Container{w.proxy, w.engine} {
-		if need := w.duration(c, "DRAIN_DELAY") + w.duration(c, "DRAIN_TIMEOUT") + closing; grace < need {
+		if need := w.duration(c, "DRAIN_DELAY") + w.duration(c, "DRAIN_TIMEOUT") + shutdownAfterDrain; grace < need {
 			f.add("the pod is killed after %v, while %s may need %v to drain", grace, c.Name, need)
 		}
 	}
@@ -47,7 +47,7 @@ func checkGrace(w *workload, f *findings) {
 	}
 }
 
-// checkSecurity is the Pod Security Standard restricted, and a read-only root.
+// checkSecurity checks the Pod Security Standard "restricted", and a read-only root.
 func checkSecurity(w *workload, f *findings) {
 	s := w.pod.SecurityContext
 	switch {
@@ -98,7 +98,7 @@ func checkResources(w *workload, f *findings) {
 			}
 		}
 	}
-	// Threads are the whole cores of the limit: without one, all of the node's.
+	// The engine's threads are the whole cores of the limit; without a limit, all cores of the node.
 	if cpu := w.engine.Resources.Limits.Cpu(); cpu.IsZero() || cpu.MilliValue()%1000 != 0 {
 		f.add("the engine's CPU limit is no whole number of cores")
 	}
@@ -107,16 +107,16 @@ func checkResources(w *workload, f *findings) {
 	if err != nil || bytes.Cmp(*w.proxy.Resources.Limits.Memory()) >= 0 {
 		f.add("GOMEMLIMIT=%s isn't below the proxy's memory limit", limit)
 	}
-	held := int64(0)
+	mayHold := int64(0)
 	for _, name := range []string{"QUEUE_MAX_BYTES", "JOURNAL_MAX_BYTES"} {
 		q, err := resource.ParseQuantity(strings.TrimSuffix(w.value(w.proxy, name), "B"))
 		if err != nil {
 			f.add("%s: %v", name, err)
 		}
-		held += q.Value()
+		mayHold += q.Value()
 	}
-	if held >= bytes.Value() {
-		f.add("queue and journal may hold %d bytes, more than GOMEMLIMIT=%s", held, limit)
+	if mayHold >= bytes.Value() {
+		f.add("queue and journal may hold %d bytes, more than GOMEMLIMIT=%s", mayHold, limit)
 	}
 }
 
@@ -169,7 +169,7 @@ func checkBudget(w *workload, f *findings) {
 	}
 }
 
-// parallel is how many requests an engine takes in at once.
+// parallel is how many requests an engine runs at once.
 func (w *workload) parallel() int64 {
 	n, _ := strconv.ParseInt(w.value(w.engine, "PARALLEL"), 10, 64) // the program checks it
 	return n

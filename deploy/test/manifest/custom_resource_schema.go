@@ -13,25 +13,25 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// definitions says where the schemas of custom resources are: those that an API server holds a resource against.
-var definitions = map[string]struct{ module, file string }{
+// crdFiles says where the CustomResourceDefinitions are, against whose schemas an API server validates resources.
+var crdFiles = map[string]struct{ module, file string }{
 	"keda.sh/v1alpha1 ScaledObject":                {"github.com/kedacore/keda/v2", "config/crd/bases/keda.sh_scaledobjects.yaml"},
 	"gateway.networking.k8s.io/v1 HTTPRoute":       {"sigs.k8s.io/gateway-api", "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml"},
 	"inference.networking.k8s.io/v1 InferencePool": {"sigs.k8s.io/gateway-api-inference-extension", "config/crd/bases/inference.networking.k8s.io_inferencepools.yaml"},
 }
 
 var (
-	compiled   = make(map[string]*jsonschema.Schema)
-	compiledMu sync.Mutex
+	compiledSchemas = make(map[string]*jsonschema.Schema)
+	compiledMu      sync.Mutex
 )
 
-// validate holds a custom resource against its schema; other kinds have none.
-func validate(h head, data []byte) error {
+// validate validates a custom resource against its schema; other kinds have none.
+func validate(h typeMeta, data []byte) error {
 	name := h.APIVersion + " " + h.Kind
-	if _, ok := definitions[name]; !ok {
+	if _, ok := crdFiles[name]; !ok {
 		return nil
 	}
-	schema, err := schemaOf(name, h)
+	schema, err := compiledSchema(name, h)
 	if err != nil {
 		return err
 	}
@@ -45,17 +45,17 @@ func validate(h head, data []byte) error {
 	return nil
 }
 
-func schemaOf(name string, h head) (*jsonschema.Schema, error) {
+func compiledSchema(name string, h typeMeta) (*jsonschema.Schema, error) {
 	compiledMu.Lock()
 	defer compiledMu.Unlock()
-	if s := compiled[name]; s != nil {
+	if s := compiledSchemas[name]; s != nil {
 		return s, nil
 	}
 	plain, err := readSchema(name, h)
 	if err != nil {
 		return nil, fmt.Errorf("schema of %s: %w", name, err)
 	}
-	closeObjects(plain)
+	forbidUnknownFields(plain)
 	compiler := jsonschema.NewCompiler()
 	if err := compiler.AddResource("crd.json", plain); err != nil {
 		return nil, fmt.Errorf("schema of %s: %w", name, err)
@@ -64,12 +64,12 @@ func schemaOf(name string, h head) (*jsonschema.Schema, error) {
 	if err != nil {
 		return nil, fmt.Errorf("schema of %s: %w", name, err)
 	}
-	compiled[name] = s
+	compiledSchemas[name] = s
 	return s, nil
 }
 
-// definition is what is read of a CustomResourceDefinition.
-type definition struct {
+// customResourceDefinition is what is read of one.
+type customResourceDefinition struct {
 	Spec struct {
 		Versions []struct {
 			Name   string
@@ -81,16 +81,16 @@ type definition struct {
 	}
 }
 
-func readSchema(name string, h head) (any, error) {
-	dir, err := moduleDir(definitions[name].module)
+func readSchema(name string, h typeMeta) (any, error) {
+	dir, err := moduleDir(crdFiles[name].module)
 	if err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(definitions[name].file)))
+	text, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(crdFiles[name].file)))
 	if err != nil {
 		return nil, err
 	}
-	var d definition
+	var d customResourceDefinition
 	if err := yaml.Unmarshal(text, &d); err != nil {
 		return nil, err
 	}
@@ -102,8 +102,9 @@ func readSchema(name string, h head) (any, error) {
 	return nil, fmt.Errorf("%s isn't served", h.APIVersion)
 }
 
-// closeObjects forbids fields that a schema doesn't name: an API server drops them, or refuses them where validation is strict.
-func closeObjects(schema any) {
+// forbidUnknownFields forbids fields that a schema doesn't name: an API server drops them, or refuses them where
+// validation is strict.
+func forbidUnknownFields(schema any) {
 	switch s := schema.(type) {
 	case map[string]any:
 		_, properties := s["properties"].(map[string]any)
@@ -112,11 +113,11 @@ func closeObjects(schema any) {
 			s["additionalProperties"] = false
 		}
 		for _, child := range s {
-			closeObjects(child)
+			forbidUnknownFields(child)
 		}
 	case []any:
 		for _, child := range s {
-			closeObjects(child)
+			forbidUnknownFields(child)
 		}
 	}
 }
