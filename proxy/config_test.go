@@ -133,7 +133,7 @@ func TestAllMistakesOfSettingsAndKeysAtOnce(t *testing.T) {
 	}
 }
 
-// What was not understood leads to no second complaint.
+// What was not understood leads to no second problem.
 func TestOneMistakeIsToldOnce(t *testing.T) {
 	for name, env := range map[string][]string{
 		"a file that can't be read": {"CONFIG_FILE=/dev/stdin/nothing"},

@@ -1,5 +1,5 @@
-// Package await polls in tests for what sends no event: a file that another process writes, a port, an HTTP endpoint. It
-// is the only place where a test polls; whatever has a channel, a condition or a fake clock is waited for by those.
+// Package await polls in tests for what sends no event: a file that another process writes, a port, an HTTP endpoint.
+// It is the only place where a test polls; whatever has a channel, a condition or a fake clock is waited for by those.
 package await
 
 import (

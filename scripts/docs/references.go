@@ -56,8 +56,8 @@ func checkReferences(root string) error {
 	return errors.Join(problems...)
 }
 
-// handWritten lists the pages at the root and under docs, by their slash paths. What changed in the past (CHANGELOG.md) may name what
-// is gone.
+// handWritten lists the pages at the root and under docs, by their slash paths. What changed in the past (CHANGELOG.md)
+// may name what is gone.
 func handWritten(root string) ([]string, error) {
 	list := []string{}
 	for _, folder := range []string{".", "docs"} {

@@ -1,5 +1,6 @@
 // Package launch starts the programs that the tests and benchmarks below scripts run, and stops them. A program never
-// outlives the test or benchmark that started it. What the programs are and how they are configured is up to the suites.
+// outlives the test or benchmark that started it. What the programs are and how they are configured is up to the
+// suites.
 package launch
 
 import (

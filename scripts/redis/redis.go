@@ -1,5 +1,6 @@
-// Package redis runs a real redis-server (or valkey-server) for tests: on loopback, without files. REDIS_SERVER names the
-// program; without it one is looked up on the PATH. scripts/redis.sh fetches one without installing it. This isn't a client.
+// Package redis runs a real redis-server (or valkey-server) for tests: on loopback, without files. REDIS_SERVER names
+// the program; without it one is looked up on the PATH. scripts/redis.sh fetches one without installing it. This isn't
+// a client.
 package redis
 
 import (

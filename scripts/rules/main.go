@@ -5,8 +5,8 @@
 // the runbooks; the queries and settings in runbooks are checked all the same.
 //
 //	go run ./scripts/rules [-check]                write the files, or fail when one is stale
-//	go run ./scripts/rules -into DIR -divide 30    write a copy with 30 times shorter durations, for tests with a live server
-//	go run ./scripts/rules -queries                print all queries of the dashboards as JSON lines, without variables
+//	go run ./scripts/rules -into DIR -divide 30    write a copy with 30 times shorter durations, for live tests
+//	go run ./scripts/rules -queries                print the dashboards' queries as JSON lines, without variables
 //	go run ./scripts/rules -query-rules            print the same queries and those of the runbooks as a rule file
 package main
 

@@ -5,10 +5,10 @@
 //
 //	schemas -model FILE.gguf [-strict] [-v] FILE…
 //
-// A file holds one JSON object a line, {"name": …, "schema": …, "tests": [{"valid": …, "data": …}]}, .xz or not, or is one
-// of the JSON Schema Test Suite: a list of {"description": …, "schema": …, "tests": …}. Exit status 1: an invalid instance
-// was taken; with -strict also when a valid one was refused. An answer's members keep the order of the schema, and a whole
-// number is never written 1.0: on purpose, although some valid instances of the suite are impossible then.
+// A file holds one JSON object a line, {"name": …, "schema": …, "tests": [{"valid": …, "data": …}]}, .xz or not, or is
+// one of the JSON Schema Test Suite: a list of {"description": …, "schema": …, "tests": …}. Exit status 1: an invalid
+// instance was taken; with -strict also when a valid one was refused. An answer's members keep the order of the schema,
+// and a whole number is never written 1.0: on purpose, although some valid instances of the suite are impossible then.
 package main
 
 import (

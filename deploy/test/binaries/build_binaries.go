@@ -1,5 +1,5 @@
-// Package binaries builds the two programs of the main module, the engine without llama.cpp, so that tests can run them as
-// the manifests say.
+// Package binaries builds the two programs of the main module, the engine without llama.cpp, so that tests can run them
+// as the manifests say.
 package binaries
 
 import (

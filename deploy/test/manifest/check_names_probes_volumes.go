@@ -40,8 +40,8 @@ func checkNames(w *workload, f *findings) {
 	}
 }
 
-// checkOrder checks that a sidecar proxy is the first init container and always restarts, or it would have to end before
-// the others start, and that a plain proxy has no restart policy.
+// checkOrder checks that a sidecar proxy is the first init container and always restarts, or it would have to end
+// before the others start, and that a plain proxy has no restart policy.
 func checkOrder(w *workload, f *findings) {
 	if !w.sidecar {
 		if w.proxy.RestartPolicy != nil {
