@@ -35,7 +35,7 @@ type slotPlan struct {
 	replanAt time.Time // when to plan again although nothing happened; zero: no need
 }
 
-// planSlots returns places to the queued entries (in the order of the slice) and makes room for the others: idle
+// planSlots gives places to the queued entries (in the order of the slice) and makes room for the others: idle
 // entries go first, the least recently requested one before the others; when all are busy, the least recently
 // requested one that has been resident for at least minResident stops taking new sequences.
 func planSlots(capacity int, slots []cacheSlot, now time.Time, minResident time.Duration) slotPlan {
