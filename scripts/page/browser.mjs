@@ -1,7 +1,8 @@
-// What the tests ask of the page in a browser, and a watch over what the page asks of others.
+// How the tests use the page in a browser, and what they ask it.
 
 import { chromium } from "playwright-core";
 import { createRequire } from "node:module";
+import { eventually } from "./tandem_server.mjs";
 
 const axePath = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 
@@ -12,7 +13,7 @@ export function openBrowser(executablePath) {
   return chromium.launch({ executablePath, headless: true, args: flags });
 }
 
-/** Opens the page in a context of its own; what it says on the console and asks of other hosts is collected in faults. */
+/** Opens the page in a context of its own. Console errors and requests to other hosts are collected in faults. */
 export async function openPage(browser, url, { width = 1280, theme = "light" } = {}) {
   const context = await browser.newContext({
     viewport: { width, height: width < 700 ? 844 : 800 }, colorScheme: theme, deviceScaleFactor: width < 700 ? 2 : 1, isMobile: width < 700, hasTouch: width < 700,
@@ -20,6 +21,9 @@ export async function openPage(browser, url, { width = 1280, theme = "light" } =
   });
   const page = await context.newPage();
   page.faults = [];
+  page.inFlight = 0; // requests
+  page.on("request", () => page.inFlight++);
+  for (const end of ["requestfinished", "requestfailed"]) page.on(end, () => page.inFlight--);
   page.on("console", (m) => { if (["error", "warning"].includes(m.type())) page.faults.push(`console ${m.type()}: ${m.text()}`); });
   page.on("pageerror", (e) => page.faults.push(`exception: ${e.message}`));
   page.on("request", (r) => { if (new URL(r.url()).origin !== new URL(url).origin) page.faults.push(`asked another host: ${r.url()}`); });
@@ -27,7 +31,13 @@ export async function openPage(browser, url, { width = 1280, theme = "light" } =
   return page;
 }
 
-/** How many numbers the plots hold: by title, a list with one count a series. */
+/** Waits until a paused page has drawn the answer to its last request. */
+export async function settled(page) {
+  await eventually("no request is in flight", () => page.inFlight === 0);
+  await page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
+}
+
+/** How many numbers the plots hold: by title, a list with one count per series. */
 export async function plotData(page) {
   return Object.fromEntries((await page.evaluate(() => globalThis.tandemPlots)).map((p) => [p.title, p.lengths]));
 }
@@ -49,7 +59,7 @@ export function drawnPixels(page) {
   });
 }
 
-/** Elements that reach beyond the page's sides, but for those inside of what scrolls by itself. */
+/** Elements that reach beyond the sides of the page, other than in areas that scroll. */
 export function overflows(page) {
   return page.evaluate(() => {
     const width = document.documentElement.clientWidth, found = [];
@@ -62,7 +72,7 @@ export function overflows(page) {
   });
 }
 
-/** What axe finds wrong, by the rules of WCAG 2.2 A and AA and its best practices, in one line each. */
+/** The violations that axe finds of WCAG 2.2 A and AA and of its best practices, one line each. */
 export async function violations(page) {
   if (!(await page.evaluate(() => "axe" in globalThis))) await page.evaluate(axeText);
   const result = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
@@ -71,7 +81,7 @@ export async function violations(page) {
 
 const axeText = await (await import("node:fs/promises")).readFile(axePath, "utf8");
 
-/** Presses Tab from the top of the page to its end; gives every control that got the focus and whether one can see that. */
+/** Presses Tab from top to bottom of the page; returns the controls that got the focus, and whether it was visible. */
 export async function tabThrough(page) {
   await page.evaluate(() => { document.activeElement?.blur?.(); globalThis.scrollTo(0, 0); });
   const order = [];
@@ -93,7 +103,7 @@ export async function tabThrough(page) {
   return order;
 }
 
-/** Everything that a pointer can use, in the document's order. */
+/** Every control that a pointer can use, in the order of the document. */
 export function controls(page) {
   return page.evaluate(() => [...document.querySelectorAll("a[href], button, input, select, textarea, summary")]
     .filter((e) => !e.disabled && e.getClientRects().length > 0)

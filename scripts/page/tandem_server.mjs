@@ -1,4 +1,4 @@
-// The programs under test: a proxy with the page and a supervised engine, on loopback, and clients that load them.
+// The server under test: a proxy with the page and a supervised engine, on loopback, and clients that load it.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -9,9 +9,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
-export const key = "page-test-key";
+export const apiKey = "page-test-key";
 
-/** Polls until ok gives something true; another program offers no event to wait for. */
+/** Polls until ok returns something true, and returns that; for what sends no event, such as another program. */
 export async function eventually(what, ok, limit = 20_000) {
   const end = Date.now() + limit;
   let problem = "";
@@ -37,34 +37,34 @@ async function freePort() {
 }
 
 /** One server: proxy and engine of their own, whose output goes to files in logs. */
-export class Stack {
+export class TandemServer {
   processes = new Set();
   clients = [];
-  loading = new AbortController();
+  loadStop = new AbortController();
 
   static async start({ proxy, engine, logs, settings = {} }) {
-    const stack = new Stack();
-    stack.dir = await mkdtemp(join(tmpdir(), "tnd")); // short: a socket's path holds 108 bytes
-    stack.programs = { proxy, engine };
-    stack.logs = logs;
-    stack.port = await freePort();
-    stack.url = `http://127.0.0.1:${stack.port}`;
-    await mkdir(join(stack.dir, "models"));
+    const server = new TandemServer();
+    server.dir = await mkdtemp(join(tmpdir(), "tnd")); // short: a socket's path holds 108 bytes
+    server.binaries = { proxy, engine };
+    server.logs = logs;
+    server.port = await freePort();
+    server.url = `http://127.0.0.1:${server.port}`;
+    await mkdir(join(server.dir, "models"));
     await mkdir(logs, { recursive: true });
     const kept = Object.fromEntries(["PATH", "HOME", "TMPDIR", "LANG"].filter((n) => process.env[n]).map((n) => [n, process.env[n]]));
-    stack.env = {
-      ...kept, HOST: "127.0.0.1", PORT: String(stack.port), ENGINE_SOCKET: join(stack.dir, "e.sock"), API_KEYS: `test:${key}`, RATE_LIMIT: "off",
-      MODELS_DIR: join(stack.dir, "models"), CACHE_DIR: join(stack.dir, "cache"), ...settings,
+    server.env = {
+      ...kept, HOST: "127.0.0.1", PORT: String(server.port), ENGINE_SOCKET: join(server.dir, "e.sock"), API_KEYS: `test:${apiKey}`, RATE_LIMIT: "off",
+      MODELS_DIR: join(server.dir, "models"), CACHE_DIR: join(server.dir, "cache"), ...settings,
     };
-    stack.startProxy();
-    stack.supervisor = stack.launch("engine", engine, "supervise");
+    server.startProxy();
+    server.supervisor = server.launch("engine", engine, "supervise");
     try {
-      await stack.ready();
+      await server.ready();
     } catch (problem) {
-      await stack.stop();
+      await server.stop();
       throw problem;
     }
-    return stack;
+    return server;
   }
 
   launch(name, program, ...args) {
@@ -77,7 +77,7 @@ export class Stack {
     return child;
   }
 
-  startProxy() { this.proxy = this.launch("proxy", this.programs.proxy, "serve"); }
+  startProxy() { this.proxy = this.launch("proxy", this.binaries.proxy, "serve"); }
 
   ready() {
     return eventually("the server is ready", async () => {
@@ -87,9 +87,9 @@ export class Stack {
     }, 60_000);
   }
 
-  /** Clients that ask and wait, each with another version, until the stack stops: a bounded load. */
+  /** Starts clients that ask and pause until the server stops: a bounded load. */
   load(clients, pause, ask) {
-    const { signal } = this.loading;
+    const { signal } = this.loadStop;
     for (let c = 0; c < clients; c++) {
       this.clients.push((async () => {
         for (let n = c; !signal.aborted; n++) {
@@ -105,10 +105,10 @@ export class Stack {
   }
 
   infer(body, signal) {
-    return fetch(`${this.url}/infer`, { method: "POST", headers: { "Content-Type": "application/json", "X-API-Key": key }, body: JSON.stringify(body), signal });
+    return fetch(`${this.url}/infer`, { method: "POST", headers: { "Content-Type": "application/json", "X-API-Key": apiKey }, body: JSON.stringify(body), signal });
   }
 
-  /** The engine's process below its supervisor. */
+  /** The process id of the engine below its supervisor; 0 while there is none. */
   async enginePID() {
     for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
       const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => ""); // it may have ended
@@ -118,8 +118,8 @@ export class Stack {
     return 0;
   }
 
-  /** Gives a function that kills the engine at once, after which no other one starts until letRestart. */
-  async engineKiller() {
+  /** Returns a function that kills the engine at once; no other one starts until allowEngineRestart is called. */
+  async prepareEngineKill() {
     const pid = await eventually("an engine runs", () => this.enginePID());
     return () => {
       this.supervisor.kill("SIGSTOP");
@@ -127,9 +127,9 @@ export class Stack {
     };
   }
 
-  letRestart() { this.supervisor.kill("SIGCONT"); }
+  allowEngineRestart() { this.supervisor.kill("SIGCONT"); }
 
-  async end(child) {
+  async endProcess(child) {
     child.kill("SIGCONT");
     child.kill("SIGTERM");
     const late = setTimeout(() => child.kill("SIGKILL"), 15_000);
@@ -138,9 +138,9 @@ export class Stack {
   }
 
   async stop() {
-    this.loading.abort();
+    this.loadStop.abort();
     await Promise.all(this.clients);
-    await Promise.all([...this.processes].map((child) => this.end(child)));
+    await Promise.all([...this.processes].map((child) => this.endProcess(child)));
     await rm(this.dir, { recursive: true, force: true });
   }
 }
