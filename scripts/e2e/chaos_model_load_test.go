@@ -20,8 +20,8 @@ func (s *testServer) checkDeadlyLoadIsRefused(model, version string) {
 	t.Helper()
 	requests := []*goldenRequest{mockRequests()[0], mockRequests()[2]}
 	if withLlama {
-		requests := demoModelRequests()
-		requests = []*goldenRequest{requests[0], requests[2], requests[5]}
+		demo := demoModelRequests()
+		requests = []*goldenRequest{demo[0], demo[2], demo[5]}
 	}
 	for _, g := range requests {
 		s.recordGolden(g)
