@@ -32,11 +32,11 @@ command -v npm >/dev/null && command -v node >/dev/null || without "Node isn't i
 version=$(node -p 'process.versions.node')
 [ "${version%%.*}" -ge 20 ] || without "Node is version $version"
 
-# quietly RUNS a command and shows what it said only where that is all there is to see.
+# quietly RUNS a command and shows what it output only where that is all there is to see.
 quietly() {
-  local said
-  said=$("$@" 2>&1) && return 0
-  [ "$optional" = true ] || echo "$said" >&2
+  local output
+  output=$("$@" 2>&1) && return 0
+  [ "$optional" = true ] || echo "$output" >&2
   return 1
 }
 

@@ -23,9 +23,9 @@ tool() { # tool NAME PACKAGE GIVEN: the program to use
 promtool=$(tool promtool github.com/prometheus/prometheus/cmd/promtool "${PROMTOOL:-}")
 amtool=$(tool amtool github.com/prometheus/alertmanager/cmd/amtool "${AMTOOL:-}")
 
-quietly() { # shows what a command said only when it fails
-  local said
-  said=$("$@" 2>&1) || { echo "$said" >&2; return 1; }
+quietly() { # shows what a command output only when it fails
+  local output
+  output=$("$@" 2>&1) || { echo "$output" >&2; return 1; }
 }
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/check-rules.XXXXXX")
