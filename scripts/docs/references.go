@@ -24,7 +24,7 @@ var (
 	repositoryPath = regexp.MustCompile("`((?:proxy|engine|schema|scripts|deploy|docs)/[A-Za-z0-9_./-]+)`")
 	// walkHeading begins a walk; any other heading ends it.
 	walkHeading = regexp.MustCompile(`^#+ .*file by file`)
-	walkStep    = regexp.MustCompile("^[0-9]+\\. ")
+	walkStep    = regexp.MustCompile(`^[0-9]+\. `)
 	// walkPlace is what a step begins with: a file and the functions of it that do the work.
 	walkPlace = regexp.MustCompile("^[0-9]+\\. `([a-z0-9_/]+\\.go)`((?:,? `[A-Za-z0-9_.]+`)+):")
 	backticks = regexp.MustCompile("`([^`]+)`")
