@@ -14,6 +14,7 @@ const (
 	MaxDomainBytes  = 64
 	MaxSchemaBytes  = 64 << 10
 	MaxNestingDepth = 64
+	MaxMessages     = 1024 // of a conversation
 )
 
 // DefaultNewTokens is used when a request doesn't set max_new_tokens, cut to what the context has left.
@@ -26,7 +27,12 @@ type Request struct {
 	Model   string // as requested, "" for the default; looked up by Resolve, never a path
 	Version string // as requested, "" for the default
 
-	Prompt     string // never empty
+	// Messages are a conversation, which replaces Prompt and System. With it Prompt is empty.
+	Messages []Message
+	// Raw sends the prompt as it is: no chat template.
+	Raw bool
+
+	Prompt     string // empty only with Messages
 	System     string
 	HasSystem  bool   // an empty System counts as given: the model's template then writes none of its own
 	JSONSchema []byte // a JSON object of at most MaxSchemaBytes, or nil
@@ -36,9 +42,13 @@ type Request struct {
 	TopP          *float32 // above 0 … 1 (off)
 	MinP          *float32 // 0 (off) … 1
 	RepeatPenalty *float32 // above 0 … 2; 1 is off
-	TopK          *int     // 0 (off) … 1000
-	Seed          *uint64  // 0 … MaxSeed
-	Stop          []string // at most MaxStops, none empty, each at most MaxStopBytes
+	// PresencePenalty and FrequencyPenalty are subtracted from the logits of tokens that the answer has: once, and as
+	// often as it has them. -2 … 2; 0 is off.
+	PresencePenalty  *float32
+	FrequencyPenalty *float32
+	TopK             *int     // 0 (off) … 1000
+	Seed             *uint64  // 0 … MaxSeed
+	Stop             []string // at most MaxStops, none empty, each at most MaxStopBytes
 
 	Domain string // as requested, may be empty; see Domains
 	Stream bool
@@ -64,4 +74,19 @@ func (r *Request) NewTokens(contextTokens int) (int, *Error) {
 		return 0, Invalid("max_new_tokens", "max_new_tokens is %d, but the model's context holds %d tokens; ask for fewer", *r.MaxNewTokens, contextTokens)
 	}
 	return *r.MaxNewTokens, nil
+}
+
+// Message is one turn of a conversation.
+type Message struct {
+	Role    string // system, user or assistant
+	Content string
+}
+
+// TextBytes is the size of all texts that the client sent for the prompt, the schema included.
+func (r *Request) TextBytes() int {
+	n := len(r.Prompt) + len(r.System) + len(r.JSONSchema)
+	for _, m := range r.Messages {
+		n += len(m.Role) + len(m.Content)
+	}
+	return n
 }

@@ -62,7 +62,7 @@ func (t *Table) newEntry(r Request, now time.Time) *entry {
 	}
 	en := &entry{
 		table: t, id: t.lastID, order: t.lastOrder, req: r, owner: ownerOf(r.Key), domain: r.Domain,
-		promptBytes: int64(len(r.Infer.Prompt) + len(r.Infer.System) + len(r.Infer.JSONSchema)),
+		promptBytes: int64(r.Infer.TextBytes()),
 		ready:       make(chan struct{}, 1), waitingSince: now, modelMetrics: t.metrics.Unknown(),
 	}
 	if r.Infer.Seed != nil {
