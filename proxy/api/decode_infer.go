@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"reflect"
@@ -20,14 +19,14 @@ type inferBody struct {
 	System         *string        `json:"system"`
 	BaseModel      string         `json:"base_model"`
 	AdapterVersion string         `json:"adapter_version"`
-	MaxNewTokens   *wholeNumber   `json:"max_new_tokens" validate:"omitnil,gte=1,lte=1048576"`
+	MaxNewTokens   *WholeNumber   `json:"max_new_tokens" validate:"omitnil,gte=1,lte=1048576"`
 	Temperature    *float32       `json:"temperature" validate:"omitnil,gte=0,lte=2"`
 	TopP           *float32       `json:"top_p" validate:"omitnil,gt=0,lte=1"`
-	TopK           *wholeNumber   `json:"top_k" validate:"omitnil,gte=0,lte=1000"`
+	TopK           *WholeNumber   `json:"top_k" validate:"omitnil,gte=0,lte=1000"`
 	MinP           *float32       `json:"min_p" validate:"omitnil,gte=0,lte=1"`
 	RepeatPenalty  *float32       `json:"repeat_penalty" validate:"omitnil,gt=0,lte=2"`
-	Seed           *wholeNumber   `json:"seed" validate:"omitnil,lte=9007199254740991"`
-	Stop           stopStrings    `json:"stop" validate:"dive,required"`
+	Seed           *WholeNumber   `json:"seed" validate:"omitnil,lte=9007199254740991"`
+	Stop           StopStrings    `json:"stop" validate:"dive,required"`
 	Domain         string         `json:"domain"`
 	Stream         bool           `json:"stream"`
 	JSONSchema     jsontext.Value `json:"json_schema"`
@@ -66,50 +65,9 @@ var rangeValidator = func() *validator.Validate {
 	return v
 }()
 
-// stopStrings is a string or a list of strings.
-type stopStrings []string
-
-var errStopStrings = errors.New("not a string or a short list of strings")
-
-// UnmarshalJSONFrom reads either form, and of a list no more entries than are allowed.
-func (s *stopStrings) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	switch dec.PeekKind() {
-	case 'n':
-		return dec.SkipValue()
-	case '"':
-		return s.add(dec)
-	case '[':
-	default:
-		return errStopStrings
-	}
-	if _, err := dec.ReadToken(); err != nil {
-		return err
-	}
-	for dec.PeekKind() == '"' && len(*s) < MaxStops {
-		if err := s.add(dec); err != nil {
-			return err
-		}
-	}
-	if end, err := dec.ReadToken(); err != nil {
-		return err
-	} else if end.Kind() != ']' {
-		return errStopStrings
-	}
-	return nil
-}
-
-func (s *stopStrings) add(dec *jsontext.Decoder) error {
-	token, err := dec.ReadToken()
-	if err != nil {
-		return err
-	}
-	*s = append(*s, token.String())
-	return nil
-}
-
 // DecodeInfer checks the body of POST /infer. The error is a 400 that names the field in Param.
 func DecodeInfer(body []byte, limits Limits) (*Request, *Error) {
-	if nestedDeeperThan(body, MaxNestingDepth) {
+	if NestedDeeperThan(body, MaxNestingDepth) {
 		return nil, Invalid("", "the body is nested more than %d levels deep", MaxNestingDepth)
 	}
 	if kind := jsontext.Value(body).Kind(); kind != '{' {
@@ -132,8 +90,8 @@ func (b *inferBody) request() *Request {
 	r := &Request{
 		Model: b.BaseModel, Version: b.AdapterVersion,
 		Prompt:       b.Prompt,
-		MaxNewTokens: convertWholeNumber[int](b.MaxNewTokens), Temperature: b.Temperature, TopP: b.TopP, MinP: b.MinP,
-		RepeatPenalty: b.RepeatPenalty, TopK: convertWholeNumber[int](b.TopK), Seed: convertWholeNumber[uint64](b.Seed),
+		MaxNewTokens: ConvertWholeNumber[int](b.MaxNewTokens), Temperature: b.Temperature, TopP: b.TopP, MinP: b.MinP,
+		RepeatPenalty: b.RepeatPenalty, TopK: ConvertWholeNumber[int](b.TopK), Seed: ConvertWholeNumber[uint64](b.Seed),
 		Domain: b.Domain, Stream: b.Stream,
 	}
 	if b.System != nil {
@@ -158,7 +116,7 @@ func (b *inferBody) checkLengths(limits Limits) *Error {
 	if b.System != nil {
 		text += len(*b.System)
 	}
-	if limit := orDefault(limits.PromptBytes, MaxPromptBytes); text > limit {
+	if limit := limits.MaxPromptBytes(); text > limit {
 		return Invalid("prompt", "prompt and system have %d bytes together, more than the limit of %d; shorten them", text, limit)
 	}
 	for _, f := range []struct {
@@ -179,7 +137,7 @@ func (b *inferBody) checkLengths(limits Limits) *Error {
 			return invalidField("stop")
 		}
 	}
-	return b.checkSchema(orDefault(limits.SchemaBytes, MaxSchemaBytes))
+	return b.checkSchema(limits.MaxSchemaBytes())
 }
 
 func (b *inferBody) checkSchema(limit int) *Error {
@@ -193,13 +151,6 @@ func (b *inferBody) checkSchema(limit int) *Error {
 		return Invalid("json_schema", "json_schema has %d bytes, more than the limit of %d; simplify it", len(b.JSONSchema), limit)
 	}
 	return nil
-}
-
-func orDefault(v, otherwise int) int {
-	if v > 0 {
-		return v
-	}
-	return otherwise
 }
 
 func invalidField(field string) *Error {
@@ -220,7 +171,7 @@ func rangeError(err error) *Error {
 func decodeError(err error) *Error {
 	var meaning *json.SemanticError
 	if errors.As(err, &meaning) {
-		field := firstPathElement(meaning.JSONPointer)
+		field := FirstPathElement(meaning.JSONPointer)
 		if errors.Is(meaning.Err, json.ErrUnknownName) {
 			return unknownField(field)
 		}
@@ -237,9 +188,9 @@ func decodeError(err error) *Error {
 }
 
 func syntaxError(err *jsontext.SyntacticError) *Error {
-	field := firstPathElement(err.JSONPointer)
+	field := FirstPathElement(err.JSONPointer)
 	if errors.Is(err, jsontext.ErrDuplicateName) {
-		return Invalid(clip(field), "the body has the field %s twice; send it once", quote(err.JSONPointer.LastToken()))
+		return Invalid(Clip(field), "the body has the field %s twice; send it once", Quote(err.JSONPointer.LastToken()))
 	}
 	if _, ok := fieldRequirements[field]; !ok {
 		field = ""
@@ -250,41 +201,8 @@ func syntaxError(err *jsontext.SyntacticError) *Error {
 func unknownField(field string) *Error {
 	for _, known := range knownInferFields {
 		if strings.EqualFold(known, field) {
-			return Invalid(clip(field), "unknown field %s; did you mean %q?", quote(field), known)
+			return Invalid(Clip(field), "unknown field %s; did you mean %q?", Quote(field), known)
 		}
 	}
-	return Invalid(clip(field), "unknown field %s; known are %s", quote(field), strings.Join(knownInferFields, ", "))
-}
-
-func firstPathElement(p jsontext.Pointer) string {
-	for token := range p.Tokens() {
-		return token
-	}
-	return ""
-}
-
-// nestedDeeperThan reports whether arrays and objects are nested deeper than limit, without recursion and before
-// anything is built. It may be wrong about text that isn't JSON, which is rejected anyway.
-func nestedDeeperThan(body []byte, limit int) bool {
-	if bytes.Count(body, []byte{'{'})+bytes.Count(body, []byte{'['}) <= limit {
-		return false // most bodies: counting is fast
-	}
-	depth, inString := 0, false
-	for i := 0; i < len(body); i++ {
-		c := body[i]
-		switch {
-		case inString && c == '\\':
-			i++
-		case c == '"':
-			inString = !inString
-		case inString:
-		case c == '{' || c == '[':
-			if depth++; depth > limit {
-				return true
-			}
-		case c == '}' || c == ']':
-			depth--
-		}
-	}
-	return false
+	return Invalid(Clip(field), "unknown field %s; known are %s", Quote(field), strings.Join(knownInferFields, ", "))
 }

@@ -100,7 +100,7 @@ func TestSeconds(t *testing.T) {
 		0: "0.000", -time.Second: "0.000", 245 * time.Millisecond: "0.245", 133 * time.Microsecond: "0.000133",
 		1400 * time.Nanosecond: "0.000001", time.Hour + time.Millisecond: "3600.001", 999999600 * time.Nanosecond: "1.000",
 	} {
-		if got := string(appendSeconds(nil, d)); got != want {
+		if got := string(AppendSeconds(nil, d)); got != want {
 			t.Errorf("%v: got %s, want %s", d, got, want)
 		}
 	}
@@ -123,10 +123,10 @@ var stringCases = map[string]string{
 
 func TestString(t *testing.T) {
 	for in, want := range stringCases {
-		if got := string(appendString(nil, in)); got != want {
+		if got := string(AppendString(nil, in)); got != want {
 			t.Errorf("%q: got %s, want %s", in, got, want)
 		}
-		if got := string(appendString(nil, []byte(in))); got != want {
+		if got := string(AppendString(nil, []byte(in))); got != want {
 			t.Errorf("bytes %q: got %s, want %s", in, got, want)
 		}
 	}
@@ -158,7 +158,7 @@ func FuzzString(f *testing.F) {
 		f.Add(in)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
-		got := appendString(nil, in)
+		got := AppendString(nil, in)
 		var back string
 		if err := json.Unmarshal(got, &back); err != nil {
 			t.Fatalf("%q gives %q: %v", in, got, err)

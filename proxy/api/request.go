@@ -60,6 +60,19 @@ type Limits struct {
 	SchemaBytes int // MaxSchemaBytes
 }
 
+// MaxPromptBytes is the limit of all texts of a prompt together.
+func (l Limits) MaxPromptBytes() int { return orDefault(l.PromptBytes, MaxPromptBytes) }
+
+// MaxSchemaBytes is the limit of a JSON schema.
+func (l Limits) MaxSchemaBytes() int { return orDefault(l.SchemaBytes, MaxSchemaBytes) }
+
+func orDefault(v, otherwise int) int {
+	if v > 0 {
+		return v
+	}
+	return otherwise
+}
+
 // NewTokens is how many tokens may be generated in a context of contextTokens, before the prompt is counted. It is an
 // error to ask for more than the context holds; a request that sets nothing gets DefaultNewTokens, cut to the context.
 // contextTokens 0 means not known yet.
