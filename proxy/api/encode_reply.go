@@ -75,51 +75,5 @@ func appendProblems(dst []byte, list []Problem) []byte {
 	return append(dst, '}')
 }
 
-// AppendResult appends the body of POST /infer, which is also the data of the last event of a stream.
-func AppendResult(dst []byte, r *Result) []byte {
-	dst = AppendMember(dst, `{"result":`, r.Text)
-	dst = append(dst, `,"metadata":`...)
-	return append(appendMetadata(dst, &r.Metadata), '}')
-}
-
-func appendMetadata(dst []byte, m *Metadata) []byte {
-	dst = AppendMember(dst, `{"model":`, m.Model)
-	dst = AppendMember(dst, `,"version":`, m.Version)
-	dst = AppendInt(dst, `,"tokens_generated":`, m.TokensGenerated)
-	dst = AppendSeconds(append(dst, `,"response_time":`...), m.ResponseTime)
-	dst = AppendSeconds(append(dst, `,"generation_time":`...), m.GenerationTime)
-	dst = AppendMember(dst, `,"finish_reason":`, string(m.FinishReason))
-	dst = AppendInt(dst, `,"prompt_tokens":`, m.PromptTokens)
-	return append(AppendUint(dst, `,"seed":`, m.Seed), '}')
-}
-
-// AppendError appends the body of every error reply. param is null when no single field is to blame.
-func AppendError(dst []byte, e *Error, requestID string) []byte {
-	dst = AppendMember(dst, `{"error":{"type":`, string(e.Type))
-	dst = AppendMember(dst, `,"message":`, e.Message)
-	if e.Param == "" {
-		dst = append(dst, `,"param":null`...)
-	} else {
-		dst = AppendMember(dst, `,"param":`, e.Param)
-	}
-	return append(AppendMember(dst, `,"request_id":`, requestID), "}}"...)
-}
-
 // KeepAlive is a comment that a stream sends while nothing flows; clients skip it.
 const KeepAlive = ": keep-alive\n\n"
-
-// AppendTextEvent appends one event of a stream with a piece of the answer. It allocates nothing but room in dst.
-func AppendTextEvent[T string | []byte](dst []byte, text T) []byte {
-	dst = AppendString(append(dst, `data: {"text":`...), text)
-	return append(dst, "}\n\n"...)
-}
-
-// AppendFinalEvent appends the last event of a stream that went well.
-func AppendFinalEvent(dst []byte, r *Result) []byte {
-	return append(AppendResult(append(dst, "data: "...), r), "\n\n"...)
-}
-
-// AppendErrorEvent appends the last event of a stream that failed.
-func AppendErrorEvent(dst []byte, e *Error, requestID string) []byte {
-	return append(AppendError(append(dst, "event: error\ndata: "...), e, requestID), "\n\n"...)
-}

@@ -80,7 +80,7 @@ const (
 	FinishError     FinishReason = "error"
 )
 
-// Result answers POST /infer, and is the last event of its stream.
+// Result is a complete answer.
 type Result struct {
 	Text     string
 	Metadata Metadata

@@ -20,8 +20,8 @@ const (
 // DefaultNewTokens is used when a request doesn't set max_new_tokens, cut to what the context has left.
 const DefaultNewTokens = 256
 
-// Request is a checked inference request. Only DecodeInfer makes one, so no later code checks it again. It keeps
-// nothing of the body it came from. Nil pointers are fields that the client didn't set: the model's or the engine's
+// Request is a checked inference request. Only dialects make one, so no later code checks it again. It keeps nothing of
+// the body it came from. Nil pointers are fields that the client didn't set: the model's or the engine's
 // default applies.
 type Request struct {
 	Model   string // as requested, "" for the default; looked up by Resolve, never a path

@@ -70,7 +70,7 @@ func (s *Server) answerPreflight(x *exchange, r *route) bool {
 		return false
 	}
 	methods := "GET, HEAD, POST"
-	if r != nil {
+	if r.serve != nil {
 		methods = r.allow()
 	}
 	h := &x.ctx.Response.Header

@@ -39,9 +39,9 @@ func (s *Server) handleUnreadable(ctx *fasthttp.RequestCtx, cause error) {
 		}
 		c.lingerOnClose.Store(true)
 	}
-	r := s.routes[string(ctx.Path())]
-	if r != nil && r.path == "/" {
-		r = nil // also the value of a path that wasn't read
+	r := s.findRoute(ctx)
+	if r.path == "/" {
+		r = s.otherRoute // also the value of a path that wasn't read
 	}
 	x := s.beginExchange(ctx, r, time.Now())
 	defer x.recoverPanic()
