@@ -78,10 +78,7 @@ func (t *Table) newEntry(r Request, now time.Time) *entry {
 
 // newTokens is the most tokens that the answer can have, as far as is known before an engine has accepted the request.
 func (t *Table) newTokens(en *entry) int {
-	contextTokens := 0
-	if m := t.catalog.find(en.model); m != nil {
-		contextTokens = m.ContextTokens
-	}
+	contextTokens := t.catalog.contextTokens(en.model)
 	n, err := en.req.Infer.NewTokens(contextTokens)
 	if err != nil { // resolve has refused it
 		return contextTokens
