@@ -55,6 +55,8 @@ type Request struct {
 
 	Domain string // as requested, may be empty; see Domains
 	Stream bool
+	// IncludeUsage asks a stream to say at its end how many tokens it took, in dialects that do so only when asked.
+	IncludeUsage bool
 }
 
 // Limits are the bounds of a request that an operator can set. A zero field means the constant of the same name.
