@@ -15,6 +15,7 @@ schema/trace:
 proxy: proxy/adminsocket proxy/selftest proxy/top proxy/server proxy/inflight proxy/link proxy/queue proxy/journal proxy/auth proxy/limit proxy/metrics proxy/api schema/settings schema/catalogue schema/trace proxy/trace
 proxy/api:
 proxy/api/infer: proxy/api
+proxy/api/openai: proxy/api
 proxy/auth:
 proxy/limit:
 proxy/trace: schema/trace

@@ -95,5 +95,6 @@ type Metadata struct {
 	GenerationTime  time.Duration // prefill and decode, by the engine's clock
 	FinishReason    FinishReason
 	PromptTokens    int
+	CachedTokens    int    // of PromptTokens, not computed since the KV cache had them
 	Seed            uint64 // the one used, given or picked
 }

@@ -37,7 +37,10 @@ type Request struct {
 	HasSystem  bool   // an empty System counts as given: the model's template then writes none of its own
 	JSONSchema []byte // a JSON object of at most MaxSchemaBytes, or nil
 
-	MaxNewTokens  *int     // 1 … MaxNewTokens
+	MaxNewTokens *int // 1 … MaxNewTokens
+	// FitContext has MaxNewTokens above the context cut to it, where it would be an error otherwise. Without
+	// MaxNewTokens the answer may then take all that the prompt leaves of the context, unless the model has a default.
+	FitContext    bool
 	Temperature   *float32 // 0 (greedy) … 2
 	TopP          *float32 // above 0 … 1 (off)
 	MinP          *float32 // 0 (off) … 1
@@ -52,6 +55,8 @@ type Request struct {
 
 	Domain string // as requested, may be empty; see Domains
 	Stream bool
+	// IncludeUsage asks a stream to say at its end how many tokens it took, in dialects that do so only when asked.
+	IncludeUsage bool
 }
 
 // Limits are the bounds of a request that an operator can set. A zero field means the constant of the same name.
@@ -74,16 +79,19 @@ func orDefault(v, otherwise int) int {
 }
 
 // NewTokens is how many tokens may be generated in a context of contextTokens, before the prompt is counted. It is an
-// error to ask for more than the context holds; a request that sets nothing gets DefaultNewTokens, cut to the context.
-// contextTokens 0 means not known yet.
+// error to ask for more than the context holds, except with FitContext; a request that sets nothing gets
+// DefaultNewTokens, or all of the context with FitContext. contextTokens 0 means not known yet.
 func (r *Request) NewTokens(contextTokens int) (int, *Error) {
 	if r.MaxNewTokens == nil {
-		if contextTokens > 0 && contextTokens < DefaultNewTokens {
+		if contextTokens > 0 && (r.FitContext || contextTokens < DefaultNewTokens) {
 			return contextTokens, nil
 		}
 		return DefaultNewTokens, nil
 	}
 	if contextTokens > 0 && *r.MaxNewTokens > contextTokens {
+		if r.FitContext {
+			return contextTokens, nil
+		}
 		return 0, Invalid("max_new_tokens", "max_new_tokens is %d, but the model's context holds %d tokens; ask for fewer", *r.MaxNewTokens, contextTokens)
 	}
 	return *r.MaxNewTokens, nil

@@ -105,7 +105,8 @@ type Submission struct {
 	Messages       []api.Message // a conversation in place of Prompt and System
 	JSONSchema     []byte
 	Stops          []string
-	MaxNewTokens   int // 0: not given
+	MaxNewTokens   int  // 0: not given
+	FitContext     bool // cut MaxNewTokens to the context; without it, use what the prompt leaves
 	Sampling       Sampling
 	Timeout        time.Duration // the time left; 0: no limit
 	Traceparent    string
