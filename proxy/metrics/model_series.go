@@ -165,7 +165,8 @@ func (mm *ModelMetrics) makeHistograms() {
 			decode:     h("llm_request_phase_seconds", "decode"),
 			restart:    h("llm_request_phase_seconds", "restart"),
 		}
-		mm.responseTime("/infer") // those of other routes begin with a request there: a model is seldom asked at all of them
+		// Those of other routes begin with a request there: a model is seldom asked at all of them.
+		mm.responseTime("/infer")
 	})
 }
 

@@ -41,7 +41,8 @@ func (s *Server) handleUnreadable(ctx *fasthttp.RequestCtx, cause error) {
 	}
 	r := s.findRoute(ctx)
 	if r.path == "/" {
-		r = s.otherRoute // also the value of a path that wasn't read
+		// also the value of a path that wasn't read, or that fasthttp dropped with a body that came too slowly
+		r = s.otherRoute
 	}
 	x := s.beginExchange(ctx, r, time.Now())
 	defer x.recoverPanic()

@@ -182,7 +182,7 @@ func (x *exchange) finalResult(text []byte) api.Result {
 	}
 	return api.Result{Text: string(text), Metadata: api.Metadata{
 		Model: x.answer.Model(), Version: x.answer.Version(),
-		TokensGenerated: r.OutputTokens, PromptTokens: r.PromptTokens, Seed: r.Seed, FinishReason: api.FinishReason(r.FinishReason),
+		TokensGenerated: r.OutputTokens, PromptTokens: r.PromptTokens, CachedTokens: r.CachedTokens, Seed: r.Seed, FinishReason: api.FinishReason(r.FinishReason),
 		GenerationTime: r.GenerationTime, ResponseTime: time.Since(x.received),
 	}}
 }

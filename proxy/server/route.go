@@ -54,6 +54,7 @@ func (s *Server) makeRoutes() error {
 	} {
 		s.addRoute(r)
 	}
+	s.addOpenAIRoutes()
 	s.addLivePageRoutes()
 	s.otherRoute = &route{path: "other", dialect: defaultDialect, metrics: s.opts.Metrics.Endpoint("other")}
 	if !s.opts.Prometheus {
@@ -111,6 +112,9 @@ func (s *Server) isMetrics(path string) bool {
 // findRoute never returns nil.
 func (s *Server) findRoute(ctx *fasthttp.RequestCtx) *route {
 	if r := s.routes[string(ctx.Path())]; r != nil {
+		return r
+	}
+	if r := s.findOpenAIRoute(string(ctx.Path())); r != nil {
 		return r
 	}
 	return s.otherRoute
