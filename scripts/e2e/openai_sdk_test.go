@@ -11,8 +11,8 @@ import (
 	"github.com/openai/openai-go/v3/option"
 )
 
-// These tests ask as most programs do: with the official client library. It fails on what it can't read, so the forms of
-// replies, events and errors are checked by somebody else's code.
+// These tests ask as most programs do: with the official client library. It fails on what it can't read, so the forms
+// of replies, events and errors are checked by somebody else's code.
 
 // openAIClient is a client of the server that tries each request once.
 func (s *testServer) openAIClient(options ...option.RequestOption) openai.Client {
