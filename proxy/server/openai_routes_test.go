@@ -26,7 +26,6 @@ type openAIEndpoint struct {
 	start      string // events before the first text
 	text       func(text string) string
 	end        string
-	usageEnd   string // with include_usage
 	param      string // the field that has the prompt
 }
 
