@@ -111,6 +111,7 @@ struct InferRequest {
   parallelToolCalls @20 :Bool;
   tools           @21 :Data;         # JSON as the client sent it
   toolChoice      @22 :Data;
+  fitContext      @23 :Bool;         # a maxNewTokens above the context is cut to it; 0: all that the prompt leaves of it
 }
 
 enum ReplayMode { none @0; prefill @1; decode @2; }

@@ -14,6 +14,8 @@ schema/settings:
 schema/trace:
 proxy: proxy/adminsocket proxy/selftest proxy/top proxy/server proxy/inflight proxy/link proxy/queue proxy/journal proxy/auth proxy/limit proxy/metrics proxy/api schema/settings schema/catalogue schema/trace proxy/trace
 proxy/api:
+proxy/api/infer: proxy/api
+proxy/api/openai: proxy/api
 proxy/auth:
 proxy/limit:
 proxy/trace: schema/trace
@@ -25,7 +27,7 @@ proxy/link: proxy/api proxy/inflight schema schema/wire
 proxy/adminsocket: proxy/link
 proxy/selftest: proxy/api schema/catalogue
 proxy/top: proxy/metrics proxy/server
-proxy/server: proxy/api proxy/auth proxy/limit proxy/inflight proxy/metrics proxy/trace
+proxy/server: proxy/api proxy/api/infer proxy/api/openai proxy/auth proxy/limit proxy/inflight proxy/metrics proxy/trace
 engine: engine/link engine/batch engine/models engine/supervise engine/devices engine/demo engine/metrics engine/llama engine/mock engine/fault engine/preload engine/trace schema/settings schema/trace
 engine/batch:
 engine/models:

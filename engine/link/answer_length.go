@@ -12,19 +12,23 @@ type contextLengthError struct{ param, text string }
 func (e *contextLengthError) Error() string { return e.text }
 
 // maxAnswerTokens is how long the answer may become: what the request asks for, cut to what the prompt leaves of the
-// context. requested is 0 when the request doesn't say.
-func maxAnswerTokens(requested int, d *models.Defaults, promptTokens, contextTokens int) (int, error) {
-	if requested > contextTokens {
+// context. requested is 0 when the request doesn't say. With fit more than the context is no error, and nothing asked
+// for is all that is left, unless the model has a default.
+func maxAnswerTokens(requested int, fit bool, d *models.Defaults, promptTokens, contextTokens int) (int, error) {
+	if requested > contextTokens && !fit {
 		return 0, &contextLengthError{"max_new_tokens", fmt.Sprintf("max_new_tokens is %d, the context holds %d tokens", requested, contextTokens)}
 	}
 	if promptTokens >= contextTokens {
 		return 0, &contextLengthError{"prompt", fmt.Sprintf("the prompt has %d tokens, the context of %d leaves no room for an answer", promptTokens, contextTokens)}
 	}
-	if requested == 0 {
+	switch {
+	case requested != 0:
+	case d.MaxNewTokens != nil:
+		requested = *d.MaxNewTokens
+	case fit:
+		requested = contextTokens
+	default:
 		requested = defaultMaxNewTokens
-		if d.MaxNewTokens != nil {
-			requested = *d.MaxNewTokens
-		}
 	}
 	return min(requested, contextTokens-promptTokens), nil
 }

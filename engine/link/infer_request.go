@@ -32,6 +32,7 @@ type inferRequest struct {
 	model, version string
 	input          models.Input
 	maxNewTokens   int // 0: not given
+	fitContext     bool
 	sampling       samplingParams
 	stops          []string
 	timeout        time.Duration // 0: none
@@ -96,7 +97,7 @@ func decodeInfer(f schema.Frame) (attemptKey, inferRequest, error) {
 		Prompt: d.string(r.Prompt()), System: d.string(r.System()), HasSystem: r.HasSystem(), Raw: r.Raw(),
 		JSONSchema: d.data(r.JsonSchema()), Grammar: d.text(r.Grammar()),
 	}
-	in.maxNewTokens = int(r.MaxNewTokens())
+	in.maxNewTokens, in.fitContext = int(r.MaxNewTokens()), r.FitContext()
 	in.timeout = time.Duration(min(r.TimeoutNs(), 1<<62))
 	in.owner, in.requestKey = r.Owner(), d.text(r.RequestKey())
 	in.traceparent = d.text(r.Traceparent())

@@ -54,6 +54,21 @@ func TestAnswerFromLoadToSummary(t *testing.T) {
 	e.awaitIdle()
 }
 
+// The first request for a model is the first to learn its context: the engine cuts the answer, nobody before it could.
+func TestAnswersFitTheContextWhenAsked(t *testing.T) {
+	e := newLinkTest(t, &fakeBackend{})
+	p := e.acceptConnection()
+	fit := func(r schema.InferRequest) error { r.SetFitContext(true); return nil }
+	for id, change := range []func(schema.InferRequest) error{maxTokens(contextTokens + 1), maxTokens(0)} {
+		p.infer(uint64(id+1), "end 3", change, fit)
+		if a := p.awaitKind("accepted"); a.limit != contextTokens-len(a.prompt) {
+			t.Errorf("%d of a context of %d beside a prompt of %d", a.limit, contextTokens, len(a.prompt))
+		}
+		p.awaitAnswer(uint64(id + 1))
+	}
+	e.awaitIdle()
+}
+
 func TestRequestsThatFailBeforeTheExecutor(t *testing.T) {
 	sampled := func(set func(schema.Sampling)) func(schema.InferRequest) error {
 		return func(r schema.InferRequest) error {

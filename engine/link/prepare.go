@@ -126,7 +126,7 @@ func (s *session) executorRequest(r *inFlightRequest, prompt models.Prompt) (*ba
 	if err != nil {
 		return nil, err
 	}
-	maxNewTokens, err := maxAnswerTokens(in.maxNewTokens, &r.lease.Defaults, len(prompt.Tokens), r.lease.Base.Facts().ContextTokens)
+	maxNewTokens, err := maxAnswerTokens(in.maxNewTokens, in.fitContext, &r.lease.Defaults, len(prompt.Tokens), r.lease.Base.Facts().ContextTokens)
 	if err != nil {
 		return nil, err
 	}

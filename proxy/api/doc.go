@@ -1,4 +1,5 @@
-// Package api defines what clients send and receive: the checked request, the reply of every documented endpoint, the
-// errors that a client may see, and how a requested model name is resolved. Decode… turns bytes into a checked request
-// or an *Error; Append… writes replies. It knows no HTTP library, no engine and no clock.
+// Package api defines what clients send and receive whatever the dialect: the checked request, the result, the errors
+// that a client may see, how a requested model name is resolved, and the replies of the endpoints for monitoring. A
+// dialect (see Dialect) is a package below this one, which uses the JSON helpers here. It knows no HTTP library, no
+// engine and no clock.
 package api

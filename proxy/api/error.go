@@ -49,7 +49,9 @@ type Error struct {
 	Message    string        // for people: what is wrong and what to do; holds no secret and no path
 	Param      string        // request field, "" when no single field is to blame
 	RetryAfter time.Duration // 0: no Retry-After header
-	Cause      error         // for the log only, never rendered; may be nil
+	// ContextTokens is what the model's context holds, of a TypeContextExceeded; 0 of others, or not known.
+	ContextTokens int
+	Cause         error // for the log only, never rendered; may be nil
 }
 
 func (e *Error) Error() string {
@@ -106,7 +108,7 @@ func Unauthorized(header string) *Error {
 
 // Forbidden is for a valid key that may not use this model.
 func Forbidden(model string) *Error {
-	e := NewError(TypeForbidden, "this API key may not use model %s", quote(model))
+	e := NewError(TypeForbidden, "this API key may not use model %s", Quote(model))
 	e.Param = "base_model"
 	return e
 }
@@ -144,7 +146,7 @@ func EngineCrashed(retryAfter time.Duration) *Error {
 // ContextExceeded is for a prompt that alone doesn't fit. promptTokens 0: it was rejected before its tokens were
 // counted.
 func ContextExceeded(promptTokens, contextTokens int) *Error {
-	e := &Error{Type: TypeContextExceeded, Param: "prompt"}
+	e := &Error{Type: TypeContextExceeded, Param: "prompt", ContextTokens: contextTokens}
 	if promptTokens > 0 {
 		e.Message = fmt.Sprintf("the prompt has %d tokens, but the model's context holds %d; shorten it", promptTokens, contextTokens)
 	} else {
@@ -156,20 +158,20 @@ func ContextExceeded(promptTokens, contextTokens int) *Error {
 // ModelLoadFailed is for a model that is installed and can't be loaded; reason is one of the closed set of load
 // failures.
 func ModelLoadFailed(model, version, reason string) *Error {
-	e := NewError(TypeModelLoadFailed, "model %s version %s could not be loaded (%s)", quote(model), quote(version), reason)
+	e := NewError(TypeModelLoadFailed, "model %s version %s could not be loaded (%s)", Quote(model), Quote(version), reason)
 	e.Param = "base_model"
 	return e
 }
 
 // ModelBusy is for a model that can't be loaded since all loaded ones are in use.
 func ModelBusy(model string, retryAfter time.Duration) *Error {
-	return NewError(TypeModelBusy, "model %s has to wait for a place in memory; try again later", quote(model)).After(retryAfter)
+	return NewError(TypeModelBusy, "model %s has to wait for a place in memory; try again later", Quote(model)).After(retryAfter)
 }
 
 // ModelChanged is for an answer that can't be continued since the model's files were replaced meanwhile.
 func ModelChanged(model, version string) *Error {
 	return NewError(TypeModelChanged, "model %s version %s was replaced while the answer was being generated; send the request again",
-		quote(model), quote(version)).After(time.Second)
+		Quote(model), Quote(version)).After(time.Second)
 }
 
 // Quarantined is for a request that is rejected because it crashed the engine repeatedly.
@@ -207,15 +209,15 @@ func UnsupportedMediaType(got string) *Error {
 	if got == "" {
 		return NewError(TypeUnsupportedMediaType, "send Content-Type: application/json")
 	}
-	return NewError(TypeUnsupportedMediaType, "Content-Type %s is not supported; send application/json", quote(got))
+	return NewError(TypeUnsupportedMediaType, "Content-Type %s is not supported; send application/json", Quote(got))
 }
 
 // NotFound is for a path without a route.
-func NotFound(path string) *Error { return NewError(TypeNotFound, "no endpoint %s", quote(path)) }
+func NotFound(path string) *Error { return NewError(TypeNotFound, "no endpoint %s", Quote(path)) }
 
 // MethodNotAllowed is for a route that has other methods; allow is the value of the Allow header.
 func MethodNotAllowed(method, allow string) *Error {
-	return NewError(TypeMethodNotAllowed, "method %s is not allowed here; use %s", quote(method), allow)
+	return NewError(TypeMethodNotAllowed, "method %s is not allowed here; use %s", Quote(method), allow)
 }
 
 // UpgradeRequired is for a stream that is requested over HTTP/1.0.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 )
@@ -85,6 +86,9 @@ func (t Type) Known() bool {
 	_, ok := outcomes[t]
 	return ok
 }
+
+// Types are all types of errors, in alphabetical order.
+func Types() []Type { return slices.Sorted(maps.Keys(outcomes)) }
 
 // RejectedReasons is the closed set of llm_requests_rejected_total{reason}.
 func RejectedReasons() []string { return distinctValues(func(o Outcome) string { return o.Rejected }) }

@@ -16,9 +16,9 @@ var isUnescapedASCII = func() (t [256]bool) {
 	return t
 }()
 
-// appendString appends s as a JSON string. Bytes that aren't UTF-8 become U+FFFD, and every character that a reader may
+// AppendString appends s as a JSON string. Bytes that aren't UTF-8 become U+FFFD, and every character that a reader may
 // take for the end of a line is escaped: control characters as JSON demands, and those of isLineTerminator.
-func appendString[T string | []byte](dst []byte, s T) []byte {
+func AppendString[T string | []byte](dst []byte, s T) []byte {
 	dst = append(dst, '"')
 	start := 0
 	for i := 0; i < len(s); {
@@ -74,8 +74,8 @@ func appendEscaped(dst []byte, c byte) []byte {
 	return appendUnicode(dst, rune(c))
 }
 
-// appendTimestamp appends Unix seconds with three digits, as documented: 1703123456.789.
-func appendTimestamp(dst []byte, t time.Time) []byte {
+// AppendTimestamp appends Unix seconds with three digits, as documented: 1703123456.789.
+func AppendTimestamp(dst []byte, t time.Time) []byte {
 	ms := t.UnixMilli()
 	if ms < 0 {
 		ms = 0
@@ -84,9 +84,9 @@ func appendTimestamp(dst []byte, t time.Time) []byte {
 	return appendFraction(append(dst, '.'), ms%1000, 3)
 }
 
-// appendSeconds appends a duration as seconds with at least three digits, and up to six where they aren't zero: 0.245,
+// AppendSeconds appends a duration as seconds with at least three digits, and up to six where they aren't zero: 0.245,
 // 0.000133.
-func appendSeconds(dst []byte, d time.Duration) []byte {
+func AppendSeconds(dst []byte, d time.Duration) []byte {
 	us := max(d, 0).Round(time.Microsecond).Microseconds()
 	dst = append(strconv.AppendInt(dst, us/1e6, 10), '.')
 	if us%1000 == 0 {
@@ -110,18 +110,30 @@ func pow10(n int) int64 {
 	return p
 }
 
-func appendBool(dst []byte, name string, v bool) []byte {
+// AppendMember appends name as it is, which ends in a colon, and v as a JSON string: AppendMember(dst, `,"id":`, id).
+func AppendMember(dst []byte, name, v string) []byte {
+	return AppendString(append(dst, name...), v)
+}
+
+// AppendBool appends name as it is, which ends in a colon, and v.
+func AppendBool(dst []byte, name string, v bool) []byte {
 	return strconv.AppendBool(append(dst, name...), v)
 }
 
-func appendInt(dst []byte, name string, v int) []byte {
+// AppendInt appends name as it is, which ends in a colon, and v.
+func AppendInt(dst []byte, name string, v int) []byte {
 	return strconv.AppendInt(append(dst, name...), int64(v), 10)
 }
 
-func appendUint(dst []byte, name string, v uint64) []byte {
+// AppendUint appends name as it is, which ends in a colon, and v.
+func AppendUint(dst []byte, name string, v uint64) []byte {
 	return strconv.AppendUint(append(dst, name...), v, 10)
 }
 
-func appendMember(dst []byte, name, v string) []byte {
-	return appendString(append(dst, name...), v)
+// AppendComma separates the members of a list from the second one on.
+func AppendComma(dst []byte, i int) []byte {
+	if i == 0 {
+		return dst
+	}
+	return append(dst, ',')
 }

@@ -8,17 +8,17 @@ import (
 // maxQuotedBytes is how many bytes of a client's string an error repeats.
 const maxQuotedBytes = 64
 
-// quote makes a client's string safe to repeat in a message: short, printable, on one line.
-func quote(s string) string {
-	short := clip(s)
+// Quote makes a client's string safe to repeat in a message: short, printable, on one line.
+func Quote(s string) string {
+	short := Clip(s)
 	if len(short) < len(s) {
 		return strconv.Quote(short) + "…"
 	}
 	return strconv.Quote(s)
 }
 
-// clip cuts s to maxQuotedBytes, between characters.
-func clip(s string) string {
+// Clip cuts s to maxQuotedBytes, between characters.
+func Clip(s string) string {
 	if len(s) <= maxQuotedBytes {
 		return s
 	}

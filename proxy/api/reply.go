@@ -80,7 +80,7 @@ const (
 	FinishError     FinishReason = "error"
 )
 
-// Result answers POST /infer, and is the last event of its stream.
+// Result is a complete answer.
 type Result struct {
 	Text     string
 	Metadata Metadata
@@ -95,5 +95,6 @@ type Metadata struct {
 	GenerationTime  time.Duration // prefill and decode, by the engine's clock
 	FinishReason    FinishReason
 	PromptTokens    int
+	CachedTokens    int    // of PromptTokens, not computed since the KV cache had them
 	Seed            uint64 // the one used, given or picked
 }

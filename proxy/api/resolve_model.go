@@ -96,9 +96,9 @@ func (m *Model) hasVersion(version string) bool { return slices.Contains(m.Versi
 
 func modelNotFound(models []Model, requested string, isDefault bool) *Error {
 	e := &Error{Type: TypeModelNotFound, Param: "base_model"}
-	what := "model " + quote(requested)
+	what := "model " + Quote(requested)
 	if isDefault {
-		what = "no base_model given, and the default model " + quote(requested)
+		what = "no base_model given, and the default model " + Quote(requested)
 	}
 	names := make([]string, len(models))
 	for i := range models {
@@ -114,7 +114,7 @@ func versionNotFound(m *Model, requested string) *Error {
 		versions = append([]string{BaseVersion}, versions...)
 	}
 	e := NewError(TypeVersionNotFound, "model %s has no version %s; it has: %s; add a version as versions/<version>.gguf beside its model.gguf, no restart needed",
-		quote(m.Name), quote(requested), joinNames(versions))
+		Quote(m.Name), Quote(requested), joinNames(versions))
 	e.Param = "adapter_version"
 	return e
 }

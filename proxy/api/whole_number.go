@@ -9,14 +9,14 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// wholeNumber is a whole number of 0 or more. JSON has only one kind of number, and some clients write 100.0 or 1e2
+// WholeNumber is a whole number of 0 or more. JSON has only one kind of number, and some clients write 100.0 or 1e2
 // where they mean 100.
-type wholeNumber uint64
+type WholeNumber uint64
 
 var errNotWholeNumber = errors.New("not a whole number")
 
 // UnmarshalJSONFrom takes every way of writing a whole number, exactly: no digit of a seed is lost in a float.
-func (w *wholeNumber) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+func (w *WholeNumber) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	if dec.PeekKind() != '0' {
 		return errNotWholeNumber
 	}
@@ -24,17 +24,17 @@ func (w *wholeNumber) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	if err != nil {
 		return err
 	}
-	n, ok := parseWholeNumber(token.String())
+	n, ok := ParseWholeNumber(token.String())
 	if !ok {
 		return errNotWholeNumber
 	}
-	*w = wholeNumber(n)
+	*w = WholeNumber(n)
 	return nil
 }
 
-// parseWholeNumber reads a JSON number. A number that is too large for 64 bits becomes the largest 64-bit number, so
+// ParseWholeNumber reads a JSON number. A number that is too large for 64 bits becomes the largest 64-bit number, so
 // that a range check finds it.
-func parseWholeNumber(number string) (n uint64, ok bool) {
+func ParseWholeNumber(number string) (n uint64, ok bool) {
 	number, negative := strings.CutPrefix(number, "-")
 	mantissa, exponent, _ := strings.Cut(strings.ToLower(number), "e")
 	before, after, _ := strings.Cut(mantissa, ".")
@@ -66,8 +66,8 @@ func parseWholeNumber(number string) (n uint64, ok bool) {
 	return n, true
 }
 
-// convertWholeNumber converts a number that has passed its range check.
-func convertWholeNumber[T int | uint64](w *wholeNumber) *T {
+// ConvertWholeNumber converts a number that has passed its range check; nil stays nil.
+func ConvertWholeNumber[T int | uint64](w *WholeNumber) *T {
 	if w == nil {
 		return nil
 	}

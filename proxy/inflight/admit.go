@@ -28,7 +28,7 @@ func (t *Table) Admit(_ context.Context, r Request) (Answer, *api.Error) {
 	if len(t.engines) == 0 && t.crashLoop.isActive(now) {
 		return nil, api.EngineUnavailable(crashLoopWindow)
 	}
-	estimate := journal.EstimateBytes(r.Infer, en.newTokens())
+	estimate := journal.EstimateBytes(r.Infer, t.newTokens(en))
 	if estimate > t.journal.MaxBytes() {
 		return nil, api.NewError(api.TypeQueueFull, "the request may need %d bytes of memory, more than the %d that JOURNAL_MAX_BYTES allows; ask for fewer tokens", estimate, t.journal.MaxBytes())
 	}
@@ -62,7 +62,7 @@ func (t *Table) newEntry(r Request, now time.Time) *entry {
 	}
 	en := &entry{
 		table: t, id: t.lastID, order: t.lastOrder, req: r, owner: ownerOf(r.Key), domain: r.Domain,
-		promptBytes: int64(len(r.Infer.Prompt) + len(r.Infer.System) + len(r.Infer.JSONSchema)),
+		promptBytes: int64(r.Infer.TextBytes()),
 		ready:       make(chan struct{}, 1), waitingSince: now, modelMetrics: t.metrics.Unknown(),
 	}
 	if r.Infer.Seed != nil {
@@ -77,11 +77,13 @@ func (t *Table) newEntry(r Request, now time.Time) *entry {
 }
 
 // newTokens is the most tokens that the answer can have, as far as is known before an engine has accepted the request.
-func (en *entry) newTokens() int {
-	if en.req.Infer.MaxNewTokens != nil {
-		return *en.req.Infer.MaxNewTokens
+func (t *Table) newTokens(en *entry) int {
+	contextTokens := t.catalog.contextTokens(en.model)
+	n, err := en.req.Infer.NewTokens(contextTokens)
+	if err != nil { // resolve has refused it
+		return contextTokens
 	}
-	return api.DefaultNewTokens
+	return n
 }
 
 // resolve sets the request's model and version, or returns why it can't have them.

@@ -80,6 +80,22 @@ func TestQueueAndJournalAreBounded(t *testing.T) {
 	})
 }
 
+// A request that fits its answer to the context may ask for any number of tokens, and reserves no more than the
+// context.
+func TestAnswerThatFitsTheContext(t *testing.T) {
+	inBubble(t, Options{JournalMaxBytes: 20_000}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		for _, asked := range []*int{nil, new(100), new(api.MaxNewTokens)} {
+			a := table.admit(func(r *Request) { r.Infer.FitContext, r.Infer.MaxNewTokens = true, asked })
+			if s := f.last(t); !s.FitContext || (asked == nil) != (s.MaxNewTokens == 0) {
+				t.Errorf("sent %+v", s)
+			}
+			table.serve(f, f.last(t), 1)
+			a.Settle(Delivered)
+		}
+	})
+}
+
 func TestQueueCapacityZero(t *testing.T) {
 	table := newTableTest(t, Options{QueueMaxBytes: 1})
 	table.options.QueueCapacity = 0

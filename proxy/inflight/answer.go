@@ -64,6 +64,7 @@ type Piece struct {
 type Result struct {
 	FinishReason   string // stop, length
 	PromptTokens   int
+	CachedTokens   int // of PromptTokens, taken from the KV cache
 	OutputTokens   int
 	Seed           uint64
 	GenerationTime time.Duration // sum of the per-token times of the engine

@@ -48,6 +48,14 @@ func (c *catalog) find(name string) *Model {
 	return &c.models[i]
 }
 
+// contextTokens is how many tokens the context of a model holds; 0: not known yet.
+func (c *catalog) contextTokens(model string) int {
+	if m := c.find(model); m != nil {
+		return m.ContextTokens
+	}
+	return 0
+}
+
 // resolve returns the full model name and version for what a request asks for.
 func (c *catalog) resolve(o Options, model, version string) (string, string, *api.Error) {
 	return api.Resolve(c.lookup, c.defaultModel(o), o.DefaultVersion, model, version)

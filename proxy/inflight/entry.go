@@ -106,7 +106,8 @@ func (en *entry) submission(now time.Time, replaySteps bool) *Submission {
 	r := en.req.Infer
 	s := &Submission{
 		ID: en.id, Attempt: en.attempt, Model: en.model, Version: en.version,
-		Prompt: r.Prompt, System: r.System, HasSystem: r.HasSystem, JSONSchema: r.JSONSchema, Stops: r.Stop,
+		Prompt: r.Prompt, System: r.System, HasSystem: r.HasSystem, Messages: r.Messages, Raw: r.Raw,
+		JSONSchema: r.JSONSchema, Stops: r.Stop, FitContext: r.FitContext,
 		Sampling:    sampling(r, en.seed),
 		Traceparent: en.req.Traceparent, RequestID: en.req.ID, Owner: en.owner,
 	}
@@ -133,7 +134,10 @@ func (en *entry) submission(now time.Time, replaySteps bool) *Submission {
 }
 
 func sampling(r *api.Request, seed uint64) Sampling {
-	s := Sampling{Temperature: r.Temperature, TopP: r.TopP, MinP: r.MinP, RepeatPenalty: r.RepeatPenalty, Seed: seed}
+	s := Sampling{
+		Temperature: r.Temperature, TopP: r.TopP, MinP: r.MinP, RepeatPenalty: r.RepeatPenalty,
+		PresencePenalty: r.PresencePenalty, FrequencyPenalty: r.FrequencyPenalty, Seed: seed,
+	}
 	if r.TopK != nil {
 		k := int32(*r.TopK)
 		s.TopK = &k

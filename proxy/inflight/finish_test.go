@@ -76,6 +76,35 @@ func TestTooComplexGrammarIsAnErrorOfTheSchema(t *testing.T) {
 	}
 }
 
+func TestContextErrorSaysWhatTheContextHolds(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(nil)
+		s := f.last(t)
+		table.Step(f, &Step{Done: []Summary{{ID: s.ID, Attempt: s.Attempt, Reason: FinishError, Failure: Failure{Code: "context_length_exceeded", Text: "why", Param: "prompt"}}}})
+		err := table.wantAnswer(a, "", api.TypeContextExceeded, true).Err
+		if err.ContextTokens != 512 || err.Param != "prompt" {
+			t.Errorf("%+v", err)
+		}
+		a.Settle(Failed)
+	})
+}
+
+func TestResultSaysHowMuchOfThePromptWasCached(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(nil)
+		s := f.last(t)
+		table.sendAccepted(f, s)
+		table.sendToken(f, s, 0)
+		table.Step(f, &Step{Done: []Summary{{ID: s.ID, Attempt: s.Attempt, Reason: FinishStop, PromptTokens: 3, CachedTokens: 2, OutputTokens: 1}}})
+		if r := table.wantAnswer(a, "a", "", true).Result; r.CachedTokens != 2 || r.PromptTokens != 3 {
+			t.Errorf("%+v", r)
+		}
+		a.Settle(Delivered)
+	})
+}
+
 // Waiting doesn't repair broken files.
 func TestRetryAfterOnlyForPassingErrors(t *testing.T) {
 	for code, retryable := range map[string]bool{"model_load_failed": false, "out_of_memory": true, "model_busy": true} {

@@ -3,6 +3,8 @@ package inflight
 import (
 	"context"
 	"time"
+
+	"tandem/proxy/api"
 )
 
 // Engine is the connection to one attached engine process as the request table uses it. Except for Metrics and Load,
@@ -99,10 +101,12 @@ type Submission struct {
 	Version        string
 	Prompt         string
 	System         string
-	HasSystem      bool // a system text is given, even if it is empty
+	HasSystem      bool          // a system text is given, even if it is empty
+	Messages       []api.Message // a conversation in place of Prompt and System
 	JSONSchema     []byte
 	Stops          []string
-	MaxNewTokens   int // 0: not given
+	MaxNewTokens   int  // 0: not given
+	FitContext     bool // cut MaxNewTokens to the context; without it, use what the prompt leaves
 	Sampling       Sampling
 	Timeout        time.Duration // the time left; 0: no limit
 	Traceparent    string
@@ -122,8 +126,11 @@ type Sampling struct {
 	TopP          *float32
 	MinP          *float32
 	RepeatPenalty *float32
-	Seed          uint64 // always set, the proxy picks one
-	Choice        uint32
+	// PresencePenalty and FrequencyPenalty as in OpenAI's API.
+	PresencePenalty  *float32
+	FrequencyPenalty *float32
+	Seed             uint64 // always set, the proxy picks one
+	Choice           uint32
 }
 
 // Rendered is the form in which a request is replayed.

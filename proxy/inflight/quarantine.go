@@ -3,6 +3,7 @@ package inflight
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"time"
 
 	"tandem/proxy/api"
@@ -18,6 +19,14 @@ func fingerprintOf(model, version string, r *api.Request) fingerprint {
 		binary.LittleEndian.PutUint64(size[:], uint64(len(part)))
 		h.Write(size[:])
 		h.Write([]byte(part))
+	}
+	for _, m := range r.Messages {
+		fmt.Fprintf(h, "message %d %d ", len(m.Role), len(m.Content))
+		h.Write([]byte(m.Role))
+		h.Write([]byte(m.Content))
+	}
+	if r.Raw {
+		h.Write([]byte("raw"))
 	}
 	if r.HasSystem && r.System == "" {
 		h.Write([]byte("no system text"))

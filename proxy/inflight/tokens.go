@@ -256,7 +256,7 @@ func (t *Table) complete(en *entry, e *engine, s *Summary, now time.Time) {
 		t.noteProgress(en, e, len(en.rec.Generated), now)
 	}
 	result := &Result{
-		FinishReason: string(api.FinishStop), PromptTokens: s.PromptTokens, OutputTokens: len(en.rec.Generated),
+		FinishReason: string(api.FinishStop), PromptTokens: s.PromptTokens, CachedTokens: s.CachedTokens, OutputTokens: len(en.rec.Generated),
 		Seed: en.seed, GenerationTime: en.timing.prefill + en.timing.decode,
 	}
 	if s.Reason == FinishLength {
@@ -281,6 +281,9 @@ func (en *entry) clientError(s *Summary, now time.Time) *api.Error {
 	default:
 		err := api.NewError(t, "%s", s.Failure.Text)
 		err.Param = s.Failure.Param
+		if t == api.TypeContextExceeded {
+			err.ContextTokens = en.table.catalog.contextTokens(en.model)
+		}
 		if err.Status() == 503 && s.Failure.Retryable { // waiting doesn't repair broken files
 			err.RetryAfter = retryEngineAfter
 		}

@@ -38,8 +38,7 @@ func (j *Journal) MaxBytes() int64 { return j.maxBytes }
 
 // EstimateBytes is what a request with at most newTokens in its answer may need.
 func EstimateBytes(r *api.Request, newTokens int) int64 {
-	text := len(r.Prompt) + len(r.System) + len(r.JSONSchema)
-	return recordOverheadBytes + bytesPerPromptByte*int64(text) + bytesPerNewToken*int64(newTokens)
+	return recordOverheadBytes + bytesPerPromptByte*int64(r.TextBytes()) + bytesPerNewToken*int64(newTokens)
 }
 
 // Open reserves bytes for a record, or returns nil when they don't fit.

@@ -172,6 +172,7 @@ func decodeSampling(from schema.Sampling) (inflight.Sampling, error) {
 	s := inflight.Sampling{
 		Temperature: optional(given(0), from.Temperature()), TopK: optional(given(1), from.TopK()), TopP: optional(given(2), from.TopP()),
 		MinP: optional(given(3), from.MinP()), RepeatPenalty: optional(given(4), from.RepeatPenalty()), Choice: from.Choice(),
+		PresencePenalty: optional(given(5), from.PresencePenalty()), FrequencyPenalty: optional(given(6), from.FrequencyPenalty()),
 	}
 	seeds, err := from.Seeds()
 	if err == nil && seeds.Len() > 0 {

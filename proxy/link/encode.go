@@ -3,6 +3,7 @@ package link
 import (
 	"slices"
 
+	"tandem/proxy/api"
 	"tandem/proxy/inflight"
 	"tandem/schema"
 )
@@ -15,6 +16,7 @@ type inferFrame inflight.Submission
 const (
 	requestOverheadBytes = 2 << 10
 	stopOverheadBytes    = 16
+	messageOverheadBytes = 64 // five pointers, and the ends of role and content, rounded up to words
 )
 
 // Size implements wire.Later. It is never less than the frame will be.
@@ -27,6 +29,9 @@ func (s *inferFrame) Size() int {
 	}
 	for _, stop := range stops {
 		n += stopOverheadBytes + len(stop)
+	}
+	for _, m := range s.Messages {
+		n += messageOverheadBytes + len(m.Role) + len(m.Content)
 	}
 	return n
 }
@@ -45,6 +50,7 @@ func (s *inferFrame) Build(f schema.Frame) error {
 	}
 	to.SetRaw(s.Raw)
 	to.SetMaxNewTokens(uint32(s.MaxNewTokens))
+	to.SetFitContext(s.FitContext)
 	to.SetTimeoutNs(uint64(max(s.Timeout, 0)))
 	to.SetOwner(s.Owner)
 	w := fieldWriter{}
@@ -60,6 +66,9 @@ func (s *inferFrame) Build(f schema.Frame) error {
 	w.data(to.SetJsonSchema, s.JSONSchema)
 	if w.err != nil {
 		return w.err
+	}
+	if err := writeMessages(to, s.Messages); err != nil {
+		return err
 	}
 	if err := writeTexts(to.NewStops, s.Stops); err != nil {
 		return err
@@ -99,6 +108,23 @@ func (s *inferFrame) writeReplay(to schema.InferRequest) error {
 	return w.err
 }
 
+func writeMessages(to schema.InferRequest, messages []api.Message) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	list, err := to.NewMessages(int32(len(messages)))
+	if err != nil {
+		return err
+	}
+	w := fieldWriter{}
+	for i, m := range messages {
+		one := list.At(i)
+		w.text(one.SetRole, m.Role)
+		w.data(one.SetContent, []byte(m.Content))
+	}
+	return w.err
+}
+
 // writeSampling sets what was given and marks it as present.
 func writeSampling(to schema.InferRequest, s *inflight.Sampling) error {
 	out, err := to.NewSampling()
@@ -111,6 +137,8 @@ func writeSampling(to schema.InferRequest, s *inflight.Sampling) error {
 	setOptional(&present, 2, s.TopP, out.SetTopP)
 	setOptional(&present, 3, s.MinP, out.SetMinP)
 	setOptional(&present, 4, s.RepeatPenalty, out.SetRepeatPenalty)
+	setOptional(&present, 5, s.PresencePenalty, out.SetPresencePenalty)
+	setOptional(&present, 6, s.FrequencyPenalty, out.SetFrequencyPenalty)
 	out.SetPresent(present)
 	out.SetChoice(s.Choice)
 	seeds, err := out.NewSeeds(1)

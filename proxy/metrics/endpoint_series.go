@@ -73,7 +73,7 @@ func (m *Metrics) Endpoint(route string) *Endpoint {
 		responseBytes: m.vectors.histogram("api_response_size_bytes", route),
 	}
 	m.endpoints[route] = e
-	if route != inferRoute { // there each model has its own
+	if !IsInference(route) { // there each model has its own
 		for _, status := range labelValues("api_requests_total", "status") {
 			m.vectors.counter("api_requests_total", route, status, catalogue.None, catalogue.None)
 		}

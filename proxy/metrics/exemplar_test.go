@@ -26,7 +26,7 @@ func TestSampled(t *testing.T) {
 
 func TestExemplarsLeadToSampledTraces(t *testing.T) {
 	m := newTestMetrics(t, nil)
-	mm, e := m.Model(testModel, testVersion), m.Endpoint(inferRoute)
+	mm, e := m.Model(testModel, testVersion), m.Endpoint("/infer")
 	ask := func(trace string) {
 		e.Begin()
 		mm.FirstToken(20*time.Millisecond, trace)

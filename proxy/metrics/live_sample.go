@@ -20,7 +20,7 @@ type liveSample struct {
 	firstToken histogramBuckets
 	interToken histogramBuckets
 	phases     map[string]histogramBuckets
-	status     map[string]float64 // requests to /infer
+	status     map[string]float64 // requests for inference
 	tokens     float64
 	hits       float64
 	misses     float64
@@ -84,7 +84,7 @@ func (s *liveSample) add(f *dto.MetricFamily) {
 	for _, m := range f.Metric {
 		switch f.GetName() {
 		case "api_response_time_seconds":
-			if labelValue(m, "endpoint") == inferRoute && !isSpecialModel(labelValue(m, "model")) {
+			if IsInference(labelValue(m, "endpoint")) && !isSpecialModel(labelValue(m, "model")) {
 				s.response.add(m.Histogram)
 			}
 		case "llm_time_to_first_token_seconds":
@@ -96,7 +96,7 @@ func (s *liveSample) add(f *dto.MetricFamily) {
 			phase.add(m.Histogram)
 			s.phases[labelValue(m, "phase")] = phase
 		case "api_requests_total":
-			if labelValue(m, "endpoint") == inferRoute {
+			if IsInference(labelValue(m, "endpoint")) {
 				s.status[labelValue(m, "status")] += m.Counter.GetValue()
 			}
 		case "tokens_generated_total":

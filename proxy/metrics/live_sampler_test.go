@@ -16,8 +16,8 @@ import (
 // recordAnswer records a request that took long, of which half was spent in the queue.
 func recordAnswer(m *Metrics, status string, took time.Duration) {
 	mm := m.Model("demo", "v1.0")
-	m.vectors.counter("api_requests_total", inferRoute, status, "demo", "v1.0").Inc()
-	m.vectors.histogram("api_response_time_seconds", inferRoute, "demo", "v1.0").Observe(took.Seconds())
+	m.vectors.counter("api_requests_total", "/infer", status, "demo", "v1.0").Inc()
+	m.vectors.histogram("api_response_time_seconds", "/infer", "demo", "v1.0").Observe(took.Seconds())
 	mm.queue.Observe(took.Seconds() / 2)
 	mm.decode.Observe(took.Seconds() / 2)
 	mm.tokens.Add(20)

@@ -56,8 +56,8 @@ type SLO struct {
 	Request time.Duration
 }
 
-// inferRoute is the route whose series every model has.
-const inferRoute = "/infer"
+// IsInference reports whether every model has series of the route, and the live figures count it.
+func IsInference(route string) bool { return slices.Contains(catalogue.InferenceEndpoints, route) }
 
 // sloTokens is the length of the documented profile, for which SLO.Request holds.
 const sloTokens = 32
@@ -120,7 +120,9 @@ func New(o Options) *Metrics {
 	m.resolveCounters()
 
 	m.Endpoint(catalogue.Other)
-	m.Endpoint(inferRoute)
+	for _, route := range catalogue.InferenceEndpoints {
+		m.Endpoint(route)
+	}
 	m.noModel = m.newSpecialMetrics(catalogue.None)
 	m.unknownModel = m.newSpecialMetrics(catalogue.Unknown)
 	if o.DefaultModel != "" {

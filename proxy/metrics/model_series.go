@@ -128,8 +128,10 @@ func (m *Metrics) newModelMetrics(model, version string) *ModelMetrics {
 	for _, slo := range labelValues("llm_slo_requests_total", "slo") {
 		mm.sloResults[slo] = countersByLabel(v, "llm_slo_requests_total", "result", model, version, slo)
 	}
-	for _, status := range labelValues("api_requests_total", "status") {
-		v.counter("api_requests_total", inferRoute, status, model, version)
+	for _, route := range catalogue.InferenceEndpoints {
+		for _, status := range labelValues("api_requests_total", "status") {
+			v.counter("api_requests_total", route, status, model, version)
+		}
 	}
 	if model != catalogue.None && model != catalogue.Unknown {
 		mm.loaded = v.gauge("llm_model_loaded", model, version)
@@ -163,7 +165,8 @@ func (mm *ModelMetrics) makeHistograms() {
 			decode:     h("llm_request_phase_seconds", "decode"),
 			restart:    h("llm_request_phase_seconds", "restart"),
 		}
-		mm.responseTime(inferRoute)
+		// Those of other routes begin with a request there: a model is seldom asked at all of them.
+		mm.responseTime("/infer")
 	})
 }
 

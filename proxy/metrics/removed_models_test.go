@@ -31,7 +31,7 @@ func runSweep(m *Metrics, installed func(string, string) bool, now time.Time) {
 
 // recordRequest records a whole request for a model.
 func recordRequest(m *Metrics, mm *ModelMetrics) {
-	e := m.Endpoint(inferRoute)
+	e := m.Endpoint("/infer")
 	e.Begin()
 	mm.Token(time.Millisecond)
 	mm.FirstToken(time.Millisecond, "")

@@ -122,10 +122,10 @@ func checkInferenceCounted(before, after scrapedMetrics, tokens int) error {
 
 // checkSameSums checks sums that agree whenever nothing is in flight.
 func checkSameSums(s scrapedMetrics) error {
-	if s.sum("llm_requests_in_flight", "endpoint", "/infer") > 0 {
+	if s.sumInference("llm_requests_in_flight") > 0 {
 		return nil
 	}
-	answered, successful := s.sum("api_requests_total", "endpoint", "/infer", "status", "success"), s.sum("successful_inferences_total")
+	answered, successful := s.sumInference("api_requests_total", "status", "success"), s.sum("successful_inferences_total")
 	if answered != successful {
 		return fmt.Errorf("%v requests were answered, but %v inferences successful", answered, successful)
 	}

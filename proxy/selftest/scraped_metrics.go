@@ -59,6 +59,15 @@ func (s scrapedMetrics) sum(name string, labels ...string) float64 {
 	return total
 }
 
+// sumInference is sum over the endpoints of inference.
+func (s scrapedMetrics) sumInference(name string, labels ...string) float64 {
+	total := 0.0
+	for _, endpoint := range catalogue.InferenceEndpoints {
+		total += s.sum(name, append([]string{"endpoint", endpoint}, labels...)...)
+	}
+	return total
+}
+
 func hasLabels(m *dto.Metric, labels []string) bool {
 	for i := 0; i+1 < len(labels); i += 2 {
 		if !slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetName() == labels[i] && l.GetValue() == labels[i+1] }) {

@@ -17,7 +17,7 @@ func (x *exchange) writeAccessLog(took time.Duration, received, sent int) {
 	switch {
 	case x.status >= fasthttp.StatusInternalServerError && x.route.path != "/readyz":
 		level = slog.LevelWarn
-	case x.route.path == inferPath:
+	case x.route.inference:
 		level = slog.LevelInfo
 		if x.err == nil && x.attempt == 0 && !trace.InLogSample(x.id, x.s.opts.LogSample) {
 			return

@@ -30,7 +30,9 @@ const keyFile = `keys:
   - {name: old, sha256: %s, expires: 2020-01-01}
 `
 
-func TestKeysWithRights(t *testing.T) {
+// keysWithRights are those of keyFile.
+func keysWithRights(t *testing.T) *auth.Keys {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "keys.yaml")
 	text := sprintf(keyFile, sha256Hex("scoped"), sha256Hex("expired"))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -40,9 +42,13 @@ func TestKeysWithRights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return keys
+}
+
+func TestKeysWithRights(t *testing.T) {
 	table, asked := manualTable()
 	ts := startTestServer(t, table, func(o *Options) {
-		o.Keys, o.Limits, o.DefaultLimit = keys, limit.NewLocal(10, time.Now()), limit.Rate{Requests: 1, Unit: time.Hour}
+		o.Keys, o.Limits, o.DefaultLimit = keysWithRights(t), limit.NewLocal(10, time.Now()), limit.Rate{Requests: 1, Unit: time.Hour}
 	})
 	post := func(key, body string) reply {
 		return ts.do("POST", "/infer", body, "Content-Type", "application/json", "X-API-Key", key)

@@ -19,6 +19,12 @@ const anyOrigin = "*"
 var exposedHeaders = strings.Join([]string{requestIDHeader, traceresponseHeader, fasthttp.HeaderRetryAfter, fasthttp.HeaderAllow,
 	limit.HeaderLimit, limit.HeaderRemaining, limit.HeaderReset, limit.HeaderPolicy, limit.HeaderRateLimit}, ", ")
 
+// sdkHeaders are request headers that OpenAI's client library for browsers sends by itself. A page whose preflight
+// doesn't allow one of them can't send its request.
+var sdkHeaders = strings.Join([]string{fasthttp.HeaderUserAgent, "OpenAI-Organization", "OpenAI-Project", "X-Stainless-Arch", "X-Stainless-Helper-Method",
+	"X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version", "X-Stainless-Poll-Helper", "X-Stainless-Custom-Poll-Interval",
+	"X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version", "X-Stainless-Timeout"}, ", ")
+
 // corsOrigins are the origins whose pages may read replies (CORS_ORIGINS). None: cross-origin requests are off.
 type corsOrigins []string
 
@@ -70,13 +76,13 @@ func (s *Server) answerPreflight(x *exchange, r *route) bool {
 		return false
 	}
 	methods := "GET, HEAD, POST"
-	if r != nil {
+	if r.serve != nil {
 		methods = r.allow()
 	}
 	h := &x.ctx.Response.Header
 	h.Set(fasthttp.HeaderAccessControlAllowMethods, methods)
 	h.Set(fasthttp.HeaderAccessControlAllowHeaders, strings.Join([]string{fasthttp.HeaderContentType, fasthttp.HeaderAuthorization, s.opts.KeyHeader,
-		requestIDHeader, timeoutHeader, domainHeader, traceparentHeader, tracestateHeader}, ", "))
+		requestIDHeader, timeoutHeader, domainHeader, traceparentHeader, tracestateHeader, sdkHeaders}, ", "))
 	h.Set(fasthttp.HeaderAccessControlMaxAge, corsMaxAge)
 	x.status = fasthttp.StatusNoContent
 	x.ctx.SetStatusCode(x.status)

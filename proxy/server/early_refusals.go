@@ -39,9 +39,10 @@ func (s *Server) handleUnreadable(ctx *fasthttp.RequestCtx, cause error) {
 		}
 		c.lingerOnClose.Store(true)
 	}
-	r := s.routes[string(ctx.Path())]
-	if r != nil && r.path == "/" {
-		r = nil // also the value of a path that wasn't read
+	r := s.findRoute(ctx)
+	if r.path == "/" {
+		// also the value of a path that wasn't read, or that fasthttp dropped with a body that came too slowly
+		r = s.otherRoute
 	}
 	x := s.beginExchange(ctx, r, time.Now())
 	defer x.recoverPanic()

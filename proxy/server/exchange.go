@@ -32,6 +32,8 @@ type exchange struct {
 	label     api.StatusLabel
 	model     *metrics.ModelMetrics // nil: none
 	err       *api.Error            // the error that was replied, or nil
+	request   *api.Request          // nil before it is decoded
+	encoder   api.Encoder           // of the reply; nil before its first output
 	result    *inflight.Result
 	answer    inflight.Answer // must be settled; nil before Admit and after settling
 	accepted  bool            // an engine took the request
@@ -44,9 +46,6 @@ type exchange struct {
 // beginExchange counts the request as in flight and gives it its id. received is passed, since ctx has no time for a
 // request that couldn't be read.
 func (s *Server) beginExchange(ctx *fasthttp.RequestCtx, r *route, received time.Time) *exchange {
-	if r == nil {
-		r = s.otherRoute
-	}
 	x := &exchange{s: s, ctx: ctx, clientCtx: context.Background(), route: r, received: received, status: fasthttp.StatusOK, label: api.LabelSuccess}
 	if c := unwrap(ctx.Conn()); c != nil {
 		x.clientCtx = c.ctx
@@ -54,7 +53,7 @@ func (s *Server) beginExchange(ctx *fasthttp.RequestCtx, r *route, received time
 	given := ctx.Request.Header.Peek(requestIDHeader)
 	x.id = requestID(given)
 	x.setCommonHeaders()
-	if r.path == inferPath {
+	if r.inference {
 		x.beginTrace(x.id != string(given))
 	}
 	r.metrics.Begin()
@@ -85,7 +84,7 @@ func (x *exchange) replyStatus(status int, body []byte) {
 	}
 }
 
-// replyError sends an error.
+// replyError sends an error in the dialect of the route.
 func (x *exchange) replyError(err *api.Error) {
 	x.recordError(err)
 	if x.status == fasthttp.StatusServiceUnavailable {
@@ -104,7 +103,7 @@ func (x *exchange) replyError(err *api.Error) {
 		x.ctx.SetConnectionClose()
 	}
 	x.ctx.SetStatusCode(x.status)
-	x.reply(api.AppendError(nil, err, x.id))
+	x.reply(x.route.dialect.AppendError(nil, err, x.id))
 }
 
 // recordError remembers an error for log and metrics.

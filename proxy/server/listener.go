@@ -139,10 +139,11 @@ func (l *listener) refuseConn(tcp *net.TCPConn) {
 	})
 }
 
-// refusal is a complete HTTP reply, since no HTTP server has seen the connection yet.
+// refusal is a complete HTTP reply, since no HTTP server has seen the connection yet. Nobody has read the path either,
+// so the dialect isn't known.
 func refusal(id string, limit int, allowed corsOrigins) []byte {
 	err := api.NewError(api.TypeQueueFull, "all %d connections are in use; try again later", limit)
-	body := api.AppendError(nil, err, id)
+	body := defaultDialect.AppendError(nil, err, id)
 	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"+
 		"Connection: close\r\n%sX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s", allowed.rawHeaderLines(), id, len(body), body)
 }

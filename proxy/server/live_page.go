@@ -36,7 +36,7 @@ func (s *Server) addLivePageRoutes() {
 	s.addRoute(&route{path: "/", description: "the live page in a browser, otherwise this table", serve: func(x *exchange) { s.index(x, index) }})
 	for _, f := range pageFiles {
 		content := pageContent(f.name)
-		r := &route{path: f.path, description: "part of the live page", serve: func(x *exchange) { sendFile(x, f.contentType, content) }}
+		r := &route{path: f.path, description: "part of the live page", dialect: defaultDialect, serve: func(x *exchange) { sendFile(x, f.contentType, content) }}
 		r.metrics = s.routes["/"].metrics
 		s.routes[r.path] = r
 	}

@@ -43,10 +43,14 @@ func (s *Server) status(x *exchange) {
 }
 
 func (s *Server) models(x *exchange) {
+	x.reply(api.AppendModels(nil, s.installedModels()))
+}
+
+func (s *Server) installedModels() []api.Model {
 	st := s.snapshot()
 	list := make([]api.Model, 0, len(st.Models))
 	for _, m := range st.Models {
-		listed := api.Model{Name: m.Name, Description: m.Description}
+		listed := api.Model{Name: m.Name, Description: m.Description, DefaultVersion: m.DefaultVersion, Context: m.ContextTokens}
 		for _, v := range m.Versions {
 			listed.Versions = append(listed.Versions, v.Name)
 			if v.Problem != "" {
@@ -55,7 +59,7 @@ func (s *Server) models(x *exchange) {
 		}
 		list = append(list, listed)
 	}
-	x.reply(api.AppendModels(nil, list))
+	return list
 }
 
 func (s *Server) connections() int {
@@ -88,7 +92,7 @@ func (s *Server) routeTable(x *exchange) {
 	slices.Sort(paths)
 	for _, path := range paths {
 		r := s.routes[path]
-		fmt.Fprintf(&b, "%-9s  %-16s  %s\n", r.allow(), path, r.description)
+		fmt.Fprintf(&b, "%-9s  %-20s  %s\n", r.allow(), path, r.description)
 	}
 	x.ctx.SetContentType("text/plain; charset=utf-8")
 	x.ctx.Response.SetBodyString(b.String())

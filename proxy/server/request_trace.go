@@ -9,7 +9,7 @@ import (
 // beginTrace begins the request's span and sets the traceresponse header. Several traceparent headers are ignored, as
 // none of them can be trusted.
 func (x *exchange) beginTrace(ownID bool) {
-	a := trace.RequestStart{RequestID: x.id, GeneratedID: ownID, Received: x.received, Scheme: "http"}
+	a := trace.RequestStart{Route: x.route.path, RequestID: x.id, GeneratedID: ownID, Received: x.received, Scheme: "http"}
 	if x.s.certs != nil {
 		a.Scheme = "https"
 	}

@@ -9,27 +9,33 @@ import (
 	"github.com/valyala/fasthttp/fasthttpadaptor"
 
 	"tandem/proxy/api"
+	"tandem/proxy/api/infer"
 	"tandem/proxy/metrics"
 )
+
+// defaultDialect is that of /infer and of the errors of every endpoint that belongs to no other one.
+var defaultDialect api.Dialect = infer.Dialect{}
 
 // route is one endpoint.
 type route struct {
 	path        string
 	description string // for the table at /
-	post        bool   // POST only; otherwise GET and HEAD
-	serve       func(*exchange)
-	metrics     *metrics.Endpoint
+	inference   bool   // POST only, and traced and logged as inference; otherwise GET and HEAD
+	// dialect writes the errors, and for inference reads requests and writes replies; nil: defaultDialect.
+	dialect api.Dialect
+	serve   func(*exchange) // nil: there is no such endpoint
+	metrics *metrics.Endpoint
 }
 
 func (r *route) allow() string {
-	if r.post {
+	if r.inference {
 		return "POST"
 	}
 	return "GET, HEAD"
 }
 
 func (r *route) allows(ctx *fasthttp.RequestCtx) bool {
-	if r.post {
+	if r.inference {
 		return ctx.IsPost()
 	}
 	return ctx.IsGet() || ctx.IsHead()
@@ -44,12 +50,13 @@ func (s *Server) makeRoutes() error {
 		{path: "/status", description: "status, devices and loaded models", serve: s.status},
 		{path: "/status/live", description: "the figures of this moment", serve: s.statusLive},
 		{path: "/models", description: "installed models with their versions", serve: s.models},
-		{path: inferPath, description: "inference; with an API key", post: true, serve: s.infer},
+		{path: "/infer", description: "inference; with an API key", inference: true, serve: s.infer},
 	} {
 		s.addRoute(r)
 	}
+	s.addOpenAIRoutes()
 	s.addLivePageRoutes()
-	s.otherRoute = &route{path: "other", metrics: s.opts.Metrics.Endpoint("other")}
+	s.otherRoute = &route{path: "other", dialect: defaultDialect, metrics: s.opts.Metrics.Endpoint("other")}
 	if !s.opts.Prometheus {
 		return nil
 	}
@@ -91,6 +98,9 @@ func (s *Server) scrape(x *exchange, page fasthttp.RequestHandler) {
 }
 
 func (s *Server) addRoute(r *route) {
+	if r.dialect == nil {
+		r.dialect = defaultDialect
+	}
 	r.metrics = s.opts.Metrics.Endpoint(r.path)
 	s.routes[r.path] = r
 }
@@ -99,32 +109,42 @@ func (s *Server) isMetrics(path string) bool {
 	return path == s.opts.MetricsPath || path == "/metrics/router"
 }
 
+// findRoute never returns nil.
+func (s *Server) findRoute(ctx *fasthttp.RequestCtx) *route {
+	if r := s.routes[string(ctx.Path())]; r != nil {
+		return r
+	}
+	if r := s.findOpenAIRoute(string(ctx.Path())); r != nil {
+		return r
+	}
+	return s.otherRoute
+}
+
 // handle serves every request on the main listener.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
-	r := s.routes[string(ctx.Path())]
-	if r != nil && s.opts.SeparateMetrics && s.isMetrics(r.path) {
-		r = nil
+	r := s.findRoute(ctx)
+	if s.opts.SeparateMetrics && s.isMetrics(r.path) {
+		r = s.otherRoute
 	}
 	s.serve(ctx, r)
 }
 
 // handleMetrics serves every request on the listener for metrics.
 func (s *Server) handleMetrics(ctx *fasthttp.RequestCtx) {
-	r := s.routes[string(ctx.Path())]
-	if r != nil && !s.isMetrics(r.path) && r.path != "/livez" {
-		r = nil
+	r := s.findRoute(ctx)
+	if !s.isMetrics(r.path) && r.path != "/livez" {
+		r = s.otherRoute
 	}
 	s.serve(ctx, r)
 }
 
-// serve wraps a route with the recovery from panics, the request id, the count and the log. A nil route is a path
-// without a route.
+// serve wraps a route with the recovery from panics, the request id, the count and the log.
 func (s *Server) serve(ctx *fasthttp.RequestCtx, r *route) {
 	x := s.beginExchange(ctx, r, ctx.Time())
 	defer x.recoverPanic()
 	switch {
 	case s.answerPreflight(x, r):
-	case r == nil:
+	case r.serve == nil:
 		x.replyError(api.NotFound(string(ctx.Path())))
 	case !r.allows(ctx):
 		ctx.Response.Header.Set(fasthttp.HeaderAllow, r.allow())

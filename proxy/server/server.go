@@ -21,9 +21,12 @@ type Server struct {
 	metricsHTTP *fasthttp.Server // of ServeMetrics
 	routes      map[string]*route
 	otherRoute  *route // for paths without a route
-	disconnects *disconnectWatcher
-	certs       *certificates // nil without TLS
-	corsOrigins corsOrigins
+	// modelRoute has every path below /v1/models/; otherOpenAIRoute is for paths below /v1/ without a route.
+	modelRoute, otherOpenAIRoute *route
+	madeAt                       time.Time
+	disconnects                  *disconnectWatcher
+	certs                        *certificates // nil without TLS
+	corsOrigins                  corsOrigins
 
 	draining      atomic.Bool   // readiness is off
 	drainExpired  chan struct{} // closed when answers in flight have to end now
@@ -42,7 +45,7 @@ type Server struct {
 // New prepares a server; Serve starts it.
 func New(o Options) (*Server, error) {
 	o.fillDefaults()
-	s := &Server{opts: o, log: o.Log, corsOrigins: o.CORSOrigins, drainExpired: make(chan struct{})}
+	s := &Server{opts: o, log: o.Log, corsOrigins: o.CORSOrigins, madeAt: time.Now(), drainExpired: make(chan struct{})}
 	s.pageBuffers.New = func() any { return new(bytes.Buffer) }
 	if o.CertFile != "" {
 		certs, err := loadCertificates(o.CertFile, o.KeyFile, o.Log)

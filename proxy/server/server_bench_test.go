@@ -226,11 +226,24 @@ func benchUnary(b *testing.B, kind string) {
 	b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-µs/request")
 }
 
+// tokensPerStream is how many tokens each stream of the benchmarks gets.
+const tokensPerStream = 200
+
 // BenchmarkStream reports the CPU time of the proxy for an event, over 64 streams that get a token each millisecond.
 func BenchmarkStream(b *testing.B) {
-	const tokens, streams = 200, 64
+	benchStream(b, rawInfer(strings.Replace(streamed(inferBody), ":32", ":"+strconv.Itoa(tokensPerStream), 1), "HTTP/1.1"))
+}
+
+// BenchmarkChatStream is the same with the longer events of OpenAI's clients.
+func BenchmarkChatStream(b *testing.B) {
+	e := openAIEndpoints[0]
+	body := strings.TrimSuffix(streamed(e.body), "}") + `,"max_tokens":` + strconv.Itoa(tokensPerStream) + "}"
+	benchStream(b, strings.Replace(rawInfer(body, "HTTP/1.1"), "/infer", e.path, 1))
+}
+
+func benchStream(b *testing.B, request string) {
+	const tokens, streams = tokensPerStream, 64
 	s := startBenchServer(b, "stream")
-	request := rawInfer(strings.Replace(streamed(inferBody), ":32", ":"+strconv.Itoa(tokens), 1), "HTTP/1.1")
 	n := max(1, b.N/tokens)
 	b.ResetTimer()
 	used := s.load(streams, n, request)

@@ -62,6 +62,7 @@ type sseReader struct {
 
 	lastWrite   time.Time
 	deadlineSet time.Time // when the write deadline was set last
+	begun       bool      // the events before the first text were appended
 	complete    bool      // unread holds the last event
 	written     bool      // the last event was written
 	outcome     inflight.Outcome
@@ -149,7 +150,8 @@ func (r *sseReader) appendPiece(p *inflight.Piece) bool {
 	r.tokens += p.Tokens
 	if len(p.Text) > 0 {
 		r.all = append(r.all, p.Text...)
-		r.events = api.AppendTextEvent(r.events, p.Text)
+		r.appendStart()
+		r.events = r.x.encoder.AppendText(r.events, p.Text)
 	}
 	switch {
 	case p.Done && p.Err != nil:
@@ -157,17 +159,26 @@ func (r *sseReader) appendPiece(p *inflight.Piece) bool {
 	case p.Done:
 		r.x.result = p.Result
 		last := r.x.finalResult(r.all)
-		r.events = api.AppendFinalEvent(r.events, &last)
+		r.appendStart()
+		r.events = r.x.encoder.AppendEnd(r.events, &last)
 		r.complete, r.outcome = true, inflight.Delivered
 	}
 	r.unread = r.events
 	return len(r.unread) > 0
 }
 
+// appendStart appends the events that come before the first text, once.
+func (r *sseReader) appendStart() {
+	if !r.begun {
+		r.begun = true
+		r.events = r.x.replyEncoder().AppendStart(r.events)
+	}
+}
+
 // appendError ends the events with an error.
 func (r *sseReader) appendError(err *api.Error) {
 	r.x.recordError(err)
-	r.events = api.AppendErrorEvent(r.events, err, r.x.id)
+	r.events = r.x.replyEncoder().AppendErrorEvent(r.events, err)
 	r.complete, r.outcome = true, inflight.Failed
 }
 

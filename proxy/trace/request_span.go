@@ -20,6 +20,7 @@ const maxTracestateBytes = 512
 
 // RequestStart is what is known about a request when it arrives.
 type RequestStart struct {
+	Route       string // path of the endpoint: /infer
 	RequestID   string
 	GeneratedID bool   // RequestID was made by the proxy: then a trace that begins with the request has the same id
 	Traceparent string // the header, as it came
@@ -69,8 +70,8 @@ func (t Tracer) Begin(a RequestStart) Span {
 		}
 		ctx = otel.ContextWithRemoteSpanContext(ctx, parent)
 	}
-	_, span := t.spans.Start(ctx, "POST /infer", otel.WithSpanKind(otel.SpanKindServer), otel.WithTimestamp(a.Received), otel.WithAttributes(
-		attribute.String("http.request.method", "POST"), attribute.String("http.route", "/infer"), attribute.String("url.path", "/infer"),
+	_, span := t.spans.Start(ctx, "POST "+a.Route, otel.WithSpanKind(otel.SpanKindServer), otel.WithTimestamp(a.Received), otel.WithAttributes(
+		attribute.String("http.request.method", "POST"), attribute.String("http.route", a.Route), attribute.String("url.path", a.Route),
 		attribute.String("url.scheme", a.Scheme), attribute.String("tandem.request_id", a.RequestID)))
 	return Span{traceparent: trace.Format(span.SpanContext()), span: span}
 }

@@ -60,11 +60,11 @@ func TestIDs(t *testing.T) {
 func TestSpan(t *testing.T) {
 	tracer, kept := newRecordingTracer(t)
 	began := time.Unix(1000, 0)
-	s := tracer.Begin(RequestStart{Traceparent: parent, Tracestate: "a=1", RequestID: "r", Received: began, Scheme: "https"})
+	s := tracer.Begin(RequestStart{Traceparent: parent, Tracestate: "a=1", Route: "/infer", RequestID: "r", Received: began, Scheme: "https"})
 	s.Requeued(began.Add(time.Second), 1)
 	s.End(began.Add(2*time.Second), RequestEnd{Status: 503, ErrorType: "engine_unavailable", Model: "m", Version: "v", Key: "k", Attempts: 2})
 	got := kept.GetSpans()[0]
-	if got.SpanKind != otel.SpanKindServer || got.Status.Code != codes.Error || got.SpanContext.TraceState().String() != "a=1" ||
+	if got.Name != "POST /infer" || got.SpanKind != otel.SpanKindServer || got.Status.Code != codes.Error || got.SpanContext.TraceState().String() != "a=1" ||
 		!got.StartTime.Equal(began) || got.EndTime.Sub(began) != 2*time.Second || len(got.Events) != 1 || !got.Events[0].Time.Equal(began.Add(time.Second)) {
 		t.Errorf("%+v", got)
 	}

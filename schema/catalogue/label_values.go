@@ -9,6 +9,10 @@ const (
 	General = "general" // domain of a request for which nobody named one
 )
 
+// InferenceEndpoints are the values of the label endpoint by which the service is judged: each is one way to ask for
+// inference. All other endpoints are probes, pages and lists.
+var InferenceEndpoints = []string{"/infer", "/v1/chat/completions", "/v1/completions"}
+
 // Bounds of label sets that come from the configuration.
 const (
 	MaxPairs   = 256 // (model, version) pairs with series of their own

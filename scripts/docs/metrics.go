@@ -9,7 +9,7 @@ import (
 	"tandem/schema/catalogue"
 )
 
-const metricsHead = `# Metrics
+var metricsHead = `# Metrics
 
 <!-- Made by go run ./scripts/docs from schema/catalogue. Change it there. -->
 
@@ -19,9 +19,11 @@ all others stay, since what must survive an engine belongs to the proxy. ` + "`C
 group D, ` + "`model_load_failures_total` and `llm_engine_up`" + `.
 
 ` + "`model` and `version`" + ` are names of installed models, ` + "`unknown`" + ` for one that isn't installed, ` + "`none`" + ` where a
-model does not apply, and ` + "`other`" + ` beyond 256 pairs. ` + "`endpoint`" + ` is a route, or ` + "`other`" + `. ` + "`domain`" + ` is one
+model does not apply, and ` + "`other`" + ` beyond 256 pairs. ` + "`endpoint`" + ` is a route, or ` + "`other`" + `; inference is
+` + inferenceEndpoints() + `. ` + "`domain`" + ` is one
 of at most 32 configured names, ` + "`general` or `other`" + `. No label comes from a client. Counters exist at 0 before
-their first event, so that ` + "`increase()`" + ` sees it; histograms of a model exist once it is asked for or loaded. The
+their first event, so that ` + "`increase()`" + ` sees it; histograms of a model exist once it is asked for or loaded, those
+of its response times at other endpoints than ` + "`/infer`" + ` with the first request there. The
 series of a model that no engine has any more stay for an hour (` + "`METRICS_KEEP_REMOVED`" + `), so that their last values
 are scraped, and while a request counts there; then they go (those of ` + "`DEFAULT_MODEL`" + ` never), and a model that
 comes back counts from 0.
@@ -30,6 +32,11 @@ comes back counts from 0.
 ` + "`llm_requests_waiting`, `llm_requests_running`, `llm_kv_cache_usage_ratio`, `llm_cache_config_info`" + ` and
 ` + "`llm_lora_requests_info`" + `, one series each.
 `
+
+// inferenceEndpoints lists them as text.
+func inferenceEndpoints() string {
+	return "`" + strings.Join(catalogue.InferenceEndpoints, "`, `") + "`"
+}
 
 func metricsPage() []byte {
 	var b bytes.Buffer

@@ -33,6 +33,15 @@ func (s *testServer) scrape() metrics {
 	return families
 }
 
+// sumInference is sum over the endpoints of inference.
+func (scraped metrics) sumInference(name string, pairs ...string) float64 {
+	total := 0.0
+	for _, endpoint := range []string{"/infer", "/v1/chat/completions", "/v1/completions"} {
+		total += scraped.sum(name, append([]string{"endpoint", endpoint}, pairs...)...)
+	}
+	return total
+}
+
 // sum adds up the samples of a family whose labels match the pairs; "count" and "sum" suffixes select a histogram's.
 func (scraped metrics) sum(name string, pairs ...string) float64 {
 	part := ""
@@ -121,13 +130,13 @@ func checkInvariants(t *testing.T, scraped metrics) {
 			t.Errorf("%s: %v and %v", what, a, b)
 		}
 	}
-	succeeded := scraped.sum("api_requests_total", "endpoint", "/infer", "status", "success")
+	succeeded := scraped.sumInference("api_requests_total", "status", "success")
 	equal("successful answers and inferences", succeeded, scraped.sum("successful_inferences_total"))
 	equal("successful answers and finished generations", succeeded,
 		scraped.sum("llm_request_finish_total", "reason", "stop")+scraped.sum("llm_request_finish_total", "reason", "length"))
 	equal("tokens generated and output lengths", scraped.sum("tokens_generated_total"), scraped.sum("llm_request_output_tokens_sum"))
 	equal("tokens generated and tokens timed", scraped.sum("tokens_generated_total"), scraped.sum("token_generation_time_seconds_count"))
-	equal("requests in flight", scraped.sum("llm_requests_in_flight", "endpoint", "/infer"), 0)
+	equal("requests in flight", scraped.sumInference("llm_requests_in_flight"), 0)
 	equal("requests waiting", scraped.sum("llm_requests_waiting"), 0)
 	equal("requests running", scraped.sum("llm_requests_running"), 0)
 }
@@ -137,7 +146,7 @@ func (s *testServer) waitIdle() metrics {
 	var scraped metrics
 	s.waitFor(10*time.Second, "an idle server", func() bool {
 		scraped = s.scrape()
-		return scraped.sum("llm_requests_in_flight", "endpoint", "/infer") == 0 && scraped.sum("llm_requests_running") == 0 &&
+		return scraped.sumInference("llm_requests_in_flight") == 0 && scraped.sum("llm_requests_running") == 0 &&
 			scraped.sum("llm_requests_waiting") == 0
 	})
 	return scraped

@@ -86,7 +86,7 @@ var requestAlerts = []alert{
 		name: "LLMRejectionRateHigh", forDuration: 5 * time.Minute, severity: warning, summary: "More than 5 % of requests are turned away",
 		expr: `sum by (job, reason) (rate(llm_requests_rejected_total{reason=~"queue_full|engine_unavailable|draining|deadline|model_busy|model_load_failed|out_of_memory"}[5m]))
 / on (job) group_left
-sum by (job) (rate(api_requests_total{endpoint="/infer"}[5m])) > 0.05`,
+sum by (job) (rate(api_requests_total{` + inferenceRequests + `}[5m])) > 0.05`,
 		description: "{{ $value | humanizePercentage }} of the requests of {{ $labels.job }} are turned away: {{ $labels.reason }}.",
 	},
 	{

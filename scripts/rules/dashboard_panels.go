@@ -76,12 +76,16 @@ func thresholdAbove(target float64) []threshold { return []threshold{{0, red}, {
 
 // Selectors of the panels.
 const (
-	selectJob           = `job=~"$job"`
-	selectInstance      = `job=~"$job",instance=~"$instance"`
-	selectModel         = `job=~"$job",model=~"$model"`
-	selectInference     = `job=~"$job",endpoint="/infer"`
-	selectReachedAModel = `job=~"$job",endpoint="/infer",model!~"none|unknown",model=~"$model"`
-	selectEngineWork    = `job=~"$job",instance=~"$instance",model=~"$model"`
+	selectJob        = `job=~"$job"`
+	selectInstance   = `job=~"$job",instance=~"$instance"`
+	selectModel      = `job=~"$job",model=~"$model"`
+	selectEngineWork = `job=~"$job",instance=~"$instance",model=~"$model"`
+)
+
+// Selectors of inference requests.
+var (
+	selectInference     = `job=~"$job",` + inferenceRequests
+	selectReachedAModel = `job=~"$job",` + reachedAModel + `,model=~"$model"`
 )
 
 // rate is the rate of a counter, summed over all labels but those in by.

@@ -73,7 +73,7 @@ var latencyBreakdown = dashboard{
 			{title: "Waiting and running", kind: timeSeriesPanel, unit: "none", queries: []query{
 				{expr: "sum (llm_requests_waiting{" + selectInstance + "})", legend: "waiting"},
 				{expr: "sum (llm_requests_running{" + selectInstance + "})", legend: "running"},
-				{expr: `sum (llm_requests_in_flight{` + selectInstance + `,endpoint="/infer"})`, legend: "in flight"}}},
+				{expr: `sum (llm_requests_in_flight{` + selectInstance + `,` + inferenceRequests + `})`, legend: "in flight"}}},
 			{title: "Waiting line in use", kind: timeSeriesPanel, unit: "percentunit", thresholds: thresholdBelow(0.8), queries: singleQuery("llm_requests_waiting{"+selectInstance+"} / (llm_queue_capacity{"+selectInstance+"} > 0)", "{{instance}}")},
 			{title: "Objectives met", kind: timeSeriesPanel, unit: "percentunit", description: "Share of requests that met SLO_TTFT, SLO_TPOT and SLO_E2E.",
 				queries: singleQuery(ratio(rate("llm_slo_requests_total", selectModel+`,result="good"`, "slo"), rate("llm_slo_requests_total", selectModel, "slo")), "{{slo}}")},

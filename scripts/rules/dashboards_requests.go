@@ -35,12 +35,12 @@ var responseTime = dashboard{
 	},
 }
 
-const overOneSecond = `1 - sum (rate(api_response_time_seconds_bucket{` + selectReachedAModel + `,le=~"1([.]0)?"}[$__rate_interval]))
+var overOneSecond = `1 - sum (rate(api_response_time_seconds_bucket{` + selectReachedAModel + `,le=~"1([.]0)?"}[$__rate_interval]))
 /
 (sum (rate(api_response_time_seconds_count{` + selectReachedAModel + `}[$__rate_interval])) > 0)`
 
 // validRequests requests are those that count for or against the service.
-const validRequests = selectInference + `,status=~"success|error"`
+var validRequests = selectInference + `,status=~"success|error"`
 
 var errorRate = dashboard{
 	name: "errors", title: "Errors",
@@ -76,7 +76,7 @@ var errorRate = dashboard{
 	},
 }
 
-const errorBudgetLeft = `1 - (
+var errorBudgetLeft = `1 - (
   sum (increase(api_requests_total{` + selectInference + `,status="error"}[30d]))
   /
   (sum (increase(api_requests_total{` + validRequests + `}[30d])) > 0)

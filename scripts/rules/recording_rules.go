@@ -2,14 +2,17 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
+
+	"tandem/schema/catalogue"
 )
 
 // Which requests the service is judged by: those for inference, and for figures of a model only those that reached one.
 // Probes, scrapes and refusals would make every ratio look better than it is.
-const (
-	inferenceRequests = `endpoint="/infer"`
-	reachedAModel     = `endpoint="/infer",model!~"none|unknown"`
+var (
+	inferenceRequests = `endpoint=~"` + strings.Join(catalogue.InferenceEndpoints, "|") + `"`
+	reachedAModel     = inferenceRequests + `,model!~"none|unknown"`
 )
 
 // evaluationInterval is how often rules over a window are evaluated: long windows change slowly.
@@ -35,7 +38,7 @@ func recordingGroups() []group {
 }
 
 var kpiRecordings = []recording{
-	{"job:api_requests_success:rate5m", `sum by (job) (rate(api_requests_total{endpoint="/infer",status="success"}[5m]))`},
+	{"job:api_requests_success:rate5m", `sum by (job) (rate(api_requests_total{` + inferenceRequests + `,status="success"}[5m]))`},
 	{"job:tokens_generated:rate5m", `sum by (job) (rate(tokens_generated_total[5m]))`},
 	{"job:model_cache_lookups:increase15m", `sum by (job) (increase(model_cache_hits_total[15m]))
 +

@@ -7,9 +7,8 @@ import (
 	"tandem/proxy/inflight"
 )
 
-const inferPath = "/infer"
-
-// infer checks a request, first the key and what is cheap to check, and passes it to the request table.
+// infer checks a request, first the key and what is cheap to check, and passes it to the request table. It is the same
+// for every dialect; the route's dialect reads the body and writes the reply.
 func (s *Server) infer(x *exchange) {
 	who, err := s.authenticate(x)
 	if err != nil {
@@ -25,6 +24,7 @@ func (s *Server) infer(x *exchange) {
 		x.reject(err)
 		return
 	}
+	x.request = request.Infer
 	x.answer, err = s.opts.Requests.Admit(x.clientCtx, *request)
 	if err != nil {
 		x.answer = nil
@@ -49,7 +49,7 @@ func (s *Server) decode(x *exchange, who caller) (*inflight.Request, *api.Error)
 	if err != nil {
 		return nil, err
 	}
-	body, err := api.DecodeInfer(x.ctx.Request.Body(), s.opts.RequestLimits)
+	body, err := x.route.dialect.Decode(x.ctx.Request.Body(), s.opts.RequestLimits)
 	if err != nil {
 		return nil, err
 	}
@@ -60,12 +60,23 @@ func (s *Server) decode(x *exchange, who caller) (*inflight.Request, *api.Error)
 		return nil, err
 	}
 	if s.opts.LogPrompts {
-		s.log.Debug("prompt", "request_id", x.id, "trace_id", x.span.TraceID(), "prompt", body.Prompt, "system", body.System)
+		x.logPrompt(body)
 	}
 	return &inflight.Request{
 		ID: x.id, Key: who.name, Models: who.models(), Domain: s.domain(who, body.Domain, string(h.Peek(domainHeader))), Traceparent: x.span.Traceparent(),
 		Received: x.received, Timeout: limit, Infer: body,
 	}, nil
+}
+
+// logPrompt writes what the model is going to read to the log: a prompt, or a conversation.
+func (x *exchange) logPrompt(r *api.Request) {
+	fields := []any{"request_id", x.id, "trace_id", x.span.TraceID()}
+	if len(r.Messages) > 0 {
+		fields = append(fields, "messages", r.Messages)
+	} else {
+		fields = append(fields, "prompt", r.Prompt, "system", r.System)
+	}
+	x.s.log.Debug("prompt", fields...)
 }
 
 // domain is the domain that the key or the request names; empty: the model decides.
@@ -144,16 +155,26 @@ func (x *exchange) replyFinished(piece *inflight.Piece, text []byte) {
 		x.settle(inflight.Failed)
 	default:
 		x.result = piece.Result
-		reply := x.finalResult(text)
+		reply, encoder := x.finalResult(text), x.replyEncoder()
 		x.settle(inflight.Delivered)
-		x.reply(api.AppendResult(make([]byte, 0, len(text)+metadataBytes), &reply))
+		x.reply(encoder.AppendReply(make([]byte, 0, len(text)+metadataBytes), &reply))
 	}
 }
 
 // metadataBytes is about the size of the metadata in a reply.
 const metadataBytes = 320
 
-// finalResult is the documented reply. response_time is the time until here.
+// replyEncoder is the encoder of the reply, made with the first output: the model is known by then.
+func (x *exchange) replyEncoder() api.Encoder {
+	if x.encoder == nil {
+		x.encoder = x.route.dialect.NewEncoder(api.ReplyStart{
+			Request: x.request, RequestID: x.id, Created: x.received, Model: x.answer.Model(), Version: x.answer.Version(),
+		})
+	}
+	return x.encoder
+}
+
+// finalResult is the whole result. ResponseTime is the time until here.
 func (x *exchange) finalResult(text []byte) api.Result {
 	r := x.result
 	if x.s.opts.LogPrompts {
@@ -161,7 +182,7 @@ func (x *exchange) finalResult(text []byte) api.Result {
 	}
 	return api.Result{Text: string(text), Metadata: api.Metadata{
 		Model: x.answer.Model(), Version: x.answer.Version(),
-		TokensGenerated: r.OutputTokens, PromptTokens: r.PromptTokens, Seed: r.Seed, FinishReason: api.FinishReason(r.FinishReason),
+		TokensGenerated: r.OutputTokens, PromptTokens: r.PromptTokens, CachedTokens: r.CachedTokens, Seed: r.Seed, FinishReason: api.FinishReason(r.FinishReason),
 		GenerationTime: r.GenerationTime, ResponseTime: time.Since(x.received),
 	}}
 }

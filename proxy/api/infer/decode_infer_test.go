@@ -1,4 +1,4 @@
-package api
+package infer
 
 import (
 	"bytes"
@@ -8,15 +8,17 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tandem/proxy/api"
 )
 
-var update = flag.Bool("update", false, "write what DecodeInfer gives into the golden files")
+var update = flag.Bool("update", false, "write what decoding gives into the golden files")
 
 const separator = "\n----\n"
 
-// TestDecodeInferGolden reads files of a body, a line of dashes, and the request or error that must come out of it.
-func TestDecodeInferGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/infer/*.txt")
+// TestDecodeGolden reads files of a body, a line of dashes, and the request or error that must come out of it.
+func TestDecodeGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) < 40 {
 		t.Fatalf("found %d golden files, err %v", len(files), err)
 	}
@@ -30,7 +32,7 @@ func TestDecodeInferGolden(t *testing.T) {
 			if !ok && !*update {
 				t.Fatal("no line of dashes")
 			}
-			got := describe(DecodeInfer(body, Limits{PromptBytes: 200, SchemaBytes: 200}))
+			got := describe(decode(body, api.Limits{PromptBytes: 200, SchemaBytes: 200}))
 			if *update {
 				writeGolden(t, file, body, got)
 			} else if got != string(want) {
@@ -48,7 +50,7 @@ func writeGolden(t *testing.T, file string, body []byte, got string) {
 }
 
 // describe writes one line for each field that is set.
-func describe(r *Request, e *Error) string {
+func describe(r *api.Request, e *api.Error) string {
 	var b strings.Builder
 	line := func(name string, set bool, value any) {
 		if set {
@@ -89,14 +91,14 @@ func optional[T any](line func(string, bool, any), name string, value *T) {
 // optional field.
 func TestEmptySystemTextIsGiven(t *testing.T) {
 	for field, want := range map[string]bool{``: false, `,"system":null`: false, `,"system":""`: true, `,"system":"x"`: true} {
-		r, err := DecodeInfer([]byte(`{"prompt":"x"`+field+`}`), Limits{})
+		r, err := decode([]byte(`{"prompt":"x"`+field+`}`), api.Limits{})
 		if err != nil || r.HasSystem != want {
 			t.Errorf("%s: %+v, %v", field, r, err)
 		}
 	}
 }
 
-func TestDecodeInferRanges(t *testing.T) {
+func TestDecodeRanges(t *testing.T) {
 	for field, values := range map[string]struct{ good, bad []string }{
 		"max_new_tokens": {[]string{"1", "32", "1048576", "100.0", "1e3"}, []string{"0", "-1", "1048577", "1.5", "1e7", "0.0", "99999999999999999999999", `"32"`, "true", "[]", "{}"}},
 		"temperature":    {[]string{"0", "-0", "0.7", "2"}, []string{"-0.1", "2.1", "1e400", `"hot"`}},
@@ -113,15 +115,15 @@ func TestDecodeInferRanges(t *testing.T) {
 		"system":         {[]string{`"Be brief."`}, []string{"1"}},
 	} {
 		for _, value := range append(values.good, "null") {
-			if _, err := DecodeInfer([]byte(`{"prompt":"x","`+field+`":`+value+`}`), Limits{}); err != nil {
+			if _, err := decode([]byte(`{"prompt":"x","`+field+`":`+value+`}`), api.Limits{}); err != nil {
 				t.Errorf("%s %s: %v", field, value, err)
 			}
 		}
 		for _, value := range values.bad {
-			_, err := DecodeInfer([]byte(`{"prompt":"x","`+field+`":`+value+`}`), Limits{})
+			_, err := decode([]byte(`{"prompt":"x","`+field+`":`+value+`}`), api.Limits{})
 			if err == nil {
 				t.Errorf("%s %s was accepted", field, value)
-			} else if err.Type != TypeInvalidRequest || err.Param != field || !strings.Contains(err.Message, field+" must be ") {
+			} else if err.Type != api.TypeInvalidRequest || err.Param != field || !strings.Contains(err.Message, field+" must be ") {
 				t.Errorf("%s %s: %+v", field, value, err)
 			}
 		}
@@ -129,16 +131,16 @@ func TestDecodeInferRanges(t *testing.T) {
 }
 
 func TestWholeNumbersReachTheRequest(t *testing.T) {
-	r, err := DecodeInfer([]byte(`{"prompt":"x","max_new_tokens":1e2,"top_k":40.0,"seed":9007199254740.991e3}`), Limits{})
-	if err != nil || *r.MaxNewTokens != 100 || *r.TopK != 40 || *r.Seed != MaxSeed {
+	r, err := decode([]byte(`{"prompt":"x","max_new_tokens":1e2,"top_k":40.0,"seed":9007199254740.991e3}`), api.Limits{})
+	if err != nil || *r.MaxNewTokens != 100 || *r.TopK != 40 || *r.Seed != api.MaxSeed {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
 
-func TestDecodeInferLengthLimits(t *testing.T) {
-	f := func(name, param, body string, limits Limits) {
+func TestDecodeLengthLimits(t *testing.T) {
+	f := func(name, param, body string, limits api.Limits) {
 		t.Helper()
-		_, err := DecodeInfer([]byte(body), limits)
+		_, err := decode([]byte(body), limits)
 		if param == "" && err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -147,45 +149,45 @@ func TestDecodeInferLengthLimits(t *testing.T) {
 		}
 	}
 	long := func(n int) string { return strings.Repeat("x", n) }
-	f("default prompt limit", "", `{"prompt":"`+long(MaxPromptBytes)+`"}`, Limits{})
-	f("over the default prompt limit", "prompt", `{"prompt":"`+long(MaxPromptBytes+1)+`"}`, Limits{})
-	f("prompt limit counts decoded bytes", "", `{"prompt":"\u0041\u0041"}`, Limits{PromptBytes: 2})
-	f("prompt and system count together", "prompt", `{"prompt":"ab","system":"cd"}`, Limits{PromptBytes: 3})
-	f("stop", "", `{"prompt":"x","stop":"`+long(MaxStopBytes)+`"}`, Limits{})
-	f("stop too long", "stop", `{"prompt":"x","stop":["`+long(MaxStopBytes+1)+`"]}`, Limits{})
-	f("model too long", "base_model", `{"prompt":"x","base_model":"`+long(MaxNameBytes+1)+`"}`, Limits{})
-	f("version too long", "adapter_version", `{"prompt":"x","adapter_version":"`+long(MaxNameBytes+1)+`"}`, Limits{})
-	f("domain too long", "domain", `{"prompt":"x","domain":"`+long(MaxDomainBytes+1)+`"}`, Limits{})
-	f("schema too long", "json_schema", `{"prompt":"x","json_schema":{"title":"`+long(MaxSchemaBytes)+`"}}`, Limits{})
+	f("default prompt limit", "", `{"prompt":"`+long(api.MaxPromptBytes)+`"}`, api.Limits{})
+	f("over the default prompt limit", "prompt", `{"prompt":"`+long(api.MaxPromptBytes+1)+`"}`, api.Limits{})
+	f("prompt limit counts decoded bytes", "", `{"prompt":"\u0041\u0041"}`, api.Limits{PromptBytes: 2})
+	f("prompt and system count together", "prompt", `{"prompt":"ab","system":"cd"}`, api.Limits{PromptBytes: 3})
+	f("stop", "", `{"prompt":"x","stop":"`+long(api.MaxStopBytes)+`"}`, api.Limits{})
+	f("stop too long", "stop", `{"prompt":"x","stop":["`+long(api.MaxStopBytes+1)+`"]}`, api.Limits{})
+	f("model too long", "base_model", `{"prompt":"x","base_model":"`+long(api.MaxNameBytes+1)+`"}`, api.Limits{})
+	f("version too long", "adapter_version", `{"prompt":"x","adapter_version":"`+long(api.MaxNameBytes+1)+`"}`, api.Limits{})
+	f("domain too long", "domain", `{"prompt":"x","domain":"`+long(api.MaxDomainBytes+1)+`"}`, api.Limits{})
+	f("schema too long", "json_schema", `{"prompt":"x","json_schema":{"title":"`+long(api.MaxSchemaBytes)+`"}}`, api.Limits{})
 }
 
-func TestDecodeInferNesting(t *testing.T) {
+func TestDecodeNesting(t *testing.T) {
 	nested := func(levels int) []byte { // levels in all, the body's own included
 		return []byte(`{"prompt":"[[[{{{","json_schema":` + strings.Repeat(`{"a":`, levels-2) + `{}` + strings.Repeat(`}`, levels-2) + `}`)
 	}
-	if _, err := DecodeInfer(nested(MaxNestingDepth), Limits{}); err != nil {
-		t.Errorf("%d levels: %v", MaxNestingDepth, err)
+	if _, err := decode(nested(api.MaxNestingDepth), api.Limits{}); err != nil {
+		t.Errorf("%d levels: %v", api.MaxNestingDepth, err)
 	}
-	if _, err := DecodeInfer(nested(MaxNestingDepth+1), Limits{}); err == nil || !strings.Contains(err.Message, "nested") {
-		t.Errorf("%d levels: %v", MaxNestingDepth+1, err)
+	if _, err := decode(nested(api.MaxNestingDepth+1), api.Limits{}); err == nil || !strings.Contains(err.Message, "nested") {
+		t.Errorf("%d levels: %v", api.MaxNestingDepth+1, err)
 	}
-	if _, err := DecodeInfer([]byte(`{"prompt":"\"[[`+strings.Repeat("[", 100)+`"}`), Limits{}); err != nil {
+	if _, err := decode([]byte(`{"prompt":"\"[[`+strings.Repeat("[", 100)+`"}`), api.Limits{}); err != nil {
 		t.Errorf("brackets in a string: %v", err)
 	}
 }
 
 // The HTTP server reuses a body's memory for the next request.
-func TestDecodeInferKeepsNothingOfTheBody(t *testing.T) {
+func TestDecodeKeepsNothingOfTheBody(t *testing.T) {
 	const source = `{"prompt":"plain","system":"esc\u0041ped","base_model":"m","adapter_version":"v","stop":["s"],"domain":"d","json_schema":{"type":"object"}}`
 	body := []byte(source)
-	got, err := DecodeInfer(body, Limits{})
+	got, err := decode(body, api.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range body {
 		body[i] = '#'
 	}
-	want, err := DecodeInfer([]byte(source), Limits{})
+	want, err := decode([]byte(source), api.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,28 +196,8 @@ func TestDecodeInferKeepsNothingOfTheBody(t *testing.T) {
 	}
 }
 
-func TestNewTokens(t *testing.T) {
-	f := func(requested, context, want int, fails bool) {
-		t.Helper()
-		r := &Request{}
-		if requested != 0 {
-			r.MaxNewTokens = &requested
-		}
-		got, err := r.NewTokens(context)
-		if got != want || (err != nil) != fails {
-			t.Errorf("asked %d of a context of %d: got %d, %v; want %d", requested, context, got, err, want)
-		}
-	}
-	f(0, 0, DefaultNewTokens, false)
-	f(0, 8192, DefaultNewTokens, false)
-	f(0, 128, 128, false)
-	f(32, 0, 32, false)
-	f(8192, 8192, 8192, false)
-	f(8193, 8192, 0, true)
-}
-
-func FuzzDecodeInfer(f *testing.F) {
-	files, err := filepath.Glob("testdata/infer/*.txt")
+func FuzzDecode(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -228,26 +210,26 @@ func FuzzDecodeInfer(f *testing.F) {
 		f.Add(body)
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		r, e := DecodeInfer(body, Limits{})
+		r, e := decode(body, api.Limits{})
 		if e != nil {
 			if r != nil || e.Status() != 400 || e.Message == "" || len(e.Message) > 1000 {
 				t.Fatalf("%+v, %+v", r, e)
 			}
-			checkJSON(t, AppendError(nil, e, "id"))
+			checkJSON(t, appendError(nil, e, "id"))
 			return
 		}
-		if r.Prompt == "" || len(r.Stop) > MaxStops || len(r.JSONSchema) > MaxSchemaBytes {
+		if r.Prompt == "" || len(r.Stop) > api.MaxStops || len(r.JSONSchema) > api.MaxSchemaBytes {
 			t.Fatalf("%+v", r)
 		}
 	})
 }
 
-func BenchmarkDecodeInfer(b *testing.B) {
+func BenchmarkDecode(b *testing.B) {
 	body := []byte(`{"prompt":"` + strings.Repeat("What is the capital of France? ", 30) + `","max_new_tokens":32,"adapter_version":"v1.0","base_model":"demo","temperature":0.7,"stop":["\n"]}`)
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := DecodeInfer(body, Limits{}); err != nil {
+		if _, err := decode(body, api.Limits{}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,0 +1,81 @@
+package openai
+
+import (
+	"strconv"
+
+	"tandem/proxy/api"
+)
+
+const doneEvent = "data: [DONE]\n\n"
+
+// envelope is what the objects of a reply have in common: a whole reply, or the chunks of a stream.
+type envelope struct {
+	requestID   string
+	idPrefix    string
+	model       string // with its version
+	createdUnix int64
+	usage       bool // a stream ends with the numbers of tokens
+}
+
+func newEnvelope(start *api.ReplyStart, idPrefix string) envelope {
+	return envelope{
+		requestID: start.RequestID, idPrefix: idPrefix, model: modelID(start.Model, start.Version),
+		createdUnix: start.Created.Unix(), usage: start.Request.IncludeUsage,
+	}
+}
+
+// modelID names a version of a model in one string. The model without adapter is named by the model alone.
+func modelID(model, version string) string {
+	if version == "" || version == api.BaseVersion {
+		return model
+	}
+	return model + ":" + version
+}
+
+// appendHead appends an object up to its choices.
+func (e *envelope) appendHead(dst []byte, object string) []byte {
+	dst = api.AppendMember(dst, `{"id":`, e.idPrefix+e.requestID)
+	dst = api.AppendMember(dst, `,"object":`, object)
+	dst = strconv.AppendInt(append(dst, `,"created":`...), e.createdUnix, 10)
+	return append(api.AppendMember(dst, `,"model":`, e.model), `,"choices":[`...)
+}
+
+// chunks writes the chunks of a stream: what is the same in all of them is written once.
+type chunks struct {
+	head string // up to the choices
+	tail string // behind them; says that there is no usage yet if one will follow
+}
+
+func (e *envelope) chunks(object string) chunks {
+	c := chunks{head: string(e.appendHead([]byte("data: "), object)), tail: "]}\n\n"}
+	if e.usage {
+		c.tail = "],\"usage\":null}\n\n"
+	}
+	return c
+}
+
+// append appends a chunk whose only choice is written in two parts around text; a nil text is left out.
+func (c *chunks) append(dst []byte, before string, text []byte, after string) []byte {
+	dst = append(append(dst, c.head...), before...)
+	if text != nil {
+		dst = api.AppendString(dst, text)
+	}
+	return append(append(dst, after...), c.tail...)
+}
+
+// appendUsage appends the chunk without choices.
+func (c *chunks) appendUsage(dst []byte, m *api.Metadata) []byte {
+	dst = appendUsage(append(append(dst, c.head...), ']'), m)
+	return append(dst, "}\n\n"...)
+}
+
+// appendUsage appends the member usage.
+func appendUsage(dst []byte, m *api.Metadata) []byte {
+	dst = api.AppendInt(dst, `,"usage":{"prompt_tokens":`, m.PromptTokens)
+	dst = api.AppendInt(dst, `,"completion_tokens":`, m.TokensGenerated)
+	dst = api.AppendInt(dst, `,"total_tokens":`, m.PromptTokens+m.TokensGenerated)
+	if m.CachedTokens > 0 {
+		dst = append(api.AppendInt(dst, `,"prompt_tokens_details":{"cached_tokens":`, m.CachedTokens), '}')
+	}
+	return append(dst, '}')
+}

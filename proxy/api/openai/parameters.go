@@ -1,0 +1,151 @@
+package openai
+
+import (
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"tandem/proxy/api"
+)
+
+// Defaults that OpenAI documents. They go over those of the model's configuration.
+const (
+	defaultTemperature = 1
+	defaultTopP        = 1
+)
+
+// smallestTopP stands for a top_p of 0, which OpenAI allows: only the most likely token is left.
+const smallestTopP = 1e-6
+
+const noLogprobs = "log-probabilities are not supported yet"
+
+// parameters are the fields that both endpoints have. A null counts as absent.
+type parameters struct {
+	Model             string           `json:"model"`
+	MaxTokens         *api.WholeNumber `json:"max_tokens"`
+	Temperature       *float32         `json:"temperature"`
+	TopP              *float32         `json:"top_p"`
+	TopK              *api.WholeNumber `json:"top_k"`
+	MinP              *float32         `json:"min_p"`
+	RepeatPenalty     *float32         `json:"repeat_penalty"`
+	RepetitionPenalty *float32         `json:"repetition_penalty"` // another name of repeat_penalty
+	PresencePenalty   *float32         `json:"presence_penalty"`
+	FrequencyPenalty  *float32         `json:"frequency_penalty"`
+	Seed              *seed            `json:"seed"`
+	Stop              api.StopStrings  `json:"stop"`
+	Stream            bool             `json:"stream"`
+	StreamOptions     streamOptions    `json:"stream_options"`
+	ResponseFormat    *responseFormat  `json:"response_format"`
+
+	N         *api.WholeNumber `json:"n"`
+	LogitBias jsontext.Value   `json:"logit_bias"`
+	Logprobs  jsontext.Value   `json:"logprobs"`
+}
+
+type streamOptions struct {
+	IncludeUsage bool `json:"include_usage"`
+}
+
+// request makes a request of the parameters, without its prompt.
+func (p *parameters) request(limits api.Limits) (*api.Request, *api.Error) {
+	if err := p.refuseUnsupported(); err != nil {
+		return nil, err
+	}
+	if err := p.checkRanges(); err != nil {
+		return nil, err
+	}
+	schema, err := p.ResponseFormat.schema(limits.MaxSchemaBytes())
+	if err != nil {
+		return nil, err
+	}
+	model, version, _ := strings.Cut(p.Model, ":")
+	r := &api.Request{
+		Model: model, Version: version,
+		JSONSchema:   schema,
+		MaxNewTokens: p.maxNewTokens(), FitContext: true,
+		Temperature: orDefault(p.Temperature, defaultTemperature), TopP: p.topP(), MinP: p.MinP, TopK: api.ConvertWholeNumber[int](p.TopK),
+		RepeatPenalty: p.RepetitionPenalty, PresencePenalty: p.PresencePenalty, FrequencyPenalty: p.FrequencyPenalty,
+		Seed:   (*uint64)(p.Seed),
+		Stream: p.Stream, IncludeUsage: p.StreamOptions.IncludeUsage,
+	}
+	if p.RepeatPenalty != nil {
+		r.RepeatPenalty = p.RepeatPenalty
+	}
+	if len(p.Stop) > 0 {
+		r.Stop = p.Stop
+	}
+	return r, nil
+}
+
+func (p *parameters) refuseUnsupported() *api.Error {
+	if p.N != nil && *p.N != 1 {
+		return api.Invalid("n", "n must be 1; several answers to one request are not supported yet")
+	}
+	return refuse([]refusal{
+		{"logit_bias", p.LogitBias, "", "logit_bias is not supported yet; leave it out"},
+		{"logprobs", p.Logprobs, "", noLogprobs},
+	})
+}
+
+func (p *parameters) checkRanges() *api.Error {
+	for _, c := range []struct {
+		field string
+		holds bool
+	}{
+		{"model", isModelLength(p.Model)},
+		{"max_tokens", p.MaxTokens == nil || *p.MaxTokens >= 1},
+		{"temperature", within(p.Temperature, 0, api.MaxTemperature)},
+		{"top_p", within(p.TopP, 0, 1)},
+		{"top_k", p.TopK == nil || *p.TopK <= api.MaxTopK},
+		{"min_p", within(p.MinP, 0, 1)},
+		{"repeat_penalty", isRepeatPenalty(p.RepeatPenalty)},
+		{"repetition_penalty", isRepeatPenalty(p.RepetitionPenalty)},
+		{"presence_penalty", within(p.PresencePenalty, -api.MaxPenalty, api.MaxPenalty)},
+		{"frequency_penalty", within(p.FrequencyPenalty, -api.MaxPenalty, api.MaxPenalty)},
+		{"stop", areStops(p.Stop)},
+	} {
+		if !c.holds {
+			return invalidField(c.field)
+		}
+	}
+	return nil
+}
+
+// maxNewTokens cuts what the client asks for to what a request can hold. The engine cuts it to the context.
+func (p *parameters) maxNewTokens() *int {
+	if p.MaxTokens == nil {
+		return nil
+	}
+	return new(int(min(*p.MaxTokens, api.MaxNewTokens)))
+}
+
+func (p *parameters) topP() *float32 {
+	topP := orDefault(p.TopP, defaultTopP)
+	*topP = max(*topP, smallestTopP)
+	return topP
+}
+
+func orDefault(v *float32, otherwise float32) *float32 {
+	if v == nil {
+		return &otherwise
+	}
+	return v
+}
+
+func within(v *float32, low, high float32) bool { return v == nil || *v >= low && *v <= high }
+
+func isRepeatPenalty(v *float32) bool { return v == nil || *v > 0 && *v <= api.MaxPenalty }
+
+func isModelLength(s string) bool {
+	model, version, _ := strings.Cut(s, ":")
+	return len(model) <= api.MaxNameBytes && len(version) <= api.MaxNameBytes
+}
+
+func areStops(stops []string) bool {
+	for _, s := range stops {
+		if s == "" || len(s) > api.MaxStopBytes {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,37 @@
+package openai
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"tandem/proxy/api"
+)
+
+// seed is any whole number of 64 bits with a sign, of which the lowest 53 bits (in two's complement) are kept: -1 is
+// the same as 2^53-1, and whole numbers from 0 to api.MaxSeed are what they are.
+type seed uint64
+
+var errSeed = errors.New("not a whole number of 64 bits")
+
+// UnmarshalJSONFrom takes every way of writing a whole number.
+func (s *seed) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	if dec.PeekKind() != '0' {
+		return errSeed
+	}
+	token, err := dec.ReadToken()
+	if err != nil {
+		return err
+	}
+	digits, negative := strings.CutPrefix(token.String(), "-")
+	n, ok := api.ParseWholeNumber(digits)
+	if !ok || n > 1<<63 || n == 1<<63 && !negative {
+		return errSeed
+	}
+	if negative {
+		n = -n
+	}
+	*s = seed(n & api.MaxSeed)
+	return nil
+}

@@ -1,0 +1,56 @@
+package server
+
+import (
+	"strings"
+
+	"tandem/proxy/api/openai"
+)
+
+const (
+	openAIPrefix  = "/v1/"
+	modelPrefix   = "/v1/models/" // a model's id follows, which may hold a slash
+	modelsPath    = "/v1/models"
+	modelPathForm = modelPrefix + "{id}" // how the route is listed
+)
+
+// openAIErrors is the dialect of errors where OpenAI's endpoints don't read a body.
+var openAIErrors = openai.Chat
+
+// addOpenAIRoutes adds the endpoints for OpenAI's clients. The list of models and its entries count as one endpoint.
+func (s *Server) addOpenAIRoutes() {
+	for _, r := range []*route{
+		{path: "/v1/chat/completions", description: "inference for OpenAI's clients; with an API key", inference: true, dialect: openai.Chat, serve: s.infer},
+		{path: "/v1/completions", description: "the same without chat template", inference: true, dialect: openai.Completions, serve: s.infer},
+		{path: modelsPath, description: "installed models for OpenAI's clients", dialect: openAIErrors, serve: s.openAIModels},
+	} {
+		s.addRoute(r)
+	}
+	s.modelRoute = &route{path: modelPathForm, description: "one of them", dialect: openAIErrors, serve: s.openAIModel, metrics: s.routes[modelsPath].metrics}
+	s.routes[modelPathForm] = s.modelRoute
+	s.otherOpenAIRoute = &route{path: "other", dialect: openAIErrors, metrics: s.opts.Metrics.Endpoint("other")}
+}
+
+// findOpenAIRoute finds the routes of paths that no route has exactly; nil: it's not a path of OpenAI's.
+func (s *Server) findOpenAIRoute(path string) *route {
+	switch {
+	case strings.HasPrefix(path, modelPrefix) && path != modelPrefix:
+		return s.modelRoute
+	case strings.HasPrefix(path, openAIPrefix):
+		return s.otherOpenAIRoute
+	}
+	return nil
+}
+
+func (s *Server) openAIModels(x *exchange) {
+	x.reply(openai.AppendModels(nil, s.installedModels(), s.madeAt))
+}
+
+func (s *Server) openAIModel(x *exchange) {
+	id := strings.TrimPrefix(string(x.ctx.Path()), modelPrefix) // fasthttp has decoded an escaped slash
+	body, err := openai.AppendModel(nil, s.installedModels(), id, s.madeAt)
+	if err != nil {
+		x.replyError(err)
+		return
+	}
+	x.reply(body)
+}
