@@ -112,6 +112,7 @@ struct InferRequest {
   tools           @21 :Data;         # JSON as the client sent it
   toolChoice      @22 :Data;
   fitContext      @23 :Bool;         # a maxNewTokens above the context is cut to it; 0: all that the prompt leaves of it
+  plainSampling   @24 :Bool;         # what neither request nor model sets: temperature 1 and nothing else
 }
 
 enum ReplayMode { none @0; prefill @1; decode @2; }

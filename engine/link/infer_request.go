@@ -33,6 +33,7 @@ type inferRequest struct {
 	input          models.Input
 	maxNewTokens   int // 0: not given
 	fitContext     bool
+	plainSampling  bool
 	sampling       samplingParams
 	stops          []string
 	timeout        time.Duration // 0: none
@@ -97,7 +98,7 @@ func decodeInfer(f schema.Frame) (attemptKey, inferRequest, error) {
 		Prompt: d.string(r.Prompt()), System: d.string(r.System()), HasSystem: r.HasSystem(), Raw: r.Raw(),
 		JSONSchema: d.data(r.JsonSchema()), Grammar: d.text(r.Grammar()),
 	}
-	in.maxNewTokens, in.fitContext = int(r.MaxNewTokens()), r.FitContext()
+	in.maxNewTokens, in.fitContext, in.plainSampling = int(r.MaxNewTokens()), r.FitContext(), r.PlainSampling()
 	in.timeout = time.Duration(min(r.TimeoutNs(), 1<<62))
 	in.owner, in.requestKey = r.Owner(), d.text(r.RequestKey())
 	in.traceparent = d.text(r.Traceparent())

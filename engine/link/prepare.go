@@ -122,7 +122,7 @@ func (l *Link) render(ctx context.Context, base models.Base, in models.Input, to
 // executorRequest makes the request for the executor.
 func (s *session) executorRequest(r *inFlightRequest, prompt models.Prompt) (*batch.Request, error) {
 	in := &r.in
-	sampling, err := in.sampling.resolve(&r.lease.Defaults, prompt.Grammar, s.link.o.GrammarBudget)
+	sampling, err := in.sampling.resolve(&r.lease.Defaults, samplingDefaults(in.plainSampling), prompt.Grammar, s.link.o.GrammarBudget)
 	if err != nil {
 		return nil, err
 	}

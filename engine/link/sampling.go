@@ -11,14 +11,24 @@ import (
 
 // Values for what neither the request nor the model sets.
 const (
-	defaultTemperature   = 0
-	defaultTopK          = 40
-	defaultTopP          = 0.95
-	defaultMinP          = 0.05
 	defaultRepeatPenalty = 1
 	defaultPenaltyWindow = 64
 	defaultMaxNewTokens  = 256
 )
+
+// samplerDefaults are the values, for what neither the request nor the model sets, that depend on the client's API.
+type samplerDefaults struct {
+	temperature, topP, minP float32
+	topK                    int
+}
+
+// samplingDefaults returns the engine's own defaults, or those of plain sampling: temperature 1 and nothing else.
+func samplingDefaults(plain bool) samplerDefaults {
+	if plain {
+		return samplerDefaults{temperature: 1, topP: 1}
+	}
+	return samplerDefaults{topK: 40, topP: 0.95, minP: 0.05}
+}
 
 // samplingParams are the sampling parameters of a request; nil: not set.
 type samplingParams struct {
@@ -31,14 +41,14 @@ type samplingParams struct {
 	logitBias                                                                 map[batch.Token]float32
 }
 
-// resolve fills in what the request left open, from the model's defaults and then from the engine's, and checks the
+// resolve fills in what the request left open, from the model's defaults and then from the others, and checks the
 // outcome.
-func (s *samplingParams) resolve(d *models.Defaults, grammar string, budget time.Duration) (batch.Sampling, error) {
+func (s *samplingParams) resolve(d *models.Defaults, others samplerDefaults, grammar string, budget time.Duration) (batch.Sampling, error) {
 	out := batch.Sampling{
-		Temperature:      firstGiven(s.temperature, d.Temperature, defaultTemperature),
-		TopK:             firstGiven(s.topK, d.TopK, defaultTopK),
-		TopP:             firstGiven(s.topP, d.TopP, defaultTopP),
-		MinP:             firstGiven(s.minP, d.MinP, defaultMinP),
+		Temperature:      firstGiven(s.temperature, d.Temperature, others.temperature),
+		TopK:             firstGiven(s.topK, d.TopK, others.topK),
+		TopP:             firstGiven(s.topP, d.TopP, others.topP),
+		MinP:             firstGiven(s.minP, d.MinP, others.minP),
 		RepeatPenalty:    firstGiven(s.repeatPenalty, d.RepeatPenalty, defaultRepeatPenalty),
 		PresencePenalty:  firstGiven(s.presencePenalty, d.PresencePenalty, 0),
 		FrequencyPenalty: firstGiven(s.frequencyPenalty, d.FrequencyPenalty, 0),

@@ -17,16 +17,21 @@ func TestSamplingDefaults(t *testing.T) {
 	for name, test := range map[string]struct {
 		request samplingParams
 		model   models.Defaults
+		plain   bool
 		want    batch.Sampling
 	}{
-		"engine": {samplingParams{seed: 9}, models.Defaults{},
+		"plain": {samplingParams{}, models.Defaults{}, true,
+			batch.Sampling{Temperature: 1, TopP: 1, RepeatPenalty: 1, PenaltyWindow: 64}},
+		"plain, model": {samplingParams{topK: i(7)}, model, true,
+			batch.Sampling{Temperature: 0.7, TopK: 7, TopP: 1, RepeatPenalty: 1, PenaltyWindow: 64}},
+		"engine": {samplingParams{seed: 9}, models.Defaults{}, false,
 			batch.Sampling{TopK: 40, TopP: 0.95, MinP: 0.05, RepeatPenalty: 1, PenaltyWindow: 64, Seed: 9}},
-		"model": {samplingParams{}, model,
+		"model": {samplingParams{}, model, false,
 			batch.Sampling{Temperature: 0.7, TopK: 0, TopP: 0.95, MinP: 0.05, RepeatPenalty: 1, PenaltyWindow: 64}},
-		"request": {samplingParams{temperature: f(0), topK: i(5), topP: f(1), minP: f(0), choice: 2}, model,
+		"request": {samplingParams{temperature: f(0), topK: i(5), topP: f(1), minP: f(0), choice: 2}, model, false,
 			batch.Sampling{TopK: 5, TopP: 1, RepeatPenalty: 1, PenaltyWindow: 64, Choice: 2}},
 	} {
-		got, err := test.request.resolve(&test.model, "", 0)
+		got, err := test.request.resolve(&test.model, samplingDefaults(test.plain), "", 0)
 		if err != nil || fmt.Sprint(got) != fmt.Sprint(test.want) {
 			t.Errorf("%s: got %+v (%v), want %+v", name, got, err, test.want)
 		}
@@ -38,7 +43,7 @@ func TestSamplingDefaults(t *testing.T) {
 		"presence_penalty": {presencePenalty: &nan}, "frequency_penalty": {frequencyPenalty: &nan},
 		"logit_bias": {logitBias: map[batch.Token]float32{1: nan}},
 	} {
-		_, err := bad.resolve(&models.Defaults{}, "", 0)
+		_, err := bad.resolve(&models.Defaults{}, samplingDefaults(false), "", 0)
 		if field, ok := errors.AsType[*invalidFieldError](err); !ok || field.param != param {
 			t.Errorf("%s: got %v", param, err)
 		}

@@ -40,7 +40,10 @@ type Request struct {
 	MaxNewTokens *int // 1 … MaxNewTokens
 	// FitContext has MaxNewTokens above the context cut to it, where it would be an error otherwise. Without
 	// MaxNewTokens the answer may then take all that the prompt leaves of the context, unless the model has a default.
-	FitContext    bool
+	FitContext bool
+	// PlainSampling draws at temperature 1, without top_k, top_p and min_p, where neither the request nor the model sets
+	// them. Without it the engine's own defaults apply.
+	PlainSampling bool
 	Temperature   *float32 // 0 (greedy) … 2
 	TopP          *float32 // above 0 … 1 (off)
 	MinP          *float32 // 0 (off) … 1

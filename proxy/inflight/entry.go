@@ -107,7 +107,7 @@ func (en *entry) submission(now time.Time, replaySteps bool) *Submission {
 	s := &Submission{
 		ID: en.id, Attempt: en.attempt, Model: en.model, Version: en.version,
 		Prompt: r.Prompt, System: r.System, HasSystem: r.HasSystem, Messages: r.Messages, Raw: r.Raw,
-		JSONSchema: r.JSONSchema, Stops: r.Stop, FitContext: r.FitContext,
+		JSONSchema: r.JSONSchema, Stops: r.Stop, FitContext: r.FitContext, PlainSampling: r.PlainSampling,
 		Sampling:    sampling(r, en.seed),
 		Traceparent: en.req.Traceparent, RequestID: en.req.ID, Owner: en.owner,
 	}

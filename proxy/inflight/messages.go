@@ -106,6 +106,7 @@ type Submission struct {
 	JSONSchema     []byte
 	Stops          []string
 	MaxNewTokens   int  // 0: not given
+	PlainSampling  bool // temperature 1 and nothing else are the defaults after the model's
 	FitContext     bool // cut MaxNewTokens to the context; without it, use what the prompt leaves
 	Sampling       Sampling
 	Timeout        time.Duration // the time left; 0: no limit

@@ -51,6 +51,7 @@ func (s *inferFrame) Build(f schema.Frame) error {
 	to.SetRaw(s.Raw)
 	to.SetMaxNewTokens(uint32(s.MaxNewTokens))
 	to.SetFitContext(s.FitContext)
+	to.SetPlainSampling(s.PlainSampling)
 	to.SetTimeoutNs(uint64(max(s.Timeout, 0)))
 	to.SetOwner(s.Owner)
 	w := fieldWriter{}

@@ -17,7 +17,7 @@ const (
 
 // defaultRequest is what a body without any parameter asks for.
 func defaultRequest() api.Request {
-	return api.Request{FitContext: true, Temperature: new(float32(1)), TopP: new(float32(1))}
+	return api.Request{FitContext: true, PlainSampling: true}
 }
 
 func user(text string) []api.Message { return []api.Message{{Role: "user", Content: text}} }

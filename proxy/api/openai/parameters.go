@@ -8,12 +8,6 @@ import (
 	"tandem/proxy/api"
 )
 
-// Defaults that OpenAI documents. They go over those of the model's configuration.
-const (
-	defaultTemperature = 1
-	defaultTopP        = 1
-)
-
 // smallestTopP stands for a top_p of 0, which OpenAI allows: only the most likely token is left.
 const smallestTopP = 1e-6
 
@@ -63,7 +57,8 @@ func (p *parameters) request(limits api.Limits) (*api.Request, *api.Error) {
 		Model: model, Version: version,
 		JSONSchema:   schema,
 		MaxNewTokens: p.maxNewTokens(), FitContext: true,
-		Temperature: orDefault(p.Temperature, defaultTemperature), TopP: p.topP(), MinP: p.MinP, TopK: api.ConvertWholeNumber[int](p.TopK),
+		PlainSampling: true,
+		Temperature:   p.Temperature, TopP: p.topP(), MinP: p.MinP, TopK: api.ConvertWholeNumber[int](p.TopK),
 		RepeatPenalty: p.RepetitionPenalty, PresencePenalty: p.PresencePenalty, FrequencyPenalty: p.FrequencyPenalty,
 		Seed:   (*uint64)(p.Seed),
 		Stream: p.Stream, IncludeUsage: p.StreamOptions.IncludeUsage,
@@ -120,16 +115,10 @@ func (p *parameters) maxNewTokens() *int {
 }
 
 func (p *parameters) topP() *float32 {
-	topP := orDefault(p.TopP, defaultTopP)
-	*topP = max(*topP, smallestTopP)
-	return topP
-}
-
-func orDefault(v *float32, otherwise float32) *float32 {
-	if v == nil {
-		return &otherwise
+	if p.TopP == nil {
+		return nil
 	}
-	return v
+	return new(max(*p.TopP, smallestTopP))
 }
 
 func within(v *float32, low, high float32) bool { return v == nil || *v >= low && *v <= high }
