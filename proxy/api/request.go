@@ -41,7 +41,7 @@ type Request struct {
 	// FitContext has MaxNewTokens above the context cut to it, where it would be an error otherwise. Without
 	// MaxNewTokens the answer may then take all that the prompt leaves of the context, unless the model has a default.
 	FitContext bool
-	// PlainSampling draws at temperature 1, without top_k, top_p and min_p, where neither the request nor the model sets
+	// PlainSampling draws at temperature 1, without top_k, top_p and min_p, where neither request nor model sets
 	// them. Without it the engine's own defaults apply.
 	PlainSampling bool
 	Temperature   *float32 // 0 (greedy) … 2
