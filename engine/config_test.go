@@ -27,6 +27,9 @@ func TestConfigDefaults(t *testing.T) {
 	if c.Demo != DemoAuto || c.DefaultModelSet || c.CacheSize != 5 || c.GrammarTokenBudget != 250*time.Millisecond || c.StallTimeout != 30*time.Second {
 		t.Errorf("models: %+v", c)
 	}
+	if !c.FollowLinks {
+		t.Error("links out of the models directory are refused, of which the Hugging Face cache is made")
+	}
 	if c.CacheDir != "/caches/tandem" || !filepath.IsAbs(c.BackendDir) || filepath.Base(c.BackendDir) != "lib" {
 		t.Errorf("directories: %q, %q", c.CacheDir, c.BackendDir)
 	}

@@ -5,11 +5,27 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"tandem/proxy/api"
 	"tandem/proxy/auth"
 	"tandem/proxy/metrics"
 )
+
+func TestSettingsReachWhatTheyAreAbout(t *testing.T) {
+	s := &service{config: &Config{DefaultModel: "demo", KeepRemoved: 7 * time.Minute}}
+	choose := s.requestTableOptions().ChooseDefault
+	if got := choose([]string{"only"}); got != "only" {
+		t.Errorf("DEFAULT_MODEL isn't set and one model is installed: the default is %q", got)
+	}
+	s.config.DefaultModelSet = true
+	if got := s.requestTableOptions().ChooseDefault([]string{"only"}); got != "demo" {
+		t.Errorf("DEFAULT_MODEL is set: the default is %q", got)
+	}
+	if got := s.metricsOptions().KeepRemoved; got != 7*time.Minute {
+		t.Errorf("METRICS_KEEP_REMOVED: %v", got)
+	}
+}
 
 // A key that comes while the server runs may bring a domain that nobody had before.
 func TestDomainOfANewKeyIsKnown(t *testing.T) {

@@ -46,11 +46,11 @@ func TestSourcesThatAreRefused(t *testing.T) {
 
 // The members keep their order, since those of the answer follow it.
 func TestSchemaKeepsItsOrder(t *testing.T) {
-	text, err := prepareSchema(`{"properties":{"z":{},"a":{}},"x-guidance":{"coerce_one_of":true},"required":["z"]}`)
+	text, err := prepareSchema(`{"required":["z"],"properties":{"z":{},"a":{}},"x-guidance":{"coerce_one_of":true},"additionalProperties":false}`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := `{"properties":{"z":{},"a":{}},"required":["z"],"x-guidance":`; !strings.HasPrefix(text, want) || !strings.Contains(text, `"coerce_one_of":true`) {
+	if want := `{"required":["z"],"properties":{"z":{},"a":{}},"additionalProperties":false,"x-guidance":`; !strings.HasPrefix(text, want) || !strings.Contains(text, `"coerce_one_of":true`) {
 		t.Errorf("got %s", text)
 	}
 }

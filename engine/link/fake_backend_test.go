@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 
 	"tandem/engine/batch"
 	"tandem/engine/models"
@@ -17,6 +18,7 @@ const (
 // fakeBackend loads bases that spell the alphabet. A prompt "end 5" gives five letters and then the end; others go on
 // until they are cut.
 type fakeBackend struct {
+	lastInput     atomic.Pointer[models.Input]
 	loadGate      chan struct{} // not nil: a load waits for it
 	failReasons   map[string]models.Reason
 	renderGate    chan struct{} // not nil: a rendering waits for it
@@ -58,6 +60,7 @@ func (*fakeBase) LoadAdapter(_ context.Context, spec models.AdapterSpec) (models
 }
 
 func (b *fakeBase) Render(ctx context.Context, in models.Input) (models.Prompt, error) {
+	b.backend.lastInput.Store(&in)
 	select {
 	case b.backend.renderStarted <- struct{}{}:
 	default:

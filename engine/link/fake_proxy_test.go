@@ -37,6 +37,7 @@ type decodedFrame struct {
 	limit      int
 	lookup     schema.CacheLookup
 	loaded     []string
+	problems   []string // model@version: problem
 	heartbeats int
 	bytes      []byte // revision, metrics
 	ids        []int32
@@ -122,6 +123,9 @@ func decodeFrame(f schema.Frame) (out decodedFrame, err error) {
 		}
 		loaded, err := c.Loaded()
 		if err != nil {
+			return out, err
+		}
+		if out.problems, err = decodeProblems(c); err != nil {
 			return out, err
 		}
 		for i := range loaded.Len() {
@@ -316,4 +320,26 @@ func newSilentProxy(t *testing.T, c net.Conn) *fakeProxy {
 	t.Cleanup(func() { p.conn.Close() })
 	p.hello()
 	return p
+}
+
+// decodeProblems lists the versions of a catalog that can't be loaded.
+func decodeProblems(c schema.Catalog) ([]string, error) {
+	list, err := c.Models()
+	if err != nil {
+		return nil, err
+	}
+	var problems []string
+	d := fieldReader{}
+	for i := range list.Len() {
+		versions, err := list.At(i).Versions()
+		if err != nil {
+			return nil, err
+		}
+		for k := range versions.Len() {
+			if problem := d.text(versions.At(k).Problem()); problem != "" {
+				problems = append(problems, d.text(list.At(i).Name())+"@"+d.text(versions.At(k).Name())+": "+problem)
+			}
+		}
+	}
+	return problems, d.err
 }

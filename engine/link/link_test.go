@@ -7,6 +7,7 @@ import (
 
 	capnp "capnproto.org/go/capnp/v3"
 
+	"tandem/engine/batch"
 	"tandem/engine/models"
 	"tandem/schema"
 )
@@ -67,6 +68,46 @@ func TestAnswersFitTheContextWhenAsked(t *testing.T) {
 		p.awaitAnswer(uint64(id + 1))
 	}
 	e.awaitIdle()
+}
+
+// What a client wrote reaches the chat template as it was written. An empty system text is one.
+func TestInputReachesTheModel(t *testing.T) {
+	e := newLinkTest(t, &fakeBackend{})
+	p := e.acceptConnection()
+	p.infer(1, "end 1", func(r schema.InferRequest) error { return r.SetSystem([]byte{}) })
+	p.awaitAnswer(1)
+	if in := e.backend.lastInput.Load(); !in.HasSystem || in.System != "" || in.Prompt != "end 1" {
+		t.Errorf("an empty system text: %+v", in)
+	}
+	p.infer(2, "end 1")
+	p.awaitAnswer(2)
+	if in := e.backend.lastInput.Load(); in.HasSystem {
+		t.Errorf("no system text: %+v", in)
+	}
+	p.infer(3, "end 1", func(r schema.InferRequest) error {
+		list, err := r.NewMessages(1)
+		return errors.Join(err, list.At(0).SetRole("user"), list.At(0).SetContent([]byte("Hi")))
+	})
+	p.awaitAnswer(3)
+	if in := e.backend.lastInput.Load(); len(in.Messages) != 1 || in.Messages[0] != (models.Message{Role: "user", Content: "Hi"}) {
+		t.Errorf("a conversation: %+v", in)
+	}
+	e.awaitIdle()
+}
+
+// brokenCatalog is a list of one model whose adapter can't be loaded.
+type brokenCatalog struct{ Catalog }
+
+func (brokenCatalog) Snapshot() []models.Model {
+	return []models.Model{{Name: "m", Versions: []models.Version{{Name: "base"}, {Name: "v1", Problem: "no tensors"}}}}
+}
+
+func TestProblemsOfModelsAreReported(t *testing.T) {
+	e := newLinkTest(t, &fakeBackend{}, func(_ *batch.Options, l *Options) { l.Catalog = brokenCatalog{l.Catalog} })
+	p := e.acceptConnection()
+	if c := p.awaitKind("catalog"); !slices.Equal(c.problems, []string{"m@v1: no tensors"}) {
+		t.Errorf("problems %q", c.problems)
+	}
 }
 
 func TestRequestsThatFailBeforeTheExecutor(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -134,6 +135,30 @@ func TestManyAtOnce(t *testing.T) {
 			})
 		}
 		wg.Wait()
+	})
+}
+
+// A model that stays broken is loaded again now and then. Its log line is written once.
+func TestTheSameProblemIsLoggedOnce(t *testing.T) {
+	withCacheTest(t, nil, func(ct *cacheTest) {
+		ct.fake.fail["a/model.gguf"] = &LoadError{Reason: ReasonBadFormat, What: "a", Err: errors.New("unknown architecture")}
+		for range 2 {
+			if _, err := ct.cache.Acquire(ct.Context(), "a", "base"); err == nil {
+				ct.Error("a broken model was loaded")
+			}
+			time.Sleep(brokenFor)
+		}
+		var logged []bool
+		ct.mu.Lock()
+		defer ct.mu.Unlock()
+		for _, e := range ct.events {
+			if e.Kind == EventLoadFailed {
+				logged = append(logged, e.Logged)
+			}
+		}
+		if !slices.Equal(logged, []bool{false, true}) {
+			ct.Errorf("logged before: %v", logged)
+		}
 	})
 }
 

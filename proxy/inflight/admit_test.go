@@ -1,6 +1,7 @@
 package inflight
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,6 +94,38 @@ func TestAnswerThatFitsTheContext(t *testing.T) {
 			table.serve(f, f.last(t), 1)
 			a.Settle(Delivered)
 		}
+	})
+}
+
+// An empty system text isn't the same as none: it switches the one off that a chat template writes by itself.
+func TestEmptySystemTextIsSentAsGiven(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		for _, given := range []bool{true, false} {
+			a := table.admit(func(r *Request) { r.Infer.System, r.Infer.HasSystem = "", given })
+			if s := f.last(t); s.HasSystem != given || s.System != "" {
+				t.Errorf("given %v: sent %+v", given, s)
+			}
+			table.serve(f, f.last(t), 1)
+			a.Settle(Delivered)
+		}
+	})
+}
+
+func TestConversationIsSentWhole(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		talk := []api.Message{{Role: "user", Content: "Hi"}, {Role: "assistant", Content: "Hello"}, {Role: "user", Content: "Bye"}}
+		a := table.admit(func(r *Request) {
+			r.Infer.Prompt, r.Infer.Messages, r.Infer.PlainSampling = "", talk, true
+			r.Infer.PresencePenalty, r.Infer.FrequencyPenalty = new(float32(0.5)), new(float32(-1))
+		})
+		s := f.last(t)
+		if !slices.Equal(s.Messages, talk) || !s.PlainSampling || *s.Sampling.PresencePenalty != 0.5 || *s.Sampling.FrequencyPenalty != -1 {
+			t.Errorf("sent %+v", s)
+		}
+		table.serve(f, s, 1)
+		a.Settle(Delivered)
 	})
 }
 

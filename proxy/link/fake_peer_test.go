@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -141,7 +142,7 @@ func (p *enginePeer) catalog() {
 		if err != nil {
 			return err
 		}
-		return versions.At(0).SetName("base")
+		return errors.Join(versions.At(0).SetName("base"), versions.At(0).SetProblem("a file is missing"))
 	})
 }
 

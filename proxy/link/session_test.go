@@ -81,7 +81,8 @@ func TestFramesReachTheHandlerInOrder(t *testing.T) {
 		return nil
 	})
 	p.send(func(f schema.Frame) error { f.SetMoved(); return nil })
-	if c := h.next(t, "catalog").value.(inflight.Catalog); c.CacheSize != 3 || c.Models[0].Versions[0].Name != "base" {
+	wantVersion := inflight.Version{Name: "base", Problem: "a file is missing"}
+	if c := h.next(t, "catalog").value.(inflight.Catalog); c.CacheSize != 3 || c.Models[0].Versions[0] != wantVersion {
 		t.Errorf("catalog %+v", c)
 	}
 	if n := h.next(t, "stats").value; n != 1 {

@@ -61,3 +61,25 @@ func TestPageBuildWithoutNode(t *testing.T) {
 		t.Errorf("where it is built already: %v, %q", err, output)
 	}
 }
+
+// The live page is in every build unless somebody leaves it out.
+func TestBuildsHaveTheLivePage(t *testing.T) {
+	if _, err := exec.LookPath("make"); err != nil {
+		t.Skip("make is missing")
+	}
+	commands := func(args ...string) string {
+		cmd := exec.Command("make", append([]string{"-n", "-C", filepath.Join("..", ".."), "mock"}, args...)...)
+		cmd.Env = append(os.Environ(), "MAKEFLAGS=", "MAKELEVEL=")
+		output, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("make -n mock: %v\n%s", err, output)
+		}
+		return string(output)
+	}
+	if got := commands(); !strings.Contains(got, "scripts/build-ui.sh --if-possible") || strings.Contains(got, "noui") {
+		t.Errorf("as it comes:\n%s", got)
+	}
+	if got := commands("UI=0"); strings.Contains(got, "build-ui.sh") || !strings.Contains(got, "noui") {
+		t.Errorf("without the page:\n%s", got)
+	}
+}
