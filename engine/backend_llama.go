@@ -55,10 +55,7 @@ func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (c
 	placement := devices.Placement{GPULayers: c.GPULayers, OneGPU: c.OneGPU, MainGPU: c.MainGPU, GPUSplit: c.GPUSplit, Watermark: c.MemoryWatermark}
 	out.fitsInMemory = func(bytes int64, alone bool) bool {
 		host, accelerators := deviceMemory(backend)
-		if alone {
-			return placement.FitsFreeMemory(uint64(bytes), host, accelerators)
-		}
-		return placement.FitsWatermark(uint64(bytes), host, accelerators)
+		return placement.Fits(uint64(bytes), alone, host, accelerators)
 	}
 	out.memoryLeft = func(bytes int64) int64 {
 		host, accelerators := deviceMemory(backend)

@@ -11,6 +11,15 @@ type Placement struct {
 	Watermark float64   // share (0 to 1) of a device's memory that may be in use
 }
 
+// Fits reports whether weights of that size can be loaded: under the watermark, or, with nothing else loaded (alone),
+// into what memory is free.
+func (p *Placement) Fits(bytes uint64, alone bool, host Memory, accelerators []Memory) bool {
+	if alone {
+		return p.FitsFreeMemory(bytes, host, accelerators)
+	}
+	return p.FitsWatermark(bytes, host, accelerators)
+}
+
 // FitsWatermark reports whether weights of that size can be loaded without passing the watermark of any device that
 // they go to. A device of unknown size (Total is 0) takes anything: there, the load finds out.
 func (p *Placement) FitsWatermark(bytes uint64, host Memory, accelerators []Memory) bool {

@@ -60,6 +60,9 @@ func TestFreeMemoryIsUsedBeyondTheWatermarkWhenNothingElseIsLoaded(t *testing.T)
 		if tt.p.FitsWatermark(tt.most, host, tt.gpus) {
 			t.Errorf("%s: %d fit under the watermark", tt.name, tt.most)
 		}
+		if !tt.p.Fits(tt.most, true, host, tt.gpus) || tt.p.Fits(tt.most, false, host, tt.gpus) {
+			t.Errorf("%s: %d fit beside others, or not alone", tt.name, tt.most)
+		}
 	}
 }
 

@@ -27,9 +27,8 @@ var grammarLimits = C.tdm_grammar_limits{
 }
 
 const (
-	maxForced        = 64      // forced tokens taken at a time
-	wallTimeFactor   = 20      // how often the budget of a call may pass before it ends, whatever it worked
-	memoryLimitBytes = 2 << 30 // of all vocabularies and grammars together; everyday ones take a few MiB each
+	maxForced      = 64 // forced tokens taken at a time
+	wallTimeFactor = 20 // how often the budget of a call may pass before it ends, whatever it worked
 	// hangTimeout bounds a call that can't be cancelled, or that ignores it; everyday ones take milliseconds.
 	hangTimeout = 30 * time.Second
 )

@@ -12,6 +12,9 @@ import (
 	"sync"
 )
 
+// memoryLimitBytes is for all vocabularies and grammars together; everyday ones take a few MiB each. Tests set less.
+var memoryLimitBytes int64 = 2 << 30
+
 // setMemoryLimit sets the last line of defence: a grammar that takes this much was made to do harm, and nothing inside
 // the library stops it. The process ends, the running requests are replayed, and one that does it again is refused
 // (docs/restarts.md).

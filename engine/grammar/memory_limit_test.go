@@ -3,6 +3,7 @@
 package grammar
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -16,7 +17,12 @@ const memoryLimitChild = "TANDEM_TEST_MEMORY_BOUND"
 func TestMemoryIsLimited(t *testing.T) {
 	if os.Getenv(memoryLimitChild) != "" {
 		v, _ := bytesVocabulary(t)
-		limitMemory(UsedBytes() + 64<<20)
+		memoryLimitBytes = 4 * (UsedBytes() + 16<<20)
+		m, err := v.NewMatcher(Source{JSONSchema, `{"type":"boolean"}`}) // the first one sets the limit
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
 		v.compile("json_schema", `{"multipleOf":982451653}`)
 		t.Fatal("it compiles")
 	}
@@ -26,6 +32,24 @@ func TestMemoryIsLimited(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), "memory allocation of") {
 		t.Errorf("%v: %.2000s", err, out)
 	}
+}
+
+// Where the grammars of others hold most of the memory, one more is refused, and only that request fails.
+func TestGrammarsThatHoldTheMemoryRefuseOthers(t *testing.T) {
+	v, _ := bytesVocabulary(t)
+	defer func(before int64) { memoryLimitBytes = before }(memoryLimitBytes)
+	setMemoryLimit() // the real one: nothing is to end here
+	boolean := Source{JSONSchema, `{"type":"boolean"}`}
+	memoryLimitBytes = UsedBytes()
+	if m, err := v.NewMatcher(boolean); !errors.Is(err, ErrTooComplex) {
+		t.Errorf("with all of the memory taken: %v, %v", m, err)
+	}
+	memoryLimitBytes = 2 * UsedBytes()
+	m, err := v.NewMatcher(boolean)
+	if err != nil {
+		t.Fatalf("with half of it taken: %v", err)
+	}
+	m.Close()
 }
 
 // A matcher's memory is freed with it.

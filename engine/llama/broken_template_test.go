@@ -14,7 +14,7 @@ import (
 func TestBrokenTemplatesAreFoundAtTheLoad(t *testing.T) {
 	b, _ := newBackend(t, nil)
 	for name, c := range map[string]struct{ template, want string }{
-		"doesn't parse":        {"{% for m in messages %}{{ m.content }", "chat template is broken"},
+		"doesn't parse":        {"{% for m in messages %}{{ m.content }", "Expected"},
 		"unknown filter":       {"{% for m in messages %}{{ m.content | frobnicate }}{% endfor %}", "frobnicate"},
 		"raises on everything": {"{{ raise_exception('only for robots') }}", "only for robots"},
 		"makes nothing":        {"{% for m in messages %}{% endfor %}", "makes nothing"},
