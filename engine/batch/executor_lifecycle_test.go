@@ -181,8 +181,8 @@ func TestDoRunsBetweenSteps(t *testing.T) {
 		result <- e.Do(ctx, func() error { close(begun); <-finish; return nil })
 	}()
 	<-begun
-	if beat := e.Heartbeat(); beat.Phase != PhaseCall {
-		t.Errorf("beat %+v during a call", beat)
+	if now := e.Heartbeat(); now.Phase != PhaseCall {
+		t.Errorf("heartbeat %+v during a call", now)
 	}
 	queued, giveUp := context.WithCancel(context.Background())
 	giveUp()
