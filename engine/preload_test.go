@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -145,5 +146,33 @@ func TestBrokenDefaultIsToldOnceAndLoadedWhenMended(t *testing.T) {
 	log.waitFor(t, "msg=loaded model=yours version=base")
 	if n := log.count("level=ERROR"); n != 1 {
 		t.Errorf("%d lines of errors, want 1:\n%s", n, log.text.String())
+	}
+}
+
+// MODELS_FOLLOW_LINKS decides about links that leave the models directory.
+func TestLinksOutOfTheModelsDirectory(t *testing.T) {
+	for setting, wantProblem := range map[string]bool{"true": false, "false": true} {
+		c, err := loadConfig(nil, append(testEnvironment(t), "MODELS_FOLLOW_LINKS="+setting))
+		if err != nil {
+			t.Fatal(err)
+		}
+		elsewhere := *c
+		elsewhere.ModelsDir = t.TempDir()
+		installModelFile(t, &elsewhere, "download.gguf.xz", demo.Files()[0].Packed)
+		link := filepath.Join(c.ModelsDir, "linked.gguf.xz")
+		if err := errors.Join(os.MkdirAll(c.ModelsDir, 0o755), os.Symlink(filepath.Join(elsewhere.ModelsDir, "download.gguf.xz"), link)); err != nil {
+			t.Fatal(err)
+		}
+		e, err := start(c, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, found := e.registry.Find("linked")
+		if !found || (m.Versions[0].Problem != "") != wantProblem {
+			t.Errorf("MODELS_FOLLOW_LINKS=%s: %+v", setting, m)
+		}
+		if err := e.close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
