@@ -113,11 +113,30 @@ struct InferRequest {
   toolChoice      @22 :Data;
   fitContext      @23 :Bool;         # a maxNewTokens above the context is cut to it; 0: all that the prompt leaves of it
   plainSampling   @24 :Bool;         # what neither request nor model sets: temperature 1 and nothing else
+  task            @25 :Task;
+  promptTokens    @26 :List(Int32);  # the prompt as token ids of the model, in place of prompt, system and messages; raw
+  templateOptions @27 :Data;         # JSON object of values for the chat template: enable_thinking, reasoning_effort …
+  promptLogprobs  @28 :Bool;         # log-probabilities of the prompt's tokens, with sampling.topLogprobs entries each
+  ignoreEnd       @29 :Bool;         # the end token is never drawn
+  splitOutput     @30 :Bool;         # token texts are an encoded part stream: content, reasoning, tool calls (schema/parts)
 }
 
 enum ReplayMode { none @0; prefill @1; decode @2; }
 
-struct Message { role @0 :Text; content @1 :Data; name @2 :Text; toolCalls @3 :Data; toolCallId @4 :Text; }
+enum Task {
+  generate @0;  # an answer
+  embed    @1;  # the summary has the prompt's embedding, and no token comes
+  score    @2;  # the same with one number: how well messages[0] (a query) and messages[1] (a document) fit
+}
+
+struct Message {
+  role       @0 :Text;  # system, user, assistant, tool
+  content    @1 :Data;
+  name       @2 :Text;  # of a tool message: the function that was called
+  toolCalls  @3 :Data;  # of an assistant: a JSON array of {"id", "type": "function", "function": {"name", "arguments"}}
+  toolCallId @4 :Text;  # of a tool message
+  reasoning  @5 :Data;  # of an assistant: what it thought before it answered
+}
 
 # Every field has a presence bit of its own: what is absent comes from the model's defaults, then from the engine's.
 struct Sampling {
@@ -144,7 +163,7 @@ struct Rendered {
   grammar      @1 :Text;          # GBNF as it is, or its kind and a line end before it: json_schema, regex, lark
   triggers     @2 :List(Trigger);  # a lazy grammar starts at one of these
   stops        @3 :List(Text);
-  parserState  @4 :Data;           # of the output parser (tools, reasoning), opaque
+  parserState  @4 :Data;           # of the output parser (tools, reasoning), opaque; not empty with splitOutput
 }
 
 struct Trigger { kind @0 :UInt8; value @1 :Text; token @2 :Int32; }
@@ -166,7 +185,18 @@ struct Step {
   tokens     @1 :List(Token);
   done       @2 :List(Summary); # each in the same frame as its last token
   base       @3 :Text;
+  prompts    @4 :List(PromptPart);
 }
+
+# Log-probabilities of a part of a prompt, in order and before the first token. The prompt's first token has none: NaN.
+struct PromptPart {
+  requestId @0 :UInt64;
+  attempt   @1 :UInt32;
+  from      @2 :UInt32;       # place of the first of these tokens in the prompt
+  tokens    @3 :List(ScoredToken);
+}
+
+struct ScoredToken { token @0 :Int32; logprob @1 :Float32; piece @2 :Data; top @3 :List(TopLogprob); }
 
 struct Token {
   requestId       @0 :UInt64;
@@ -180,6 +210,7 @@ struct Token {
   margin          @8 :Float32;  # gap to the runner-up in what was maximised
   sinceLastNs     @9 :UInt64;   # since this sequence's last token; for the first, since its prefill began
   topLogprobs     @10 :List(TopLogprob);
+  piece           @11 :Data;    # the token's own bytes, may be a part of a character; only with wantLogprobs
 }
 
 struct TopLogprob { token @0 :Int32; logprob @1 :Float32; text @2 :Data; }
@@ -197,6 +228,9 @@ struct Summary {
   decodeNs     @9 :UInt64;
   restartNs    @10 :UInt64;     # replay
   rendererNs   @11 :UInt64;     # template and tokenising
+  reasoningTokens @12 :UInt32;  # of outputTokens
+  stop         @13 :Text;       # the request's stop string that ended the answer
+  embedding    @14 :Data;       # of task embed and score: float32, little-endian
 }
 
 enum FinishReason { unspecified @0; stop @1; length @2; cancelled @3; deadline @4; error @5; movedAway @6; }
@@ -234,6 +268,12 @@ struct Facts {
   cacheBytes   @6 :UInt64;
   backend      @7 :Text;
   chatTemplate @8 :Bool;
+  tools        @9 :Bool;        # the chat template has a form for tools of its own
+  reasoning    @10 :Bool;       # the chat template has a form for reasoning
+  embeddings   @11 :Bool;       # task embed is possible
+  scores       @12 :Bool;       # task score is possible
+  embeddingSize @13 :UInt32;    # numbers of an embedding
+  generates    @14 :Bool = true;# false: an encoder, which only embeds or scores
 }
 
 struct Catalog {
@@ -249,6 +289,9 @@ struct Model {
   defaultVersion @3 :Text;
   versions       @4 :List(Version);
   contextTokens  @5 :UInt32;  # what one request may hold; 0: known after the first load
+  bytes          @6 :UInt64;  # of the base's files
+  quantization   @7 :Text;    # as in Facts, from the file's header; empty: not known
+  architecture   @8 :Text;
 }
 
 struct Version { name @0 :Text; problem @1 :Text; }  # problem: why it can't be loaded; empty when it can
@@ -288,12 +331,27 @@ struct Call {
     metrics  @0 :Void;       # Prometheus text of the engine's own metrics
     load     @1 :ModelRef;   # load now, answer when done
     tokenize @2 :Tokenize;
+    detokenize @3 :Detokenize;
+    render   @4 :InferRequest; # the prompt of a request as the model would read it; nothing is computed
   }
 }
 
 struct ModelRef { model @0 :Text; version @1 :Text; }
 
-struct Tokenize { model @0 :Text; version @1 :Text; text @2 :Data; raw @3 :Bool; }
+struct Tokenize {
+  model      @0 :Text;
+  version    @1 :Text;
+  text       @2 :Data;
+  raw        @3 :Bool;
+  addSpecial @4 :Bool;  # with raw: the tokens that the model has around every text, as a begin token
+}
+
+struct Detokenize { model @0 :Text; version @1 :Text; tokens @2 :List(Int32); }
+
+struct RenderedText {
+  text   @0 :Data;         # control tokens written out
+  tokens @1 :List(Int32);
+}
 
 struct Reply {
   union {
@@ -301,5 +359,7 @@ struct Reply {
     metrics @1 :Data;
     ok      @2 :Void;
     tokens  @3 :List(Int32);
+    text    @4 :Data;          # of detokenize
+    rendered @5 :RenderedText;
   }
 }

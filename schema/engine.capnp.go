@@ -1311,12 +1311,12 @@ type InferRequest capnp.Struct
 const InferRequest_TypeID = 0xee28270fa8b4b2bd
 
 func NewInferRequest(s *capnp.Segment) (InferRequest, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 24, PointerCount: 16})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 32, PointerCount: 18})
 	return InferRequest(st), err
 }
 
 func NewRootInferRequest(s *capnp.Segment) (InferRequest, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 24, PointerCount: 16})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 32, PointerCount: 18})
 	return InferRequest(st), err
 }
 
@@ -1709,12 +1709,80 @@ func (s InferRequest) SetPlainSampling(v bool) {
 	capnp.Struct(s).SetBit(4, v)
 }
 
+func (s InferRequest) Task() Task {
+	return Task(capnp.Struct(s).Uint16(24))
+}
+
+func (s InferRequest) SetTask(v Task) {
+	capnp.Struct(s).SetUint16(24, uint16(v))
+}
+
+func (s InferRequest) PromptTokens() (capnp.Int32List, error) {
+	p, err := capnp.Struct(s).Ptr(16)
+	return capnp.Int32List(p.List()), err
+}
+
+func (s InferRequest) HasPromptTokens() bool {
+	return capnp.Struct(s).HasPtr(16)
+}
+
+func (s InferRequest) SetPromptTokens(v capnp.Int32List) error {
+	return capnp.Struct(s).SetPtr(16, v.ToPtr())
+}
+
+// NewPromptTokens sets the promptTokens field to a newly
+// allocated capnp.Int32List, preferring placement in s's segment.
+func (s InferRequest) NewPromptTokens(n int32) (capnp.Int32List, error) {
+	l, err := capnp.NewInt32List(capnp.Struct(s).Segment(), n)
+	if err != nil {
+		return capnp.Int32List{}, err
+	}
+	err = capnp.Struct(s).SetPtr(16, l.ToPtr())
+	return l, err
+}
+func (s InferRequest) TemplateOptions() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(17)
+	return []byte(p.Data()), err
+}
+
+func (s InferRequest) HasTemplateOptions() bool {
+	return capnp.Struct(s).HasPtr(17)
+}
+
+func (s InferRequest) SetTemplateOptions(v []byte) error {
+	return capnp.Struct(s).SetData(17, v)
+}
+
+func (s InferRequest) PromptLogprobs() bool {
+	return capnp.Struct(s).Bit(5)
+}
+
+func (s InferRequest) SetPromptLogprobs(v bool) {
+	capnp.Struct(s).SetBit(5, v)
+}
+
+func (s InferRequest) IgnoreEnd() bool {
+	return capnp.Struct(s).Bit(6)
+}
+
+func (s InferRequest) SetIgnoreEnd(v bool) {
+	capnp.Struct(s).SetBit(6, v)
+}
+
+func (s InferRequest) SplitOutput() bool {
+	return capnp.Struct(s).Bit(7)
+}
+
+func (s InferRequest) SetSplitOutput(v bool) {
+	capnp.Struct(s).SetBit(7, v)
+}
+
 // InferRequest_List is a list of InferRequest.
 type InferRequest_List = capnp.StructList[InferRequest]
 
 // NewInferRequest creates a new list of InferRequest.
 func NewInferRequest_List(s *capnp.Segment, sz int32) (InferRequest_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 24, PointerCount: 16}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 32, PointerCount: 18}, sz)
 	return capnp.StructList[InferRequest](l), err
 }
 
@@ -1781,18 +1849,67 @@ func NewReplayMode_List(s *capnp.Segment, sz int32) (ReplayMode_List, error) {
 	return capnp.NewEnumList[ReplayMode](s, sz)
 }
 
+type Task uint16
+
+// Task_TypeID is the unique identifier for the type Task.
+const Task_TypeID = 0x8cf3b48eb81f4fe4
+
+// Values of Task.
+const (
+	Task_generate Task = 0
+	Task_embed    Task = 1
+	Task_score    Task = 2
+)
+
+// String returns the enum's constant name.
+func (c Task) String() string {
+	switch c {
+	case Task_generate:
+		return "generate"
+	case Task_embed:
+		return "embed"
+	case Task_score:
+		return "score"
+
+	default:
+		return ""
+	}
+}
+
+// TaskFromString returns the enum value with a name,
+// or the zero value if there's no such value.
+func TaskFromString(c string) Task {
+	switch c {
+	case "generate":
+		return Task_generate
+	case "embed":
+		return Task_embed
+	case "score":
+		return Task_score
+
+	default:
+		return 0
+	}
+}
+
+type Task_List = capnp.EnumList[Task]
+
+func NewTask_List(s *capnp.Segment, sz int32) (Task_List, error) {
+	return capnp.NewEnumList[Task](s, sz)
+}
+
 type Message capnp.Struct
 
 // Message_TypeID is the unique identifier for the type Message.
 const Message_TypeID = 0xc13845441f53e7d6
 
 func NewMessage(s *capnp.Segment) (Message, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 5})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 6})
 	return Message(st), err
 }
 
 func NewRootMessage(s *capnp.Segment) (Message, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 5})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 6})
 	return Message(st), err
 }
 
@@ -1908,12 +2025,25 @@ func (s Message) SetToolCallId(v string) error {
 	return capnp.Struct(s).SetText(4, v)
 }
 
+func (s Message) Reasoning() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(5)
+	return []byte(p.Data()), err
+}
+
+func (s Message) HasReasoning() bool {
+	return capnp.Struct(s).HasPtr(5)
+}
+
+func (s Message) SetReasoning(v []byte) error {
+	return capnp.Struct(s).SetData(5, v)
+}
+
 // Message_List is a list of Message.
 type Message_List = capnp.StructList[Message]
 
 // NewMessage creates a new list of Message.
 func NewMessage_List(s *capnp.Segment, sz int32) (Message_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 5}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 6}, sz)
 	return capnp.StructList[Message](l), err
 }
 
@@ -2711,12 +2841,12 @@ type Step capnp.Struct
 const Step_TypeID = 0x9dba7ffc9d931251
 
 func NewStep(s *capnp.Segment) (Step, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 3})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 4})
 	return Step(st), err
 }
 
 func NewRootStep(s *capnp.Segment) (Step, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 3})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 4})
 	return Step(st), err
 }
 
@@ -2824,12 +2954,36 @@ func (s Step) SetBase(v string) error {
 	return capnp.Struct(s).SetText(2, v)
 }
 
+func (s Step) Prompts() (PromptPart_List, error) {
+	p, err := capnp.Struct(s).Ptr(3)
+	return PromptPart_List(p.List()), err
+}
+
+func (s Step) HasPrompts() bool {
+	return capnp.Struct(s).HasPtr(3)
+}
+
+func (s Step) SetPrompts(v PromptPart_List) error {
+	return capnp.Struct(s).SetPtr(3, v.ToPtr())
+}
+
+// NewPrompts sets the prompts field to a newly
+// allocated PromptPart_List, preferring placement in s's segment.
+func (s Step) NewPrompts(n int32) (PromptPart_List, error) {
+	l, err := NewPromptPart_List(capnp.Struct(s).Segment(), n)
+	if err != nil {
+		return PromptPart_List{}, err
+	}
+	err = capnp.Struct(s).SetPtr(3, l.ToPtr())
+	return l, err
+}
+
 // Step_List is a list of Step.
 type Step_List = capnp.StructList[Step]
 
 // NewStep creates a new list of Step.
 func NewStep_List(s *capnp.Segment, sz int32) (Step_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 3}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 4}, sz)
 	return capnp.StructList[Step](l), err
 }
 
@@ -2841,18 +2995,247 @@ func (f Step_Future) Struct() (Step, error) {
 	return Step(p.Struct()), err
 }
 
+type PromptPart capnp.Struct
+
+// PromptPart_TypeID is the unique identifier for the type PromptPart.
+const PromptPart_TypeID = 0xf766565a32d2bb0f
+
+func NewPromptPart(s *capnp.Segment) (PromptPart, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 1})
+	return PromptPart(st), err
+}
+
+func NewRootPromptPart(s *capnp.Segment) (PromptPart, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 1})
+	return PromptPart(st), err
+}
+
+func ReadRootPromptPart(msg *capnp.Message) (PromptPart, error) {
+	root, err := msg.Root()
+	return PromptPart(root.Struct()), err
+}
+
+func (s PromptPart) String() string {
+	str, _ := text.Marshal(0xf766565a32d2bb0f, capnp.Struct(s))
+	return str
+}
+
+func (s PromptPart) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (PromptPart) DecodeFromPtr(p capnp.Ptr) PromptPart {
+	return PromptPart(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s PromptPart) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s PromptPart) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s PromptPart) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s PromptPart) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s PromptPart) RequestId() uint64 {
+	return capnp.Struct(s).Uint64(0)
+}
+
+func (s PromptPart) SetRequestId(v uint64) {
+	capnp.Struct(s).SetUint64(0, v)
+}
+
+func (s PromptPart) Attempt() uint32 {
+	return capnp.Struct(s).Uint32(8)
+}
+
+func (s PromptPart) SetAttempt(v uint32) {
+	capnp.Struct(s).SetUint32(8, v)
+}
+
+func (s PromptPart) From() uint32 {
+	return capnp.Struct(s).Uint32(12)
+}
+
+func (s PromptPart) SetFrom(v uint32) {
+	capnp.Struct(s).SetUint32(12, v)
+}
+
+func (s PromptPart) Tokens() (ScoredToken_List, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return ScoredToken_List(p.List()), err
+}
+
+func (s PromptPart) HasTokens() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s PromptPart) SetTokens(v ScoredToken_List) error {
+	return capnp.Struct(s).SetPtr(0, v.ToPtr())
+}
+
+// NewTokens sets the tokens field to a newly
+// allocated ScoredToken_List, preferring placement in s's segment.
+func (s PromptPart) NewTokens(n int32) (ScoredToken_List, error) {
+	l, err := NewScoredToken_List(capnp.Struct(s).Segment(), n)
+	if err != nil {
+		return ScoredToken_List{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, l.ToPtr())
+	return l, err
+}
+
+// PromptPart_List is a list of PromptPart.
+type PromptPart_List = capnp.StructList[PromptPart]
+
+// NewPromptPart creates a new list of PromptPart.
+func NewPromptPart_List(s *capnp.Segment, sz int32) (PromptPart_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 16, PointerCount: 1}, sz)
+	return capnp.StructList[PromptPart](l), err
+}
+
+// PromptPart_Future is a wrapper for a PromptPart promised by a client call.
+type PromptPart_Future struct{ *capnp.Future }
+
+func (f PromptPart_Future) Struct() (PromptPart, error) {
+	p, err := f.Future.Ptr()
+	return PromptPart(p.Struct()), err
+}
+
+type ScoredToken capnp.Struct
+
+// ScoredToken_TypeID is the unique identifier for the type ScoredToken.
+const ScoredToken_TypeID = 0x871c738f8c8e1258
+
+func NewScoredToken(s *capnp.Segment) (ScoredToken, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 2})
+	return ScoredToken(st), err
+}
+
+func NewRootScoredToken(s *capnp.Segment) (ScoredToken, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 2})
+	return ScoredToken(st), err
+}
+
+func ReadRootScoredToken(msg *capnp.Message) (ScoredToken, error) {
+	root, err := msg.Root()
+	return ScoredToken(root.Struct()), err
+}
+
+func (s ScoredToken) String() string {
+	str, _ := text.Marshal(0x871c738f8c8e1258, capnp.Struct(s))
+	return str
+}
+
+func (s ScoredToken) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (ScoredToken) DecodeFromPtr(p capnp.Ptr) ScoredToken {
+	return ScoredToken(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s ScoredToken) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s ScoredToken) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s ScoredToken) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s ScoredToken) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s ScoredToken) Token() int32 {
+	return int32(capnp.Struct(s).Uint32(0))
+}
+
+func (s ScoredToken) SetToken(v int32) {
+	capnp.Struct(s).SetUint32(0, uint32(v))
+}
+
+func (s ScoredToken) Logprob() float32 {
+	return math.Float32frombits(capnp.Struct(s).Uint32(4))
+}
+
+func (s ScoredToken) SetLogprob(v float32) {
+	capnp.Struct(s).SetUint32(4, math.Float32bits(v))
+}
+
+func (s ScoredToken) Piece() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s ScoredToken) HasPiece() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s ScoredToken) SetPiece(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+func (s ScoredToken) Top() (TopLogprob_List, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return TopLogprob_List(p.List()), err
+}
+
+func (s ScoredToken) HasTop() bool {
+	return capnp.Struct(s).HasPtr(1)
+}
+
+func (s ScoredToken) SetTop(v TopLogprob_List) error {
+	return capnp.Struct(s).SetPtr(1, v.ToPtr())
+}
+
+// NewTop sets the top field to a newly
+// allocated TopLogprob_List, preferring placement in s's segment.
+func (s ScoredToken) NewTop(n int32) (TopLogprob_List, error) {
+	l, err := NewTopLogprob_List(capnp.Struct(s).Segment(), n)
+	if err != nil {
+		return TopLogprob_List{}, err
+	}
+	err = capnp.Struct(s).SetPtr(1, l.ToPtr())
+	return l, err
+}
+
+// ScoredToken_List is a list of ScoredToken.
+type ScoredToken_List = capnp.StructList[ScoredToken]
+
+// NewScoredToken creates a new list of ScoredToken.
+func NewScoredToken_List(s *capnp.Segment, sz int32) (ScoredToken_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 2}, sz)
+	return capnp.StructList[ScoredToken](l), err
+}
+
+// ScoredToken_Future is a wrapper for a ScoredToken promised by a client call.
+type ScoredToken_Future struct{ *capnp.Future }
+
+func (f ScoredToken_Future) Struct() (ScoredToken, error) {
+	p, err := f.Future.Ptr()
+	return ScoredToken(p.Struct()), err
+}
+
 type Token capnp.Struct
 
 // Token_TypeID is the unique identifier for the type Token.
 const Token_TypeID = 0xcc69d62fbde478e3
 
 func NewToken(s *capnp.Segment) (Token, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 48, PointerCount: 2})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 48, PointerCount: 3})
 	return Token(st), err
 }
 
 func NewRootToken(s *capnp.Segment) (Token, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 48, PointerCount: 2})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 48, PointerCount: 3})
 	return Token(st), err
 }
 
@@ -2996,13 +3379,25 @@ func (s Token) NewTopLogprobs(n int32) (TopLogprob_List, error) {
 	err = capnp.Struct(s).SetPtr(1, l.ToPtr())
 	return l, err
 }
+func (s Token) Piece() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(2)
+	return []byte(p.Data()), err
+}
+
+func (s Token) HasPiece() bool {
+	return capnp.Struct(s).HasPtr(2)
+}
+
+func (s Token) SetPiece(v []byte) error {
+	return capnp.Struct(s).SetData(2, v)
+}
 
 // Token_List is a list of Token.
 type Token_List = capnp.StructList[Token]
 
 // NewToken creates a new list of Token.
 func NewToken_List(s *capnp.Segment, sz int32) (Token_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 48, PointerCount: 2}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 48, PointerCount: 3}, sz)
 	return capnp.StructList[Token](l), err
 }
 
@@ -3113,12 +3508,12 @@ type Summary capnp.Struct
 const Summary_TypeID = 0xaf2c5dabe6d02906
 
 func NewSummary(s *capnp.Segment) (Summary, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 72, PointerCount: 1})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 72, PointerCount: 3})
 	return Summary(st), err
 }
 
 func NewRootSummary(s *capnp.Segment) (Summary, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 72, PointerCount: 1})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 72, PointerCount: 3})
 	return Summary(st), err
 }
 
@@ -3266,12 +3661,51 @@ func (s Summary) SetRendererNs(v uint64) {
 	capnp.Struct(s).SetUint64(64, v)
 }
 
+func (s Summary) ReasoningTokens() uint32 {
+	return capnp.Struct(s).Uint32(28)
+}
+
+func (s Summary) SetReasoningTokens(v uint32) {
+	capnp.Struct(s).SetUint32(28, v)
+}
+
+func (s Summary) Stop() (string, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return p.Text(), err
+}
+
+func (s Summary) HasStop() bool {
+	return capnp.Struct(s).HasPtr(1)
+}
+
+func (s Summary) StopBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return p.TextBytes(), err
+}
+
+func (s Summary) SetStop(v string) error {
+	return capnp.Struct(s).SetText(1, v)
+}
+
+func (s Summary) Embedding() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(2)
+	return []byte(p.Data()), err
+}
+
+func (s Summary) HasEmbedding() bool {
+	return capnp.Struct(s).HasPtr(2)
+}
+
+func (s Summary) SetEmbedding(v []byte) error {
+	return capnp.Struct(s).SetData(2, v)
+}
+
 // Summary_List is a list of Summary.
 type Summary_List = capnp.StructList[Summary]
 
 // NewSummary creates a new list of Summary.
 func NewSummary_List(s *capnp.Segment, sz int32) (Summary_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 72, PointerCount: 1}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 72, PointerCount: 3}, sz)
 	return capnp.StructList[Summary](l), err
 }
 
@@ -3777,12 +4211,12 @@ type Facts capnp.Struct
 const Facts_TypeID = 0xabc235691de1a5f9
 
 func NewFacts(s *capnp.Segment) (Facts, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 32, PointerCount: 3})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 40, PointerCount: 3})
 	return Facts(st), err
 }
 
 func NewRootFacts(s *capnp.Segment) (Facts, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 32, PointerCount: 3})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 40, PointerCount: 3})
 	return Facts(st), err
 }
 
@@ -3920,12 +4354,60 @@ func (s Facts) SetChatTemplate(v bool) {
 	capnp.Struct(s).SetBit(96, v)
 }
 
+func (s Facts) Tools() bool {
+	return capnp.Struct(s).Bit(97)
+}
+
+func (s Facts) SetTools(v bool) {
+	capnp.Struct(s).SetBit(97, v)
+}
+
+func (s Facts) Reasoning() bool {
+	return capnp.Struct(s).Bit(98)
+}
+
+func (s Facts) SetReasoning(v bool) {
+	capnp.Struct(s).SetBit(98, v)
+}
+
+func (s Facts) Embeddings() bool {
+	return capnp.Struct(s).Bit(99)
+}
+
+func (s Facts) SetEmbeddings(v bool) {
+	capnp.Struct(s).SetBit(99, v)
+}
+
+func (s Facts) Scores() bool {
+	return capnp.Struct(s).Bit(100)
+}
+
+func (s Facts) SetScores(v bool) {
+	capnp.Struct(s).SetBit(100, v)
+}
+
+func (s Facts) EmbeddingSize() uint32 {
+	return capnp.Struct(s).Uint32(32)
+}
+
+func (s Facts) SetEmbeddingSize(v uint32) {
+	capnp.Struct(s).SetUint32(32, v)
+}
+
+func (s Facts) Generates() bool {
+	return !capnp.Struct(s).Bit(101)
+}
+
+func (s Facts) SetGenerates(v bool) {
+	capnp.Struct(s).SetBit(101, !v)
+}
+
 // Facts_List is a list of Facts.
 type Facts_List = capnp.StructList[Facts]
 
 // NewFacts creates a new list of Facts.
 func NewFacts_List(s *capnp.Segment, sz int32) (Facts_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 32, PointerCount: 3}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 40, PointerCount: 3}, sz)
 	return capnp.StructList[Facts](l), err
 }
 
@@ -4062,12 +4544,12 @@ type Model capnp.Struct
 const Model_TypeID = 0xa2cb2462d62dbbff
 
 func NewModel(s *capnp.Segment) (Model, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 5})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 7})
 	return Model(st), err
 }
 
 func NewRootModel(s *capnp.Segment) (Model, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 5})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 7})
 	return Model(st), err
 }
 
@@ -4206,12 +4688,56 @@ func (s Model) SetContextTokens(v uint32) {
 	capnp.Struct(s).SetUint32(0, v)
 }
 
+func (s Model) Bytes() uint64 {
+	return capnp.Struct(s).Uint64(8)
+}
+
+func (s Model) SetBytes(v uint64) {
+	capnp.Struct(s).SetUint64(8, v)
+}
+
+func (s Model) Quantization() (string, error) {
+	p, err := capnp.Struct(s).Ptr(5)
+	return p.Text(), err
+}
+
+func (s Model) HasQuantization() bool {
+	return capnp.Struct(s).HasPtr(5)
+}
+
+func (s Model) QuantizationBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(5)
+	return p.TextBytes(), err
+}
+
+func (s Model) SetQuantization(v string) error {
+	return capnp.Struct(s).SetText(5, v)
+}
+
+func (s Model) Architecture() (string, error) {
+	p, err := capnp.Struct(s).Ptr(6)
+	return p.Text(), err
+}
+
+func (s Model) HasArchitecture() bool {
+	return capnp.Struct(s).HasPtr(6)
+}
+
+func (s Model) ArchitectureBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(6)
+	return p.TextBytes(), err
+}
+
+func (s Model) SetArchitecture(v string) error {
+	return capnp.Struct(s).SetText(6, v)
+}
+
 // Model_List is a list of Model.
 type Model_List = capnp.StructList[Model]
 
 // NewModel creates a new list of Model.
 func NewModel_List(s *capnp.Segment, sz int32) (Model_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 5}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 16, PointerCount: 7}, sz)
 	return capnp.StructList[Model](l), err
 }
 
@@ -5011,13 +5537,15 @@ type Call capnp.Struct
 type Call_Which uint16
 
 const (
-	Call_Which_metrics  Call_Which = 0
-	Call_Which_load     Call_Which = 1
-	Call_Which_tokenize Call_Which = 2
+	Call_Which_metrics    Call_Which = 0
+	Call_Which_load       Call_Which = 1
+	Call_Which_tokenize   Call_Which = 2
+	Call_Which_detokenize Call_Which = 3
+	Call_Which_render     Call_Which = 4
 )
 
 func (w Call_Which) String() string {
-	const s = "metricsloadtokenize"
+	const s = "metricsloadtokenizedetokenizerender"
 	switch w {
 	case Call_Which_metrics:
 		return s[0:7]
@@ -5025,6 +5553,10 @@ func (w Call_Which) String() string {
 		return s[7:11]
 	case Call_Which_tokenize:
 		return s[11:19]
+	case Call_Which_detokenize:
+		return s[19:29]
+	case Call_Which_render:
+		return s[29:35]
 
 	}
 	return "Call_Which(" + strconv.FormatUint(uint64(w), 10) + ")"
@@ -5148,6 +5680,70 @@ func (s Call) NewTokenize() (Tokenize, error) {
 	return ss, err
 }
 
+func (s Call) Detokenize() (Detokenize, error) {
+	if capnp.Struct(s).Uint16(0) != 3 {
+		panic("Which() != detokenize")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return Detokenize(p.Struct()), err
+}
+
+func (s Call) HasDetokenize() bool {
+	if capnp.Struct(s).Uint16(0) != 3 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Call) SetDetokenize(v Detokenize) error {
+	capnp.Struct(s).SetUint16(0, 3)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewDetokenize sets the detokenize field to a newly
+// allocated Detokenize struct, preferring placement in s's segment.
+func (s Call) NewDetokenize() (Detokenize, error) {
+	capnp.Struct(s).SetUint16(0, 3)
+	ss, err := NewDetokenize(capnp.Struct(s).Segment())
+	if err != nil {
+		return Detokenize{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Call) Render() (InferRequest, error) {
+	if capnp.Struct(s).Uint16(0) != 4 {
+		panic("Which() != render")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return InferRequest(p.Struct()), err
+}
+
+func (s Call) HasRender() bool {
+	if capnp.Struct(s).Uint16(0) != 4 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Call) SetRender(v InferRequest) error {
+	capnp.Struct(s).SetUint16(0, 4)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewRender sets the render field to a newly
+// allocated InferRequest struct, preferring placement in s's segment.
+func (s Call) NewRender() (InferRequest, error) {
+	capnp.Struct(s).SetUint16(0, 4)
+	ss, err := NewInferRequest(capnp.Struct(s).Segment())
+	if err != nil {
+		return InferRequest{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
 // Call_List is a list of Call.
 type Call_List = capnp.StructList[Call]
 
@@ -5169,6 +5765,12 @@ func (p Call_Future) Load() ModelRef_Future {
 }
 func (p Call_Future) Tokenize() Tokenize_Future {
 	return Tokenize_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Call_Future) Detokenize() Detokenize_Future {
+	return Detokenize_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Call_Future) Render() InferRequest_Future {
+	return InferRequest_Future{Future: p.Future.Field(0, nil)}
 }
 
 type ModelRef capnp.Struct
@@ -5375,6 +5977,14 @@ func (s Tokenize) SetRaw(v bool) {
 	capnp.Struct(s).SetBit(0, v)
 }
 
+func (s Tokenize) AddSpecial() bool {
+	return capnp.Struct(s).Bit(1)
+}
+
+func (s Tokenize) SetAddSpecial(v bool) {
+	capnp.Struct(s).SetBit(1, v)
+}
+
 // Tokenize_List is a list of Tokenize.
 type Tokenize_List = capnp.StructList[Tokenize]
 
@@ -5392,18 +6002,245 @@ func (f Tokenize_Future) Struct() (Tokenize, error) {
 	return Tokenize(p.Struct()), err
 }
 
+type Detokenize capnp.Struct
+
+// Detokenize_TypeID is the unique identifier for the type Detokenize.
+const Detokenize_TypeID = 0xd5fcc5bab9e43605
+
+func NewDetokenize(s *capnp.Segment) (Detokenize, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 3})
+	return Detokenize(st), err
+}
+
+func NewRootDetokenize(s *capnp.Segment) (Detokenize, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 3})
+	return Detokenize(st), err
+}
+
+func ReadRootDetokenize(msg *capnp.Message) (Detokenize, error) {
+	root, err := msg.Root()
+	return Detokenize(root.Struct()), err
+}
+
+func (s Detokenize) String() string {
+	str, _ := text.Marshal(0xd5fcc5bab9e43605, capnp.Struct(s))
+	return str
+}
+
+func (s Detokenize) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (Detokenize) DecodeFromPtr(p capnp.Ptr) Detokenize {
+	return Detokenize(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s Detokenize) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s Detokenize) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s Detokenize) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s Detokenize) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s Detokenize) Model() (string, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return p.Text(), err
+}
+
+func (s Detokenize) HasModel() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Detokenize) ModelBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return p.TextBytes(), err
+}
+
+func (s Detokenize) SetModel(v string) error {
+	return capnp.Struct(s).SetText(0, v)
+}
+
+func (s Detokenize) Version() (string, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return p.Text(), err
+}
+
+func (s Detokenize) HasVersion() bool {
+	return capnp.Struct(s).HasPtr(1)
+}
+
+func (s Detokenize) VersionBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return p.TextBytes(), err
+}
+
+func (s Detokenize) SetVersion(v string) error {
+	return capnp.Struct(s).SetText(1, v)
+}
+
+func (s Detokenize) Tokens() (capnp.Int32List, error) {
+	p, err := capnp.Struct(s).Ptr(2)
+	return capnp.Int32List(p.List()), err
+}
+
+func (s Detokenize) HasTokens() bool {
+	return capnp.Struct(s).HasPtr(2)
+}
+
+func (s Detokenize) SetTokens(v capnp.Int32List) error {
+	return capnp.Struct(s).SetPtr(2, v.ToPtr())
+}
+
+// NewTokens sets the tokens field to a newly
+// allocated capnp.Int32List, preferring placement in s's segment.
+func (s Detokenize) NewTokens(n int32) (capnp.Int32List, error) {
+	l, err := capnp.NewInt32List(capnp.Struct(s).Segment(), n)
+	if err != nil {
+		return capnp.Int32List{}, err
+	}
+	err = capnp.Struct(s).SetPtr(2, l.ToPtr())
+	return l, err
+}
+
+// Detokenize_List is a list of Detokenize.
+type Detokenize_List = capnp.StructList[Detokenize]
+
+// NewDetokenize creates a new list of Detokenize.
+func NewDetokenize_List(s *capnp.Segment, sz int32) (Detokenize_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 3}, sz)
+	return capnp.StructList[Detokenize](l), err
+}
+
+// Detokenize_Future is a wrapper for a Detokenize promised by a client call.
+type Detokenize_Future struct{ *capnp.Future }
+
+func (f Detokenize_Future) Struct() (Detokenize, error) {
+	p, err := f.Future.Ptr()
+	return Detokenize(p.Struct()), err
+}
+
+type RenderedText capnp.Struct
+
+// RenderedText_TypeID is the unique identifier for the type RenderedText.
+const RenderedText_TypeID = 0xa508a4aa7aec786c
+
+func NewRenderedText(s *capnp.Segment) (RenderedText, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 2})
+	return RenderedText(st), err
+}
+
+func NewRootRenderedText(s *capnp.Segment) (RenderedText, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 0, PointerCount: 2})
+	return RenderedText(st), err
+}
+
+func ReadRootRenderedText(msg *capnp.Message) (RenderedText, error) {
+	root, err := msg.Root()
+	return RenderedText(root.Struct()), err
+}
+
+func (s RenderedText) String() string {
+	str, _ := text.Marshal(0xa508a4aa7aec786c, capnp.Struct(s))
+	return str
+}
+
+func (s RenderedText) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (RenderedText) DecodeFromPtr(p capnp.Ptr) RenderedText {
+	return RenderedText(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s RenderedText) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s RenderedText) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s RenderedText) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s RenderedText) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s RenderedText) Text() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s RenderedText) HasText() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s RenderedText) SetText(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+func (s RenderedText) Tokens() (capnp.Int32List, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return capnp.Int32List(p.List()), err
+}
+
+func (s RenderedText) HasTokens() bool {
+	return capnp.Struct(s).HasPtr(1)
+}
+
+func (s RenderedText) SetTokens(v capnp.Int32List) error {
+	return capnp.Struct(s).SetPtr(1, v.ToPtr())
+}
+
+// NewTokens sets the tokens field to a newly
+// allocated capnp.Int32List, preferring placement in s's segment.
+func (s RenderedText) NewTokens(n int32) (capnp.Int32List, error) {
+	l, err := capnp.NewInt32List(capnp.Struct(s).Segment(), n)
+	if err != nil {
+		return capnp.Int32List{}, err
+	}
+	err = capnp.Struct(s).SetPtr(1, l.ToPtr())
+	return l, err
+}
+
+// RenderedText_List is a list of RenderedText.
+type RenderedText_List = capnp.StructList[RenderedText]
+
+// NewRenderedText creates a new list of RenderedText.
+func NewRenderedText_List(s *capnp.Segment, sz int32) (RenderedText_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 0, PointerCount: 2}, sz)
+	return capnp.StructList[RenderedText](l), err
+}
+
+// RenderedText_Future is a wrapper for a RenderedText promised by a client call.
+type RenderedText_Future struct{ *capnp.Future }
+
+func (f RenderedText_Future) Struct() (RenderedText, error) {
+	p, err := f.Future.Ptr()
+	return RenderedText(p.Struct()), err
+}
+
 type Reply capnp.Struct
 type Reply_Which uint16
 
 const (
-	Reply_Which_failure Reply_Which = 0
-	Reply_Which_metrics Reply_Which = 1
-	Reply_Which_ok      Reply_Which = 2
-	Reply_Which_tokens  Reply_Which = 3
+	Reply_Which_failure  Reply_Which = 0
+	Reply_Which_metrics  Reply_Which = 1
+	Reply_Which_ok       Reply_Which = 2
+	Reply_Which_tokens   Reply_Which = 3
+	Reply_Which_text     Reply_Which = 4
+	Reply_Which_rendered Reply_Which = 5
 )
 
 func (w Reply_Which) String() string {
-	const s = "failuremetricsoktokens"
+	const s = "failuremetricsoktokenstextrendered"
 	switch w {
 	case Reply_Which_failure:
 		return s[0:7]
@@ -5413,6 +6250,10 @@ func (w Reply_Which) String() string {
 		return s[14:16]
 	case Reply_Which_tokens:
 		return s[16:22]
+	case Reply_Which_text:
+		return s[22:26]
+	case Reply_Which_rendered:
+		return s[26:34]
 
 	}
 	return "Reply_Which(" + strconv.FormatUint(uint64(w), 10) + ")"
@@ -5555,6 +6396,57 @@ func (s Reply) NewTokens(n int32) (capnp.Int32List, error) {
 	err = capnp.Struct(s).SetPtr(0, l.ToPtr())
 	return l, err
 }
+func (s Reply) Text() ([]byte, error) {
+	if capnp.Struct(s).Uint16(0) != 4 {
+		panic("Which() != text")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s Reply) HasText() bool {
+	if capnp.Struct(s).Uint16(0) != 4 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Reply) SetText(v []byte) error {
+	capnp.Struct(s).SetUint16(0, 4)
+	return capnp.Struct(s).SetData(0, v)
+}
+
+func (s Reply) Rendered() (RenderedText, error) {
+	if capnp.Struct(s).Uint16(0) != 5 {
+		panic("Which() != rendered")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return RenderedText(p.Struct()), err
+}
+
+func (s Reply) HasRendered() bool {
+	if capnp.Struct(s).Uint16(0) != 5 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Reply) SetRendered(v RenderedText) error {
+	capnp.Struct(s).SetUint16(0, 5)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewRendered sets the rendered field to a newly
+// allocated RenderedText struct, preferring placement in s's segment.
+func (s Reply) NewRendered() (RenderedText, error) {
+	capnp.Struct(s).SetUint16(0, 5)
+	ss, err := NewRenderedText(capnp.Struct(s).Segment())
+	if err != nil {
+		return RenderedText{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
 
 // Reply_List is a list of Reply.
 type Reply_List = capnp.StructList[Reply]
@@ -5575,345 +6467,398 @@ func (f Reply_Future) Struct() (Reply, error) {
 func (p Reply_Future) Failure() Failure_Future {
 	return Failure_Future{Future: p.Future.Field(0, nil)}
 }
+func (p Reply_Future) Rendered() RenderedText_Future {
+	return RenderedText_Future{Future: p.Future.Field(0, nil)}
+}
 
-const schema_d62c8c7a1f3e9b57 = "x\xda\x8cZ}p\x1c\xc5\x95\x7foz\xb5+\xc9\x92" +
-	"W\xcb\xacA\xa4\x10kSr\xd9V\xd9\xc4\xb2!\x18" +
-	"\x07N\xb6lq\x96#\xf94Z\x11\x88\xcb\xae\xf3h" +
-	"\xb7-\x0d\x9e\x9dY\xcf\x8el\xc9\x05\xa5\x902\x15\x9c" +
-	"\xc3\x17\xe0\xf0\x05\x1c|G\xe0\xb8\xd8\x04\x0a\xec3W" +
-	"!\x17W\xc5\xa98\x099\xa8\"\x09pN\x1d\\B" +
-	"\x02!\xb9\x04B\x8e\xf8\xc0\x17;s\xf5\xba\xe7kG" +
-	"r\xcc\x7f\xd2\xaf\xdf\xf6t\xbf\xf7\xfa\xf7>\xba\x97\xff" +
-	"WvM\xaa\xbb\xb50\x17\x14\xed\x9f\x1a\xd2^\xdb\xeb" +
-	"\xef{s\x8b\xd6\x9d\xa0\xb5\xa2\xe2\xdd\xf2\xe5\xbf(\xec" +
-	"\xb9g\xe9\xab\xd0\xc02\x00\xea\x99\xf4\xa3\xea\xf9t\x06" +
-	"`\xe5\xd9t\x01\x01\xbdg\x0eo\xfd\xc7\x1d\xde\xe0^" +
-	"\x92N\xc5\xa4\x91\xa4\x9b\x1a\xbf\xa1\xe6\x1aI\xba\xb5\xf1" +
-	"{$}\xd3\xd7>w\xfd\xd6\xf3K\x1f\x80\\+\xc6" +
-	"\x84\x15\x12~\xab\xe9\x98\xfaN\x13\xfd\xf5\xeb\xa6\xdd\x80" +
-	"\xde'\xd9\xfb\xbf\xfc\xf1\xc6\x83_\x9aM\xb6\xaf\xf9\xa0" +
-	":\xd8L\x7f\xf57\x93\xec\xd5]\xef\xf0o\xfd\xedO" +
-	"I6\xb6d@\xf5\xf9\xe6o\xab?\x14\x82/6\xff" +
-	"\x15\xa0\xb7\xf3\x86\xbf\x9c3\xfa\x0fW\x7f9\xb991" +
-	"\xeb\x1b\xcd\x8f\xaa\xbf\x16\xc2o5\xbf\x0d\xe8\x1d<\x94" +
-	"{\xdd\xbb\xa5[\x08cR\x13'\xe7\x1cS\x9f\x9fC" +
-	"\x7f\x9d\x9aC\xc2\xef\xff\xf8\x83W\x17\xad\xbe\xed\xd0\x8c" +
-	"%<\xd4\xf2\x03\xf5\xf1\x16\x12\xfcJ\x0b-A\xbb\xe4" +
-	"\xef\x0e\x9d\x9b\xfe\xc6\xa1Yg}\xae\xe5~\xf5\xa4\x10" +
-	">\xd1B\xb3z\xff\xb6\xec\xd5\xd1\xce\x7f\x7f4)\xdc" +
-	"@\"\xcf\xb6\x1eTO\xb4\x92z\x9fk\xbd\x05\x01\x7f" +
-	"\x8awe\xde\xfa\xf9\x92\xc7\xeaeS$\xba0{\xbf" +
-	"\xba,K\x7f-\xc9\x92\xc2\x1e\xf9\xf2\x15/\xffl\xc5" +
-	"c\x87i^\x16\x9bW\x08\xdf\x95=\xa6\xee'\xe1\x95" +
-	"\xfb\xb2\x1e\x99\xed\xec\xe3ot\x18\xd7~\xfbkI#" +
-	"\x8b%\x1f\xc9\x1dT\x8f\xe6H\xfa\xa9\x9c\x90N/y" +
-	"\xe9\x97_\xdb\xba\xf4i\x92nJ\xba\xc4\xf3\xea\x13\xea" +
-	"\x0fU\x92~Q\xfd\xaa\x02\xe8\x15>\xdd\x95\x7f\xbc\xc9" +
-	"z:\xb9\x12a\x91\xaf\\z\xbfz\xe4R\x92~\xfc" +
-	"Rr\xb7\x9f\x1eX\xff\xd8'\x97>\xfct\xbd\xf5\xc4" +
-	"\xa2O\\vL=u\x99\xb0\xcce\xb4\xc3\xf2\xbf\xf6" +
-	"\xff\xc7\xc3\xea5G\x93\x9a\x13\xabX\xd0\xfemuI" +
-	"\xbbPL\xfb\xd3\x80\x9eS9\xf9\xe4_o\xbb\xe7x" +
-	"\xc2-\xfa0\x93\xc3\xb4z\xa2\xfd\xa0z\x8a\xa4W\x9e" +
-	"l\xffx\x0a\xd0[\xd6\xf1\xbd\xcd\x0b\x7fp\xe4\xb9\x19" +
-	"\xb6^\xd0\xf1#uY\x87Ps\x07\xcd\xfb\xea\xdb\xc5" +
-	"\xc2\xfa\xbeU'\x13>,\xac\xb7\xbf\xe3\x09\xf5\x00\xc9" +
-	"\xae\xbc\xafC\x1c\xa5\x93\xab6\x9d\xee\xffO\xf7\xbb3" +
-	"f=r\xe57\xd4\xa3W\xd2o\x9e\xba\xf2K\x80\xde" +
-	"/&\xdf<\xf1\xf1W\x8d\x17h\xb5\xe9\xa4\xca\xce_" +
-	"yPm(\xd0\xb4X\xb0I\xc1\xdf\xddt\xe0\xed\xe7" +
-	"+\xfb~\x94Tp\x86\xa4\x0f,8\xa8\x1eZ@\xd2" +
-	"\x0f-\x10\xd2\xb9\xd3W\x7fud\xf8\xaa\x1f\xc3,*" +
-	"\x9e\xd7\xf9\xa8\xda\xd1I\x7f]\xdeI\xbb\xdb\xfb\xc5m" +
-	"O=\xbaK}5\xa1\xe2>\xcc\xa4\xc8 \x9d\x07\xd5" +
-	"SB\xfad'\xb9\xf2}\x9f\xf7\xecM\xfd\xc6\xe9\x84" +
-	".\x84=\x1e_x\xbf\xfa\xd4B\xe1M\x0b{\x00\xbd" +
-	"\xbf\x19X\xd4\xbd\xe7\xd4\xdf\x9f\x9e\xd5\xed\x7f\xb2\xf0\x98" +
-	"\xfa\x06\x09\xaf|}\xe1\x17Iq\xef\xb6}\xd0\xfe\xca" +
-	"\xe0W_\x9bU\x1fS\x8b\x8e\xa9w.\"\xe9;\x16" +
-	"]\xc6\x00\xbd\x13\xc7\x8e\x1f\xce.Z\xfcnR\x1fm" +
-	"$\xfdN\xd7\x8f\xd4\xb3]$}\xa6k\xba\x01\xd0K" +
-	"}\xbe\xd0s\xc5\x17\xce\xbe;\x9b\x05\x17v\x1fS\x97" +
-	"u\x93\xf0\x92na\xc1\x0f\x17-~\xf7\xa9\xcb\xdf\xfa" +
-	"\xddL\x850\x00ub\xc5\xfd\xea\x1d+\xc4\x9aV\x90" +
-	"\xfa\xac\xaf\xe7\x1f\xbb\xe5_\xfe\xf8\xc1\x0c{\xcf[y" +
-	"L\xedX)\xf4\xbc\x92\xec\xbd\xaa\xff\xf5N\xec\xfd\xc5" +
-	"\x87I\xd2\"fU\xb7\xae<\xa8r\x12^\xa9\xaf\x14" +
-	"\x07j\xcb\xd1\x83\xfdw\x8dm;\x9b\xd4\x9d\xd0\xc6\xcd" +
-	"\x9fxB\xdd\xfa\x09\xfa\xeb3\x9f\xa05\x9c\xe9y{" +
-	"\xfc\xbfO\xed?;+\x19\xcd\xbb\xee\x09\xb5\xe3:\xb1" +
-	"\x8e\xeb\xc8\x82\xbfyt\xfd\x86\x1b\xffy\xef\xb9Y\x8f" +
-	"\xd4\xef\xaf{B=+\x84\xcf\\G3/\x98\x9f\xfd" +
-	"M\xeb\x82\x9f\xffi6\xfa\xde\xbf\xea\x09\xf5\xc0*\xfa" +
-	"\xeb\xbeU\xbba\x99\xc7\xad1\xc3\xe2W\x97P\xafZ" +
-	"\xd5\xd5\x03\xb6\x9e)\xf3\xf2\x10\xa2\x96g)\x80\x14\x02" +
-	"\xe4\xeeX\x01\xa0M2\xd4\xf6*\x98C\xcc#\x81w" +
-	"\xf6\x02h\xb73\xd4\xeeV\x10\x95<*\x00\xb9\xbbH" +
-	"\xf0\xb3\x0c\xb5{\x14\xcc1%\x8f\x0c \xb7\x8f\xc0\xbd" +
-	"\x0c\xb5{\x15\xcc\xa5\xd6\xe41\x05\x90\xdbO\xbf\xbe\x9b" +
-	"\xa1\xf6\x80\x82\x85\x8a]\xe6&\xb6\x80\x82-\x80\xd3\xbb" +
-	"\xb8S3l+\xf8\xbf0:\xe5\xf2\x1a6\x81\x82M" +
-	"\x80\x85\xedz\xc9\xada[D\x8b\x80\xd8\x068m\xda" +
-	"z\xd9\xb0\xc6\x10AAr\x87\xfam\xf5\xea\xb5\x1e^" +
-	"tu\xb7F;\x9b\x1f\xee\xec\x87\xb4\xb6\x17\x18j\xa7" +
-	"\x15\x0c6\xf6\x8a\x03\xa0\xbd\xccP\xfb\x99\x829\x05\xe5" +
-	"\xce^\x1f\x06\xd0^c\xa8\xfd*\xb6\xb3\xb76\x03h" +
-	"o2\xd4\xde\xa3\x9d1\xb9\xb3w6\x02h\xbfe\xa8" +
-	"}\xa8`\xae!\x95\xc7\x06\x80\xdc\x19\xda\xee{\x0c\xb5" +
-	"s\x0a\xe6\xd2\x0dyL\x03\xe4\xce\xd2\x9c\x1f2,\xa6" +
-	"P\xc1\\&\x9d\x17\xb6D\xa45\x9dcXl\xc4\xa4" +
-	"n\xbc\xed\x0e\xe7E\xbes\x02\x0a\xdc*\xf1\x1a6\x82" +
-	"\x82\x8d\x80^\x8d\xef\x9c \x040\xc2\xaa\x0e\xdfn\x98" +
-	"\xa6\x01\xcc\x1a\x0b\xc12/\xd9\xa4'\x00\x08\xb0\xe9\xdd" +
-	"\xba\xe1\x1a1\x19\xfa\xc8:n\x9a\xb1\xc9\x0a%n\x9a" +
-	"\xd1\xd4\xf5\xca\x1d\xb4\xcb\x05n\x0e\xf3\xed\xa4\xdb\xc6P" +
-	"\xb7Kh\x1f\x9d\x0c\xb5\xe51\xafYF\x8aX\xccP" +
-	"\xbb\xe6bvO|\xa4\xe8\xeaLZo\x96/\xac\x89" +
-	"}\xe1F\xd2\xea\x0d\x0c\xb5[\x15,\x8c\xea5^\xc3" +
-	"\xb9\x80C\x0c\xb1-J\x98\x00\x09\xf4\xf8$/M\xb8" +
-	"\xb6C;\x0d\x85\xc2\xa0\x18\x08\xf9\xebP\xc4:\x86y" +
-	"\xd5\xd4\xa7\x06\xed2\x07ZL\x8b\xf0\x8e\x8e.\x12\xce" +
-	"\xcd\xeb\x05@%\xd7\xba\x1a k\xd9\x16\x9f\xf6M\xd0" +
-	"#\xb4\xce\x13;Z\xcfwe\x8c\x12\xa7Y\xda\xc2-" +
-	"\xe9]\x00\xda\x16\x86\xdaxlK\x9c\x94\xb6\x8d\xa1f" +
-	"FG\xcd\x18\x05\xd0\xc6\x19j.9$J\x87\xdcI" +
-	"\x0eYe\xa8\xdd\xae`\xd6\xd2+<T\xee\xa8^\xda" +
-	"\xc1\xadr\xa8\xdc\x0a\xaf\xd8\xce\xd4\x88\x0d\x19W7\x83" +
-	"\xc3\xe5\xa379\xc08\x0f\xc1\xfaU\x8f\xd8;\x0a\xdc" +
-	"2\xf6$\xd7\xbd\xe2\"\xeb\xce)\xc1\xc2i\x87e\x86" +
-	"ZUAdr\xdd\x95\xab\xa2\xcd\xfcy\xaf\xc8\xba|" +
-	"\xd2\xc5VP\xb0\x150\xe3\xe8\xbbg\x1cxi\xa6u" +
-	"zi\x9c\x0f\xd8\xf6\x8e\x89*\xc4\x0d5,\x0cu\xf9" +
-	"U\xc2P\xb9.\x00o\xc2*\xd9\x13\x96\xcb\x01\xcb\x99" +
-	"q\xc3\xcdV\x8cZm\x86\xefq\xac&\xf6\xbb9f" +
-	"\x12\x7f\xbb\xc6j\x7fg\x9f\x8d\x11\xc7\x1d]>w>" +
-	"\x10#\x8e\xfb\x08\xbc\x87\xa1\xf6\xa0\x82^y\xc2\xd1]" +
-	"\xc3\xb6\x80m\x0ai\xae\xc7\xb5wp+\xe6\x94a\xda" +
-	"!\x9d2[\xb6-\x1e\x8d\x86Y\x9f?Jn\x7f\x81" +
-	"s4h\x97\x197i3\xed\xe1f\x1e\xa2\xe5<\xc0" +
-	"P{$f\xbcC\xe4`\x0f3\xd4\x0e\xc7\x8c\xf78" +
-	"m\xf1\x11\x86\xda\x93\xb4\x1b\xdfzG\xf6\x00h\x87\x19" +
-	"j\xc7\x89\x06S\x92\x06\x8f\x12\x0d>\xc3P{AA" +
-	"l\x90,\xf8<1\xeb\xf7\x19j/'\xdc\xd3+\xf3" +
-	"Z\xc91\xaa.db\xb6\xee)\xdb\x15\xdd\xb0bB" +
-	"\xdb\xf5\x09\xd3\xfd4\xf4$\x98\xc2\xf7\x91\x1a\x91Z\xa8" +
-	"\x930\x06\xfa\xc7\xb8d[\xe4;#P\x90\xaa\x9d\x9d" +
-	"\xcbz\x0d\x1dk\x1f\x85\xc7\xbab<&\x8c\x85)P" +
-	"0E\xca7\xf4\x1a6\x83\x82\xcd3f\x1f\xd0k\x05" +
-	"\xb7o\xd2p\xe9\x0b\x9d\xe1\x17\xde\xa1\xc9~\xc5P\xfb" +
-	"C\xec\x0b\xbf_\x1d\x8b#\x81\xfe\xcft\xc5\xe2H\xe0" +
-	"Mg7\xc6\xe3\x88\x1f\x87T\xc4\xdeX\x1c\xf1M\xa0" +
-	"6\xe0m\x00\xc5\x142,\xb6\x91t\x1aE,R[" +
-	"q\x0f@\xb1\x85\xf0v\x11\x8d\x14\x19\x8d\xe6\xe1\xe7\x00" +
-	"\x8ay\xc2\xe7\x13\xde\xc8\xf2\xd8\x08\xa0vP\x94*\xb6" +
-	"\x13~\x0d*\x98\xddaXe\xccFi\x15 f\x01" +
-	"{j\xc6\x98\xa5\x9b\xa1j\x88\x05\x83\x7f\xbc\x89\xaak" +
-	"T\xf8&a5\xdf\xed\xa7K\x8e^\x1b\x8f\xc55?" +
-	"\xaa\x0fB\xb6.\x0c\xfa\xf0LO\xf0\x07\x86\x91\xef2" +
-	"h\x00\x02\xaa(\xd0H\xec<\x85\xc5p\x82\xe4\xa5\x9d" +
-	"n\xd2K~\xb0\x89\x19\xe9\xb6\x98=\x02#\x9d!\xf0" +
-	"\x0f\x0c\x871b\xe6\xf3NL\xef\x015\xab\x0d\xa4\xb0" +
-	"a\xd2W\x8b\xb0\x92\"\xad\xd4\x84\xc3\x00\xc5F\xc2\xf3" +
-	"\x847(\xd2N9\x1c\x05(\xb6\x11~\x85\xb0\x13\x93" +
-	"v\xba\x1c7\x07z\xef\x8c\xdbi\x01Y\xbbx\x05\xe1" +
-	"\x8b\x85\x9d\xb6I;-\x14\xf6\xee$|9*\xe8\xe9" +
-	"Ni\xdcpy\x09\xb2\xee\x84\x13\x9d\xbf\x9d\x13\xba\xe5" +
-	"\x1a{t\xc8\xbaqu^\xe0\xcc$\xb2\x81\xd9\x92\x8f" +
-	"\xdd\xdc\x18\x1bw{\xa7 \x13K\xde\xbc\x12\xb1r\xef" +
-	"\x94\x0b,\x02g\x84\xa6\xd2\xb8\xee\x8e\xf0J\x15\xb2\xa6" +
-	"\xee\xf2\x0b$t\xc5\x89J\xb6\xa2;Sd\xa3\xe5\x81" +
-	"\x8d\xd4\xb5B\x9bkh\xb7\x03\xa4\x052\x09\xe1\xfdB" +
-	";\xeb\x09\x1f\"\\I\x0bS\xa9\x83\xb8\x1a\xa0\xb8\x81" +
-	"\xf0\x11\x0c\xc3\x91\xaa\x09\xf1\x01\x82o\xc5\x88\xd3\xd4\x9b" +
-	"\x852G\x08\xdf&\x8c\xe5\x1f\xaa\xad\x02\xdfB\xf8\xb8" +
-	"0VZ\x1a\x8b\x0b\xbcLxU\x18+%\x8dU\x11" +
-	"\xf3\x8f\x13\xee\x0ac5Hc\xed\x14\xcb\xaf\x12~;" +
-	"\xe1M\xe9<6Q\xc9\x82\x1b\x01\x8a\x93\x84\xef%\xbc" +
-	"9\x93\xc7f\x00\xf5N!\xffY\xc2\xef!|Nc" +
-	"\x1e\xe7\x00\xa8\xfb\x84\x93\xdcM\xf8\x03dt\x87\x0cT" +
-	"s\xfb\x01\xcb\xa1\xd6u\xd7\xe5\x95\xaa\x1b\x18\xac\xc7\xe1" +
-	"z\xcd\xb60\x1b\xd5\xd7\xf2\x08Oo\xd7\x0d\x93\\\xa5" +
-	"-\xaaWd\xca\xedU\x1d\xbbRuGl\xc8\xd6\x11" +
-	"\xaa0ry\x06lO\xb8\xd5\x89\x19\xd2\xd3;'\xf8" +
-	"\x04\x8f\x02_\x90\xb5n\"g\x0a0\x99>\xd51\x85" +
-	"\xe7\xf0\x9a\xab;n\x9d\x9c\xc3\xad2w\xb8\x13\x8f\xa4" +
-	"I~\xe7:\xba\x89\xeafcT\xc8\x84\x07;^\xc9" +
-	"\x04\x07{_o\xac\x90\x09R\xae\xfd+\xa2B&8" +
-	"\xd5\xb9\xfbh\xca{\x19j\x0f+\xb1$\x13 \xaci" +
-	"\xaa\xe3\xb1\x08=-\x13\x10'\xacq\xf4\xb1\xb8FF" +
-	"'\xcac\xdc\xad\xdf}\"\x93t\xf4\x82a\x19\xd6X" +
-	"\"p\xf5\xc6\x03\xd7\x1a?pQX_\xcaP[\xa5" +
-	"\xe0\xf4\x98\xa3\x97\xe2\x9fr(\xb9-\xf1\x0ad\xb8\xe5" +
-	"^ \xb3\x1a\xb1\xab\x03\xf6X\xd5\xb1Ge^\x15~" +
-	"\xae\x8f4\xb1\x86\xa16\x10\xd3c?\xada=Cm" +
-	"(\xd2\xe3 \x05\xb1\x0d\x0c\xb5\x91d\xec\x9c6\xe5\xcc" +
-	"A\xf8\xac\xcb\xf6\x92\x1c\xed\xe8\xac\"\xb2\xd0\x81\xf0\xfc" +
-	"7(\x1f\x03\x18V\x88d\x95\xd8\xf1oR\xe8\xbc\xa5" +
-	"\x08oS\x14lU<O\x9e\xffV\x85\xa2X#\x0d" +
-	"\xe4i\x80\xfd\xc9\x93\x0c\x90\x13\x03-4\xd0N\x03\xa9" +
-	"\xf3\x9e\xa4\x80y\x0a1F\x1b\x0d\\A\x03\x0d\xe7<" +
-	"\xc9\x01\x97+tF\xdbi\xa0\x93\x06\xd2\x7f\xf4$\x09" +
-	",P\xba\x88\x99i`1\x0dd\xfe\xcf\x93,\xb0P" +
-	"|c>\x0d,\xa5\x81\xc6\xb3\x9e\xa4\x81%b\xb9\x9d" +
-	"4\xb0\x9c\x06\x9a>\xf4$\x0f,\x13\xbfXL\x03\xd7" +
-	"\xd0@\xf3\x07\x9e$\x82n\xf1\x8d\xa54\xb0\x8a\x06\xe6" +
-	"\xfc\xaf'\x99\xe0Z\xf1\x8b\xe54p\x03\x0d\xb4\x9c\xf1" +
-	"\xf2\xd8\x02\xa0^/~q\x0d\x0d\xac\xa1\x81\xd6?x" +
-	"yl\x05Po\x14\x03\xabh`=\x0d\xcc}\xdf\xcb" +
-	"\xe3\\\xe2V\xb1\xc1540@\x03\xd9\xff\xf1\xf2\x98" +
-	"%r\x15\xcb]O\x03C4\xd0\xf6{/\x8fm\xc4" +
-	"\xaeb\xaa\x0d40B\x03\xb9\xf7\xbc<\xe6\x88_\x85" +
-	"\x12\x07h\xe0V\x1a\xb8\xe4w^\x1e/!\x82\x15\xcb" +
-	"\x1d\xa2\x81-\x8a\x82\xcc\xb8 _\x15\xc6\xb9i\xda\xd8" +
-	"\x16\xf5g$)\x15\x0ck;w\xb0-\xea4I\xbc" +
-	"\xa7\xa4[%nB\xda\xd3K%^uy\x99\x8eS" +
-	"[\xd4\xec\x92b\xd9\x9a\xcb\xab\xd8\x16\xf5\x89\xfdY\xf9" +
-	".:\x10mQ?\xcf\xef:\x94tW7\xed1l" +
-	"\x8b:?\xfe/j\xae.\xfa\x14a'\xdd\xff@I" +
-	"7Ml\x8b\xbaU\xbe8\x9d\xbc)l\x8b\xdaz\xbe" +
-	"x\x95j\xf5t\xb6j[\xf4\x91\xb0\x8d\xe73p\xd9" +
-	"\xd1\xc5\xb9\x17{\x09\xfa\xb3\xfe\xd2\xc4\x18/C:[" +
-	"\xb1wqH\xf7\x8c\xd9kw\xebS!\x05\x11Z\x86" +
-	"t\xe2t\xdfdXFm|\x98\x82\x01Zt\xb8\xae" +
-	"\x90GvT\xd4M\xfd]\xa2nZ\xbb\x1a\x00Y\xee" +
-	"z*\xa6R\xb9k7\x02`C\xae{\x05\x00\xa6s" +
-	"K\x86EMU\xab\xf2\x92\xb1\x1d2\x06/gk\xae" +
-	"]\xed1\xb95\xe6\x8e{\xd2\x0c&U[^\x99\xeb" +
-	"e\xd3\xb08\x00\x14\xb8\xe3\xd8\x8e'\xd6\xb4v\xb7\x0e" +
-	"8\x95,[x-[\xd3\xc7x\x82\xba\xbb.\xd2\x98" +
-	"\x0a\x13\xe7\xbb\xba\xe2\x9d)\xbfp\xd97\x1c\xe7n\xbf" +
-	"p\xb9os\xc4\xddY\xc76\xe34m\xb9\xe4\x06>" +
-	"\x1f\xd5W0\xaem\x9b\xebt\xd94\x09\x08+\xc4X" +
-	"\x7f\xf9\x02\xe5X\xdf.\xdec\xb9\x9f2,\xd1rk" +
-	"\x17k]+\x95}\xa3\xec&\x08\xf5\xb2\\\xf7j\xa1" +
-	"\xec%\x9b\x85\xb2\x17\xf6&\xb5\x1c4\xc0(*\x8f9" +
-	"\xbcF\xe1\xa2\x870^\x16Y\xf1M\xbaa\x02\xe3\xe5" +
-	"i\xbe\xcb(\xb9\xbc<\xb3\xacg\\\x18|i\xc8\xa6" +
-	"\x0bEz\x11\xe6\x8e!\x9d.\x13\xe9\xcb\xe2 \xf7\xcf" +
-	")L\xb2i\xb7\xc8\xa6\x96\x12\xbeJ\xa4\xbe)I\xa6" +
-	"\xd7\x8aZa9\xe17\x88t\xaaAr\xe9\xf5b\x9e" +
-	"k\x08_\x13+QnD\xc1@\x04\xaf\x8fgSk" +
-	"\x85\xf8\x0d\x84o\x10\xd9TF\xf2h\x9f\xc0\xa3\xa4\xaf" +
-	"\xb1Q\xd2h\xbfXN\x94\xf455H\x16\x1d\x14\xa9" +
-	"u\x94\xdd5\xa3$\xd1\x9b\x05>\x12dk\x1f)k" +
-	"*\x8d\xdbF\x89\x87\xa4dXe>\x19\xa66\"\xb4" +
-	"\xf5\x97\xc3\xea'\x1e\xcc\xa6\xe9\x9f>\xab\x1c\x0a'\"" +
-	"_OEw\xc6\x0c+\xac#k\x86U\xe2\x03z\x0d" +
-	"2n,^\xbb~,\x86\x8c=\x1a+n\xc2\xeb\x97" +
-	"Y\x8b\x9b\xbe]\x9cYn\xd2\xd4\xa4\xf3\xf9\xb4\xf7\xa5" +
-	"\x18v4\xd4%\xc2r\x91\x07\xf8M\x8d\x19\x1e\xe0W" +
-	"\xa2j\xb7\x90\x8f< \x85\xd2\xd2I\x0fh@i\xea" +
-	"\xeb\x85\x89B\x0f\xc8\xa5\x15i\xea\x1b\x85|\xe4\x02\x19" +
-	"&M\xbdV\xc8G.\xd0\x98\x92\xa6\xee\x13\xcb\x8f\\" +
-	" 0u\xbfH\x9c\xc3\xfc>\xd7\x9c\x96\xa6\xd6\xc4\xfc" +
-	"\xa1\x0b\x04\xd5kx\x09$S\xdf\x8b\xf4\xa5\xebr\xb8" +
-	"\x82\xe8\xe1\x84\xd6sm{Gd\xa7\xfa\x16v\x90j" +
-	"\xd7u\xb4\x02vp\x82\xc2\x15\xa2\xd2\xf5\x02-\xefd" +
-	"o\xc1\xa8d\x0cY\xb4\xc6r2'J\xbfB\x82\x1c" +
-	"\xdc\x03\xa0\x0d\xc8\x0eiH\x907\x93\xe4\x08Cm\x9b" +
-	"\x82^E\x9f\xbc\xc9\xd1+\x1c\x0a\xbdb\xe5A\x0e_" +
-	"\xd1'\x87(\xe9\x87\x1e\xb7~\x80j8\xd3\x1e\xbbH" +
-	"se\x98W\x999\xe57\xd2Z<Ov\xd2z\xa3" +
-	"\xcea+R\x02\x96l\x1d\xb6*\xe7=\xbfw\xf8\xb1" +
-	"\xa8w\xd8\xca\xcey~\xf7p\xb5\xdf=\xdc\xab\xfc\x99" +
-	"re\xba\xc2]\xc7(\x85\xec\xcc\xec\x1d\x90N\xf4\xd9" +
-	"\xe8\xa4\xce<0C\xb6\x85\"\xb5N\x85zm\xa5\\" +
-	"\xb7\x91\xa1\xd6\xa9`a\x94S\xa8\xbfh\xffXN\xb6" +
-	"\xb6T*\x88\xfcC\x04\xd7p\xc2g\xa9b8\xceP" +
-	"\xfbV\xccP'\x08\xfc&C\xed\xfbQ\xf2|\xea6" +
-	"\x00\xed;\x0c\xb5\x97b\x1d\xa0\x177F\xd7\x18a\x11" +
-	"\xf2\x0a\xad\xf1%\x86\xdakt\xe2\x98l\xc1\xfd\xa47" +
-	"v\xb9\x91N\xc9\x8b\x88\xd77F\x97\x1b\xb3y`P" +
-	"X\xf99Sx-\xe7\xfbaE\x9f\xdc\xc4w\xcf^" +
-	"\x07n0\\\xfaQ6\xba\xa2\xff(g\xcb\xab\xe9\x95" +
-	"\xaa\x19$6\xd1\x1d\xe3\xac\x8e_\xd4+\x05!L\x1a" +
-	"]\x15R\xda\x94\xa0\xf3\xa8h\x0e8\xedN\xc1\x15\xb7" +
-	"\x13~7F\x07@\xbdK\xe0Q1\xed'\x09\xea>" +
-	"\x81\xef%\xfc\xdex3`?:\x00\xc5{\x08\x7f0" +
-	"\xde\x0c8 :f\x0f\x10\xfeH<|\x1d\xc2/\x00" +
-	"\x14\x1f!\xfc\xc9x\xf8:\"\xe69L\xf8\xf1x\xf8" +
-	":*8\xf6I\xc2\xbfN\x94\xdc$)\xedYA]" +
-	"\xcf\x10\xfc\x82\xa0\xb4&Ii\xcf\x0bj\xfc\x0e\xe1/" +
-	"\x89^\xc0bY\x01\xbc(\xd4\xf0\x02\xe1\xa7\x09oA" +
-	"Y\x00\xbc\"\x82\xfb\xcb\x84\xbf\x87\x0av\xb7n@Y" +
-	"\x00\xbc#\x9a\x16\xbf\xa5\x81\x0f)\x0cR\xc0\xe3\x8e\xee" +
-	"B\x86\x8eUX\x98\xd9\xd5OE\x81\xcd\xae\x0e\x85#" +
-	"\x15\xc3\x0a\xff\xa1\x82\x92\xeb\xee\x10\x87\x82\xa5\x9b\xeeT" +
-	"\x88W\x1d^\xe3V\x89\xe3\x10\x17\x03\x10\x8elwd" +
-	"7\x09\xa7\x82\xa1h\xac*\x91[\x80\x02\xad\xbd;\xac" +
-	"\x1a\xe5lQmP\xe3<\xea\xf55\xc93\x9d\x08\xd5" +
-	"\x89\xd0\x99\x06\x05\xd3\xa2\x7f8f\xb8\xbd\x86\x1e\xbf\x10" +
-	"\x0a^v\xf8\xc7y\xb7n\xb9\xf4K\xc8:\xf4\xcb\xd9" +
-	"\x8b\xe4~\xaaB\x86E\x02!\xdb\x0d\xe5\xd0/\x9f\x12" +
-	"5\xcea\xaaq\x8e+1\xbf<*\xca\xa8'\x09\xff" +
-	"\xba\x12\xf3\xcbgE\xb1\xf4\x0c\xe1\xdfTb~\xf9\x9c" +
-	"\xc0\x8f\x13\xfe-%\xe6\x97'D\x9d\xf6M\xc2O+" +
-	"QV\xf5\x8ar\x15@\xf1%\x82_Sb\x8d\xdf\x9f" +
-	"(d\xee\xd3\x84\xbfIx\xa6A\xba\xe5\x1bb\x9a\x9f" +
-	"\x11\xfe[\xc2\x1b\xd3\xd2-\x7f-\x96\xff\xa6\xc2p\x98" +
-	"Q\xa4\xcdH\xb7<\xafl\x06(\x9e#\xf1F\x16K" +
-	"\xaa\x1a\x18\xb9Y\x8aQ\xe9\xcdb-\xaaVFn\xd9" +
-	"Bx;\xe1-M\xd2-\xe71\x9a'O\xf8|\xc2" +
-	"[\x15\xe9\x95\x1dL\xf4\x9b\x09\xef$|n\xb3\xacJ" +
-	"\x170Z\xe6|\xc2\x97\x12\x9e\x9d#\x8b\xd2%\xe2\xbb" +
-	"\x8b\x09_Ox\x1b\xca\x9at-\x13\x19\x04\xe1\x1b\x08" +
-	"\xcf\xb5\xc8\x92\xb4\x8f\xed\xa1d\x91\xf0!\xc2/\xc1<" +
-	"^\x82\xa8\x0e\x8a\xf5\x0c\x10~+\xe1jk\x1eUJ" +
-	"\x16\x19Yk\x88\xf0-\x84\xe7\x95<\xe6\x01\xd4\xcf\xb0" +
-	"\xfb\x01\x8a[\x08\x1f'|\xde\xdc<\xce\x03P\xb9X" +
-	"\xff6\xc2M\xc2/\xcd\xe6\xf1R\x00\xd5\x10\xf3\x8f\x13" +
-	"\xee\x12~\x19\xcb\xe3e\x00\xeaN\x81W\x09\xbf\x9d\xf0" +
-	"\xf6T\x1e\xdb\x89\xd5\x18\xb1\xc5$\xe1{\xd9\xc5.\xcb" +
-	"zd\x87.\xa0\xf1\x9e\xdaT\xcd\xe5\x95\x90\xd5+\xbc" +
-	"F%U\xfd\xb5I\xf8jF\xba{\xdd\x15\xdb\x05\x88" +
-	"\xfe\xcf\x92u\x81\xaa\xbf\xf00\xb5\xf8\x01\xf6\xb6\x9am" +
-	"\x15K\xe3\x1cXE\x8f\xca%\xa3\xc2\xed\x89\xfa\x96\x9e" +
-	"\xeb\xe8%^\xd5\x1d\xd9\x91\x8a\xb2$\x91\x9a\x7f\x0a\x18" +
-	"\x8f\x0aZ{\xb7\x15\xf5\xd0.\x12\xb2\xc6\xb8E\x9cF" +
-	"eh\"\xf6\xf7\x88\x1e\xd8\x14f\xa3wm2by" +
-	"|\xb2\xcaK\xee0\x87\x1e\x19 \xc3u\x8b\xf6\xdd:" +
-	"\xbd\x04l\\\xb4\xab\x1bHY\xd3c\x8e^\xa9\xe8N" +
-	"\xb8\xe6\xaa\xee\xe8\xa6\xc9M\x1c\xf1\xabB\x0c\xc9\xa3@" +
-	"\x85b\xa2l\x1c\xb7\x0d`%\x1e\x82\xdb\x0dw\x1d\xd5" +
-	"\x9f\xc0&\xa3\xce\\\xd5\xd4\x0d\xab\xa8W@\x06\xc0\x0b" +
-	"\xf4\xca\x87\xb9U\x10\xbaH\x14\xcf\xb7\xf9u\xf2\x83\xb1" +
-	"\x94\xe3@oT\xfd\x86\xb9\xe1C\x94\x1f<\xe8_\xf0" +
-	"\x05\xc5\xf3QJ/\x9e\x94\xc9IX<\x9f\x1a\x8d\xb2" +
-	"\x93d\x7f\xb8^\xcf3\xf4\xe3:\xc6\xd8\x18w\xea\xbd" +
-	"1|\xf5\"\xbdqvg\xaa\xeaN\x8d;E\x172" +
-	"\xba\xcb/\xd0-\\\xa7\x9bh\xfa\xb9q\x90y\xf6\xf5" +
-	"F\x0d\xcb(\xf3\xec\xef\x8aR\xe6(\xf3\x1c\xdc\x18\xe5" +
-	"\xccA&\x09\xe9,U\xd6\x89\xdb\xa46a\xc1\x1d\xe2" +
-	"\x8e\\:_\xf8\x94q\xd6\xf4\xa5o\xd2($\x1b\x00" +
-	"\xf29\xc1\xf5\xb2\xdb\xd2-\xbb-K\xae\x12\x0d\x80\x05" +
-	"+D\x03\xe0\xf2^\xff\x8dA\x96O\x1a\xae\x7f\xcf\x96" +
-	"\xb1\xedJ\xa1\xe6\xea\xa69=Q\x1ds\xf4\x19O\x0e" +
-	"6p\x93\x99v\xf2\xcedc\xfd\x9d\x09\x06w&\xa3" +
-	"uw#~8J\x94N\xe1\xfd\xd6\xcd\xe2\xce!\xba" +
-	"\x1b\x09J\xbf\xad\x02\x8f\xeeF\x82\x0b..>\x1b\xdd" +
-	"\x8d\x04\x17\\\x15\x91\xc7Dw#\xc1\x9d\xc9N\x81\x9b" +
-	"\x84O\xc6\xefL&\xc4<n\x98\x9e\x05w&\xc9\xf4" +
-	",\xb839 \xd2\xaa{\xc34l\x0e\xca\x80tD" +
-	"\xe4Ca\x1aF\xce\xeb\xda%\xdb$\x13f@\xc1\x0c" +
-	"\xf1\x9fa\x0d\x11\x0c\x99\x92m\x06hat\xc20\xa3" +
-	"\xf6\x8ea\xd5\\\xdd*q\xd1\xf3\x09\xc8\xc8\x9a\xa8p" +
-	"\xe11\xf1F\x90\xa9\xd7\xc4]\xb0t\x92\xf0Q\xa8\xdf" +
-	"\xaf4\x8d\x8a!\xaa\xbe\xf0Q\xa0?P\xe6\xbb(\x8f" +
-	"\x09_\x04q\xdd\x9dp\xeaH<8\x17\xa61\xea\xe8" +
-	"\xce\xd4:(\xd8\x95\x8a\x11\xb2\xe7\xb4\x9c!V\xb1\x84" +
-	"\x0fs\xfd\x14\xa7\xea\xd8%^\xab\x89\xceGp[\x9b" +
-	"<NnV7\xed\xb1D\xb5\xb9\xda?P[\xa2G" +
-	"\x11\x9f\x19\x06\xd0ne\xa8\x95c\x8f\"\xf4\xd5~\xcd" +
-	"7\xa9`\x8f\x08a\xb1\xd5\x84\xcfn\x83\x8b{\xaa#" +
-	"\x8a\xc6\x1e\xc00{\xf3\x1b[\xd1o\xc2w\xd3\x17\xb8" +
-	"\xce5\xb2T\x14~\x94\xa76]\xb3=YY1\xcb" +
-	"\x93\x15\xda\x97)\xb7 \xef\xb5g\xab\xe7\x0b\xc4\xfa\x95" +
-	"X\xdcr\x9d)}\xd4\xa4\xad\xcc\xce\xd5#\x8e\x91%" +
-	"\x1aL(\xb6+b\xaa\xf0feE\xac\xb4\x0f\x14;" +
-	"\xb8\"\xbaZ\x91]\x0d?\xb3-\xec\xd2\xcd\x89\xa8[" +
-	"Qw\xeb\x92X\xc2\xa7\xb9\x93\xa5\xf8\x96\xb8L\xea\xba" +
-	"\xc8k\xae\xfa\xf7FU\xc7\x1e5y\xb8\xf3\xff\x0f\x00" +
-	"\x00\xff\xff\xe6+\xd9\x8f"
+const schema_d62c8c7a1f3e9b57 = "x\xda\x94{}\x90\x14\xd5\xb9\xf7\xf3t\xcf\xce\xec\xc2" +
+	".3C\x0f\x09\x18p\x94@\x09+k`\xd5\xb7p" +
+	"\x85wa\x01_\x96,\xba\xb3\xb3*RX/\xbd3" +
+	"\x87\xd9\x96\x9e\xee\xa1\xa7\x07v)\xad\x95\x14V$/" +
+	"&\xea+7\x8ar\xafQ\xb9A#\xa5p\xf1\x96\x1a" +
+	"\xadR+$\x92+u\xd5\xa81u\xb5\xa2\x09D\xbd" +
+	"\x11\x83W\xb9B\x02\xe9[\xcf9\xfd5\xbdK \xff" +
+	"-\xbf\xf3\xcc\xe9s\x9e\xe7w\x9e\xafs\x98\xfb\xf4\xc4" +
+	"E\xb1y-\xbfN\x82\x94{\xb6!\xee\xa4\xde\xff\xc2" +
+	"\x99\x907\xb6@\xae\x05%\xe7\xc6\x07\xffwv\xf3\xf6" +
+	"9\xef@\x83\x9c\x00P\xdeH<\xa2\xfc&\x91\x00\xb8" +
+	"\xfc\xedD\x16\x01\x9d\xa7\xf7\xdc\xfcO\xeb\x9d\x95[I" +
+	":\x16\x92F\x92>\xda\xf8\xbcr\xac\x91\xa4?i\xfc" +
+	"\x05I\xaf\x9a\xf8\xfd\xed?\xa8N\xfd.IcHZ" +
+	"\"\xe9\x97\xc7\xfdR9<\x8e\xfe:4\xee#@\xe7" +
+	"\xc8u\xd9g\xbf\x7f\xe0\x8b\xed\x90n\x09\xad\x03P\xd9" +
+	";\xfe^\xe5\x99\xf1$\xb8o\xfcu\x80\xce5?\xf9" +
+	"\xceU7\x9f\x99s\x1f\xa4[FMzh\xfc~\xe5" +
+	"\x0d.{x\xfc&@\xe7j\xf9\x8b?\xfcj\xc5\xce" +
+	"\x1f\x8e%;\xbby\xa72\xaf\x99\xfejk&\xd9\xcb" +
+	"Z\x8f\xb1\x97\xbe\xff\xdb\x1f\x8e^@\xf3+\xca3\\" +
+	"p_3-`\xc3\x82\xff3~\xe0\x1f/{0\xaa" +
+	"2>\xeb\xc1\xe6G\x94\xc3\\\xf8P3mk\xe7\xae" +
+	"\xf4\xfb\xce\x8d\xf3\x1e\x8c\xea\x80\xebww\xcb~eo" +
+	"\x0bi\xec\xf1\x16\xae\xdf/~\xf5\xd5;\x97t\xdc\xb2" +
+	"k\xd4\x1a^\x9c\xf0K\xe5\xd0\x04\xfe\x81\x09\xb4\x86\xdc" +
+	"\xc4\xff\xbf\xeb\xf4\xc8\xf3\xbb\xa2\xd3\xc6H\xe4\xfd\x09\xf7" +
+	"*GI\xf8\xf2\x0f'\xf0i\x9d\x9f\xb6\xbd30\xe3" +
+	"\xdf\x1e\x89\xae\x98L\xab\xccL\xedT\xdaR$=;" +
+	"\xe5 \xe0o\xf1\x8e\xc4\xd1\xdf\xcd~\xb4~f>q" +
+	"n\xe2\xbd\xcaM\x13\xe9\xaf\xeb'\x92\xca\xf4\xa1O7" +
+	"?\xf1X\xe3\xee\xb1\xd4\xbbo\xe2\x9b\xca\x8b\\\xf69" +
+	".\xfb\xf0\x83S\xdf\xfa\xa0\xfd\xd1=\xb4\x069\xba\xe2" +
+	"\x99\xca~\xa5M\xe1kPh\x0d\xce\xa9\xdd\x1fN\xd3" +
+	"\xae|\xe5'$\xdd\x10U[\xf7\xa4\x9dJn\x12I" +
+	"\xaf\x9ct\x9d\x0c\xe8\xc4g\xbf\xfe\x87\x9f\xdc<\xe7)" +
+	"\x92n\x8aJ\x7f8\xf9\x09\xe5\x93\xc9$}t2\x97" +
+	"\xce\xde\xd0\x9a\xd9\xddd<\x15]\x09_vm\xea\xbd" +
+	"\xcamSIzx*\xe9\xee\xb7;\x96>z\xf5\x9c" +
+	"\x87\x9e\xaa\xd7\x1c_\xf4=\xd3\xf6+\x0fL\xa3\xbfv" +
+	"L\xa3\x1d\x16\xff\xb5\xfb\xd7\x0f)W\xec\x8b\xda\x84\x1f" +
+	"\x8e\x13\xd3^Q\xcep\xe1S\xd3\x9e\x02t\xac\xf2\xcb" +
+	"O\xfe\xdf\xb5\xdb\x0fDL\xb2\x0c\x13i\x8c+\xf7\\" +
+	"\xb8Sy\xe0BZ\xc5\x8e\x0b\xbf\x15\x03t\xda\xa6\xfd" +
+	"b\xf5\xcc_>\xfe\xdc(b\x9c\x98\xfe\xa6\x82\xdf\xa4" +
+	"y\xcfL\xa7y\xdf\xf9(\x9f]\xbal\xfe\xcb\x11\x93" +
+	"\xc4IB\xfd\xe6\x13\x8aF\xb2\x97\xb3o\xdeHZ~" +
+	"y\xfe\xb5\xefv\xff\x87\xfd\xf3\xd1t\x9b\xf1\xbcrp" +
+	"\x06?\xa63~\x08\xe8\xfc~\xe8\xc8\x8b\xdfzG{" +
+	"\x8dV\x1b\x8f*8=s\xa72e&M;i\xe6" +
+	"\x8f%@\xe7\xe7\xd7\xee\xf8\xe8Py\xdb\x9bQ\x05s" +
+	"\xba\x1d\xbdd\xa7r\xec\x12\xee%.1I:\xfd\xee" +
+	"e?\xee\xef\x9b\xfe+\x18C\xc5\xac\xf5\x11\xa5\xdcJ" +
+	"\x7fi\xad\xb4\xbb\x86\xffu\xe4\xb9\xe7\x0f\x9e~;\xb2" +
+	";\xbe\x8c\x96K_Q&]\xca\x17t)\xc9n\xfd" +
+	"\xc1\xda\xbd\x8flT\xde\x89\x98c\x19&\xe2D\xcaK" +
+	"w*/\x93\xf4\xe5/^\xcauq\xcfw\x1d\xf3\xda" +
+	"n\xed\xdd\xc8\xd4\xdcx\xd3\xda\xeeUf\xb6\xd1_\x17" +
+	"\xb7u\x02:\xff\xaf\xe7\x92y\x9b\x0f\xfe\xc3\xbbQK" +
+	"7\xf0C\xd2\xb6_\xb9\x89\x84/\xbf\xbe\xed\x074\xf3" +
+	"g\xa9\xaf&\xbf\xbd\xf2\xc7\xefE\x95\xc7\xf9\xf6\xf9e" +
+	"\xfb\x95S\x97\x91\xf4\x89\xcb\xbeN\xec|q\xff\x81=" +
+	"\xc9Kf}\x16u\xb1\xfc(\xb1\xf67\x95\x0d\xed$" +
+	"]n\xff\xf78\xa0\x13\xfbn\xb6s\xea\xf7N}\x16" +
+	"Y5_\xc8\xec\x8e\xfd\xca\xbc\x0e\x12n\xeb\xe0n\xe0" +
+	"\xe4%\xb3>\xdb;\xe5\xe8\x9fFk\xa4\x01@\x19\xbe" +
+	"\xfa^e\xcb\xd5$~\xdb\xd5\\<\xf9\xd37\xdbW" +
+	"\xdf\xb0\xee\xab\xa8\xd7\xe0*\xd9\xb1\xe0\x15e\xd7\x02\xfa" +
+	"\xeb\x81\x05\xe4\xe7\x8cg3\x8f\xde\xf8/\x7f\xf9j\x14" +
+	"\x95\xb6,\xdc\xafl[H\x82w,$*\xcd\xef~" +
+	"\x7f\x06v\xfd\xfedt\xd6F\xee3\x17\xeeT\xde " +
+	"\xe1\xcb\x0f/\xe4TZ\xb3og\xf7\x1d\xa5\xb5\xa7\xc6" +
+	"\x0e!\x8b\x9eP\x0e-\xe2Nq\x11Y\xfcD\xe7G" +
+	"\x83\xffy\xf0\xaeSc\xfa\xda-\x8b\x9fP\xb6-\xe6" +
+	"\xebXL\x0b\xfe\xe3#K\x97/\xfc\xe7\xad\xa7\xc7<" +
+	"\xad7w=\xa1\xb0.~f\xbah\xe6\x8b/J\xfe" +
+	"\xb1\xe5\xe2\xdf\xfdu,Gw\xaa\xeb\x09\x05\x97\xf0\x13" +
+	"\xd8\xb5\x09\xda\x1cf\x944\x83]V@\xb5bT:" +
+	"zL5Qd\xc5^\xc4\\F\x8e\x01\xc4\x10 }" +
+	"[;@nH\xc6\xdcV\x09\xd3\x88\x19$pK\x17" +
+	"@\xeeV\x19swJ\x88R\x06%\x80\xf4\x1d$x" +
+	"\xbb\x8c\xb9\xed\x12\xa6e)\x832@z\x1b\x81[e" +
+	"\xcc\xdd-a:\xb6(\x831\x80\xf4]\xf4\xeb;e" +
+	"\xcc\xdd'a\xb6l\x16\x99\x8e\xcd a3\xe0\xc8F" +
+	"fU5\xd3\xf0\xfe\x9d\x1d\x18\xb6Y\x15\x9b@\xc2&" +
+	"\xc0\xec:\xb5`W1\x15x\\@L\x01\x8e\xe8\xa6" +
+	"Z\xd4\x8c\x12\"HHl\xa8\xdfV\x97Z\xeddy" +
+	"[\xb5\xab\xb4\xb3\x8b\xfc\x9d\xbdAk{M\xc6\xdc\xbb" +
+	"\x12z\x1b{\xdb\x02\xc8\xbd%c\xee\x03\x09\xd3\x12\x8a" +
+	"\x9d\xbd\xdf\x07\x90{O\xc6\xdc\xc7\xa1\x9d\x1d]\x0d\x90" +
+	";\"c\xee8\xedL\x16;;\xb6\x02 \xf7\xa9\x8c" +
+	"\xb9\x93\x12\xa6\x1bb\x19l\x00H\x9f\xa0\xed\x1e\x971" +
+	"wZ\xc2t\xbc!\x83q\x80\xf4)\x9a\xf3\xa4\x8c\xf9" +
+	"\x18J\x98N\xc43\xdc\x96\x88\xb4\xa6\xd32\xe6\x1b1" +
+	"\xaa\x1bg\x9d\xc5X\x9em\xa8A\x96\x19\x05V\xc5F" +
+	"\x90\xb0\x11\xd0\xa9\xb2\x0d5B\x00\x03\xacb\xb1u\x9a" +
+	"\xaek \x1b%\x1f,\xb2\x82Iz\x02\x00\x0f\x1b\xd9" +
+	"\xa4j\xb6\x16\x92\xa1\x8f,a\xba\x1e\x9a,[`\xba" +
+	"\x1eL\xed)W\xe2\xca\xcd\x17L\x8b\x15\xfb\xcd\xf5\xcc" +
+	"\x00 \xfd\xa6|\xfd\xaa\xb4\x9752\xe6\x06C\xcca" +
+	"\xa4\x8c\xb52\xe6\xf4\x809\x1a\x09\x16e\xccUH\xbf" +
+	"(\xf4[\x9e\x0e\x90\x1b\x14\xbc\xcb\xda4?\xc6@\xc2" +
+	"\x187w\xa9b\x99\x038\x0e$\x1c\x07\x98\xadh\xac" +
+	"\xc0\xb0\x05$l\x01L\xd8f\x05'\x00\xf6\xca\x88\xa9" +
+	" \xce\x01\x12\x18aF\xbfZ\xc5\xf5\xb4\xe8f\xbe\x8e" +
+	"i+H,=\xa5\x1d\x00\xa5t\xba\x1d\xc0)1\x83" +
+	"Y\xaa\xcd\x00 \xcb\xca\x03\xac\x98\xad\xd2\x86#\xf3\xac" +
+	"4\x8bY\xa6\xf7\xb1u4W\xa3\xaf\x80\xd9\xb4\xaf\x19" +
+	"2\xe6\xe6\x86\x14\xd0F\x0a\x98%c\xee\x8as\x91?" +
+	"\xf2\x91\xbc\xad\xca\x82\xc2c|aQ\xe8\x0b\x0b\x89Z" +
+	"\x0bd\xcc\xad\x920;\xa0VY5\xd0\x87\x9f\x14{" +
+	"\xfa\x18b\x85\x9amZdn_\xc8O:\"J\x13" +
+	"\x16\xefc\x15]\x1d^i\x16\x19\x84T\xd7\xcaU7" +
+	"\xa9\x8b\xab\xae\xa5\x03 i\x98\x06\x1bqy\xd8\xc9\xa9" +
+	"\x17U\xdbR\xb61\xa1\x15X\x845\xad\xe7\xcb\x9a\x01" +
+	"\x97 v\x885\x1b\xe8TVd\xcc\xdd*a\xd2P" +
+	"\xcb\xccW\xee\x80ZX\xcf\x8c\xa2\xaf\xdc2+\x9b\xd6" +
+	"p\xbf\x09\x09[\xd5=\x0f\xe3\xa2\xd7X 3\xe6\x83" +
+	"\x11\xd2\x98\xeb\xb3\xcc\xd06\xb3\xbf\xd3O\xa6%\xcfQ" +
+	"\xb6\x06\x8e\x12e\xd7ON\x0f\xfbIt\xfd$mf" +
+	"\xbb\x8c\xb9\xfb\xcfE\x95\xa4\xcd\x86l\xff\x04X\xea&" +
+	"\xdf\x15\xaa\xc5b\xbe\xc2\x0a\x1a\xc8\xaa>\xca?\x0a\x83" +
+	".Q\x0b\x83\xac\xc74\xd7\xd7*\x106i\x9f8\x0d" +
+	"\xd3\xc5ih\x05pjF\xc1\xac\x196\x03,&\x06" +
+	"5;Y\xd6\xaa\xd5Q,eX\x89hfu(X" +
+	"\xb8\x8a\xb9\xa3\xc3\xd5\xc1C!?\xfb\x00)\xe6>\x19" +
+	"sO\x87\xfc\xec^\x02\xf7\xc8\x98;\x10\xf2\xb3\xfbH" +
+	"\xafO\xca\x98{UB\xa7X\xb3T[3\x0d\x90\xaf" +
+	"\xf5CE'\xf7\x18!N\xfbY\xa1\xe0t\xb2h\x1a" +
+	",\x18\xf5\x93rw\x94N\x8d\xaf\xeb\x8ae\x96+v" +
+	"h.?\xd9\x18\xd3\xa9\xac4\x8b2\xd3I\x053|" +
+	"\x15\x1c\xa3M|,c\xee\xcb\x109>\x1f\x08\xc5\x05" +
+	"\x8f\x1c\xa7H1_\xca\xd8GaAv\xd9qfs" +
+	"(*\xa4c1\xae\x04\xa5\x01W\x00\xe4c(c\xfe" +
+	"\"\x94\x10\x1bx\xb8Q\xa6\xa1\x05\x90\x9fJ\xf0,\x12" +
+	"\x8f#\x8f8\xcaL\x8a-\xf9\x8b\x08\x9f\xc3cN\x83" +
+	"\x889\xb3\xf1\x16\x80\xfc,\xc2\xaf \xbc1\x9e\xc1F" +
+	"\x00e\x1e\xc7\xe7\x12\xbe\x00#\xa7\xc9)\xb2j\xc1\xd2" +
+	"*6$B,\xec,\x9aeU3BB\xeb\xd4\x9a" +
+	"n\xdf\x00\x9d\x11\xc7\xe6\xb2\xb7J\x81\xc8\xd7\xaa\x9f\xb7" +
+	"\xb8Z-\x98\x06\xb1\xba\x1f\xb2\xc2\x94^4\xaaK\x09" +
+	"\x9c\x0d5\xd5\xb0\xb5\xcd*$\xed\xf0\x17T\xab0\xa8" +
+	"\xd9\xac\x00I\xbbf\xb1\xb3x\xd4.M\xc5\xea\xf9\xb8" +
+	"\xec\xd6\x90\xcb\xae\x0bE\xc9\x01M\xadzqh\x94\x9f" +
+	"4\x8a\x8cb#\x1bB;\xf2\x95\xd6\xb1\xbe\xd2\xe1~" +
+	"e\xa9T\x7f\x9e#\\\xa6O\x8ff]\x8fZ\xcd\xda" +
+	"\xcb\x864\xfb|\x88\xd7\x11\xcaR<\xe2\x9dh\x0d\xb1" +
+	"\xd1;|\xa7V\x84\xb3\x14\xf7\xf4)\x88]!>z" +
+	"\xbck\xe0|\xe1tL\x85y\xd7\x82\x9b\x01\xf2\xcd\x84" +
+	"O\xe6\xbc\x93\x04\xef&\xe1w\x00\xf2\x19\x8f\xbe\xe9F" +
+	"Y\xf0n\x1a\xe7\xe9d\x8f\x8f\xc9\xf5\x9aQ\xc4d\x90" +
+	"\xb4\x03b\x12\xb0\xb3\xaa\x95\x0cU\xf7\x0dA\xe1\xc5\xfb" +
+	"\x87S\xab\xd8Z\x99]\xcb\xf9\xe5\x12e\xa4`\xa9\xd5" +
+	"\xc1P\xd6\xe4\xe6\x8c+!Y\x97d\xb9\xf0h\xce\xba" +
+	"\x03}\xc86j4\x00\x9ey\xb24\x12\xf2\x0e~\xcf" +
+	"gL\xefp\x8dZp\xa3\xf8\x02\xcfH\xca\x0e\xae\xb9" +
+	"\xfbh\xc7\x0fc`'e\x17\xc7\x1f\"|\x0f\xfa\x81" +
+	"O\xd9\xcd\x0f\xf8c\x04?\x8dA\xecS\xf6r\xc5\xed" +
+	"!\xfc\x007\x97$\xcc\xb5\x0f\xfb\x00\xf2O\x13\xfe\x02" +
+	"\xe1\x0d\x920\xd8s8\x00\x90\x7f\x96\xf0\x9fq\x83\xc9" +
+	"\xc2`/\xe3j\x80\xfcK\x84\xbf\x166\xd8!2{" +
+	"\xfeg\x84\xbf\xce\x0d\xb6V\x18\xec0_\xe6k\x84\xbf" +
+	"Kx\x93\x9a\xc1&\x00\xe5m\xbe\x9e\xd7\x09\x7f\x8f\xf0" +
+	"q\x03\x19\x1c\x07\xa0\xfc\x86\xaf\xe7]\xc2\x8f\x10>\xbe" +
+	"\x90\xc1\xf1\x00\xca\x87\xfc\xbb\x1f\x10\xfe)\xe1\xcd\xc5\x0c" +
+	"6\x03(\x9f`\x07@\xfe\x08\xe1\xc7\x09oi\xcc`" +
+	"\x0b\x80r\x8c\xeb\xe1S\xc2O\x12>\x81ep\x02\xa2" +
+	"r\x82\xcf\xff%\xca\xd8'Igu\x05gq\x1cg" +
+	"\xf3:\xf59\xf0X)\xf7&\xa6\x95\x06\xed\xaeaH" +
+	"\x84\xfdS\x81\x82k\xd7\xb0\x0dr\x00\x8e\xcaE\x0a\x83" +
+	"\xaa\xdd\xcf\xca\x15H\xea\xaa\xcd\xbc0\x9d\xb5MS\xaf" +
+	"\xfaA\xdbbj\xd544\x030T\xe8PJZ\xd4" +
+	"\x0c\x90K\xbe`'\xcfP\xab\xa3e\xb2\xa5\xbc\xb6\x99" +
+	"\xf9\xeb\xf5S[\xe4\xb2\x0dcTN\xf9Z9YV" +
+	"\xad\xe1(]\xfb\xea\xe9*yt%~\xdcO\xf8c" +
+	"\x84Kq\xc1\xd7\x1fq\xfb\x054\x16AM\xd9\xcd\xc5" +
+	"\x1f&\xf8\xc9pX{\x9c\xd3)\xa0q\x83\xeb_\xf6" +
+	"q<\xa0q<.\xe8\xfa\x1c\xc7\x03\x1a'b\x82\xae" +
+	"/\xf3\xf9_ \xfcUN\xd7\x06A\xd7\x83|\xf9\x01" +
+	"\x8d\x9b\xe2\x82\xae\x87y8\x0dh<.!\xe8\xfa6" +
+	"\x97\x7f\x8b\xf0\x0f8]\x1b\x05]\xdf\xe7t}\x8f\xf0" +
+	"\x8f9]\x13\x82\xaeG\xb9_\x0b\xd1\x15=\xba\xb6\x02" +
+	"\xe4?&\xfcKNW)\x83\x13\x00\x94\xcf\xf9\xfc\xc7" +
+	"\x09?\x8d\x12\xd9yC\x8dU\xedn\xc0\xa2O\x18\xd5" +
+	"\xb6Y\xb9b{\xb6\xeb\x14\\\xc0d\xd0k\x13^q" +
+	"d\x9d\xaa\xe9\xc4\xf2T\xd0`\x105\xb2#\xb2\x98~" +
+	"\x13\x92a^\x0b~\x16G\xc1f\xcd\xae\xd4FI\x8f" +
+	"l\xa8\xb1\x1a\x0b\xb2,\xaf\xcc\xbc\x968\xe4a\"\xd5" +
+	"\xafs\xbe\x8e\xc5\xaa\xb6j\xd9ur\x96\x88\x8fV8" +
+	"m\xf3I\x8e%^RV\xfdB5Y\xa5\xba\xce\x8f" +
+	"\xe3\x1e\xa7\xb1\xe4\xb9\xe1hlg\xaa\x88\xba\xa1<t" +
+	"E(\x19\xf7\x13\xd1P\xd7\xc2\xab,\xb6u\x85\x92q" +
+	"\xaf\xb2\xb8\xab=hZx\xae5}\x0fMy\xb7H" +
+	"c\x83Z\x0a\xc0\xef_T\x06\xc3\x99\xa4\xc8\x9e-\xbf" +
+	"\x9f\xa1\x96\xc2\xca\x1c\xa8\x15K\xcc\xaeW\\\xa4`\xb2" +
+	"\xd4\xacfhF)\x92Nt\x85\xd3\x89En:A" +
+	"\xd9\xe5\x1c\x19s\xf3%\x1c)Yj\x81\xd5\xa9\xb9\xa2" +
+	"\xab\x05V\x86\x043\xec\xb3\x94\x05\xfdf\xa5G\x14\xda" +
+	"\xa2(\xf0?\xb7\x8c4\xb1H\xc6\\OH\x8f\xdd\xb4" +
+	"\x86\xa52\xe6z\x03=\xae\xa4\x94b\xb9\x8c\xb9\xfes" +
+	"\x95\xf0u\xf9N4bZ\xaa\\\xe6\xc5V\x8f\xef\x82" +
+	"\x1a\xa4\x0b\x00\xfa$\x19\xf3\xcdR\xc8\x035It\xe4" +
+	"c\x84\xa7$\x09[$\xc7\x11.\xa8E\xa2P\xd4H" +
+	"\x03\x19\x1a\x90\xff\xea\x08'\x94\xe6\x03\xcd40\x99\x06" +
+	"bg\x1c\xe1\x85&I\xe4\xb4R40\x95\x06\x1aN" +
+	";\xc2\x0dM\x91\xc8ML\xa6\x81\x194\x10\xff\x8b#" +
+	"\xfc\xd0\xc5\x12\x9d\xef\xa940\x8b\x06\x12\x7fv\x84#" +
+	"\x9a\xc9\xbfq\x11\x0d\xcc\xa1\x81\xc6S\x8e\xf0D\xb3\xf9" +
+	"rg\xd0\xc0\\\x1ah:\xe9\x08W\xd4\xc6\x7f1\x8b" +
+	"\x06\xae\xa0\x81q_9\xc2\x17\xcd\xe3\xdf\x98C\x03\xf3" +
+	"i`\xfc\x7f;\xc2\x19]\xc9\x7f1\x97\x06\x16\xd0@" +
+	"\xf3\x09Gx\xa3\xab\xf8/\xae\xa0\x81E4\xd0\xf2\xa5" +
+	"#\xdc\xd1B>0\x9f\x06\x96\xd2\xc0\x84/\x1c\xe1\x8f" +
+	"\x16\xf3\x0d.\xa2\x81\x1e\x1aH\xfe\x97\x93\xc1$\x80\xd2" +
+	"\xcd\x97\xbb\x94\x06zi \xf5\xb9\x93\xc1\x14\x80\xb2\x92" +
+	"O\xb5\x9c\x06\xfai }\xdc\xc9`\x1a@\xc9q%" +
+	"\xf6\xd0\xc0*\x1a\x98\xf8''\x83\x13\x01\x94\xeb\xf9r" +
+	"{i`\x8d$\xa1\xac\x9d\xd5\xd5e\x07\x99\xae\x9b\x98" +
+	"\x0az\xb1\xc2\x9fe5c\x1d\xb30\x15\xf4\xa0\x05\xde" +
+	"YP\x8d\x02\xd3!\xee\xa8\x85\x02\xab\xd8\xacH\xc7)" +
+	"\x15\xb4\xc1\x85X\xb2j\xb3\x0a\xa6\x82\xbb)wV\xb6" +
+	"\x91\x0eD*\xb8\x16p;\x8c\x05\xd5Vu\xb3\x84\xa9" +
+	"\xa0\xcb\xeb\xfe\xa2j\xab\xbc'\xe9_\xdf\xb9\x1f(\xa8" +
+	"\xba\x8e\xa9\xa0\x8f\xed\x8a\xd3\xc9\x1b\xc6T\xd0\xf1w\xc5" +
+	"+\x9aQ\x82x\xb2b\x1a\xf4\x11\xbf\xc1\xef:\xef\xa2" +
+	"\xa5\xf2s\xcf\xf7\xe2]\xf3\xb8K\xe3c\xac\x08\xf1d" +
+	"\xd9\xdc\xc8 \xdeY2\x17oR\x87}\x17Dh\x11" +
+	"\xe2\x91\xd3}\x8dfh\xd5\xc1>r\xb7h\xd0\xe1\x9a" +
+	"*\x8e\xec\x00/\xfa\xbb[y\xd1\xbf\xb8\x03\x00\xe5\xf4" +
+	"U}\x00\x18K_\xb9\x02\x00\x1b\xd2\xf3\xda\x010\x9e" +
+	"\x9e\xdd\xc7\x1b\x02\xd5\x0a+h\xeb \xa1\xb1\"w\xd1" +
+	"\x9d:3J\xf6\xa0#\xcc\xa03\xc0\xa2SdjQ" +
+	"\xd7\x0c\xd1D\xb3,\xd3r\xf8\x9a\x16oR\x01\x87\xa3" +
+	"\xd53\xab&\xabj\x89\x9f\xf7\xc9\xbe\xcb\xf1;\x03\x0f" +
+	"\x87\\\xce.r9\xf7\xcb\x98{,T\xc6\xfc\x88$" +
+	"\x1f\x921\xb7'T?\xef\xee\x03\xc8=\xe66\x16\xdc" +
+	"<#\xbdw\xb5\xdbCx6H2\xd2\xcf\x90\xe4\x01" +
+	"\x19s/I\x98\xb4L=\xec\xbb\x0d\x9b\xb8\xe1:\xa9" +
+	"\xfar\x982\xb5%\xaa\xe8\x9az^\xcc\xc7\xe4\xee " +
+	"\xd3\x0b'qc\xbb\xbbe\x1bY\xa7a\x7f[3x" +
+	"\x1f~2\xdf\xd4ba\x95\x85\xa2\xbb\xc6\xed \xa7\xe7" +
+	"up\xab\xcc^\xcd\xad2\xb3+j\x0e\xaf+N\x91" +
+	"\xbfd\xb1*\xc5\x95N\xc2X\x91\x173\xd7\xa8\x9a\x0e" +
+	"2+\x8e\xb0\x8dZ\xc1f\xc5\xd1m.\x99qf\xcc" +
+	"\xf5\xdd\xeeb\x9e\xaa,\xa2T\xa5'\x9c\xf9u\xf3T" +
+	"k)\xe1\xbd<\xf3\x93\x85\xdb]\xc93\xbf\xe5\x84\xf7" +
+	"\xf3J%&\xbcn\x8eW\x06=\x84\xaf\xe2\xa9_\x83" +
+	"p\xba\xd7\xf3yz\x09_\x13\xaa,o\xe2\x99S?" +
+	"\xc1k\xc3\x99\xdf\xcd\\|\x15\xe1E\x9e\xf9%\x84\xc3" +
+	"U9\xbe\x86\xf0A\x9e\xf95\x0a\x7f\xcb\xf8r\xd6\x12" +
+	"\xae\xf3\xcc\xafA\xb8[\x8d\x17B\x83\x84\xdb<\xf3C" +
+	"\xe1m7p\xbcB\xf8v\x9e\xf9I\xc2\xd9n\xe3\xcb" +
+	"\xdfJ\xf8\xdd\xe7\x9b\xb1\x15\x06M\xad\xe0'\xdfY\xcd" +
+	"(\xb2!?\xad\xe2\xb1\xb1\xbb\xe8\x17\xb3\xe1h8B" +
+	"\xffXf\x14}\xe1H\xe8\xec,\xabVI3\xfc&" +
+	"DU3\x0a\xacG\xadB\xc2\x0e\x05|\xdb\x0d\xe6\x90" +
+	"0\x07\xaagm\x8f\xd7w\xd2G\x13S6xJ5" +
+	"\xc7'\xc4Ln\x19\xbf\xa7\xe4\x15\xae\xb3\xb9\x82f\x10" +
+	"<\x17\x83\x06\x9f\xd2\xc6\x0d\x13\xb4\x9a\xdc6\x832\x8f" +
+	"\xcb\xcf!|>\x06\x0dP\xe5J\x8e\xfb-\xa8t\x03" +
+	"\x0aB\\\xc5\x0dy\x05\xe1\x8b8!$A\x88\x85\\" +
+	"~>\xe1K9!dA\x88\xc5\\~\x01\xe1\xcb9" +
+	"!b\x82\x10\xcb\xf8\xf2\x03>{\x84\xe8\xe6\xa5@\xc0" +
+	"\xdbqqA\x88\x08o\xbd\xd6\x84\x7f5-\x92\xf0s" +
+	"\\i\xd5\xa5\x84Y\xde\xba\xf4mi\x9b\xe6\xfa\xc0j" +
+	"\xf5\xad./\xe9\xafk\xf9\x06~\xc5\xedJ@\xd0\x97" +
+	"8\xcbmY\xb4q\xa4\x95\x13\x9a\xe8H\x84R<+" +
+	"\xc8\xe6|\x7f\xbbr3@\xaeG\xdc+\xf8\xfe\xf6z" +
+	"\x92\xec\x971\xb7VB\xa7\xac\x0e]c\xa9e\x06\xd9" +
+	".\xber\xaf\x9a(\xabC\xbdT~@\xa7]?@" +
+	"\x85\xb0n\x96\xa2\xd5v$V-e\xfc\x80h\x9b\xd9" +
+	"\xdf\x9b\x89\xfa\xcb\\\xd9\xe1\xa6\xa2\xc5s\xb5\xd2\xcf\xab" +
+	"\xdb\xd6\xc7*\xb2>\xec\xc6\xa8f\xc7\x11A\xaa+\x08" +
+	"R-H\x19f4J\xb5Hg\x1c7L]\x10\x84" +
+	"\xa9\x16\xf9\xb4\xe3\xc6)Z\xe5\xc32\xe6^\xa0T\xf4" +
+	"/\"\x15M?\xd7\x1a\xc4\xa4\x96\x86?\x8b<4\xfd" +
+	"\"\x95\x1e/\x88\x16\xf8\xd9\xcb\xbe\x912\xb3-\xad\xe0" +
+	"G%\xd9\\\x0f\xf1\xb1\xb7X\x9f\x83\xbb\xd5\x99\x9b=" +
+	"\xf9\x8fg\xc6\xa4P\xafi /Ib\xbeeZ\xc8" +
+	"2\x8d2\xe6fH\x98\x1d`\xaa}\x1e\xd7Kb\xb2" +
+	"\xc5\x85B\x96\xe7m<)\xf1'|fE\xa0\x04\xdf" +
+	"\xd4a\x1dxE\xc7\xc1[\x00r?\x931\xf7z\xa8" +
+	"\x8fyxEp\xd5\xeb\x17oo\xd3\x1a_\x971\xf7" +
+	"\x1e\xb9\x16Y\xa8\xf57]\xa1\x0b\xe0xL\\\xd6\xbe" +
+	"\xbf\"\xb8\x00\x1e\xeb\xa8E\xb4\xe5?tp\xb5UV" +
+	"\x87\xaee\x9b\xc6.\xbd\x97k6\xfd(\x19<\xa7:" +
+	"\x1f'\xe2T\xd5rE\xf7\x12\xc2\xe0\xd5\xc6\x98\xe6\xc9" +
+	"\xab\xe5,\x17&\x8d\xce\xf7}\xf70\x8fnC\xe4\xcc" +
+	"\xb6\x86\xbb\x8e[\xb8S\xbc\x95\xf0;18B\xca\x1d" +
+	"\x1c\xbf\xdd\x8f\x86nr\xa5l\xe3\xb8\x1f\x0d\xfd>\xce" +
+	"]\xbc=\xb7\x9d\xf0\xfb\xc3}\x9c\x1d\xbc?\x12\xb4\x8f" +
+	"\xbch\xbe\x0b\xbfW\xd7\x0f\xf2\xa2\xf9\xe3|\x9e\xa0\x1f" +
+	"\xe4E\xf3}<\x98<I\xf8\xb3\x14{\x9a\x84\xef~" +
+	"\x86\xfb\xe8\xa7\xfd\xee\xe5\xb8&\xe1\xbb\x0f\xf1\x18\x10\xb4" +
+	"}\xc6\xcf\x12\xc1\xfc0WC\xd0\xf6iFQ8\x85" +
+	"\xda>\xc7Q\xc2y-\xcb\xfd>\xce-\xe1\xb6\xa3C" +
+	"q\x9eY\xaa\x0d\x09:\x81~AkV\xbe\x1d\xc4s" +
+	"\xb3\xd2\xeb\x8f\x945\xc3\xff\x07\x15\xe2L\xb5{\x19d" +
+	"\x0dU\xb7\x87}\xbcb\xb1*3\x0a\x0c{\x19\x1f\x00" +
+	"\x7fd\x9d%z\x8f8\xec\x0d\x05c\x15\x81\xdc\x08\x94" +
+	"_\x98\x9b\xfcj[\xcc\x16\xd4TU\xc6\x82\x8eu\x93" +
+	"8\xfe\x91\x0c%\x921\xc4A\xc28\xef\x82\x974\xbb" +
+	"KS\xc3\xf7\xc5\xde#<\xf78oR\x0d\x9b~\x09" +
+	"I\x8b~9vs\xa1\x9b\xaa\xb7>\x9e7\x896\xcd" +
+	"\xad>/\xaf\x97ym(S\x12(\x87xy\x93L" +
+	"\xf6\xee'|\xad\x1c\xe2\xe5\xcd2\x19v\x15\xe1E9" +
+	"\xc4K\x95\xe3k\x08\x1f\x94C\xbcd2\x05\xf7\"\xe1" +
+	"\xb7\xcbA\x92y\x9b<\x9d\x8e\x03\xc1[\xe5\xd0\xf5\xc5" +
+	"\x16\x99\xcc};\xe1\xdb\xe5\xd0\xb5\xd96>\xcd\x9d\x84" +
+	"\xdf'\x87\xae\xcd\xee\xe1\xcb\xdfN\xf8\x1e\xc2\x9b\x12\x82" +
+	"\x97\xbb\xe5\xd5\x00\xf9\xc7\x08\x7fZ\x0e%\x99{e\xe2" +
+	"\xd9\x93\x84?+\x87\xda\x8b\xcf\xc8\xc4\xcb\x03\x84\xbfD" +
+	"xs\x93\xe0\xe5\x8b|\x9e\x17\x08\x7f\x95\xf0\x16I\xd0" +
+	"\xf2 \xff\xeeK\x84\xbfF\xf8\x84q\xa2\x9c?\xc4\xd7" +
+	"\xf9*\xe1o\x11\x9e\x1c/\xaa\xf97\xf8w_'\xfc" +
+	"S\xc2S(\x8a\xf9O\xb8\xda\x8e\x10~\x9c\xf0t\xb3" +
+	"\xa8\xe5\x8f\xc9\x9b\x89\xf6\x84\x9f$|\"fp\"\xa2" +
+	"r\x82\xaf\xe7KY\xc6\xbe\x98\x84i\xa5%\x83\x0a\x80" +
+	"r\x86[\xeb$\x89\xc7\x08\xcfH\x19\xcc\x00(\x18\xbb" +
+	"\x17 \x1f\x8b\xc9\x98O\x11>iB\x06'\x01(-" +
+	"1\xde\xa1!<C\xf8\xd7\x92\x19\xfc\x1a\x80\x92\x8e\xd1" +
+	"\xf4)\xc2\xa7\x12\xfeu9\x83_\x07P\xa6p|2" +
+	"\xe13\x08\x9f\x1c\xcb\xe0d\x00\xe5\xe2\x18y\x8b\x8b\x08" +
+	"\x9fC\xf8\x94\xe6\x0cN\xa1\x944F^j\x06\xe1s" +
+	"\x09\xbf \x95\xc1\x0b(%\x8d\x91y\xe7\x10\xbe\x9c\xf0" +
+	"o\xa43\xf8\x0dJ\x0dc\xe4\xa5\x96\x12\xdeK\xf8\xd4" +
+	"\x86\x0cN\xa5\x92&Fj\xe8!|\x15\xe1\xd3\xe2\x19" +
+	"\x9cF\xac\x8d\x91:\xfb\x09_K\xf8\x85\x89\x0c^H" +
+	"\xec\x8c\x91\x19\xd7\x10>\x18;g\xee!\x9a\xb4\xfe\xc5" +
+	"_u\xb8j\xb3\xb2\x1fe\xca\xacJ\xa5q\xfd\xb5\xa9" +
+	"\xff\x88R\x1c\xbf\xba\xcb\xff\xb3\x04\x9e\xbf\x19<\xb2T" +
+	"\xc5\xfb\x87\xbb\xd9M\x7fn\xa9\x9aF\xbe0\xc8@." +
+	"\xabA\x85\xab\x95\x99Y\xab\xef\xea\xda\x96Z`\x15\xd5" +
+	"\x12\x9d\xc5 =\xe5\x15\xd2\xb7AfAc\xc2\xdcd" +
+	"\x04\xbd\xd0s\x84\xd0\xe0\xb2\xa2\x18I[:y/s" +
+	"\x18\x93\xc1\xa3h\x11A\x1d6Ta\x05\xbb\x8fA\xa7" +
+	"\x08\xd8\xfe\xbay\x1bv\x89Z\x00y\x90\xf9W\x1f#" +
+	"%K-\x97U\xcb_sE\xb5T]g:\xf6\xbb" +
+	"\x85<V#73u\x95\xfe\xa0\xa9\x81\x1c*\x9e\xd6" +
+	"i\xf6\x12\xd3\xb0\x19\xc8CA\x87\xb5\xa2\xab\x9a\x91W" +
+	"\xcb \x02\xb2\x87'm\xb5\xba\x1e\x93\xc1\xbbrw\x07" +
+	"\x91\x9e}$%\xa5\xc0\xc3\xef\x8b\xae\xab\xd8\xfc6\xdd" +
+	"\xff\xb6\xf8]\x8f\x09\x9d\xbcT\x0c\x9c\xb0V2L\x8b" +
+	"-3H\x8d\x1eV\xad\xe8\x9a}]\xcd\x86D\xa5f" +
+	"\x9f\xe5\x09]\x1f3\xb2\xdc:\x91\x8e\xfa-nG\xfd" +
+	"\xfePR\xb6\xa3+\xe8\x89\xfb\xf9\xf7\x03+\xdc,\xf8" +
+	"@\xa8-\xb3\xaf=x\xc5\xe1\xb7e\x0e\x0e\x04\xf9\xdb" +
+	"\xdfV\xc0(\x8b\xd9\x96V*1\xab\xfe|\xf8o'" +
+	"\xdd\x12wLzWT\xab\xca\xac\xbc\x0d\x09\xd2\xe7\xd8" +
+	"\xf5\xef\x12UG\xdd\xdd\xbf\x97\xf2\xdf\xd6\x15<\xfa\x09" +
+	"R\xfe-\xad\xc1EC\x90\xf2\xdf\xb1\"\xb8U\x08R" +
+	"\xfe\xf0\x1b\x9f \xe5\xdf\xd1\x11\xe8\xd0K\xe1!\x9e\xd4" +
+	"M\xb5\x18\xb9aNq\xfe\xb9\xd5\x11?:\xfe+~" +
+	"\xafw\xe8VO o\xa6\x02\xc1\x7f\x96\xec\xf6K\xc5" +
+	"\xb9\x1b\xddH\x8d\x04l^\xbf\xd9\xbd\xaaeG_\xf9" +
+	"\xf5\x05O\xb3\xbc\x86PZ\xeb\x0a\xbd\xe8s\xbbA\xe9" +
+	"rk\xf0`\xcb{\xf7\xb4\x816\xaa\x0bU\x9dO\x1f" +
+	"%\xb9\xce2\xcb~S%\xfa\xc8\xc7\xffO\x1ccV" +
+	"\x16\xcb\x86\xb4l\xb4\xb1&\x9e\xad]%\xda\x9d\xf3D" +
+	"\xbbs\xf6t\xdeX\xbb\xb8\x9d7\xd6\xa6t\xb9o\xd9" +
+	"\x92lH\xb3\xddg\x07\x09\xd3,g\xab\xb6\xaa\xeb#" +
+	"\xb5J\xc9RG=m[\xcetY7\xa3\xdd\xb3\x15" +
+	"\xf5\xdd3\xf4\xbag\x03\xe1n\x83w\xcd\x1fm\x92y" +
+	"\xd7\xfc\xd7\xf3{\xc7\xa0\x1b\xe65Kn\xe6x\xd0\xf5" +
+	"\xf2\xae\xf9\x19\xffl\x91\xf0J\xf8\x9a\xbf\xcc\x13\xe2\xa0" +
+	"\xeb\xe5\xdd\x9bn\xe0\xb8N\xf8P\xf8\xde\xb4\xc6\xe7\xb1" +
+	"\xfd<\xdf\xbb7\x8d\xe6\xf9\xde\xbd\xe9\x0e\x9e\x9f\xdf\xed" +
+	"\xe7\xf3\xe3Q$6\x8f\xf3\xc4\xda\xcf\xe7\xe9\x8c\xdbf" +
+	"\xc1\xd4\x89\xbd\x09\x900A\x81K3z\x09\x86D\xc1" +
+	"\xd4=4;P\xd3\xf4\xa0\x95\xaa\x19U[5\x0a\x8c" +
+	"\xf7W\xbd(b\xd4\xca\x8c\x1f\x96p\xd3UW\xab\xfc" +
+	"i\x8c8\x1f\xfe\x7f\xeep\x0f\x80\xae\x955\xde'\xf1" +
+	"\x1f\xf7\xbb\x03E\xb6\x91\x12b\xff\xf9-S\xed\x9aU" +
+	"\x17}=\xf7\xa1k\x03\x96j\x0d/\x81\xacY.k" +
+	"~\xd8\x1b\x113\x84\x08\xea\xffw\x1c\x97\xa0\x15\xcb," +
+	"\xb0j\x953\xde{\xbc\x12\xf5:vR\xd5\xcdR\xa4" +
+	"\xf1\xd1\xe16>\xd6\x04O\xean\xa2\x83\xb8J\xb48" +
+	"\xfc'uj\x87\xfb\x9arH\xc2N\x9e{\x84V\xe3" +
+	"\xffW\x1b\xef\xc5\x15\x15\xa4ym3\xa0_\x06\xb8\x0d" +
+	"\xe3\xe07\xfe\xff\xc1:\xcb\xeb\x16-\xa9\xd7\xac\xf3z" +
+	"\xd2\xd9\x1a\xf2\x1b\xd2\x18/\x81=\x17Q\xees]\xc4" +
+	"\x90\xe4>\xf3\x19\xab\x03\x96\xa5p]\x0e%\x1c\xb65" +
+	"\xac\x0e\xe8\xb4\x95\xb1CZ\xbf\xa5%)ZD\x14\xdb" +
+	"\x1at\x94\xfc\x86R{\xb8\xa1\xe4*ve{p\xb7" +
+	")\xfa\x80n\x89\x94\xdd\xa8\xea\xb5\xa0\xbfWw\xed\x19" +
+	"Y\xc2\x0d\xccJRbr>\x8f\xc3B\xaf\x86\xeb\xdf" +
+	"\xb5R\x80\xd7\x99\xbf\xf3\xff\x09\x00\x00\xff\xffg6\xbb" +
+	"\xec"
 
 func RegisterSchema(reg *schemas.Registry) {
 	reg.Register(&schemas.Schema{
@@ -5921,6 +6866,8 @@ func RegisterSchema(reg *schemas.Registry) {
 		Nodes: []uint64{
 			0x816e530efff3dd10,
 			0x844dff6b9f5da8b0,
+			0x871c738f8c8e1258,
+			0x8cf3b48eb81f4fe4,
 			0x942cfd5d3982ab46,
 			0x979a4ad3e6f3033b,
 			0x97df8ec065ed2a2e,
@@ -5930,6 +6877,7 @@ func RegisterSchema(reg *schemas.Registry) {
 			0x9dba7ffc9d931251,
 			0xa2cb2462d62dbbff,
 			0xa32900e2e5078501,
+			0xa508a4aa7aec786c,
 			0xa8a332e0d41c9ba0,
 			0xabc235691de1a5f9,
 			0xaf2c5dabe6d02906,
@@ -5943,6 +6891,7 @@ func RegisterSchema(reg *schemas.Registry) {
 			0xcc69d62fbde478e3,
 			0xd2896dc9e7954ec6,
 			0xd3225254a72ed811,
+			0xd5fcc5bab9e43605,
 			0xd61376a2ad608f84,
 			0xd869494e6fff8791,
 			0xd896c57a31274c8b,
@@ -5950,6 +6899,7 @@ func RegisterSchema(reg *schemas.Registry) {
 			0xee28270fa8b4b2bd,
 			0xeef98a1c3f1f8704,
 			0xefe519adee2827f8,
+			0xf766565a32d2bb0f,
 			0xf7fbb357a314b86e,
 			0xf8e3420124dd4938,
 			0xf9606785499ab15c,

@@ -12,22 +12,25 @@ schema/wire: schema
 schema/catalogue:
 schema/settings:
 schema/trace:
+schema/parts:
 proxy: proxy/adminsocket proxy/selftest proxy/top proxy/server proxy/inflight proxy/link proxy/queue proxy/journal proxy/auth proxy/limit proxy/metrics proxy/api schema/settings schema/catalogue schema/trace proxy/trace
 proxy/api:
 proxy/api/infer: proxy/api
 proxy/api/openai: proxy/api
+proxy/api/responses: proxy/api
+proxy/api/anthropic: proxy/api
 proxy/auth:
 proxy/limit:
 proxy/trace: schema/trace
 proxy/queue: proxy/api
 proxy/journal: proxy/api
 proxy/metrics: schema/catalogue
-proxy/inflight: proxy/api proxy/queue proxy/journal proxy/metrics
+proxy/inflight: schema/parts proxy/api proxy/queue proxy/journal proxy/metrics
 proxy/link: proxy/api proxy/inflight schema schema/wire
 proxy/adminsocket: proxy/link
 proxy/selftest: proxy/api schema/catalogue
 proxy/top: proxy/metrics proxy/server
-proxy/server: proxy/api proxy/api/infer proxy/api/openai proxy/auth proxy/limit proxy/inflight proxy/metrics proxy/trace
+proxy/server: schema/parts proxy/api proxy/api/infer proxy/api/openai proxy/api/responses proxy/api/anthropic proxy/auth proxy/limit proxy/inflight proxy/metrics proxy/trace
 engine: engine/link engine/batch engine/models engine/supervise engine/devices engine/demo engine/metrics engine/llama engine/mock engine/fault engine/preload engine/trace schema/settings schema/trace
 engine/batch:
 engine/models:
@@ -36,10 +39,10 @@ engine/preload: engine/models schema/settings
 engine/demo:
 engine/supervise:
 engine/metrics: schema/catalogue
-engine/link: engine/batch engine/models schema schema/wire
+engine/link: engine/batch engine/models schema schema/parts schema/wire
 engine/trace: engine/link schema/trace
 engine/grammar:
-engine/llama: engine/batch engine/models engine/grammar
+engine/llama: engine/batch engine/models engine/grammar schema/parts
 engine/mock: engine/batch engine/models
 engine/fault: engine/batch engine/models
 '
