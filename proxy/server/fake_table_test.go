@@ -8,6 +8,7 @@ import (
 
 	"tandem/proxy/api"
 	"tandem/proxy/inflight"
+	"tandem/schema/parts"
 )
 
 // waitLimit is how long tests wait for an event; the documented limit for noticing a disconnect is one second.
@@ -71,6 +72,8 @@ func newAnswer(r inflight.Request) *fakeAnswer {
 
 func (a *fakeAnswer) Model() string          { return "demo" }
 func (a *fakeAnswer) Version() string        { return "v1.0" }
+func (a *fakeAnswer) Revision() []byte       { return []byte{0xab, 0xcd} }
+func (a *fakeAnswer) PromptTokens() int      { return 9 }
 func (a *fakeAnswer) Ready() <-chan struct{} { return a.ready }
 
 func (a *fakeAnswer) Take(dst []byte) inflight.Piece {
@@ -81,11 +84,15 @@ func (a *fakeAnswer) Take(dst []byte) inflight.Piece {
 	defer a.mu.Unlock()
 	p := a.next
 	p.Text = append(dst, a.next.Text...)
+	if a.request.Infer.SplitOutput {
+		p.Text = parts.AppendText(dst, parts.Content, a.next.Text)
+	}
+	p.Last = p.Done
 	a.next = inflight.Piece{Accepted: p.Accepted, Done: p.Done, Result: p.Result, Err: p.Err}
 	return p
 }
 
-func (a *fakeAnswer) Wrote(tokens int, _ time.Time) {
+func (a *fakeAnswer) Wrote(_, tokens int, _ time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.writtenTokens += tokens
