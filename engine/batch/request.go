@@ -18,6 +18,10 @@ type Request struct {
 	Owner   string
 	Timeout time.Duration // remaining time from Submit; 0: none
 	Sink    Sink
+	// Shown: texts of control tokens, which an answer's text doesn't have otherwise
+	Shown map[Token]string
+	// Replayed: called by Submit with the text that each token of Generated released, which no step has; may be nil
+	Replayed func(text []byte)
 	// Release: called once on the executor's goroutine after the Summary was emitted; may be nil; must not block
 	Release func()
 }

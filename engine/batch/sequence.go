@@ -145,13 +145,25 @@ func answerEnds(r *Request, l Limits, count int, stopped bool) (FinishReason, bo
 	return 0, false
 }
 
+// pieceOf is what a token adds to the answer's text.
+func (s *sequence) pieceOf(r Runner, t Token) []byte {
+	if text, ok := s.req.Shown[t]; ok {
+		return []byte(text)
+	}
+	return r.Piece(t)
+}
+
 // replayGenerated feeds the replayed tokens to the assembler and reports whether they already end the answer. Their
 // text isn't sent again.
 func (s *sequence) replayGenerated(r Runner, l Limits) (FinishReason, bool) {
 	for i, t := range s.req.Generated {
+		var text []byte
 		stopped := r.IsEnd(t)
 		if !stopped {
-			_, stopped = s.text.push(r.Piece(t))
+			text, stopped = s.text.push(s.pieceOf(r, t))
+		}
+		if s.req.Replayed != nil {
+			s.req.Replayed(text)
 		}
 		if reason, over := answerEnds(s.req, l, i+1, stopped); over {
 			return reason, true

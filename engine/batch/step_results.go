@@ -110,7 +110,7 @@ func (e *Executor) takeToken(b *base, q *sequence, d Draw, now time.Duration) {
 	last := b.runner.IsEnd(d.Token)
 	var piece []byte
 	if !last {
-		piece = b.runner.Piece(d.Token)
+		piece = q.pieceOf(b.runner, d.Token)
 	}
 	text, stopped := q.text.push(piece)
 	reason, over := answerEnds(q.req, b.limits, index+1, last || stopped)

@@ -82,10 +82,61 @@ func (b *fakeBase) Render(ctx context.Context, in models.Input) (models.Prompt, 
 	if len(tokens) > in.MaxTokens {
 		return models.Prompt{}, models.ErrPromptTooLong
 	}
-	return models.Prompt{Tokens: tokens, Stops: []string{"§"}}, nil
+	prompt := models.Prompt{Tokens: tokens, Stops: []string{"§"}}
+	if in.SplitOutput {
+		prompt.Parser = []byte("none")
+		if len(in.Tools) > 0 {
+			prompt.Parser = []byte("letters")
+		}
+	}
+	return prompt, nil
 }
 
 func (*fakeBase) Close() error { return nil }
+
+func (*fakeBase) WriteOut(tokens []int32) (text []byte) {
+	for _, t := range tokens {
+		text = append(text, byte(t))
+	}
+	return text
+}
+
+// NewParser: with state "letters" each letter is content, b is the end of the reasoning, and d begins a call whose
+// arguments follow.
+func (*fakeBase) NewParser(state []byte) (models.Parser, error) {
+	if string(state) != "letters" {
+		return nil, nil
+	}
+	return &letterParser{kind: models.PartReasoning}, nil
+}
+
+type letterParser struct{ kind models.PartKind }
+
+func (*letterParser) Shown() map[int32]string { return nil }
+
+func (p *letterParser) Push(text []byte) (list []models.Part) {
+	for _, c := range text {
+		switch c {
+		case 'b':
+			p.kind = models.PartContent
+		case 'd':
+			list = append(list, models.Part{Kind: models.PartCall, ID: "id", Name: "f"})
+			p.kind = models.PartArguments
+		default:
+			list = append(list, models.Part{Kind: p.kind, Text: []byte{c}})
+		}
+	}
+	return list
+}
+
+func (p *letterParser) Finish(cut bool) []models.Part {
+	if cut {
+		return []models.Part{{Kind: p.kind, Text: []byte("…")}}
+	}
+	return []models.Part{{Kind: p.kind, Text: []byte(".")}}
+}
+
+func (*letterParser) Close() {}
 
 func (*fakeBase) Limits() batch.Limits {
 	return batch.Limits{Cells: 1 << 20, Sequences: 64, SequenceMax: contextTokens, StepTokens: 1024, Prefix: true}

@@ -42,6 +42,7 @@ type decodedFrame struct {
 	bytes      []byte // revision, metrics
 	ids        []int32
 	text       string
+	state      []byte // of the parser
 }
 
 type decodedToken struct {
@@ -49,14 +50,16 @@ type decodedToken struct {
 	index int
 	id    int32
 	text  string
+	end   int // of the text in the answer
 }
 
 type decodedSummary struct {
-	key    attemptKey
-	reason schema.FinishReason
-	code   string
-	param  string
-	output int
+	key     attemptKey
+	reason  schema.FinishReason
+	code    string
+	param   string
+	output  int
+	thought int // tokens
 }
 
 func (p *fakeProxy) hello() {
@@ -163,7 +166,7 @@ func decodeStep(f schema.Frame, out *decodedFrame) error {
 	}
 	for i := range tokens.Len() {
 		t := tokens.At(i)
-		out.tokens = append(out.tokens, decodedToken{attemptKey{t.RequestId(), t.Attempt()}, int(t.Index()), t.TokenId(), d.string(t.Text())})
+		out.tokens = append(out.tokens, decodedToken{attemptKey{t.RequestId(), t.Attempt()}, int(t.Index()), t.TokenId(), d.string(t.Text()), int(t.TextEnd())})
 	}
 	done, err := s.Done()
 	if err != nil {
@@ -176,7 +179,7 @@ func decodeStep(f schema.Frame, out *decodedFrame) error {
 			return err
 		}
 		out.done = append(out.done, decodedSummary{
-			attemptKey{s.RequestId(), s.Attempt()}, s.Reason(), d.text(failure.Code()), d.text(failure.Param()), int(s.OutputTokens()),
+			attemptKey{s.RequestId(), s.Attempt()}, s.Reason(), d.text(failure.Code()), d.text(failure.Param()), int(s.OutputTokens()), int(s.ReasoningTokens()),
 		})
 	}
 	return d.err
@@ -193,6 +196,7 @@ func decodeAccepted(f schema.Frame, out *decodedFrame) error {
 	}
 	d := fieldReader{}
 	out.model, out.version, out.limit, out.lookup = d.text(a.Model()), d.text(a.Version()), int(a.MaxNewTokens()), a.CacheHit()
+	out.state = d.data(r.ParserState())
 	out.prompt, out.stops, out.bytes = d.int32s(r.PromptTokens()), d.texts(r.Stops()), d.data(a.Revision())
 	return d.err
 }
@@ -213,6 +217,12 @@ func decodeReply(f schema.Frame, out *decodedFrame) error {
 		out.text = d.text(failure.Code())
 	case schema.Reply_Which_metrics:
 		out.bytes = d.data(r.Metrics())
+	case schema.Reply_Which_rendered:
+		rendered, err := r.Rendered()
+		if err != nil {
+			return err
+		}
+		out.bytes, out.ids = d.data(rendered.Text()), d.int32s(rendered.Tokens())
 	case schema.Reply_Which_tokens:
 		out.ids = d.int32s(r.Tokens())
 	}

@@ -28,8 +28,8 @@ func (s *session) prepareRequest(r *inFlightRequest) {
 }
 
 func (s *session) prepareAndSubmit(r *inFlightRequest) error {
-	if r.in.unsupported != "" {
-		return &invalidFieldError{r.in.unsupported, "is not supported"}
+	if r.in.invalid != nil {
+		return r.in.invalid
 	}
 	lease, err := s.acquire(r)
 	if err != nil {
@@ -44,15 +44,62 @@ func (s *session) prepareAndSubmit(r *inFlightRequest) error {
 	if err != nil {
 		return err
 	}
-	if err := s.conn.Send(func(f schema.Frame) error { return writeAccepted(f, r, batchRequest, prompt) }); err != nil {
+	stream, err := r.splitOutput(batchRequest, prompt)
+	if err != nil {
 		return err
 	}
-	r.submittedAt = time.Now()
-	if err := s.link.o.Executor.Submit(batchRequest); err != nil {
-		r.submittedAt = time.Time{}
+	if err := s.conn.Send(func(f schema.Frame) error { return writeAccepted(f, r, batchRequest, prompt) }); err != nil {
+		stream.close()
+		return err
+	}
+	if err := s.submit(r, batchRequest, stream); err != nil {
+		stream.close()
 		return err
 	}
 	s.noteSubmitted(r)
+	return nil
+}
+
+// splitOutput returns the part stream of a request that wants one, else one that nobody uses, and lets the executor
+// show the parser what it needs.
+func (r *inFlightRequest) splitOutput(to *batch.Request, prompt models.Prompt) (*partStream, error) {
+	stream := &partStream{}
+	if !r.in.input.SplitOutput {
+		return stream, nil
+	}
+	var err error
+	if stream.parser, err = r.lease.Base.NewParser(prompt.Parser); err != nil {
+		return nil, fmt.Errorf("make the answer's parser: %w", err)
+	}
+	if stream.parser != nil {
+		to.Shown = stream.parser.Shown()
+	}
+	to.Replayed = func(text []byte) { stream.take(nil, text, 0) }
+	return stream, nil
+}
+
+// submit passes a request to the executor. After an error the stream is still the caller's.
+func (s *session) submit(r *inFlightRequest, to *batch.Request, stream *partStream) error {
+	to.Release = func() { s.removeRequest(r) }
+	if r.in.input.SplitOutput {
+		if stream.parser == nil {
+			r.stream = stream
+		} else {
+			r.parsing = newAnswerParsing(s, r, stream)
+			to.Release = r.parsing.release
+		}
+		s.mu.Lock()
+		s.splitting++
+		s.mu.Unlock()
+	}
+	r.submittedAt = time.Now()
+	if err := s.link.o.Executor.Submit(to); err != nil {
+		r.submittedAt = time.Time{}
+		return err
+	}
+	if r.parsing != nil {
+		s.work.Go(r.parsing.run)
+	}
 	return nil
 }
 
@@ -134,7 +181,7 @@ func (s *session) executorRequest(r *inFlightRequest, prompt models.Prompt) (*ba
 		ID: r.id, Attempt: r.attempt, Base: r.lease.BaseKey,
 		Prompt: prompt.Tokens, Generated: in.generated, ReplaySteps: in.replaySteps,
 		MaxNewTokens: maxNewTokens, Stops: prompt.Stops, Sampling: sampling, Owner: strconv.FormatUint(in.owner, 36),
-		Sink: s, Release: func() { s.removeRequest(r) },
+		Sink: s,
 	}
 	if r.lease.Adapter != nil {
 		batchRequest.Adapter = r.lease.Adapter

@@ -15,6 +15,7 @@ const maxFrameTokens = 4096
 // builds, so the step loop neither encodes nor waits. False: the connection is gone, or so far behind that it was
 // closed.
 func (s *session) Emit(step *batch.Step) bool {
+	step = s.splitStep(step)
 	tokens := step.Tokens
 	for len(tokens) > maxFrameTokens {
 		if s.conn.SendLater(s.stepFrame(step, tokens[:maxFrameTokens], nil)) != nil {
@@ -39,8 +40,9 @@ type stepFrame struct {
 // doneSummary is a summary, and what the link adds to it.
 type doneSummary struct {
 	batch.Summary
-	handedBack bool
-	renderTime time.Duration
+	handedBack      bool
+	renderTime      time.Duration
+	reasoningTokens int
 }
 
 var stepFrames = sync.Pool{New: func() any { return new(stepFrame) }}
@@ -56,15 +58,20 @@ func (s *session) stepFrame(step *batch.Step, tokens []batch.StepToken, done []b
 			f.choices = append(f.choices, s.choiceOf(attemptKey{tokens[i].ID, tokens[i].Attempt}))
 		}
 	}
-	for _, d := range done {
-		end := doneSummary{Summary: d}
-		if r := s.requests[attemptKey{d.ID, d.Attempt}]; r != nil {
-			end.renderTime, end.handedBack = r.renderTime, r.handedBack && d.Reason == batch.FinishCancelled
-			r.keepSummary(&d, end.reason().String())
-		}
-		f.done = append(f.done, end)
+	for i := range done {
+		f.done = append(f.done, s.doneOf(&done[i]))
 	}
 	return f
+}
+
+// doneOf adds what the link knows to a summary. Called with mu held.
+func (s *session) doneOf(d *batch.Summary) doneSummary {
+	end := doneSummary{Summary: *d}
+	if r := s.requests[attemptKey{d.ID, d.Attempt}]; r != nil {
+		end.renderTime, end.handedBack = r.renderTime, r.handedBack && d.Reason == batch.FinishCancelled
+		r.keepSummary(d, end.reason().String())
+	}
+	return end
 }
 
 func (s *session) choiceOf(k attemptKey) uint32 {
@@ -179,6 +186,7 @@ func (d *doneSummary) write(to schema.Summary) error {
 	to.SetDecodeNs(nanos(d.Decode))
 	to.SetRestartNs(nanos(d.Restart))
 	to.SetRendererNs(nanos(d.renderTime))
+	to.SetReasoningTokens(uint32(d.reasoningTokens))
 	to.SetReason(d.reason())
 	if d.Reason != batch.FinishError {
 		return nil

@@ -55,7 +55,11 @@ func (b *Base) Render(ctx context.Context, in models.Input) (models.Prompt, erro
 	if len(tokens) == 0 {
 		return models.Prompt{}, fmt.Errorf("%w: nothing is left of the prompt", ErrMessage)
 	}
-	return models.Prompt{Tokens: tokens, Grammar: grammarText}, nil
+	prompt := models.Prompt{Tokens: tokens, Grammar: grammarText}
+	if in.SplitOutput {
+		prompt.Parser = []byte(contentOnly)
+	}
+	return prompt, nil
 }
 
 func messagesOf(in models.Input) []models.Message {

@@ -105,6 +105,17 @@ func (v *vocab) piece(t batch.Token) []byte {
 	return v.pieces[v.offsets[t]:v.offsets[t+1]:v.offsets[t+1]]
 }
 
+// written is the text of a token, of a control token as it is written in templates.
+func (v *vocab) written(t batch.Token) []byte {
+	if !v.valid(t) {
+		return nil
+	}
+	if text := v.piece(t); len(text) > 0 {
+		return text
+	}
+	return []byte(C.GoString(C.llama_vocab_get_text(v.handle, C.llama_token(t))))
+}
+
 // specialAt returns the longest special token whose text begins at text[i], nil for none.
 func (v *vocab) specialAt(text []byte, i int) *specialToken {
 	list := v.specials[text[i]]
