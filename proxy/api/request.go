@@ -140,7 +140,8 @@ func orDefault(v, otherwise int) int {
 
 // NewTokens is how many tokens may be generated in a context of contextTokens, before the prompt is counted. It is an
 // error to ask for more than the context holds, except with FitContext; a request that sets nothing gets
-// DefaultNewTokens, or all of the context with FitContext. contextTokens 0 means not known yet. Only TaskGenerate has any.
+// DefaultNewTokens, or all of the context with FitContext. contextTokens 0 means not known yet. Only TaskGenerate has
+// any.
 func (r *Request) NewTokens(contextTokens int) (int, *Error) {
 	if r.Task != TaskGenerate {
 		return 0, nil

@@ -6,7 +6,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// IsToolName reports whether a function may have that name: letters, digits, _, -, . and :, at most MaxToolName of them.
+// IsToolName reports whether a function may have that name: letters, digits, _, -, . and :, at most MaxToolName of
+// them.
 func IsToolName(s string) bool {
 	if s == "" || len(s) > MaxToolName {
 		return false

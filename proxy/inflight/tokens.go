@@ -175,8 +175,8 @@ func (tok *Token) logprobs() api.TokenLogprob {
 	return l
 }
 
-// addPromptLogprobs takes the log-probabilities of the part of a prompt that hasn't come before. An engine that computes
-// the prompt again sends all of them again.
+// addPromptLogprobs takes the log-probabilities of the part of a prompt that hasn't come before. An engine that
+// computes the prompt again sends all of them again.
 func (t *Table) addPromptLogprobs(e *engine, p *PromptPart) {
 	en := t.entryForFrame(e, p.ID, p.Attempt)
 	if en == nil || !en.req.Infer.PromptLogprobs {

@@ -29,9 +29,9 @@ type Outcome struct {
 	Total      time.Duration // since the request was received
 }
 
-// Finish records the end of a choice that the engine accepted, exactly once each: successes and failures, finish reasons,
-// lengths, phases and objectives. Keeping them in one call is what makes the sums agree. A request with several choices
-// counts as one, with the outcome of its first; the tokens of all of them count.
+// Finish records the end of a choice that the engine accepted, exactly once each: successes and failures, finish
+// reasons, lengths, phases and objectives. Keeping them in one call is what makes the sums agree. A request with
+// several choices counts as one, with the outcome of its first; the tokens of all of them count.
 func (mm *ModelMetrics) Finish(o Outcome) {
 	mm.makeHistograms()
 	mm.lengths(o)
