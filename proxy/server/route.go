@@ -55,6 +55,7 @@ func (s *Server) makeRoutes() error {
 		s.addRoute(r)
 	}
 	s.addOpenAIRoutes()
+	s.addOpenAPIRoute()
 	s.addLivePageRoutes()
 	s.otherRoute = &route{path: "other", dialect: defaultDialect, metrics: s.opts.Metrics.Endpoint("other")}
 	if !s.opts.Prometheus {
