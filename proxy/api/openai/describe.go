@@ -109,7 +109,7 @@ func completionExamples() []openapi.Example {
 func parameterFields() openapi.Fields {
 	const penalty = " -2 to 2; 0: off."
 	return openapi.Fields{
-		"model":              {Doc: "The name of a model, or name and version with a colon between them. Default: DEFAULT_MODEL.", Schema: openapi.Text(0, 2*api.MaxNameBytes+1)},
+		"model":              {Doc: "The name of a model, or name and version with a colon between them. Default: DEFAULT_MODEL.", Schema: modelNames()},
 		"max_tokens":         {Doc: "How many tokens the answer may have. Cut to what the context has left.", Schema: openapi.IntegerFrom(1)},
 		"temperature":        {Doc: "0 always takes the most likely token. Default: the model's, then 1.", Schema: openapi.Range(0, api.MaxTemperature)},
 		"top_p":              {Doc: "Only the most likely tokens that have this probability together; 1: off. Default: the model's, then 1.", Schema: openapi.Range(0, 1)},
@@ -142,6 +142,11 @@ func logitBiasSchema() *openapi.Schema {
 	s := openapi.Map(openapi.Range(-maxLogitBias, maxLogitBias))
 	s.PropertyNames, s.MaxProperties = openapi.Matching("^[0-9]{1,9}$"), api.MaxLogitBias
 	return s
+}
+
+// modelNames is the form of model. What is longer can't be the name of one.
+func modelNames() *openapi.Schema {
+	return openapi.Matching(fmt.Sprintf(`^[^:]{0,%d}(:[\s\S]{0,%d})?$`, api.MaxNameBytes, api.MaxNameBytes))
 }
 
 // toolNames is the form of a function's name.
