@@ -1,6 +1,7 @@
 package openapi
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -121,7 +122,21 @@ func (b *builder) operation(e *Endpoint) object {
 		}
 		o = append(o, member{"requestBody", object{{"required", true}, {"content", object{{"application/json", content}}}}})
 	}
+	if reads := e.exampleReads(); len(reads) > 0 {
+		o = append(o, member{"x-examples", reads})
+	}
 	return append(o, member{"responses", b.responses(e)})
+}
+
+// exampleReads are the paths of the examples of an endpoint without a body, for which OpenAPI has no place.
+func (e *Endpoint) exampleReads() (reads object) {
+	if e.Body != nil {
+		return nil
+	}
+	for _, x := range e.Examples {
+		reads = append(reads, member{x.Name, cmp.Or(x.Path, e.Path)})
+	}
+	return reads
 }
 
 // parameterRefs are the parameters of an operation: those in headers by reference.
