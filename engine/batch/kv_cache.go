@@ -99,10 +99,7 @@ func (s *scheduler) longestPrefix(q *sequence) (at, common int) {
 	if !s.limits.Prefix {
 		return at, 0
 	}
-	most := q.prefillTokensLeft()
-	if q.answerTokens() == 0 {
-		most--
-	}
+	most := q.reusableTokens()
 	for i := range s.slots {
 		sl := &s.slots[i]
 		have, adapter := sl.keptTokens, sl.keptAdapter

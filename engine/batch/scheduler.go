@@ -54,6 +54,7 @@ type plan struct {
 	decodes      int    // sequences that advance by one token
 	promptTokens int    // prompt tokens, and those of sequences that advance by several
 	forcedTokens int    // the latter alone
+	scoredTokens int    // prompt tokens with log-probabilities
 	preempted    []*sequence
 	starved      *sequence // finds no cells, even alone
 }
@@ -278,6 +279,10 @@ func (s *scheduler) sharePromptBudget(p *plan, budget int) {
 // addPromptChunk puts up to limit tokens of a prompt into the plan and returns what is left of the budget.
 func addPromptChunk(p *plan, q *sequence, limit, budget int) int {
 	tokens := min(limit, q.prefillTokensLeft(), budget)
+	if q.wantsScores() {
+		tokens = min(tokens, MaxScoredTokens-p.scoredTokens)
+		p.scoredTokens += max(tokens, 0)
+	}
 	if tokens <= 0 {
 		return budget
 	}

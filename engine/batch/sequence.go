@@ -2,6 +2,8 @@ package batch
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 	"unicode/utf8"
 )
@@ -36,6 +38,7 @@ type sequence struct {
 	preempted int
 	hadSlot   bool // had a slot before
 	cached    int  // prompt tokens taken from the cache when first placed
+	scored    int  // prompt tokens whose log-probabilities were emitted
 
 	sampler    Sampler
 	text       assembler
@@ -90,6 +93,23 @@ func validate(r *Request, l Limits) error {
 	}
 	if most := min(l.SequenceMax, l.Cells); len(r.Prompt) > most {
 		return fmt.Errorf("%w: prompt of %d tokens, context of %d", ErrContextExceeded, len(r.Prompt), most)
+	}
+	return validateTokens(r, l.Vocabulary)
+}
+
+// validateTokens refuses ids that a client gave and that the vocabulary hasn't.
+func validateTokens(r *Request, vocabulary int) error {
+	if vocabulary == 0 {
+		return nil
+	}
+	unknown := func(t Token) bool { return t < 0 || int(t) >= vocabulary }
+	if i := slices.IndexFunc(r.Prompt, unknown); i >= 0 {
+		return &FieldError{"prompt", fmt.Sprintf("has token %d at place %d, the model's vocabulary is 0 to %d", r.Prompt[i], i, vocabulary-1)}
+	}
+	for _, t := range slices.Sorted(maps.Keys(r.Sampling.LogitBias)) {
+		if unknown(t) {
+			return &FieldError{"logit_bias", fmt.Sprintf("names token %d, the model's vocabulary is 0 to %d", t, vocabulary-1)}
+		}
 	}
 	return nil
 }
@@ -164,7 +184,7 @@ func (s *sequence) replayGenerated(r Runner, l Limits) (FinishReason, bool) {
 func (s *sequence) summary(reason FinishReason, f Failure, now time.Duration) Summary {
 	sum := Summary{
 		ID: s.req.ID, Attempt: s.req.Attempt, Reason: reason, Failure: f,
-		PromptTokens: len(s.req.Prompt), CachedTokens: s.cached, OutputTokens: s.answerTokens(),
+		PromptTokens: len(s.req.Prompt), CachedTokens: s.cached, OutputTokens: s.answerTokens(), Stop: s.text.stop,
 		Prefill: s.prefill, Decode: s.decode, Restart: s.restart,
 	}
 	switch {

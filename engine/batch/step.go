@@ -68,6 +68,7 @@ func (e *Executor) decode(b *base) time.Duration {
 		if it.draws() {
 			s.Sampler = q.sampler
 		}
+		s.Score = q.score(it.tokens)
 		b.slices = append(b.slices, s)
 	}
 	whole := e.runStep(b, b.slices)

@@ -45,6 +45,7 @@ type inferRequest struct {
 	replaySteps    bool
 	expectRevision []byte
 	countCache     bool
+	promptLogprobs bool
 	unsupported    string // a field of the request that this engine doesn't support
 }
 
@@ -108,6 +109,8 @@ func decodeInfer(f schema.Frame) (attemptKey, inferRequest, error) {
 	in.countCache = r.CountCache()
 	in.stops = d.texts(r.Stops())
 	in.input.Messages = d.messages(r.Messages())
+	in.input.Tokens = d.int32s(r.PromptTokens())
+	in.promptLogprobs = r.PromptLogprobs()
 	if r.HasTools() || r.HasToolChoice() {
 		in.unsupported = "tools"
 	}
@@ -121,6 +124,7 @@ func decodeInfer(f schema.Frame) (attemptKey, inferRequest, error) {
 		in.countCache = false
 	}
 	in.sampling, err = decodeSampling(r)
+	in.sampling.ignoreEnd = r.IgnoreEnd()
 	return k, in, err
 }
 
