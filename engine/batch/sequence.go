@@ -15,6 +15,7 @@ const (
 	stagePreparing stage = iota // a worker builds its sampler
 	stageWaiting                // wants a slot
 	stageReady                  // in a slot; the next step may take it
+	stageAwaiting               // in a slot, without cells: another sequence computes its prompt's beginning
 	stageDrawing                // in a slot; its logits are computed, and a worker prepares its grammar for the draw
 	stageEnded
 )
@@ -33,7 +34,13 @@ type sequence struct {
 
 	tokens []Token // prompt, then answer
 	filled int     // how many of tokens the cache holds
-	slot   int     // meaningful in stageReady and stageDrawing
+	slot   int     // meaningful in the stages in a slot
+
+	// In stageAwaiting: who computes the beginning of the prompt, and how many tokens of it.
+	leader        *sequence
+	awaitedTokens int
+	// neededTokens: the shortest beginning that a sequence awaits from this one, as of the last collect; 0: none does
+	neededTokens int
 
 	preempted int
 	hadSlot   bool // had a slot before
