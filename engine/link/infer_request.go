@@ -47,6 +47,7 @@ type inferRequest struct {
 	expectRevision []byte
 	countCache     bool
 	invalid        error // about a field that can't be used; ends the request, not the connection
+	promptLogprobs bool
 }
 
 // isReplay reports whether the request was accepted before, by this or another engine.
@@ -116,6 +117,8 @@ func decodeRequest(r schema.InferRequest) (inferRequest, error) {
 	in.countCache = r.CountCache()
 	in.stops = d.texts(r.Stops())
 	in.input.Messages, in.invalid = d.messages(r.Messages())
+	in.input.Tokens = d.int32s(r.PromptTokens())
+	in.promptLogprobs = r.PromptLogprobs()
 	if err := decodeTools(r, &d, &in.input); err != nil {
 		in.invalid = err
 	}
@@ -130,6 +133,7 @@ func decodeRequest(r schema.InferRequest) (inferRequest, error) {
 		in.countCache = false
 	}
 	in.sampling, err = decodeSampling(r)
+	in.sampling.ignoreEnd = r.IgnoreEnd()
 	return in, err
 }
 

@@ -44,6 +44,9 @@ func (s *session) prepareAndSubmit(r *inFlightRequest) error {
 	if err != nil {
 		return err
 	}
+	if err := s.link.o.Executor.Check(batchRequest); err != nil { // a request that is refused is never accepted
+		return err
+	}
 	stream, err := r.splitOutput(batchRequest, prompt)
 	if err != nil {
 		return err
@@ -180,7 +183,7 @@ func (s *session) executorRequest(r *inFlightRequest, prompt models.Prompt) (*ba
 	batchRequest := &batch.Request{
 		ID: r.id, Attempt: r.attempt, Base: r.lease.BaseKey,
 		Prompt: prompt.Tokens, Generated: in.generated, ReplaySteps: in.replaySteps,
-		MaxNewTokens: maxNewTokens, Stops: prompt.Stops, Sampling: sampling, Owner: strconv.FormatUint(in.owner, 36),
+		MaxNewTokens: maxNewTokens, Stops: prompt.Stops, Sampling: sampling, PromptLogprobs: in.promptLogprobs, Owner: strconv.FormatUint(in.owner, 36),
 		Sink: s,
 	}
 	if r.lease.Adapter != nil {

@@ -44,6 +44,12 @@ func (b *Base) Render(ctx context.Context, in models.Input) (models.Prompt, erro
 	if err != nil {
 		return models.Prompt{}, err
 	}
+	if n := len(in.Tokens); n > 0 {
+		if n > limit {
+			return models.Prompt{}, models.ErrPromptTooLong
+		}
+		return models.Prompt{Tokens: in.Tokens, Grammar: grammarText}, nil
+	}
 	parts, err := b.renderParts(in, messages)
 	if err != nil {
 		return models.Prompt{}, err

@@ -32,6 +32,7 @@ type vocab struct {
 	specials map[byte][]specialToken // by first byte, longest first: texts that parse_special turns into one token
 	longest  int                     // bytes of the longest token
 	bos      batch.Token             // -1: the model wants none
+	ends     []batch.Token           // that end an answer
 }
 
 type specialToken struct {
@@ -73,6 +74,9 @@ func readVocab(model *C.struct_llama_model) (*vocab, error) {
 		v.longest = max(v.longest, int(v.offsets[t+1]-v.offsets[t]))
 		if v.flags[t]&(C.TDM_CONTROL|C.TDM_UNKNOWN) != 0 {
 			v.addSpecial(batch.Token(t))
+		}
+		if v.isEnd(batch.Token(t)) {
+			v.ends = append(v.ends, batch.Token(t))
 		}
 	}
 	for _, list := range v.specials {

@@ -4,9 +4,9 @@
 //
 // Everything else that a backend does is real: tokens of a small fixed vocabulary, KV cells that are filled, copied and
 // truncated, loads that take time, report progress and fail, adapters. But no number here says anything about a model:
-// temperature, seed, penalties, logit bias, JSON schemas and grammars are accepted and ignored, every token has
-// probability 1, adapters don't change the answer, and the system text and all messages but the last one of the user
-// or of a tool are dropped. Tool calls and reasoning come on request (tool_calls.go).
+// temperature, seed, penalties, logit bias, JSON schemas and grammars are accepted and ignored, log-probabilities are
+// the same few numbers everywhere, adapters don't change the answer, and the system text and all messages but the last
+// one of the user or of a tool are dropped. Tool calls and reasoning come on request (tool_calls.go).
 package mock
 
 import (
@@ -156,7 +156,10 @@ func (b *Base) Render(ctx context.Context, in models.Input) (models.Prompt, erro
 	if in.MaxTokens > 0 {
 		most = min(most, in.MaxTokens)
 	}
-	tokens := tokenise(text)
+	tokens := in.Tokens
+	if len(tokens) == 0 {
+		tokens = tokenise(text)
+	}
 	if len(tokens) > most {
 		return models.Prompt{}, fmt.Errorf("render for %s: %d tokens: %w", b.spec.Name, len(tokens), models.ErrPromptTooLong)
 	}

@@ -95,10 +95,11 @@ type Input struct {
 	System     string
 	HasSystem  bool // there is a system text, maybe an empty one: the template then writes none of its own
 	Messages   []Message
-	Raw        bool   // no chat template, even if the model has one
-	JSONSchema []byte // checked JSON, or nil
-	Grammar    string // GBNF, or empty
-	MaxTokens  int    // prompts longer than this aren't worth finishing: ErrPromptTooLong
+	Tokens     []int32 // the prompt as tokens, in place of all of these
+	Raw        bool    // no chat template, even if the model has one
+	JSONSchema []byte  // checked JSON, or nil
+	Grammar    string  // GBNF, or empty
+	MaxTokens  int     // prompts longer than this aren't worth finishing: ErrPromptTooLong
 
 	Tools             []Tool
 	ToolChoice        ToolChoice
