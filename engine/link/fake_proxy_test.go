@@ -57,6 +57,8 @@ type decodedSummary struct {
 	code   string
 	param  string
 	output int
+	prompt int
+	vector string // of an embedding: the bytes
 }
 
 func (p *fakeProxy) hello() {
@@ -177,6 +179,7 @@ func decodeStep(f schema.Frame, out *decodedFrame) error {
 		}
 		out.done = append(out.done, decodedSummary{
 			attemptKey{s.RequestId(), s.Attempt()}, s.Reason(), d.text(failure.Code()), d.text(failure.Param()), int(s.OutputTokens()),
+			int(s.PromptTokens()), d.string(s.Embedding()),
 		})
 	}
 	return d.err
@@ -215,6 +218,8 @@ func decodeReply(f schema.Frame, out *decodedFrame) error {
 		out.bytes = d.data(r.Metrics())
 	case schema.Reply_Which_tokens:
 		out.ids = d.int32s(r.Tokens())
+	case schema.Reply_Which_text:
+		out.bytes = d.data(r.Text())
 	}
 	return d.err
 }

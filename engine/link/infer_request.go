@@ -45,6 +45,7 @@ type inferRequest struct {
 	replaySteps    bool
 	expectRevision []byte
 	countCache     bool
+	embed          embedInput
 	unsupported    string // a field of the request that this engine doesn't support
 }
 
@@ -115,6 +116,9 @@ func decodeInfer(f schema.Frame) (attemptKey, inferRequest, error) {
 		return k, in, d.err
 	}
 	if in.rendered, err = decodeRendered(r); err != nil {
+		return k, in, err
+	}
+	if in.embed, err = decodeEmbed(r); err != nil {
 		return k, in, err
 	}
 	if in.rendered != nil {

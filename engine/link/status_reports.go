@@ -227,6 +227,10 @@ func writeFacts(to schema.Facts, f *models.Facts) error {
 	to.SetWeightBytes(uint64(max(f.WeightBytes, 0)))
 	to.SetCacheBytes(uint64(max(f.CacheBytes, 0)))
 	to.SetChatTemplate(f.ChatTemplate)
+	to.SetEmbeddings(f.Embeddings)
+	to.SetScores(f.Scores)
+	to.SetEmbeddingSize(uint32(f.EmbeddingSize))
+	to.SetGenerates(!f.EncoderOnly)
 	w := fieldWriter{}
 	w.text(to.SetArchitecture, f.Architecture)
 	w.text(to.SetQuantization, f.Quantization)

@@ -6,7 +6,7 @@
 // truncated, loads that take time, report progress and fail, adapters. But no number here says anything about a model:
 // temperature, seed, penalties, logit bias, JSON schemas and grammars are accepted and ignored, every token has
 // probability 1, adapters don't change the answer, and the system text and all messages but the user's last one are
-// dropped.
+// dropped. Embeddings are made of the tokens' ids, and scores of what query and document share.
 package mock
 
 import (
@@ -125,7 +125,7 @@ func newBase(b *Backend, spec models.BaseSpec) *Base {
 	return &Base{backend: b, spec: spec, cache: newKVCache(sequences), facts: models.Facts{
 		Architecture: "mock", Quantization: "none", ContextTokens: context, TrainContext: context,
 		Cells: n, Sequences: sequences, WeightBytes: vocabularyBytes(), CacheBytes: int64(n) * 4,
-		Device: "mock", Backend: "mock",
+		Device: "mock", Backend: "mock", Embeddings: true, Scores: true, EmbeddingSize: embeddingSize,
 	}}
 }
 

@@ -26,9 +26,12 @@ type BaseSpec struct {
 	Parallel int    // sequences
 	MMap     bool
 	Template TemplateMode
+	Pooling  Pooling
 	// FreeBytes is the memory that is left beside the weights; 0: what the backend finds. Not every library knows a
 	// container's limit.
 	FreeBytes int64
+	// MoreFits reports whether so many bytes may be taken beside what is loaded, long after the load; nil: always.
+	MoreFits func(bytes int64) bool
 }
 
 // TemplateMode says whether prompts go through the model's chat template.
@@ -50,6 +53,8 @@ type Base interface {
 	// Render applies the chat template and tokenises; the user's text never becomes a control token. Safe from any
 	// goroutine.
 	Render(ctx context.Context, in Input) (Prompt, error)
+	TextCoder
+	Embedder
 	Close() error
 }
 
@@ -80,6 +85,10 @@ type Facts struct {
 	Device        string
 	Backend       string // cpu, cuda, mock …
 	ChatTemplate  bool
+	EncoderOnly   bool // it has no next token, and only embeds or scores
+	Embeddings    bool // TaskEmbed is possible
+	Scores        bool // TaskScore is possible
+	EmbeddingSize int  // numbers of an embedding
 }
 
 // Input is a request's prompt as the client wrote it. Messages, when given, replace Prompt and System.
