@@ -24,6 +24,10 @@ type fakeBackend struct {
 	renderGate    chan struct{} // not nil: a rendering waits for it
 	stops         []string      // of the template
 	renderStarted chan struct{} // gets a value for every rendering that begins
+	facts         models.Facts  // what a base can do; the rest is its own
+	embedGate     chan struct{} // not nil: an embedding waits for it
+	embedStarted  chan struct{} // gets a value for every embedding that begins, when there is a gate
+	embedError    error         // not nil: what every embedding ends with
 }
 
 func (b *fakeBackend) LoadBase(ctx context.Context, spec models.BaseSpec, progress func(models.Progress)) (models.Base, error) {
@@ -52,8 +56,10 @@ func (a fakeAdapter) Name() string { return a.name }
 func (fakeAdapter) Bytes() int64   { return 7 }
 func (fakeAdapter) Close() error   { return nil }
 
-func (*fakeBase) Facts() models.Facts {
-	return models.Facts{Architecture: "alphabet", ContextTokens: contextTokens, Cells: 1 << 20, Sequences: 64, Backend: "test"}
+func (b *fakeBase) Facts() models.Facts {
+	f := b.backend.facts
+	f.Architecture, f.ContextTokens, f.Cells, f.Sequences, f.Backend = "alphabet", contextTokens, 1<<20, 64, "test"
+	return f
 }
 
 func (*fakeBase) LoadAdapter(_ context.Context, spec models.AdapterSpec) (models.Adapter, error) {

@@ -73,6 +73,8 @@ type decodedSummary struct {
 	output  int
 	thought int // tokens
 	stop    string
+	prompt  int
+	vector  string // of an embedding: the bytes
 }
 
 func (p *fakeProxy) hello() {
@@ -211,7 +213,7 @@ func decodeStep(f schema.Frame, out *decodedFrame) error {
 		}
 		out.done = append(out.done, decodedSummary{
 			attemptKey{s.RequestId(), s.Attempt()}, s.Reason(), d.text(failure.Code()), d.text(failure.Param()), int(s.OutputTokens()), int(s.ReasoningTokens()),
-			d.text(s.Stop()),
+			d.text(s.Stop()), int(s.PromptTokens()), d.string(s.Embedding()),
 		})
 	}
 	return d.err
@@ -267,6 +269,8 @@ func decodeReply(f schema.Frame, out *decodedFrame) error {
 		out.bytes, out.ids = d.data(rendered.Text()), d.int32s(rendered.Tokens())
 	case schema.Reply_Which_tokens:
 		out.ids = d.int32s(r.Tokens())
+	case schema.Reply_Which_text:
+		out.bytes = d.data(r.Text())
 	}
 	return d.err
 }

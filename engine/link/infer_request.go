@@ -48,6 +48,7 @@ type inferRequest struct {
 	countCache     bool
 	invalid        error // about a field that can't be used; ends the request, not the connection
 	promptLogprobs bool
+	embed          embedInput
 }
 
 // isReplay reports whether the request was accepted before, by this or another engine.
@@ -127,6 +128,9 @@ func decodeRequest(r schema.InferRequest) (inferRequest, error) {
 	}
 	var err error
 	if in.rendered, err = decodeRendered(r); err != nil {
+		return in, err
+	}
+	if in.embed, err = decodeEmbed(r); err != nil {
 		return in, err
 	}
 	if in.rendered != nil {

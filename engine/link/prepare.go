@@ -31,11 +31,17 @@ func (s *session) prepareAndSubmit(r *inFlightRequest) error {
 	if r.in.invalid != nil {
 		return r.in.invalid
 	}
+	if r.in.embed.task != 0 {
+		return s.prepareAndEmbed(r)
+	}
 	lease, err := s.acquire(r)
 	if err != nil {
 		return err
 	}
 	r.lease = lease
+	if err := checkTask(0, lease); err != nil {
+		return err
+	}
 	prompt, err := s.renderPrompt(r)
 	if err != nil {
 		return err

@@ -30,6 +30,11 @@ type Base struct {
 	limits   batch.Limits
 	facts    models.Facts
 	size     contextSize
+	ends     textEnds
+	embed    *embedder
+	// generates is false for an encoder: context and memory are nil then, and the embedder has the only context.
+	generates      bool
+	rerankTemplate string // of a reranker; empty: none
 
 	// Used only on the goroutine that steps.
 	context       *C.struct_llama_context
@@ -58,6 +63,11 @@ func (b *Base) finishLoad(ctx context.Context, progress func(models.Progress)) e
 	if b.vocab, err = readVocab(b.model); err != nil {
 		return err
 	}
+	b.ends = readTextEnds(b.vocab.handle)
+	if b.embed, err = newEmbedder(b); err != nil {
+		return err
+	}
+	b.rerankTemplate = rerankTemplate(b.model)
 	if err := b.openTemplate(); err != nil {
 		return err
 	}
@@ -117,7 +127,11 @@ func (b *Base) readFacts() {
 	var device C.tdm_device
 	C.tdm_model_device(b.model, &device)
 	var weights, cache, compute C.uint64_t
-	C.tdm_context_memory(b.context, &weights, &cache, &compute)
+	one := b.context
+	if one == nil {
+		one = b.embed.context
+	}
+	C.tdm_context_memory(one, &weights, &cache, &compute)
 	d := deviceOf(&device)
 	b.facts = models.Facts{
 		Architecture:  meta(b.model, "general.architecture"),
@@ -132,6 +146,10 @@ func (b *Base) readFacts() {
 		Device:        d.Description,
 		Backend:       d.Backend,
 		ChatTemplate:  b.template != nil,
+		EncoderOnly:   !b.generates,
+		Embeddings:    !b.embed.scores,
+		Scores:        b.embed.scores,
+		EmbeddingSize: b.embed.size,
 	}
 }
 
@@ -164,6 +182,7 @@ func (b *Base) Close() error {
 	}
 	b.closed = true
 	b.mu.Unlock()
+	b.embed.close()
 	err := b.opts.OnDevice(context.Background(), func() error {
 		b.release()
 		return nil
@@ -179,6 +198,9 @@ func (b *Base) release() {
 	if b.context != nil {
 		C.tdm_adapter_use(b.context, nil)
 	}
+	if b.embed != nil {
+		b.embed.dropAdapter()
+	}
 	b.mu.Lock()
 	for a := range b.adapters {
 		C.llama_adapter_lora_free(a.handle)
@@ -186,6 +208,9 @@ func (b *Base) release() {
 	}
 	b.adapters = nil
 	b.mu.Unlock()
+	if b.embed != nil {
+		b.embed.release()
+	}
 	if b.context != nil {
 		C.llama_free(b.context)
 		b.context = nil

@@ -21,6 +21,9 @@ import (
 // batch.ErrNoCells: the cache is full.
 func (b *Base) Step(adapter batch.Adapter, slices []batch.Slice) error {
 	b.drawTime = 0
+	if !b.generates {
+		return fmt.Errorf("%s is an encoder: it has no next token", b.spec.Name)
+	}
 	if err := b.useAdapter(adapter); err != nil {
 		return err
 	}
@@ -209,6 +212,9 @@ func (b *Base) logits(at int) ([]float32, error) {
 func (b *Base) Truncate(seq, from int) bool {
 	if seq < 0 || seq >= b.limits.Sequences {
 		return false
+	}
+	if b.memory == nil { // an encoder keeps nothing
+		return true
 	}
 	if from <= 0 {
 		C.llama_memory_seq_rm(b.memory, C.llama_seq_id(seq), -1, -1)

@@ -51,6 +51,8 @@ typedef struct {
     uint32_t cells, step_tokens, ubatch, sequences;
     uint32_t outputs; // rows of logits of one decode at most: with more the library aborts
     int32_t  threads;
+    bool     embeddings; // each token gives its vector, or with classify each text its scores
+    bool     classify;
 } tdm_context;
 struct llama_context * tdm_context_new(struct llama_model * model, const tdm_context * params, char * err, size_t err_size);
 void tdm_context_memory(const struct llama_context * ctx, uint64_t * model, uint64_t * cache, uint64_t * compute);

@@ -6,7 +6,8 @@
 // truncated, loads that take time, report progress and fail, adapters. But no number here says anything about a model:
 // temperature, seed, penalties, logit bias, JSON schemas and grammars are accepted and ignored, log-probabilities are
 // the same few numbers everywhere, adapters don't change the answer, and the system text and all messages but the last
-// one of the user or of a tool are dropped. Tool calls and reasoning come on request (tool_calls.go).
+// one of the user or of a tool are dropped. Tool calls and reasoning come on request (tool_calls.go). Embeddings are made
+// of the tokens' ids, and scores of what query and document share.
 package mock
 
 import (
@@ -125,7 +126,7 @@ func newBase(b *Backend, spec models.BaseSpec) *Base {
 	return &Base{backend: b, spec: spec, cache: newKVCache(sequences), facts: models.Facts{
 		Architecture: "mock", Quantization: "none", ContextTokens: context, TrainContext: context,
 		Cells: n, Sequences: sequences, WeightBytes: vocabularyBytes(), CacheBytes: int64(n) * 4,
-		Device: "mock", Backend: "mock", Tools: true, Reasoning: true,
+		Device: "mock", Backend: "mock", Tools: true, Reasoning: true, Embeddings: true, Scores: true, EmbeddingSize: embeddingSize,
 	}}
 }
 
