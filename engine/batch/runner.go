@@ -128,5 +128,24 @@ type Sampling struct {
 	LogitBias        map[Token]float32
 	IgnoreEnd        bool          // no end token is drawn, unless a grammar allows nothing else
 	Grammar          string        // in the runner's own syntax; empty: none
+	Triggers         []Trigger     // the grammar begins at the first of these; none: with the answer
 	GrammarBudget    time.Duration // work on the grammar for one token, then ErrGrammarTooComplex
 }
+
+// Trigger is a place in an answer at which its grammar begins.
+type Trigger struct {
+	Kind  TriggerKind
+	Value string // the text, or the regular expression
+	Token Token  // for TriggerToken
+}
+
+// TriggerKind says how a Trigger is found.
+type TriggerKind uint8
+
+// Kinds of triggers.
+const (
+	TriggerToken       TriggerKind = iota + 1 // this token
+	TriggerWord                               // this text
+	TriggerPattern                            // a text that matches; its first group is where the grammar begins
+	TriggerPatternFull                        // the same, and the whole answer so far must match
+)

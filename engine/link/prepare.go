@@ -182,6 +182,9 @@ func (s *session) executorRequest(r *inFlightRequest, prompt models.Prompt) (*ba
 	if err != nil {
 		return nil, err
 	}
+	for _, t := range prompt.Triggers {
+		sampling.Triggers = append(sampling.Triggers, batch.Trigger{Kind: batch.TriggerKind(t.Kind), Value: t.Value, Token: t.Token})
+	}
 	maxNewTokens, err := maxAnswerTokens(in.maxNewTokens, in.fitContext, &r.lease.Defaults, len(prompt.Tokens), r.lease.Base.Facts().ContextTokens)
 	if err != nil {
 		return nil, err

@@ -27,6 +27,7 @@ type Base struct {
 	model    *C.struct_llama_model
 	vocab    *vocab
 	template *C.tdm_template // nil: none, or switched off
+	form     *answerForm     // nil: there is no template, or its form isn't known
 	limits   batch.Limits
 	facts    models.Facts
 	size     contextSize
@@ -95,7 +96,11 @@ func (b *Base) openTemplate() error {
 	b.template = C.tdm_template_new(b.model, &none, errBuf.text, errBuf.size)
 	switch {
 	case b.template != nil:
-		return b.tryTemplate()
+		if err := b.tryTemplate(); err != nil {
+			return err
+		}
+		b.openForm()
+		return nil
 	case !bool(none):
 		return badTemplate(errBuf.err())
 	case b.spec.Template == models.TemplateOn:
@@ -150,6 +155,9 @@ func (b *Base) readFacts() {
 		Embeddings:    !b.embed.scores,
 		Scores:        b.embed.scores,
 		EmbeddingSize: b.embed.size,
+	}
+	if b.form != nil {
+		b.facts.Tools, b.facts.Reasoning = b.form.tools, b.form.reasoning
 	}
 }
 
@@ -217,6 +225,10 @@ func (b *Base) release() {
 	}
 	if b.grammarVocab != nil {
 		b.grammarVocab.Close()
+	}
+	if b.form != nil {
+		b.form.close()
+		b.form = nil
 	}
 	if b.template != nil {
 		C.tdm_template_free(b.template)

@@ -95,6 +95,10 @@ typedef struct {
 // none: the model has no template
 tdm_template * tdm_template_new(const struct llama_model * model, bool * none, char * err, size_t err_size);
 void           tdm_template_free(tdm_template * t);
+// What the library made of the model's template; the texts live as long as t.
+const char *   tdm_template_source(const tdm_template * t);
+const char *   tdm_template_bos(const tdm_template * t);
+const char *   tdm_template_eos(const tdm_template * t);
 bool           tdm_template_render(const tdm_template * t, const tdm_message * messages, size_t n, tdm_rendered * out, char * err, size_t err_size);
 void           tdm_rendered_free(tdm_rendered * r);
 

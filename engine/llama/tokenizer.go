@@ -320,14 +320,13 @@ func longRuns(text []byte) []int {
 // grammarTokens is the vocabulary in the form that package grammar needs. The texts of control tokens begin with a byte
 // that is in no text, so that they match nothing by accident.
 func (v *vocab) grammarTokens() grammar.Tokens {
-	const marker = 0xff
 	t := grammar.Tokens{Texts: make([][]byte, v.size()), Encode: v.encodePlain}
 	for i := range t.Texts {
 		t.Texts[i] = v.piece(batch.Token(i))
 	}
 	for _, list := range v.specials {
 		for _, sp := range list {
-			t.Texts[sp.token] = append([]byte{marker}, sp.text...)
+			t.Texts[sp.token] = append([]byte{grammar.ControlMark}, sp.text...)
 		}
 	}
 	for _, end := range []C.llama_token{C.llama_vocab_eot(v.handle), C.llama_vocab_eos(v.handle)} {
