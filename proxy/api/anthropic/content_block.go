@@ -71,7 +71,8 @@ func forEachBlock(list jsontext.Value, at string, do func(*block, string) *api.E
 	return nil
 }
 
-// textOf is the text of a string or a list of text blocks, which a line break tells apart; empty where there is neither.
+// textOf is the text of a string or a list of text blocks, which a line break tells apart; empty where there is
+// neither.
 func textOf(v jsontext.Value, at string) (string, *api.Error) {
 	switch v.Kind() {
 	case jsontext.KindInvalid, 'n':
