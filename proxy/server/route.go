@@ -23,9 +23,10 @@ type route struct {
 	inference   bool   // POST only, and traced and logged as inference
 	post        bool   // POST only; the others are GET and HEAD
 	// dialect writes the errors, and for inference reads requests and writes replies; nil: defaultDialect.
-	dialect api.Dialect
-	serve   func(*exchange) // nil: there is no such endpoint
-	metrics *metrics.Endpoint
+	dialect  api.Dialect
+	idHeader string          // of replies, a second name for X-Request-Id that the dialect's clients know; empty: none
+	serve    func(*exchange) // nil: there is no such endpoint
+	metrics  *metrics.Endpoint
 }
 
 func (r *route) allow() string {
@@ -57,6 +58,7 @@ func (s *Server) makeRoutes() error {
 	}
 	s.addOpenAIRoutes()
 	s.addVocabularyRoutes()
+	s.addAnthropicRoutes()
 	s.addLivePageRoutes()
 	s.otherRoute = &route{path: "other", dialect: defaultDialect, metrics: s.opts.Metrics.Endpoint("other")}
 	if !s.opts.Prometheus {
@@ -114,6 +116,9 @@ func (s *Server) isMetrics(path string) bool {
 // findRoute never returns nil.
 func (s *Server) findRoute(ctx *fasthttp.RequestCtx) *route {
 	if r := s.routes[string(ctx.Path())]; r != nil {
+		return r
+	}
+	if r := s.findAnthropicRoute(string(ctx.Path())); r != nil {
 		return r
 	}
 	if r := s.findOpenAIRoute(string(ctx.Path())); r != nil {

@@ -22,9 +22,9 @@ group D, ` + "`model_load_failures_total` and `llm_engine_up`" + `.
 model does not apply, and ` + "`other`" + ` beyond 256 pairs. ` + "`endpoint`" + ` is a route, or ` + "`other`" + `; inference is
 ` + inferenceEndpoints() + `.
 ` + "`domain`" + ` is one of at most 32 configured names, ` + "`general` or `other`" + `. No label comes from a client.
-Counters exist at 0 before their first event, so that ` + "`increase()`" + ` sees it; histograms of a model exist once it is asked for or loaded, those
-of its response times at other endpoints than ` + "`/infer`" + ` with the first request there. The
-series of a model that no engine has any more stay for an hour (` + "`METRICS_KEEP_REMOVED`" + `), so that their last values
+Counters exist at 0 before their first event, so that ` + "`increase()`" + ` sees it; histograms of a model exist once
+it is asked for or loaded, those of its response times at other endpoints than ` + "`/infer`" + ` with the first request there.
+The series of a model that no engine has any more stay for an hour (` + "`METRICS_KEEP_REMOVED`" + `), so that their last values
 are scraped, and while a request counts there; then they go (those of ` + "`DEFAULT_MODEL`" + ` never), and a model that
 comes back counts from 0.
 
