@@ -175,7 +175,11 @@ func (e *encoder) appendItemDelta(dst, text []byte, logprobs []api.TokenLogprob)
 	}
 	dst = append(dst, `,"logprobs":[`...)
 	if e.logprobs {
-		list := appendLogprobs(e.held.take(text, logprobs), logprobs)
+		list, rest := []byte(nil), logprobs
+		if len(it.text) == len(text) { // the message begins
+			list, rest = e.held.take(text, logprobs)
+		}
+		list = appendLogprobs(list, rest)
 		dst = append(dst, list...)
 		it.logprobs = appendEntries(it.logprobs, list)
 	}

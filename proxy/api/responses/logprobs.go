@@ -52,16 +52,18 @@ func appendLogprob(dst, text []byte, logprob float32) []byte {
 }
 
 // messageTokens are the tokens behind the text of an answer: from the first that is in it to the last, or to the end of
-// the answer if nothing follows the text. Where the text isn't found among the tokens as it is, all of them count.
+// the answer if no call follows. Where the text isn't found among the tokens behind the reasoning, all of them count.
 func messageTokens(r *api.Result) []api.TokenLogprob {
 	var all []byte
 	for i := range r.Logprobs {
 		all = append(all, r.Logprobs[i].Bytes...)
 	}
-	start := bytes.LastIndex(all, []byte(r.Text))
-	if r.Text == "" || start < 0 {
+	start := max(0, bytes.Index(all, []byte(r.Reasoning))) + len(r.Reasoning)
+	found := bytes.Index(all[min(start, len(all)):], []byte(r.Text))
+	if r.Text == "" || found < 0 {
 		return r.Logprobs
 	}
+	start += found
 	first, last, offset := 0, len(r.Logprobs), 0
 	for i := range r.Logprobs {
 		if offset <= start {
@@ -105,29 +107,29 @@ func (h *heldTokens) add(list []api.TokenLogprob) {
 	}
 }
 
-// take returns those of the tokens that belong to a text which came with more tokens: the fewest with which the tokens
-// begin as the text does. The others are forgotten.
-func (h *heldTokens) take(text []byte, more []api.TokenLogprob) (entries []byte) {
+// take ends the holding back when a message begins with a text and the tokens that came with it. It returns what of the
+// held ones is the message's, and what of the others: the fewest tokens that begin as the text does. Where none do, as
+// in a template that changes the text, only those that came with it count.
+func (h *heldTokens) take(text []byte, more []api.TokenLogprob) (entries []byte, rest []api.TokenLogprob) {
 	held := *h
 	*h = heldTokens{}
-	if len(held.entries) == 0 {
-		return nil
-	}
-	all := held.text
+	all, starts := held.text, append([]int{0}, held.ends...)
 	for i := range more {
 		all = append(all, more[i].Bytes...)
+		starts = append(starts, len(all))
 	}
-	for n := len(held.entries); n >= 0; n-- {
-		start := 0
-		if n > 0 {
-			start = held.ends[n-1]
-		}
-		if bytes.HasPrefix(all[start:], text) {
-			for _, entry := range held.entries[n:] {
-				entries = appendEntries(entries, entry)
-			}
-			return entries
-		}
+	n := len(starts) - 1
+	for n >= 0 && !bytes.HasPrefix(all[starts[n]:], text) {
+		n--
 	}
-	return nil
+	switch {
+	case n < 0:
+		return nil, more
+	case n >= len(held.entries):
+		return nil, more[n-len(held.entries):]
+	}
+	for _, entry := range held.entries[n:] {
+		entries = appendEntries(entries, entry)
+	}
+	return entries, more
 }
