@@ -112,10 +112,12 @@ func (c *conversation) add(it *item, at string) *api.Error {
 		return c.addHostedCall("shell", it.Action, it, at, "action")
 	case "apply_patch_call":
 		return c.addHostedCall("apply_patch", it.Operation, it, at, "operation")
-	case "function_call_output", "custom_tool_call_output", "local_shell_call_output", "shell_call_output":
+	case "function_call_output", "custom_tool_call_output", "shell_call_output":
+		return c.addOutput(c.calledID(it), it.Output, at)
+	case "local_shell_call_output":
 		return c.addOutput(it.callID(), it.Output, at)
 	case "apply_patch_call_output":
-		return c.addOutput(it.callID(), orStatus(it.Output, it.Status), at)
+		return c.addOutput(it.CallID, orStatus(it.Output, it.Status), at)
 	case "mcp_call":
 		return c.addMCPCall(it, at)
 	case "item_reference":
@@ -135,12 +137,38 @@ func (it *item) kind() string {
 	return "item_reference"
 }
 
-// callID is the id of the call: outputs of a local shell have it in id.
+// callID is the id of a call: outputs of a local shell have it in id, and calls of a server have no other.
 func (it *item) callID() string {
 	if it.CallID != "" {
 		return it.CallID
 	}
 	return it.ID
+}
+
+// calledID is the id of the call that an output is of. One that has only a tool's name is of its last call.
+func (c *conversation) calledID(it *item) string {
+	if it.CallID != "" || it.Name == "" {
+		return it.CallID
+	}
+	name := c.tools.nameOf(it.Namespace, it.Name)
+	if id, ok := lastCall(c.open.ToolCalls, name); ok {
+		return id
+	}
+	for i := len(c.list) - 1; i >= 0; i-- {
+		if id, ok := lastCall(c.list[i].ToolCalls, name); ok {
+			return id
+		}
+	}
+	return ""
+}
+
+func lastCall(calls []api.ToolCall, name string) (id string, ok bool) {
+	for i := len(calls) - 1; i >= 0; i-- {
+		if calls[i].Name == name {
+			return calls[i].ID, true
+		}
+	}
+	return "", false
 }
 
 func (c *conversation) addMessage(it *item, at string) *api.Error {

@@ -102,8 +102,9 @@ func TestDecodeInput(t *testing.T) {
 		userItem + `,` + callItem + `,{"type":"function_call","call_id":"c2","name":"g","arguments":""},` + outItem + `,{"type":"function_call_output","call_id":"c2","output":[]}`: {
 			user("Hi"), assistant("", call("c1", "f", `{"a":1}`), call("c2", "g", "{}")), output("c1", "f", "42"), output("c2", "g", ""),
 		},
-		callItem + `,` + outItem + `,{"role":"assistant","content":"a"}`:           {assistant("", call("c1", "f", `{"a":1}`)), output("c1", "f", "42"), assistant("a")},
-		`{"type":"function_call","call_id":"c1","name":"f","arguments":"{\"a\":"}`: {assistant("", call("c1", "f", `"{\"a\":"`))}, // cut off
+		callItem + `,` + outItem + `,{"role":"assistant","content":"a"}`: {assistant("", call("c1", "f", `{"a":1}`)), output("c1", "f", "42"), assistant("a")},
+		// The arguments were cut off.
+		`{"type":"function_call","call_id":"c1","name":"f","arguments":"{\"a\":"}`: {assistant("", call("c1", "f", `"{\"a\":"`))},
 		userItem + `,{"type":"reasoning","id":"rs_1","summary":[],"content":[{"type":"reasoning_text","text":"hm"}],"encrypted_content":"x"},` + callItem: {
 			user("Hi"), {Role: "assistant", Reasoning: "hm", ToolCalls: []api.ToolCall{call("c1", "f", `{"a":1}`)}},
 		},
@@ -114,6 +115,10 @@ func TestDecodeInput(t *testing.T) {
 		`{"type":"reasoning","summary":[],"content":[{"type":"reasoning_text","text":"nobody's"}]},` + userItem + `,{"role":"assistant","content":"a"}`: {user("Hi"), assistant("a")},
 		`{"type":"custom_tool_call","call_id":"c1","name":"p","input":"a\n\"b\""},{"type":"custom_tool_call_output","call_id":"c1","output":"ok"}`: {
 			assistant("", call("c1", "p", `{"input":"a\n\"b\""}`)), output("c1", "p", "ok"),
+		},
+		callItem + `,{"type":"function_call","call_id":"c2","name":"f","arguments":"{}"},{"type":"function_call","call_id":"c3","name":"g","arguments":"{}"},
+			{"type":"function_call_output","id":"fco_1","name":"f","output":"a"},{"type":"function_call_output","name":"g","output":"b"}`: {
+			assistant("", call("c1", "f", `{"a":1}`), call("c2", "f", "{}"), call("c3", "g", "{}")), output("c2", "f", "a"), output("c3", "g", "b"),
 		},
 		`{"type":"local_shell_call","id":"lsh_1","call_id":"c1","status":"completed","action":{"type":"exec","command":["ls"],"env":{}}},
 			{"type":"local_shell_call_output","id":"c1","output":"a.go"}`: {

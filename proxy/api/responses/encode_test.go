@@ -24,7 +24,7 @@ const echoed = `,"instructions":"Be\u2028brief.","max_output_tokens":null,"max_t
 	`{"type":"function","name":"f","namespace":"n","description":null,"parameters":null,"strict":true},` +
 	`{"type":"custom","name":"p","description":null}],"top_logprobs":0,"top_p":null,"truncation":"disabled","user":null}`
 
-const usage = `{"input_tokens":7,"input_tokens_details":{"cached_tokens":4},"output_tokens":8,"output_tokens_details":{"reasoning_tokens":3},"total_tokens":15}`
+const usage = `{"input_tokens":7,"input_tokens_details":{"cache_write_tokens":0,"cached_tokens":4},"output_tokens":8,"output_tokens_details":{"reasoning_tokens":3},"total_tokens":15}`
 
 const responseStart = `{"id":"resp_r1","object":"response","created_at":1703123456,"status":`
 

@@ -84,13 +84,14 @@ func (r *response) appendResponse(dst []byte, p *progress) []byte {
 	return append(dst, '}')
 }
 
-// appendUsage appends the numbers of tokens, or null before the end.
+// appendUsage appends the numbers of tokens, or null before the end. cache_write_tokens, which OpenAI bills, must be
+// there and has no meaning here.
 func appendUsage(dst []byte, m *api.Metadata) []byte {
 	if m == nil {
 		return append(dst, "null"...)
 	}
 	dst = api.AppendInt(dst, `{"input_tokens":`, m.PromptTokens)
-	dst = api.AppendInt(dst, `,"input_tokens_details":{"cached_tokens":`, m.CachedTokens)
+	dst = api.AppendInt(dst, `,"input_tokens_details":{"cache_write_tokens":0,"cached_tokens":`, m.CachedTokens)
 	dst = api.AppendInt(dst, `},"output_tokens":`, m.TokensGenerated)
 	dst = api.AppendInt(dst, `,"output_tokens_details":{"reasoning_tokens":`, m.ReasoningTokens)
 	dst = api.AppendInt(dst, `},"total_tokens":`, m.PromptTokens+m.TokensGenerated)
