@@ -2,7 +2,6 @@ package responses
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -72,7 +71,10 @@ func (b *requestBody) request(limits api.Limits) (*api.Request, *api.Error) {
 	if err != nil {
 		return nil, err
 	}
-	model, version, _ := strings.Cut(b.Model, ":")
+	model, version, err := api.SplitModelID(b.Model)
+	if err != nil {
+		return nil, err
+	}
 	r := &api.Request{
 		Model: model, Version: version,
 		SplitOutput: true, FitContext: true, PlainSampling: true,
@@ -144,7 +146,6 @@ func (b *requestBody) checkRanges() *api.Error {
 		field string
 		holds bool
 	}{
-		{"model", isModelLength(b.Model)},
 		{"max_output_tokens", b.MaxOutputTokens == nil || *b.MaxOutputTokens >= 1},
 		{"temperature", within(b.Temperature, 0, api.MaxTemperature)},
 		{"top_p", within(b.TopP, 0, 1)},
@@ -169,11 +170,6 @@ func (b *requestBody) checkRanges() *api.Error {
 }
 
 func within(v *float32, low, high float32) bool { return v == nil || *v >= low && *v <= high }
-
-func isModelLength(s string) bool {
-	model, version, _ := strings.Cut(s, ":")
-	return len(model) <= api.MaxNameBytes && len(version) <= api.MaxNameBytes
-}
 
 func areStops(stops []string) bool {
 	for _, s := range stops {

@@ -255,8 +255,8 @@ func TestDecodeErrors(t *testing.T) {
 		`{"input":[` + strings.Repeat(userItem+`,`, api.MaxMessages) + userItem + `]}`:                                    `input input has 1025 messages, more than the limit of 1024`,
 		`{"input":[` + strings.Repeat(`{"type":"function_call","call_id":"c","name":"f"},`, api.MaxTools) + `{"type":"function_call","call_id":"c","name":"f"}]}`: `input[128] input[128] is one of more than 128 calls`,
 
-		bodyStart + `,"model":7}`:                                           `model model must be a string`,
-		bodyStart + `,"model":"` + long + `"}`:                              `model model must be a string`,
+		bodyStart + `,"model":7}`:                                           `model model must be`,
+		bodyStart + `,"model":"` + long + `"}`:                              `model model must be`,
 		bodyStart + `,"instructions":["a"]}`:                                `instructions instructions must be a string`,
 		bodyStart + `,"max_output_tokens":0}`:                               `max_output_tokens max_output_tokens must be a whole number of 1 or more`,
 		bodyStart + `,"temperature":2.5}`:                                   `temperature temperature must be`,
