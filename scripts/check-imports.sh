@@ -17,7 +17,7 @@ proxy: proxy/adminsocket proxy/selftest proxy/top proxy/server proxy/inflight pr
 proxy/api:
 proxy/api/infer: proxy/api
 proxy/api/openai: proxy/api
-proxy/api/responses: proxy/api
+proxy/api/responses: proxy/api proxy/api/openai
 proxy/api/vocabulary: proxy/api
 proxy/api/anthropic: proxy/api
 proxy/auth:

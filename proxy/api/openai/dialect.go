@@ -21,7 +21,7 @@ func (chat) Decode(body []byte, limits api.Limits) (*api.Request, *api.Error) {
 }
 
 func (chat) AppendError(dst []byte, e *api.Error, requestID string) []byte {
-	return appendError(dst, e, chatParams, requestID)
+	return AppendError(dst, e, chatParams, requestID)
 }
 
 func (chat) NewEncoder(start api.ReplyStart) api.Encoder { return newChatEncoder(&start) }
@@ -37,7 +37,7 @@ func (completions) Decode(body []byte, limits api.Limits) (*api.Request, *api.Er
 }
 
 func (completions) AppendError(dst []byte, e *api.Error, requestID string) []byte {
-	return appendError(dst, e, completionParams, requestID)
+	return AppendError(dst, e, completionParams, requestID)
 }
 
 func (completions) NewEncoder(start api.ReplyStart) api.Encoder { return newCompletionEncoder(&start) }
@@ -53,7 +53,7 @@ func (embeddings) Decode(body []byte, limits api.Limits) (*api.Request, *api.Err
 }
 
 func (embeddings) AppendError(dst []byte, e *api.Error, requestID string) []byte {
-	return appendError(dst, e, embeddingParams, requestID)
+	return AppendError(dst, e, embeddingParams, requestID)
 }
 
 func (embeddings) NewEncoder(start api.ReplyStart) api.Encoder {
@@ -71,7 +71,7 @@ func (rerank) Decode(body []byte, limits api.Limits) (*api.Request, *api.Error) 
 }
 
 func (rerank) AppendError(dst []byte, e *api.Error, requestID string) []byte {
-	return appendError(dst, e, rerankParams, requestID)
+	return AppendError(dst, e, rerankParams, requestID)
 }
 
 func (rerank) NewEncoder(start api.ReplyStart) api.Encoder {
