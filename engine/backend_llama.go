@@ -32,8 +32,8 @@ func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (c
 	}
 	backend, err := llama.New(llama.Options{
 		BackendDir: c.BackendDir, Logger: slog.New(demoteInfo{log.Handler()}),
-		OnDevice: executor.Do,
-		Threads:  c.Threads, Deterministic: c.Deterministic, GPULayers: c.GPULayers, MainGPU: c.MainGPU, OneGPU: c.OneGPU, GPUSplit: c.GPUSplit,
+		OnDevice: executor.Do, OnTurn: executor.TakeTurn,
+		Threads: c.Threads, Deterministic: c.Deterministic, GPULayers: c.GPULayers, MainGPU: c.MainGPU, OneGPU: c.OneGPU, GPUSplit: c.GPUSplit,
 	})
 	if err != nil {
 		return computeBackend{}, err

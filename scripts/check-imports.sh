@@ -17,7 +17,8 @@ proxy: proxy/adminsocket proxy/selftest proxy/top proxy/server proxy/inflight pr
 proxy/api:
 proxy/api/infer: proxy/api proxy/openapi
 proxy/api/openai: proxy/api proxy/openapi
-proxy/api/responses: proxy/api proxy/openapi
+proxy/api/responses: proxy/api proxy/openapi proxy/api/openai
+proxy/api/vocabulary: proxy/api proxy/openapi
 proxy/api/anthropic: proxy/api proxy/openapi
 proxy/openapi: proxy/api
 proxy/auth:
@@ -31,7 +32,7 @@ proxy/link: proxy/api proxy/inflight schema schema/wire
 proxy/adminsocket: proxy/link
 proxy/selftest: proxy/api schema/catalogue
 proxy/top: proxy/metrics proxy/server
-proxy/server: schema/parts proxy/api proxy/api/infer proxy/api/openai proxy/api/responses proxy/api/anthropic proxy/auth proxy/limit proxy/inflight proxy/metrics proxy/openapi proxy/trace
+proxy/server: schema/parts proxy/api/vocabulary proxy/api proxy/api/infer proxy/api/openai proxy/api/responses proxy/api/anthropic proxy/auth proxy/limit proxy/inflight proxy/metrics proxy/openapi proxy/trace
 engine: engine/link engine/batch engine/models engine/supervise engine/devices engine/demo engine/metrics engine/llama engine/mock engine/fault engine/preload engine/trace schema/settings schema/trace
 engine/batch:
 engine/models:

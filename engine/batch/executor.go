@@ -39,6 +39,7 @@ type Executor struct {
 	inbox        []message
 	finishedJobs []*sequence // whose job is done, to be taken back by the goroutine
 	calls        []*call
+	turns        []*call // of TakeTurn
 	arrivals     uint64
 	stats        []BaseStats // by key, as of the last step
 	closed       bool
@@ -92,9 +93,10 @@ const (
 	messageSinkGone
 )
 
-// call is a function waiting in Do.
+// call is a function waiting in Do or TakeTurn.
 type call struct {
 	fn      func() error
+	turn    func(Turn) error
 	claimed atomic.Bool // by the goroutine that runs it, or by the caller whose context ended
 	done    chan struct{}
 	err     error
@@ -151,6 +153,11 @@ func (e *Executor) Do(ctx context.Context, fn func() error) error {
 	e.calls = append(e.calls, c)
 	e.mu.Unlock()
 	e.signal()
+	return c.wait(ctx)
+}
+
+// wait waits until the function has returned, or ctx has ended before it began.
+func (c *call) wait(ctx context.Context) error {
 	select {
 	case <-c.done:
 		return c.err

@@ -9,7 +9,7 @@ import (
 // idleHeartbeat is how long the executor sleeps at most, so that its heartbeat keeps moving.
 const idleHeartbeat = 500 * time.Millisecond
 
-// run is the executor's goroutine: handle messages, step the base whose turn it is, repeat.
+// run is the executor's goroutine: handle messages, let one turn run, step the base whose turn it is, repeat.
 func (e *Executor) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -20,17 +20,24 @@ func (e *Executor) run() {
 	for {
 		closing := e.takeMessages()
 		e.endExpired()
-		if closing && e.endAll() {
-			return
+		if closing {
+			e.refuseTurns()
+			if e.endAll() {
+				return
+			}
 		}
 		e.updateStats()
-		if b := e.nextBase(); b != nil {
+		b := e.nextBase()
+		turnTaken := e.runTurn(b != nil)
+		if b != nil {
 			start := e.now()
 			e.stepBase(b)
 			e.baseTurns.charge(int64(e.now() - start))
 			continue
 		}
-		e.waitForWork()
+		if !turnTaken {
+			e.waitForWork()
+		}
 	}
 }
 

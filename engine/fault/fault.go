@@ -116,6 +116,14 @@ func (b *Base) Step(adapter batch.Adapter, slices []batch.Slice) error {
 	return b.steppableBase.Step(adapter, slices)
 }
 
+// Embed aborts for a text with the marker.
+func (b *Base) Embed(ctx context.Context, task models.Task, adapter models.Adapter, tokens []int32) ([]float32, error) {
+	if b.hasMarker(tokens) {
+		b.backend.o.Abort("a text holds the marker")
+	}
+	return b.steppableBase.Embed(ctx, task, adapter, tokens)
+}
+
 func (b *Base) drawsFatalToken(slices []batch.Slice) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -95,3 +95,23 @@ func TestLoadsThatKill(t *testing.T) {
 		}
 	}
 }
+
+func TestMarkerInATextToEmbedKills(t *testing.T) {
+	for text, want := range map[string]int{"kill switch": 1, "another text": 0} {
+		b, aborts := abortRecorder(Options{Marker: "kill switch"})
+		base, err := b.LoadBase(t.Context(), models.BaseSpec{Name: mock.Model}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tokens, err := base.Tokenize(t.Context(), text, true, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := base.Embed(t.Context(), models.TaskEmbed, nil, tokens); err != nil {
+			t.Fatal(err)
+		}
+		if len(*aborts) != want {
+			t.Errorf("%q: aborted %d times, want %d", text, len(*aborts), want)
+		}
+	}
+}

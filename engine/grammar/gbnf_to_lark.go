@@ -10,16 +10,20 @@ import (
 // gbnfToLark translates a GBNF grammar (grammars/README.md of llama.cpp describes the form). Every terminal becomes a
 // lexeme of one character, so that nothing depends on how a lexer would cut the text.
 func gbnfToLark(gbnf string) (string, error) {
-	t := translator{in: gbnf, defined: make(map[string]bool), used: make(map[string]int)}
+	t := translator{in: gbnf, begin: "root", symbolsMax: symbolsMax, defined: make(map[string]bool), used: make(map[string]int)}
 	if err := t.grammar(); err != nil {
 		return "", invalid("GBNF: %w", err)
 	}
-	return t.out.String(), nil
+	return "start: " + ruleName("root") + "\n" + t.out.String(), nil
 }
 
 // translator reads GBNF by recursive descent and writes Lark as it goes.
 type translator struct {
-	in      string
+	in         string
+	begin      string           // the first rule
+	controls   map[string]int32 // texts that mean a token where a literal has them
+	symbolsMax int
+
 	at      int
 	depth   int
 	symbols int
@@ -29,8 +33,7 @@ type translator struct {
 }
 
 func (t *translator) grammar() error {
-	t.out.WriteString("start: " + ruleName("root") + "\n")
-	t.used["root"] = 0
+	t.used[t.begin] = 0
 	for t.skipBlanks(true); t.at < len(t.in); t.skipBlanks(true) {
 		if err := t.rule(); err != nil {
 			return err
@@ -106,8 +109,8 @@ func (t *translator) item(inGroup bool) (bool, error) {
 	if t.at >= len(t.in) {
 		return false, nil
 	}
-	if t.symbols++; t.symbols > symbolsMax {
-		return false, t.errorAt(t.at, "more than %d symbols", symbolsMax)
+	if t.symbols++; t.symbols > t.symbolsMax {
+		return false, t.errorAt(t.at, "more than %d symbols", t.symbolsMax)
 	}
 	var err error
 	switch c := t.in[t.at]; {
@@ -162,23 +165,24 @@ func (t *translator) group() error {
 func (t *translator) literal() error {
 	at := t.at
 	t.at++
-	t.out.WriteByte('(')
+	var text strings.Builder
 	count := 0
 	for ; t.at < len(t.in) && t.in[t.at] != '"'; count++ {
 		r, err := t.character()
 		if err != nil {
 			return err
 		}
-		t.out.WriteString(" /" + regexEscape(r) + "/")
+		text.WriteRune(r)
 	}
 	t.symbols += count
 	if !t.take(`"`) {
 		return t.errorAt(at, "the literal isn't closed")
 	}
 	if count == 0 {
-		t.out.WriteString(`""`)
+		t.out.WriteString(`("")`)
+		return nil
 	}
-	t.out.WriteByte(')')
+	t.out.WriteString("( " + literal(text.String(), t.controls) + ")")
 	return nil
 }
 

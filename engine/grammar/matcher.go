@@ -44,7 +44,7 @@ type Matcher struct {
 
 // NewMatcher returns a matcher before the first token. Errors wrap ErrInvalid or ErrTooComplex.
 func (v *Vocabulary) NewMatcher(s Source) (*Matcher, error) {
-	kind, text, err := s.prepare()
+	kind, text, err := s.prepare(v.controls)
 	if err != nil {
 		return nil, err
 	}

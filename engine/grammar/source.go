@@ -54,7 +54,7 @@ func (s Source) String() string {
 
 // Parse reads what String wrote.
 func Parse(text string) Source {
-	for _, kind := range []Kind{JSONSchema, Regex, Lark} {
+	for _, kind := range []Kind{JSONSchema, Regex, Lark, AnswerForm} {
 		if rest, ok := strings.CutPrefix(text, string(kind)+"\n"); ok {
 			return Source{kind, rest}
 		}

@@ -2,11 +2,15 @@ package grammar
 
 import "strings"
 
-// prepare checks a source against the bounds and translates it for llguidance.
-func (s Source) prepare() (kind, text string, err error) {
+// prepare checks a source against the bounds and translates it for llguidance. controls are the texts of control
+// tokens.
+func (s Source) prepare(controls map[string]int32) (kind, text string, err error) {
 	most := textBytesMax
-	if s.Kind == JSONSchema {
+	switch s.Kind {
+	case JSONSchema:
 		most = schemaBytesMax
+	case AnswerForm:
+		most = answerBytesMax
 	}
 	if len(s.Text) > most {
 		return "", "", invalid("it has %d bytes, at most %d are allowed", len(s.Text), most)
@@ -22,6 +26,9 @@ func (s Source) prepare() (kind, text string, err error) {
 		return "regex", s.Text, checkGroups(s.Text)
 	case Lark:
 		return "lark", s.Text, checkGroups(s.Text)
+	case AnswerForm:
+		text, err = answerToLark(s.Text, controls)
+		return "lark", text, err
 	case GBNF:
 		text, err = gbnfToLark(s.Text)
 		return "lark", text, err

@@ -38,7 +38,7 @@ func TestSourcesThatAreRefused(t *testing.T) {
 		"token literal":         {GBNF, "root ::= <[1]>"},
 		"a rule on the line":    {GBNF, `root ::= "a" )`},
 	} {
-		if _, _, err := s.prepare(); !errors.Is(err, ErrInvalid) {
+		if _, _, err := s.prepare(nil); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/cgo"
+	"slices"
 	"unsafe"
 )
 
@@ -34,7 +35,11 @@ type Vocabulary struct {
 	tokens     Tokens
 	byteTokens [256]int32 // the token of each byte alone, -1: none
 	end        int32
+	controls   map[string]int32 // texts of control tokens that don't end an answer
 }
+
+// ControlMark begins the texts of control tokens. No text has this byte, so they match nothing but themselves.
+const ControlMark = 0xff
 
 // roundTripProbe must be the text of its own tokens for Encode to be used on parts of an answer. Some tokenisers put a
 // space before every text.
@@ -51,7 +56,7 @@ func NewVocabulary(t Tokens) (*Vocabulary, error) {
 		size += len(text)
 	}
 	flat := make([]byte, 0, size+1)
-	v := &Vocabulary{tokens: t, end: t.Ends[0]}
+	v := &Vocabulary{tokens: t, end: t.Ends[0], controls: make(map[string]int32)}
 	for i := range v.byteTokens {
 		v.byteTokens[i] = -1
 	}
@@ -59,6 +64,9 @@ func NewVocabulary(t Tokens) (*Vocabulary, error) {
 		flat = append(flat, text...)
 		if len(text) == 1 && v.byteTokens[text[0]] < 0 {
 			v.byteTokens[text[0]] = int32(i)
+		}
+		if len(text) > 1 && text[0] == ControlMark && !slices.Contains(t.Ends, int32(i)) {
+			v.controls[string(text[1:])] = int32(i)
 		}
 	}
 	ends := make([]C.uint32_t, len(t.Ends))

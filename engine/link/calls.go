@@ -2,6 +2,8 @@ package link
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"time"
 
 	"tandem/engine/models"
@@ -17,7 +19,15 @@ type call struct {
 	text    string
 	raw     bool
 	request inferRequest // of render
+	special bool         // with raw: the tokens around every text, too
+	tokens  []int32      // of detokenize
 }
+
+// Limits of what a call may hold.
+const (
+	maxCallText   = 8 << 20 // bytes
+	maxCallTokens = 1 << 20
+)
 
 func decodeCall(f schema.Frame) (call, error) {
 	c := call{id: f.Id()}
@@ -40,6 +50,13 @@ func decodeCall(f schema.Frame) (call, error) {
 			return c, err
 		}
 		c.model, c.version, c.text, c.raw = d.text(in.Model()), d.text(in.Version()), d.string(in.Text()), in.Raw()
+		c.special = in.AddSpecial()
+	case schema.Call_Which_detokenize:
+		in, err := from.Detokenize()
+		if err != nil {
+			return c, err
+		}
+		c.model, c.version, c.tokens = d.text(in.Model()), d.text(in.Version()), d.int32s(in.Tokens())
 	case schema.Call_Which_render:
 		in, err := from.Render()
 		if err != nil {
@@ -94,6 +111,8 @@ func (s *session) runCall(c call) {
 		s.tokenize(c)
 	case schema.Call_Which_render:
 		s.renderOnly(c)
+	case schema.Call_Which_detokenize:
+		s.detokenize(c)
 	default:
 		s.replyFailure(c.id, failure{code: "unimplemented", text: "this engine doesn't know the call"})
 	}
@@ -106,6 +125,7 @@ func (s *session) callVersion(c call) string {
 	return s.defaultVersion(c.model)
 }
 
+// tokenize replies with the tokens of a text: as it is, or as the chat template makes it a message of a user.
 func (s *session) tokenize(c call) {
 	lease, err := s.link.o.Models.AcquireReplay(s.ctx, c.model, s.callVersion(c))
 	if err != nil {
@@ -113,18 +133,17 @@ func (s *session) tokenize(c call) {
 		return
 	}
 	defer lease.Release()
-	var took time.Duration
-	prompt, err := s.link.render(s.ctx, lease.Base, models.Input{Prompt: c.text, Raw: c.raw}, &took)
+	tokens, err := s.tokensOfCall(c, lease.Base)
 	if err != nil {
 		s.replyFailure(c.id, failureOf(err))
 		return
 	}
 	s.reply(c.id, func(r schema.Reply) error {
-		list, err := r.NewTokens(int32(len(prompt.Tokens)))
+		list, err := r.NewTokens(int32(len(tokens)))
 		if err != nil {
 			return err
 		}
-		for i, id := range prompt.Tokens {
+		for i, id := range tokens {
 			list.Set(i, id)
 		}
 		return nil
@@ -164,6 +183,48 @@ func (s *session) renderOnly(c call) {
 		}
 		return to.SetText(text)
 	})
+}
+
+func (s *session) tokensOfCall(c call, base models.Base) (tokens []int32, err error) {
+	var took time.Duration
+	if !c.raw {
+		prompt, err := s.link.render(s.ctx, base, models.Input{Prompt: c.text}, &took)
+		return prompt.Tokens, err
+	}
+	if len(c.text) > maxCallText {
+		return nil, &invalidFieldError{"text", fmt.Sprintf("has %d bytes, at most %d are tokenised", len(c.text), maxCallText)}
+	}
+	err = s.link.withRenderSlot(s.ctx, &took, func() error {
+		tokens, err = base.Tokenize(s.ctx, c.text, c.special, maxCallTokens)
+		return err
+	})
+	if errors.Is(err, models.ErrPromptTooLong) {
+		return nil, &invalidFieldError{"text", fmt.Sprintf("has more than %d tokens", maxCallTokens)}
+	}
+	return tokens, err
+}
+
+// detokenize replies with the text of tokens.
+func (s *session) detokenize(c call) {
+	if len(c.tokens) > maxCallTokens {
+		s.replyFailure(c.id, failureOf(&invalidFieldError{"tokens", fmt.Sprintf("are %d, at most %d are possible", len(c.tokens), maxCallTokens)}))
+		return
+	}
+	lease, err := s.link.o.Models.AcquireReplay(s.ctx, c.model, s.callVersion(c))
+	if err != nil {
+		s.replyFailure(c.id, failureOf(err))
+		return
+	}
+	defer lease.Release()
+	text, err := lease.Base.Detokenize(c.tokens)
+	switch {
+	case errors.Is(err, models.ErrToken):
+		s.replyFailure(c.id, failureOf(&invalidFieldError{"tokens", "hold what isn't one: " + err.Error()}))
+	case err != nil:
+		s.replyFailure(c.id, failureOf(err))
+	default:
+		s.reply(c.id, func(r schema.Reply) error { return r.SetText(text) })
+	}
 }
 
 func (s *session) reply(id uint64, fill func(schema.Reply) error) {

@@ -35,6 +35,26 @@ func FuzzDecode(f *testing.F) {
 		return err
 	})
 	seed(func(f schema.Frame) error {
+		c, err := f.NewCall()
+		if err != nil {
+			return err
+		}
+		in, err := c.NewDetokenize()
+		if err == nil {
+			_, err = in.NewTokens(3)
+		}
+		return err
+	})
+	seed(func(f schema.Frame) error {
+		r, err := f.NewInfer()
+		if err != nil {
+			return err
+		}
+		r.SetTask(schema.Task_embed)
+		_, err = r.NewPromptTokens(3)
+		return err
+	})
+	seed(func(f schema.Frame) error {
 		r, err := f.NewInfer()
 		if err != nil {
 			return err

@@ -56,16 +56,24 @@ func failureOf(err error) failure {
 	if field, ok := errors.AsType[*invalidFieldError](err); ok {
 		return failure{code: "invalid_request", text: field.Error(), param: field.param}
 	}
+	if task, ok := errors.AsType[*taskError](err); ok {
+		return failure{code: "invalid_request", text: task.Error(), param: "base_model"}
+	}
 	if tight, ok := errors.AsType[*contextLengthError](err); ok {
 		return failure{code: "context_length_exceeded", text: tight.Error(), param: tight.param}
+	}
+	if field, ok := errors.AsType[*batch.FieldError](err); ok {
+		return failure{code: "invalid_request", text: field.Error(), param: field.Field}
 	}
 	switch {
 	case errors.Is(err, models.ErrModelBusy):
 		return failure{code: "model_busy", text: err.Error(), retryable: true}
-	case errors.Is(err, errTooManyRequests), errors.Is(err, batch.ErrTooMany):
+	case errors.Is(err, errTooManyRequests), errors.Is(err, batch.ErrTooMany), errors.Is(err, models.ErrEmbeddingsFull):
 		return failure{code: "queue_full", text: err.Error(), retryable: true}
 	case errors.Is(err, models.ErrPromptTooLong), errors.Is(err, batch.ErrContextExceeded):
 		return failure{code: "context_length_exceeded", text: err.Error(), param: "prompt"}
+	case errors.Is(err, models.ErrEmbeddingMemory):
+		return failure{code: "out_of_memory", text: err.Error(), retryable: true}
 	case errors.Is(err, errModelChanged):
 		return failure{code: "model_changed", text: err.Error()}
 	case errors.Is(err, batch.ErrGrammarTooComplex):

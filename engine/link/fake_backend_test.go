@@ -22,7 +22,12 @@ type fakeBackend struct {
 	loadGate      chan struct{} // not nil: a load waits for it
 	failReasons   map[string]models.Reason
 	renderGate    chan struct{} // not nil: a rendering waits for it
+	stops         []string      // of the template
 	renderStarted chan struct{} // gets a value for every rendering that begins
+	facts         models.Facts  // what a base can do; the rest is its own
+	embedGate     chan struct{} // not nil: an embedding waits for it
+	embedStarted  chan struct{} // gets a value for every embedding that begins, when there is a gate
+	embedError    error         // not nil: what every embedding ends with
 }
 
 func (b *fakeBackend) LoadBase(ctx context.Context, spec models.BaseSpec, progress func(models.Progress)) (models.Base, error) {
@@ -51,8 +56,10 @@ func (a fakeAdapter) Name() string { return a.name }
 func (fakeAdapter) Bytes() int64   { return 7 }
 func (fakeAdapter) Close() error   { return nil }
 
-func (*fakeBase) Facts() models.Facts {
-	return models.Facts{Architecture: "alphabet", ContextTokens: contextTokens, Cells: 1 << 20, Sequences: 64, Backend: "test"}
+func (b *fakeBase) Facts() models.Facts {
+	f := b.backend.facts
+	f.Architecture, f.ContextTokens, f.Cells, f.Sequences, f.Backend = "alphabet", contextTokens, 1<<20, 64, "test"
+	return f
 }
 
 func (*fakeBase) LoadAdapter(_ context.Context, spec models.AdapterSpec) (models.Adapter, error) {
@@ -75,14 +82,14 @@ func (b *fakeBase) Render(ctx context.Context, in models.Input) (models.Prompt, 
 	if len(in.JSONSchema) > 0 {
 		return models.Prompt{}, errors.New("schema isn't supported")
 	}
-	tokens := make([]int32, 0, len(in.Prompt))
+	tokens := append(make([]int32, 0, len(in.Prompt)), in.Tokens...)
 	for _, c := range []byte(in.Prompt) {
 		tokens = append(tokens, int32(c))
 	}
 	if len(tokens) > in.MaxTokens {
 		return models.Prompt{}, models.ErrPromptTooLong
 	}
-	prompt := models.Prompt{Tokens: tokens, Stops: []string{"§"}}
+	prompt := models.Prompt{Tokens: tokens, Stops: append([]string{"§"}, b.backend.stops...)}
 	if in.SplitOutput {
 		prompt.Parser = []byte("none")
 		if len(in.Tools) > 0 {
@@ -139,7 +146,7 @@ func (p *letterParser) Finish(cut bool) []models.Part {
 func (*letterParser) Close() {}
 
 func (*fakeBase) Limits() batch.Limits {
-	return batch.Limits{Cells: 1 << 20, Sequences: 64, SequenceMax: contextTokens, StepTokens: 1024, Prefix: true}
+	return batch.Limits{Cells: 1 << 20, Sequences: 64, SequenceMax: contextTokens, StepTokens: 1024, Prefix: true, Vocabulary: 256}
 }
 
 // Step draws letters: the token at index i is the letter i, whatever came before.
@@ -147,10 +154,19 @@ func (b *fakeBase) Step(_ batch.Adapter, slices []batch.Slice) error {
 	for i := range slices {
 		s := &slices[i]
 		if d, ok := s.Sampler.(*alphabetSampler); ok {
-			s.Draw = batch.Draw{Token: d.letter(s.Index), Margin: 1}
+			t := d.letter(s.Index)
+			s.Draw = batch.Draw{Token: t, Margin: 1, Logprob: -1, Top: fakeTop(t, d.top)}
+		}
+		s.Scores = nil
+		for _, t := range s.Score.Targets {
+			s.Scores = append(s.Scores, batch.TokenScore{Logprob: -2, Top: fakeTop(t, s.Score.Top)})
 		}
 	}
 	return nil
+}
+
+func fakeTop(t batch.Token, n int) []batch.TopLogprob {
+	return []batch.TopLogprob{{Token: t, Logprob: -1}, {Token: endToken, Logprob: -3}}[:n]
 }
 
 func (*fakeBase) Truncate(int, int) bool        { return true }
@@ -161,10 +177,16 @@ func (*fakeBase) Piece(t batch.Token) []byte {
 	}
 	return []byte{byte(t)}
 }
+func (b *fakeBase) TokenText(t batch.Token) []byte {
+	if t == endToken {
+		return []byte("<end>")
+	}
+	return b.Piece(t)
+}
 func (*fakeBase) IsEnd(t batch.Token) bool { return t == endToken }
 
-func (*fakeBase) NewSampler(_ batch.Sampling, prompt, _ []batch.Token) (batch.Sampler, error) {
-	d := &alphabetSampler{end: contextTokens}
+func (*fakeBase) NewSampler(s batch.Sampling, prompt, _ []batch.Token) (batch.Sampler, error) {
+	d := &alphabetSampler{end: contextTokens, top: s.TopLogprobs}
 	var text strings.Builder
 	for _, t := range prompt {
 		text.WriteByte(byte(t))
@@ -175,7 +197,7 @@ func (*fakeBase) NewSampler(_ batch.Sampling, prompt, _ []batch.Token) (batch.Sa
 	return d, nil
 }
 
-type alphabetSampler struct{ end int }
+type alphabetSampler struct{ end, top int }
 
 func (d *alphabetSampler) letter(i int) batch.Token {
 	if i >= d.end {

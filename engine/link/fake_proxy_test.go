@@ -2,7 +2,9 @@ package link
 
 import (
 	"errors"
+	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,6 +29,8 @@ type decodedFrame struct {
 	key        attemptKey
 	hello      uint64
 	tokens     []decodedToken
+	prompts    []decodedScore
+	from       int // of prompts
 	done       []decodedSummary
 	event      schema.EventKind
 	model      string
@@ -51,6 +55,14 @@ type decodedToken struct {
 	id    int32
 	text  string
 	end   int // of the text in the answer
+	decodedScore
+}
+
+// decodedScore is a token with its log-probability.
+type decodedScore struct {
+	piece   string
+	logprob float32
+	top     string // id:text of each
 }
 
 type decodedSummary struct {
@@ -60,6 +72,9 @@ type decodedSummary struct {
 	param   string
 	output  int
 	thought int // tokens
+	stop    string
+	prompt  int
+	vector  string // of an embedding: the bytes
 }
 
 func (p *fakeProxy) hello() {
@@ -166,7 +181,25 @@ func decodeStep(f schema.Frame, out *decodedFrame) error {
 	}
 	for i := range tokens.Len() {
 		t := tokens.At(i)
-		out.tokens = append(out.tokens, decodedToken{attemptKey{t.RequestId(), t.Attempt()}, int(t.Index()), t.TokenId(), d.string(t.Text()), int(t.TextEnd())})
+		out.tokens = append(out.tokens, decodedToken{
+			attemptKey{t.RequestId(), t.Attempt()}, int(t.Index()), t.TokenId(), d.string(t.Text()), int(t.TextEnd()),
+			decodedScore{d.string(t.Piece()), t.Logprob(), decodeTop(&d, t.TopLogprobs)},
+		})
+	}
+	prompts, err := s.Prompts()
+	if err != nil {
+		return err
+	}
+	for i := range prompts.Len() {
+		out.from = int(prompts.At(i).From())
+		list, err := prompts.At(i).Tokens()
+		if err != nil {
+			return err
+		}
+		for k := range list.Len() {
+			t := list.At(k)
+			out.prompts = append(out.prompts, decodedScore{d.string(t.Piece()), t.Logprob(), decodeTop(&d, t.Top)})
+		}
 	}
 	done, err := s.Done()
 	if err != nil {
@@ -180,9 +213,20 @@ func decodeStep(f schema.Frame, out *decodedFrame) error {
 		}
 		out.done = append(out.done, decodedSummary{
 			attemptKey{s.RequestId(), s.Attempt()}, s.Reason(), d.text(failure.Code()), d.text(failure.Param()), int(s.OutputTokens()), int(s.ReasoningTokens()),
+			d.text(s.Stop()), int(s.PromptTokens()), d.string(s.Embedding()),
 		})
 	}
 	return d.err
+}
+
+func decodeTop(d *fieldReader, read func() (schema.TopLogprob_List, error)) string {
+	list, err := read()
+	d.noteError(err)
+	var out []string
+	for i := range list.Len() {
+		out = append(out, fmt.Sprintf("%d:%s", list.At(i).Token(), d.string(list.At(i).Text())))
+	}
+	return strings.Join(out, " ")
 }
 
 func decodeAccepted(f schema.Frame, out *decodedFrame) error {
@@ -225,6 +269,8 @@ func decodeReply(f schema.Frame, out *decodedFrame) error {
 		out.bytes, out.ids = d.data(rendered.Text()), d.int32s(rendered.Tokens())
 	case schema.Reply_Which_tokens:
 		out.ids = d.int32s(r.Tokens())
+	case schema.Reply_Which_text:
+		out.bytes = d.data(r.Text())
 	}
 	return d.err
 }

@@ -47,6 +47,8 @@ type inferRequest struct {
 	expectRevision []byte
 	countCache     bool
 	invalid        error // about a field that can't be used; ends the request, not the connection
+	promptLogprobs bool
+	embed          embedInput
 }
 
 // isReplay reports whether the request was accepted before, by this or another engine.
@@ -116,6 +118,8 @@ func decodeRequest(r schema.InferRequest) (inferRequest, error) {
 	in.countCache = r.CountCache()
 	in.stops = d.texts(r.Stops())
 	in.input.Messages, in.invalid = d.messages(r.Messages())
+	in.input.Tokens = d.int32s(r.PromptTokens())
+	in.promptLogprobs = r.PromptLogprobs()
 	if err := decodeTools(r, &d, &in.input); err != nil {
 		in.invalid = err
 	}
@@ -126,10 +130,14 @@ func decodeRequest(r schema.InferRequest) (inferRequest, error) {
 	if in.rendered, err = decodeRendered(r); err != nil {
 		return in, err
 	}
+	if in.embed, err = decodeEmbed(r); err != nil {
+		return in, err
+	}
 	if in.rendered != nil {
 		in.countCache = false
 	}
 	in.sampling, err = decodeSampling(r)
+	in.sampling.ignoreEnd = r.IgnoreEnd()
 	return in, err
 }
 

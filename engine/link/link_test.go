@@ -150,6 +150,15 @@ func TestRequestsThatFailBeforeTheExecutor(t *testing.T) {
 			schema.FinishReason_error, "invalid_request", "chat_template_kwargs"},
 		"empty stop": {"x", func(r schema.InferRequest) error { _, err := r.NewStops(1); return err },
 			schema.FinishReason_error, "invalid_request", ""},
+		"bias of a token that the model hasn't": {"x", sampled(func(s schema.Sampling) {
+			if list, err := s.NewLogitBias(1); err == nil {
+				list.At(0).SetToken(256)
+			}
+		}), schema.FinishReason_error, "invalid_request", "logit_bias"},
+		"prompt token that the model hasn't": {"", promptTokens('a', -1),
+			schema.FinishReason_error, "invalid_request", "prompt"},
+		"more prompt tokens than the context": {"", promptTokens(make([]int32, contextTokens+1)...),
+			schema.FinishReason_error, "context_length_exceeded", "prompt"},
 		"deadline passed": {"x", func(r schema.InferRequest) error { r.SetTimeoutNs(1); return nil },
 			schema.FinishReason_deadline, "", ""},
 		"replay after a change": {"x", func(r schema.InferRequest) error {

@@ -31,17 +31,26 @@ func (s *session) prepareAndSubmit(r *inFlightRequest) error {
 	if r.in.invalid != nil {
 		return r.in.invalid
 	}
+	if r.in.embed.task != 0 {
+		return s.prepareAndEmbed(r)
+	}
 	lease, err := s.acquire(r)
 	if err != nil {
 		return err
 	}
 	r.lease = lease
+	if err := checkTask(0, lease); err != nil {
+		return err
+	}
 	prompt, err := s.renderPrompt(r)
 	if err != nil {
 		return err
 	}
 	batchRequest, err := s.executorRequest(r, prompt)
 	if err != nil {
+		return err
+	}
+	if err := s.link.o.Executor.Check(batchRequest); err != nil { // a request that is refused is never accepted
 		return err
 	}
 	stream, err := r.splitOutput(batchRequest, prompt)
@@ -173,6 +182,9 @@ func (s *session) executorRequest(r *inFlightRequest, prompt models.Prompt) (*ba
 	if err != nil {
 		return nil, err
 	}
+	for _, t := range prompt.Triggers {
+		sampling.Triggers = append(sampling.Triggers, batch.Trigger{Kind: batch.TriggerKind(t.Kind), Value: t.Value, Token: t.Token})
+	}
 	maxNewTokens, err := maxAnswerTokens(in.maxNewTokens, in.fitContext, &r.lease.Defaults, len(prompt.Tokens), r.lease.Base.Facts().ContextTokens)
 	if err != nil {
 		return nil, err
@@ -180,7 +192,7 @@ func (s *session) executorRequest(r *inFlightRequest, prompt models.Prompt) (*ba
 	batchRequest := &batch.Request{
 		ID: r.id, Attempt: r.attempt, Base: r.lease.BaseKey,
 		Prompt: prompt.Tokens, Generated: in.generated, ReplaySteps: in.replaySteps,
-		MaxNewTokens: maxNewTokens, Stops: prompt.Stops, Sampling: sampling, Owner: strconv.FormatUint(in.owner, 36),
+		MaxNewTokens: maxNewTokens, Stops: prompt.Stops, Sampling: sampling, PromptLogprobs: in.promptLogprobs, Owner: strconv.FormatUint(in.owner, 36),
 		Sink: s,
 	}
 	if r.lease.Adapter != nil {

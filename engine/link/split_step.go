@@ -18,7 +18,7 @@ func (s *session) splitStep(step *batch.Step) *batch.Step {
 		return step
 	}
 	x := &s.split
-	x.step.Base, x.step.Duration = step.Base, step.Duration
+	x.step.Base, x.step.Duration, x.step.Prompts = step.Base, step.Duration, step.Prompts
 	x.step.Tokens, x.step.Done = x.step.Tokens[:0], x.step.Done[:0]
 	x.text, x.ends = x.text[:0], x.ends[:0]
 	for i := 0; i < len(step.Tokens); {

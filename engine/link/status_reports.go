@@ -229,6 +229,10 @@ func writeFacts(to schema.Facts, f *models.Facts) error {
 	to.SetChatTemplate(f.ChatTemplate)
 	to.SetTools(f.Tools)
 	to.SetReasoning(f.Reasoning)
+	to.SetEmbeddings(f.Embeddings)
+	to.SetScores(f.Scores)
+	to.SetEmbeddingSize(uint32(f.EmbeddingSize))
+	to.SetGenerates(!f.EncoderOnly)
 	w := fieldWriter{}
 	w.text(to.SetArchitecture, f.Architecture)
 	w.text(to.SetQuantization, f.Quantization)

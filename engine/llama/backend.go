@@ -19,6 +19,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"tandem/engine/batch"
 	"tandem/engine/models"
 )
 
@@ -30,6 +31,8 @@ type Options struct {
 	// OnDevice runs call on the goroutine that steps, between two steps, and returns its error when it has ended. Any
 	// other error means that call didn't run and never will.
 	OnDevice func(ctx context.Context, call func() error) error
+	// OnTurn is OnDevice for what computes: one call after each step while somebody decodes. nil: OnDevice.
+	OnTurn func(ctx context.Context, call func(batch.Turn) error) error
 
 	Threads    int       // CPU threads of a step; 0: as many as this process may use, 1 for models under 64 MiB
 	GPULayers  int       // layers to keep on GPUs; negative: all
@@ -72,6 +75,11 @@ var _ models.Backend = (*Backend)(nil)
 func New(o Options) (*Backend, error) {
 	if o.OnDevice == nil {
 		return nil, errors.New("llama: Options.OnDevice is missing")
+	}
+	if o.OnTurn == nil {
+		o.OnTurn = func(ctx context.Context, call func(batch.Turn) error) error {
+			return o.OnDevice(ctx, func() error { return call(batch.Turn{}) })
+		}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

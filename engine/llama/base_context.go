@@ -9,7 +9,6 @@ package llama
 import "C"
 
 import (
-	"errors"
 	"fmt"
 
 	"tandem/engine/batch"
@@ -19,6 +18,9 @@ import (
 func (b *Base) openContext() error {
 	var device C.tdm_device
 	b.threadChoice = newThreadChoice(threadCount(b.opts.Threads, int64(C.llama_model_size(b.model))))
+	if !b.embed.causal { // a model that looks ahead has no next token
+		return b.openEncoder()
+	}
 	C.tdm_model_device(b.model, &device)
 	trained := int(C.llama_model_n_ctx_train(b.model))
 	b.size = chooseContextSize(b.spec, b.opts, trained, cellBytes(b.model), int64(device.free))
@@ -30,6 +32,7 @@ func (b *Base) openContext() error {
 		step_tokens: C.uint32_t(b.opts.StepTokens),
 		ubatch:      microBatch,
 		sequences:   C.uint32_t(b.size.sequences),
+		outputs:     C.uint32_t(b.size.sequences + batch.MaxScoredTokens),
 		threads:     C.int32_t(b.threadChoice.all),
 	}
 	errBuf := newErrorBuffer()
@@ -38,8 +41,11 @@ func (b *Base) openContext() error {
 		return fmt.Errorf("make a context of %d cells: %w", b.size.cells, errBuf.err())
 	}
 	if b.memory = C.llama_get_memory(b.context); b.memory == nil {
-		return errors.New("the model keeps no KV cache, so it can't generate text")
+		C.llama_free(b.context)
+		b.context = nil
+		return b.openEncoder()
 	}
+	b.generates = true
 	b.setLimits()
 	b.batch = newBatchArrays(b.limits.StepTokens)
 	gpu := deviceOf(&device).GPU
@@ -63,6 +69,7 @@ func (b *Base) setLimits() {
 		SequenceMax: longest,
 		StepTokens:  int(C.llama_n_batch(b.context)),
 		Prefix:      !recurrent,
+		Vocabulary:  b.vocab.size(),
 	}
 }
 

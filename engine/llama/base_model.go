@@ -27,9 +27,15 @@ type Base struct {
 	model    *C.struct_llama_model
 	vocab    *vocab
 	template *C.tdm_template // nil: none, or switched off
+	form     *answerForm     // nil: there is no template, or its form isn't known
 	limits   batch.Limits
 	facts    models.Facts
 	size     contextSize
+	ends     textEnds
+	embed    *embedder
+	// generates is false for an encoder: context and memory are nil then, and the embedder has the only context.
+	generates      bool
+	rerankTemplate string // of a reranker; empty: none
 
 	// Used only on the goroutine that steps.
 	context       *C.struct_llama_context
@@ -58,6 +64,11 @@ func (b *Base) finishLoad(ctx context.Context, progress func(models.Progress)) e
 	if b.vocab, err = readVocab(b.model); err != nil {
 		return err
 	}
+	b.ends = readTextEnds(b.vocab.handle)
+	if b.embed, err = newEmbedder(b); err != nil {
+		return err
+	}
+	b.rerankTemplate = rerankTemplate(b.model)
 	if err := b.openTemplate(); err != nil {
 		return err
 	}
@@ -85,7 +96,11 @@ func (b *Base) openTemplate() error {
 	b.template = C.tdm_template_new(b.model, &none, errBuf.text, errBuf.size)
 	switch {
 	case b.template != nil:
-		return b.tryTemplate()
+		if err := b.tryTemplate(); err != nil {
+			return err
+		}
+		b.openForm()
+		return nil
 	case !bool(none):
 		return badTemplate(errBuf.err())
 	case b.spec.Template == models.TemplateOn:
@@ -117,7 +132,11 @@ func (b *Base) readFacts() {
 	var device C.tdm_device
 	C.tdm_model_device(b.model, &device)
 	var weights, cache, compute C.uint64_t
-	C.tdm_context_memory(b.context, &weights, &cache, &compute)
+	one := b.context
+	if one == nil {
+		one = b.embed.context
+	}
+	C.tdm_context_memory(one, &weights, &cache, &compute)
 	d := deviceOf(&device)
 	b.facts = models.Facts{
 		Architecture:  meta(b.model, "general.architecture"),
@@ -132,6 +151,13 @@ func (b *Base) readFacts() {
 		Device:        d.Description,
 		Backend:       d.Backend,
 		ChatTemplate:  b.template != nil,
+		EncoderOnly:   !b.generates,
+		Embeddings:    !b.embed.scores,
+		Scores:        b.embed.scores,
+		EmbeddingSize: b.embed.size,
+	}
+	if b.form != nil {
+		b.facts.Tools, b.facts.Reasoning = b.form.tools, b.form.reasoning
 	}
 }
 
@@ -143,6 +169,14 @@ func (b *Base) Limits() batch.Limits { return b.limits }
 
 // Piece is the text of a token, empty for a control token and for an id outside the vocabulary.
 func (b *Base) Piece(t batch.Token) []byte { return b.vocab.piece(t) }
+
+// TokenText is the token's own bytes, with the name of a control token.
+func (b *Base) TokenText(t batch.Token) []byte {
+	if piece := b.vocab.piece(t); len(piece) > 0 || !b.vocab.valid(t) {
+		return piece
+	}
+	return []byte(C.GoString(C.llama_vocab_get_text(b.vocab.handle, C.llama_token(t))))
+}
 
 // IsEnd reports whether the token ends the answer.
 func (b *Base) IsEnd(t batch.Token) bool { return b.vocab.isEnd(t) }
@@ -156,6 +190,7 @@ func (b *Base) Close() error {
 	}
 	b.closed = true
 	b.mu.Unlock()
+	b.embed.close()
 	err := b.opts.OnDevice(context.Background(), func() error {
 		b.release()
 		return nil
@@ -171,6 +206,9 @@ func (b *Base) release() {
 	if b.context != nil {
 		C.tdm_adapter_use(b.context, nil)
 	}
+	if b.embed != nil {
+		b.embed.dropAdapter()
+	}
 	b.mu.Lock()
 	for a := range b.adapters {
 		C.llama_adapter_lora_free(a.handle)
@@ -178,12 +216,19 @@ func (b *Base) release() {
 	}
 	b.adapters = nil
 	b.mu.Unlock()
+	if b.embed != nil {
+		b.embed.release()
+	}
 	if b.context != nil {
 		C.llama_free(b.context)
 		b.context = nil
 	}
 	if b.grammarVocab != nil {
 		b.grammarVocab.Close()
+	}
+	if b.form != nil {
+		b.form.close()
+		b.form = nil
 	}
 	if b.template != nil {
 		C.tdm_template_free(b.template)

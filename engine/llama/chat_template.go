@@ -20,7 +20,7 @@ import (
 )
 
 // roles are those that a message may have; any other could inject template text.
-var roles = map[string]bool{"system": true, "user": true, "assistant": true}
+var roles = map[string]bool{"system": true, "user": true, "assistant": true, "tool": true}
 
 // ErrMessage is wrapped by errors about messages that the template refuses.
 var ErrMessage = models.ErrMessages
@@ -35,31 +35,46 @@ func (b *Base) Render(ctx context.Context, in models.Input) (models.Prompt, erro
 	messages := messagesOf(in)
 	bytes := 0
 	for _, m := range messages {
-		bytes += len(m.Content)
+		bytes += len(m.Content) + len(m.Reasoning)
 	}
 	if bytes > limit*b.vocab.longest {
 		return models.Prompt{}, models.ErrPromptTooLong
 	}
-	grammarText, err := b.grammarOf(in)
+	shape, err := b.shapeOf(in, messages)
 	if err != nil {
 		return models.Prompt{}, err
 	}
-	parts, err := b.renderParts(in, messages)
+	grammarText, err := b.grammarOf(in, shape)
 	if err != nil {
 		return models.Prompt{}, err
 	}
-	tokens, err := b.vocab.encode(ctx, parts, limit)
+	tokens, err := b.promptTokens(ctx, in, shape, limit)
 	if err != nil {
 		return models.Prompt{}, err
 	}
-	if len(tokens) == 0 {
-		return models.Prompt{}, fmt.Errorf("%w: nothing is left of the prompt", ErrMessage)
+	prompt := models.Prompt{Tokens: tokens, Grammar: grammarText, Stops: shape.stops()}
+	if grammarText != "" {
+		prompt.Triggers = shape.triggers(in)
 	}
-	prompt := models.Prompt{Tokens: tokens, Grammar: grammarText}
 	if in.SplitOutput {
-		prompt.Parser = []byte(contentOnly)
+		prompt.Parser = b.parserState(shape)
 	}
 	return prompt, nil
+}
+
+// promptTokens are the client's own tokens, or those of the rendered text.
+func (b *Base) promptTokens(ctx context.Context, in models.Input, shape *answerShape, limit int) ([]int32, error) {
+	if n := len(in.Tokens); n > 0 {
+		if n > limit {
+			return nil, models.ErrPromptTooLong
+		}
+		return in.Tokens, nil
+	}
+	tokens, err := b.vocab.encode(ctx, shape.parts, limit)
+	if err == nil && len(tokens) == 0 {
+		err = fmt.Errorf("%w: nothing is left of the prompt", ErrMessage)
+	}
+	return tokens, err
 }
 
 func messagesOf(in models.Input) []models.Message {
@@ -74,13 +89,10 @@ func messagesOf(in models.Input) []models.Message {
 }
 
 // grammarOf returns the grammar that the answer must follow, after checking that it can be followed.
-func (b *Base) grammarOf(in models.Input) (string, error) {
-	source := grammar.Source{Kind: grammar.GBNF, Text: in.Grammar}
-	switch {
-	case len(in.JSONSchema) > 0:
-		source = grammar.Source{Kind: grammar.JSONSchema, Text: string(in.JSONSchema)}
-	case in.Grammar == "":
-		return "", nil
+func (b *Base) grammarOf(in models.Input, shape *answerShape) (string, error) {
+	source, err := shape.grammar(in)
+	if err != nil || source.Kind == grammar.None {
+		return "", err
 	}
 	return source.String(), b.checkGrammar(source)
 }

@@ -25,10 +25,11 @@ const (
 // grammarConstraint constrains an answer to a grammar.
 type grammarConstraint struct {
 	matcher *grammar.Matcher
-	budget  time.Duration // for one token
-	drawn   batch.Token   // drawn, but not yet accepted by the matcher; noToken: none
-	mask    []uint32      // of the next draw
-	logits  []float32     // of the next draw
+	trigger *grammarTrigger // nil: the grammar has begun
+	budget  time.Duration   // for one token
+	drawn   batch.Token     // drawn, but not yet accepted by the matcher; noToken: none
+	mask    []uint32        // of the next draw
+	logits  []float32       // of the next draw
 }
 
 func (b *Base) newGrammarConstraint(sampling batch.Sampling) (*grammarConstraint, error) {
@@ -40,7 +41,10 @@ func (b *Base) newGrammarConstraint(sampling batch.Sampling) (*grammarConstraint
 	if err != nil {
 		return nil, grammarError(err)
 	}
-	return &grammarConstraint{matcher: matcher, budget: sampling.GrammarBudget, drawn: noToken, mask: make([]uint32, matcher.MaskWords())}, nil
+	return &grammarConstraint{
+		matcher: matcher, trigger: newGrammarTrigger(b.vocab, sampling.Triggers), budget: sampling.GrammarBudget, drawn: noToken,
+		mask: make([]uint32, matcher.MaskWords()),
+	}, nil
 }
 
 // checkGrammar returns an error when a grammar can't be followed with this vocabulary.
@@ -73,7 +77,12 @@ func grammarError(err error) error {
 
 func (c *grammarConstraint) keepLogits(logits []float32) { c.logits = append(c.logits[:0], logits...) }
 
+func isTooComplex(err error) bool { return errors.Is(err, batch.ErrGrammarTooComplex) }
+
 func (c *grammarConstraint) accept(t batch.Token) error {
+	if c.trigger != nil {
+		return c.acceptBeforeGrammar(t)
+	}
 	return grammarError(c.matcher.Accept(t, c.budget))
 }
 
@@ -86,6 +95,9 @@ func (s *Sampler) Advance(room int) ([]batch.Token, error) {
 		if err := c.accept(t); err != nil {
 			return nil, err
 		}
+	}
+	if c.trigger != nil {
+		return nil, nil
 	}
 	var forced []batch.Token
 	if !s.sampling.Logprobs && s.sampling.TopLogprobs == 0 {
@@ -126,6 +138,14 @@ func (s *Sampler) Draw(index int) (batch.Draw, error) {
 		return batch.Draw{}, fmt.Errorf("a mask of %d words for %d logits", len(c.mask), len(c.logits))
 	}
 	var out C.tdm_draw
+	if c.trigger != nil {
+		draw, err := s.drawFrom(c.logits, index)
+		if err == nil {
+			c.logits, c.drawn = c.logits[:0], draw.Token
+			C.tdm_sampler_accept(s.handle, C.int32_t(draw.Token))
+		}
+		return draw, err
+	}
 	if !C.tdm_sampler_draw_masked(s.handle, (*C.float)(&c.logits[0]), C.int32_t(len(c.logits)), C.uint32_t(index), (*C.uint32_t)(&c.mask[0]), &out) {
 		return batch.Draw{}, fmt.Errorf("%w: it allows no token of this vocabulary here", grammar.ErrInvalid)
 	}

@@ -126,8 +126,11 @@ func (a *Adapter) free() {
 	}
 	delete(b.adapters, a)
 	// The context keeps pointers to the adapter that it used last, even if that isn't this one.
-	C.tdm_adapter_use(b.context, nil)
+	if b.context != nil {
+		C.tdm_adapter_use(b.context, nil)
+	}
 	b.activeAdapter = nil
+	b.embed.dropAdapter()
 	C.llama_adapter_lora_free(a.handle)
 	a.handle = nil
 }

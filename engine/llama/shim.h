@@ -49,7 +49,10 @@ struct llama_model * tdm_model_load(const char * path, const tdm_load * params, 
 
 typedef struct {
     uint32_t cells, step_tokens, ubatch, sequences;
+    uint32_t outputs; // rows of logits of one decode at most: with more the library aborts
     int32_t  threads;
+    bool     embeddings; // each token gives its vector, or with classify each text its scores
+    bool     classify;
 } tdm_context;
 struct llama_context * tdm_context_new(struct llama_model * model, const tdm_context * params, char * err, size_t err_size);
 void tdm_context_memory(const struct llama_context * ctx, uint64_t * model, uint64_t * cache, uint64_t * compute);
@@ -92,6 +95,10 @@ typedef struct {
 // none: the model has no template
 tdm_template * tdm_template_new(const struct llama_model * model, bool * none, char * err, size_t err_size);
 void           tdm_template_free(tdm_template * t);
+// What the library made of the model's template; the texts live as long as t.
+const char *   tdm_template_source(const tdm_template * t);
+const char *   tdm_template_bos(const tdm_template * t);
+const char *   tdm_template_eos(const tdm_template * t);
 bool           tdm_template_render(const tdm_template * t, const tdm_message * messages, size_t n, tdm_rendered * out, char * err, size_t err_size);
 void           tdm_rendered_free(tdm_rendered * r);
 

@@ -58,6 +58,10 @@ tdm_template * tdm_template_new(const struct llama_model * model, bool * none, c
 
 void tdm_template_free(tdm_template * t) { delete t; }
 
+const char * tdm_template_source(const tdm_template * t) { return t->parsed.source().c_str(); }
+const char * tdm_template_bos(const tdm_template * t) { return t->parsed.bos_token().c_str(); }
+const char * tdm_template_eos(const tdm_template * t) { return t->parsed.eos_token().c_str(); }
+
 static jinja::value marked(const std::string & text) {
     auto s = jinja::mk_val<jinja::value_string>(text);
     s->mark_input();

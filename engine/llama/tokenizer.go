@@ -32,6 +32,7 @@ type vocab struct {
 	specials map[byte][]specialToken // by first byte, longest first: texts that parse_special turns into one token
 	longest  int                     // bytes of the longest token
 	bos      batch.Token             // -1: the model wants none
+	ends     []batch.Token           // that end an answer
 }
 
 type specialToken struct {
@@ -73,6 +74,9 @@ func readVocab(model *C.struct_llama_model) (*vocab, error) {
 		v.longest = max(v.longest, int(v.offsets[t+1]-v.offsets[t]))
 		if v.flags[t]&(C.TDM_CONTROL|C.TDM_UNKNOWN) != 0 {
 			v.addSpecial(batch.Token(t))
+		}
+		if v.isEnd(batch.Token(t)) {
+			v.ends = append(v.ends, batch.Token(t))
 		}
 	}
 	for _, list := range v.specials {
@@ -316,14 +320,13 @@ func longRuns(text []byte) []int {
 // grammarTokens is the vocabulary in the form that package grammar needs. The texts of control tokens begin with a byte
 // that is in no text, so that they match nothing by accident.
 func (v *vocab) grammarTokens() grammar.Tokens {
-	const marker = 0xff
 	t := grammar.Tokens{Texts: make([][]byte, v.size()), Encode: v.encodePlain}
 	for i := range t.Texts {
 		t.Texts[i] = v.piece(batch.Token(i))
 	}
 	for _, list := range v.specials {
 		for _, sp := range list {
-			t.Texts[sp.token] = append([]byte{marker}, sp.text...)
+			t.Texts[sp.token] = append([]byte{grammar.ControlMark}, sp.text...)
 		}
 	}
 	for _, end := range []C.llama_token{C.llama_vocab_eot(v.handle), C.llama_vocab_eos(v.handle)} {

@@ -4,9 +4,10 @@
 //
 // Everything else that a backend does is real: tokens of a small fixed vocabulary, KV cells that are filled, copied and
 // truncated, loads that take time, report progress and fail, adapters. But no number here says anything about a model:
-// temperature, seed, penalties, logit bias, JSON schemas and grammars are accepted and ignored, every token has
-// probability 1, adapters don't change the answer, and the system text and all messages but the last one of the user
-// or of a tool are dropped. Tool calls and reasoning come on request (tool_calls.go).
+// temperature, seed, penalties, logit bias, JSON schemas and grammars are accepted and ignored, log-probabilities are
+// the same few numbers everywhere, adapters don't change the answer, and the system text and all messages but the last
+// one of the user or of a tool are dropped. Tool calls and reasoning come on request (tool_calls.go). Embeddings are
+// made of the tokens' ids, and scores of what query and document share.
 package mock
 
 import (
@@ -125,7 +126,7 @@ func newBase(b *Backend, spec models.BaseSpec) *Base {
 	return &Base{backend: b, spec: spec, cache: newKVCache(sequences), facts: models.Facts{
 		Architecture: "mock", Quantization: "none", ContextTokens: context, TrainContext: context,
 		Cells: n, Sequences: sequences, WeightBytes: vocabularyBytes(), CacheBytes: int64(n) * 4,
-		Device: "mock", Backend: "mock", Tools: true, Reasoning: true,
+		Device: "mock", Backend: "mock", Tools: true, Reasoning: true, Embeddings: true, Scores: true, EmbeddingSize: embeddingSize,
 	}}
 }
 
@@ -156,7 +157,10 @@ func (b *Base) Render(ctx context.Context, in models.Input) (models.Prompt, erro
 	if in.MaxTokens > 0 {
 		most = min(most, in.MaxTokens)
 	}
-	tokens := tokenise(text)
+	tokens := in.Tokens
+	if len(tokens) == 0 {
+		tokens = tokenise(text)
+	}
 	if len(tokens) > most {
 		return models.Prompt{}, fmt.Errorf("render for %s: %d tokens: %w", b.spec.Name, len(tokens), models.ErrPromptTooLong)
 	}

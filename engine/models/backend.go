@@ -26,9 +26,12 @@ type BaseSpec struct {
 	Parallel int    // sequences
 	MMap     bool
 	Template TemplateMode
+	Pooling  Pooling
 	// FreeBytes is the memory that is left beside the weights; 0: what the backend finds. Not every library knows a
 	// container's limit.
 	FreeBytes int64
+	// MoreFits reports whether so many bytes may be taken beside what is loaded, long after the load; nil: always.
+	MoreFits func(bytes int64) bool
 }
 
 // TemplateMode says whether prompts go through the model's chat template.
@@ -55,6 +58,8 @@ type Base interface {
 	NewParser(state []byte) (Parser, error)
 	// WriteOut is the text of tokens, control tokens as they are written. Safe from any goroutine.
 	WriteOut(tokens []int32) []byte
+	TextCoder
+	Embedder
 	Close() error
 }
 
@@ -87,6 +92,10 @@ type Facts struct {
 	ChatTemplate  bool
 	Tools         bool // the chat template has a form for tools of its own
 	Reasoning     bool // the chat template has a form for reasoning
+	EncoderOnly   bool // it has no next token, and only embeds or scores
+	Embeddings    bool // TaskEmbed is possible
+	Scores        bool // TaskScore is possible
+	EmbeddingSize int  // numbers of an embedding
 }
 
 // Input is a request's prompt as the client wrote it. Messages, when given, replace Prompt and System.
@@ -95,10 +104,11 @@ type Input struct {
 	System     string
 	HasSystem  bool // there is a system text, maybe an empty one: the template then writes none of its own
 	Messages   []Message
-	Raw        bool   // no chat template, even if the model has one
-	JSONSchema []byte // checked JSON, or nil
-	Grammar    string // GBNF, or empty
-	MaxTokens  int    // prompts longer than this aren't worth finishing: ErrPromptTooLong
+	Tokens     []int32 // the prompt as tokens, in place of all of these
+	Raw        bool    // no chat template, even if the model has one
+	JSONSchema []byte  // checked JSON, or nil
+	Grammar    string  // GBNF, or empty
+	MaxTokens  int     // prompts longer than this aren't worth finishing: ErrPromptTooLong
 
 	Tools             []Tool
 	ToolChoice        ToolChoice

@@ -44,6 +44,8 @@ type Request struct {
 	Inputs []Input
 	// Task is what to do with the prompt.
 	Task Task
+	// Dimensions is how many numbers of an embedding the client wants; 0: all. See CheckReply.
+	Dimensions int
 
 	// Tools are the functions that the model may call. With them, and with reasoning, SplitOutput is set.
 	Tools             []Tool
@@ -176,6 +178,14 @@ func (r *Request) ForInput(i int) *Request {
 		one.Messages = []Message{{Role: "user", Content: in.Query}, {Role: "user", Content: in.Document}}
 	}
 	return &one
+}
+
+// CheckReply returns what is wrong with a request that only its reply can tell.
+func (r *Request) CheckReply(reply *Reply) *Error {
+	if have := len(reply.Results[0].Embedding); r.Task == TaskEmbed && r.Dimensions > have {
+		return Invalid("dimensions", "dimensions is %d, but embeddings of this model have %d", r.Dimensions, have)
+	}
+	return nil
 }
 
 // Message is one turn of a conversation.

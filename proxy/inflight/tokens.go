@@ -304,28 +304,36 @@ func (t *Table) complete(en *entry, e *engine, s *Summary, now time.Time) {
 
 // clientError returns the client's error for a failure that an engine reported.
 func (en *entry) clientError(s *Summary, now time.Time) *api.Error {
-	switch t := api.Type(s.Failure.Code); {
+	switch {
 	case s.Reason == FinishDeadline:
 		return en.deadlineError(now)
 	case s.Reason != FinishError:
 		return api.Internal(fmt.Errorf("engine finished request with reason %d", s.Reason))
-	case t == api.TypeModelChanged:
+	case api.Type(s.Failure.Code) == api.TypeModelChanged:
 		return api.ModelChanged(en.model, en.version)
+	}
+	err := failureError(&s.Failure)
+	if err.Type == api.TypeContextExceeded {
+		err.ContextTokens = en.table.catalog.contextTokens(en.model)
+	}
+	return err
+}
+
+// failureError returns the client's error for what an engine says of a request or call.
+func failureError(f *Failure) *api.Error {
+	t := api.Type(f.Code)
+	switch {
 	case t == api.TypeGrammarTooComplex:
 		return api.GrammarTooComplex()
 	case t == api.TypeInternal || !t.Known():
-		return api.Internal(fmt.Errorf("engine failure %q: %s", s.Failure.Code, s.Failure.Text))
-	default:
-		err := api.NewError(t, "%s", s.Failure.Text)
-		err.Param = s.Failure.Param
-		if t == api.TypeContextExceeded {
-			err.ContextTokens = en.table.catalog.contextTokens(en.model)
-		}
-		if err.Status() == 503 && s.Failure.Retryable { // waiting doesn't repair broken files
-			err.RetryAfter = retryEngineAfter
-		}
-		return err
+		return api.Internal(fmt.Errorf("engine failure %q: %s", f.Code, f.Text))
 	}
+	err := api.NewError(t, "%s", f.Text)
+	err.Param = f.Param
+	if err.Status() == 503 && f.Retryable { // waiting doesn't repair broken files
+		err.RetryAfter = retryEngineAfter
+	}
+	return err
 }
 
 // deadlineError returns the error of a request whose deadline has passed.

@@ -51,10 +51,11 @@ type Content struct {
 
 // Events describe a stream.
 type Events struct {
-	Data   *Schema            `json:"data"`            // of events without a name
-	Last   string             `json:"last,omitempty"`  // the data of the last event, where that isn't JSON
-	Failed string             `json:"failed"`          // the name of an event with an error; empty: they have none
-	Named  map[string]*Schema `json:"named,omitempty"` // of events with a name, where each kind has its own
+	Data   *Schema            `json:"data,omitempty"`   // of events without a name
+	Last   string             `json:"last,omitempty"`   // the data of the last event, where that isn't JSON
+	Failed string             `json:"failed,omitempty"` // the name of an event with an error; empty: they have none
+	Named  map[string]*Schema `json:"named,omitempty"`  // of events with a name, where each kind has its own
+	Final  []string           `json:"final,omitempty"`  // names of the last event, unless it is an error
 }
 
 // Parameter is a header, or a part of path or query.
@@ -137,6 +138,7 @@ type header struct {
 var headers = []header{
 	{"X-Request-Id", "The request's id: the client's, if it is of [A-Za-z0-9._-]{1,64}, otherwise a new one.", Matching("^[A-Za-z0-9._-]{1,64}$")},
 	{"X-Model-Revision", "Checksum of the files of the model that answered.", Matching("^[0-9a-f]+$")},
+	{"Request-Id", "The same as X-Request-Id.", Matching("^[A-Za-z0-9._-]{1,64}$")},
 	{"traceresponse", "Trace and span of the request (W3C).", Text(0, 0)},
 	{"Retry-After", "Seconds after which to try again. It is absent where that won't help.", IntegerFrom(1)},
 	{"WWW-Authenticate", "How to send a key.", Text(0, 0)},

@@ -1,6 +1,42 @@
 package openapi
 
-import "tandem/proxy/api"
+import (
+	"fmt"
+	"slices"
+
+	"tandem/proxy/api"
+)
+
+// Inference is the endpoint as one of those that ask for inference.
+func (e Endpoint) Inference() Endpoint {
+	e.Method, e.Key = "post", true
+	e.Parameters, e.ErrorTypes = InferenceParameters(), InferenceErrors()
+	return e
+}
+
+// Call is the endpoint as one that asks a model for something without inference: it needs a key and counts against no
+// limit.
+func (e Endpoint) Call() Endpoint {
+	e.Method, e.Key = "post", true
+	e.Parameters = CommonParameters()
+	e.ErrorTypes = slices.DeleteFunc(InferenceErrors(), func(t api.Type) bool {
+		return t == api.TypeRateLimited || t == api.TypeUpgradeRequired || t == api.TypeQuarantined
+	})
+	return e
+}
+
+// JSONReply is one kind of reply.
+func JSONReply(doc string, s *Schema) []Reply {
+	return []Reply{{Status: 200, Doc: doc, Content: []Content{{Type: "application/json", Schema: s}}}}
+}
+
+// ModelNames is the form of a name of a model with its version. What is longer can't be the name of one.
+func ModelNames() *Schema {
+	return Matching(fmt.Sprintf(`^[^:]{0,%d}(:[\s\S]{0,%d})?$`, api.MaxNameBytes, api.MaxNameBytes))
+}
+
+// ToolNames is the form of a function's name.
+func ToolNames() *Schema { return Matching(fmt.Sprintf("^[A-Za-z0-9_.:-]{1,%d}$", api.MaxToolName)) }
 
 // InferenceParameters are the request headers that every endpoint for inference takes.
 func InferenceParameters() []Parameter {

@@ -15,7 +15,7 @@ type Schema struct {
 	Description      string         `json:"description,omitzero"`
 	Type             types          `json:"type,omitempty"`
 	Enum             []any          `json:"enum,omitempty"`
-	Const            any            `json:"const,omitempty"`
+	Const            any            `json:"const,omitzero"`
 	Default          any            `json:"default,omitzero"`
 	Minimum          jsontext.Value `json:"minimum,omitempty"`
 	ExclusiveMinimum jsontext.Value `json:"exclusiveMinimum,omitempty"`
@@ -233,3 +233,6 @@ func AtLeast(min float64) *Schema { return &Schema{Type: types{"number"}, Minimu
 
 // Null is null.
 func Null() *Schema { return &Schema{Type: types{"null"}} }
+
+// OnlyFalse is false, where true isn't supported.
+func OnlyFalse() *Schema { return &Schema{Type: types{"boolean"}, Enum: []any{false}} }

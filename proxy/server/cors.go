@@ -16,12 +16,13 @@ const corsMaxAge = "600"
 const anyOrigin = "*"
 
 // exposedHeaders are the reply headers that a page may read, besides the few that it may always read.
-var exposedHeaders = strings.Join([]string{requestIDHeader, revisionHeader, traceresponseHeader, fasthttp.HeaderRetryAfter, fasthttp.HeaderAllow,
+var exposedHeaders = strings.Join([]string{requestIDHeader, anthropicIDHeader, revisionHeader, traceresponseHeader, fasthttp.HeaderRetryAfter, fasthttp.HeaderAllow,
 	limit.HeaderLimit, limit.HeaderRemaining, limit.HeaderReset, limit.HeaderPolicy, limit.HeaderRateLimit}, ", ")
 
-// sdkHeaders are request headers that OpenAI's client library for browsers sends by itself. A page whose preflight
-// doesn't allow one of them can't send its request.
-var sdkHeaders = strings.Join([]string{fasthttp.HeaderUserAgent, "OpenAI-Organization", "OpenAI-Project", "X-Stainless-Arch", "X-Stainless-Helper-Method",
+// sdkHeaders are request headers that OpenAI's and Anthropic's client libraries for browsers send by themselves. A page
+// whose preflight doesn't allow one of them can't send its request.
+var sdkHeaders = strings.Join([]string{fasthttp.HeaderUserAgent, "OpenAI-Organization", "OpenAI-Project",
+	"Anthropic-Version", "Anthropic-Beta", "Anthropic-Dangerous-Direct-Browser-Access", "X-Stainless-Helper", "X-Stainless-Arch", "X-Stainless-Helper-Method",
 	"X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version", "X-Stainless-Poll-Helper", "X-Stainless-Custom-Poll-Interval",
 	"X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version", "X-Stainless-Timeout"}, ", ")
 

@@ -7,8 +7,10 @@ import (
 	"slices"
 
 	"tandem/proxy/api"
+	"tandem/proxy/api/anthropic"
 	"tandem/proxy/api/infer"
 	"tandem/proxy/api/openai"
+	"tandem/proxy/api/vocabulary"
 	"tandem/proxy/metrics"
 	"tandem/proxy/openapi"
 )
@@ -27,6 +29,8 @@ func OpenAPI(captured map[string]openapi.Captured) ([]byte, error) {
 	}, defaultKeyHeader, []openapi.Tag{
 		{Name: "inference", Description: "This server's own dialect."},
 		{Name: "openai", Description: "For clients of OpenAI's API."},
+		{Name: "anthropic", Description: "For clients of Anthropic's API."},
+		{Name: "vocabulary", Description: "What a model makes of a text, without inference."},
 		{Name: "monitoring", Description: "Probes, status and metrics."},
 	}, endpoints, captured)
 }
@@ -35,11 +39,20 @@ func OpenAPI(captured map[string]openapi.Captured) ([]byte, error) {
 func describedEndpoints() ([]openapi.Endpoint, error) {
 	var list []openapi.Endpoint
 	var problems []error
-	for _, describe := range []func() ([]openapi.Endpoint, error){infer.Endpoints, openai.Endpoints, monitoringEndpoints} {
+	for _, describe := range []func() ([]openapi.Endpoint, error){infer.Endpoints, openai.Endpoints, anthropic.Endpoints, vocabularyEndpoints, monitoringEndpoints} {
 		endpoints, err := describe()
 		list, problems = append(list, endpoints...), append(problems, err)
 	}
 	return list, errors.Join(problems...)
+}
+
+// vocabularyEndpoints are those of the vocabulary, which write errors as OpenAI's do and read chats as they do.
+func vocabularyEndpoints() ([]openapi.Endpoint, error) {
+	chat, err := openai.ChatBody()
+	if err != nil {
+		return nil, err
+	}
+	return vocabulary.Endpoints(chat, openai.Errors())
 }
 
 func monitoringEndpoints() ([]openapi.Endpoint, error) {
@@ -48,24 +61,24 @@ func monitoringEndpoints() ([]openapi.Endpoint, error) {
 		return nil, fmt.Errorf("describe the reply of /status/live: %w", err)
 	}
 	list := []openapi.Endpoint{
-		{Path: "/health", ID: "health", Summary: "Whether the service lives; always 200", Replies: jsonReply("The state.", openapi.Object(
+		{Path: "/health", ID: "health", Summary: "Whether the service lives; always 200", Replies: openapi.JSONReply("The state.", openapi.Object(
 			openapi.Has("status", openapi.Words(api.HealthOK, api.HealthLoading, api.HealthDegraded, api.HealthDraining)), openapi.Has("timestamp", timestamp()),
 		).Named("Health"))},
-		{Path: "/livez", ID: "livez", Summary: "Liveness probe", Replies: jsonReply("The server answers.", openapi.Object(openapi.Has("status", openapi.Constant("ok"))).Named("Alive"))},
+		{Path: "/livez", ID: "livez", Summary: "Liveness probe", Replies: openapi.JSONReply("The server answers.", openapi.Object(openapi.Has("status", openapi.Constant("ok"))).Named("Alive"))},
 		{Path: "/readyz", ID: "readyz", Summary: "Readiness probe; says what is missing", Replies: append(
-			jsonReply("Ready.", openapi.Object(openapi.Has("status", openapi.Constant("ok"))).Named("Alive")),
+			openapi.JSONReply("Ready.", openapi.Object(openapi.Has("status", openapi.Constant("ok"))).Named("Alive")),
 			openapi.Reply{Status: 503, Doc: "Not ready.", Content: []openapi.Content{{Type: "application/json", Schema: openapi.Object(
 				openapi.Has("status", openapi.Constant("unavailable")), openapi.Has("reason", openapi.Text(1, 0).About("What is missing.")),
 			).Named("NotReady")}}},
 		)},
-		{Path: "/status", ID: "status", Summary: "Status, devices and loaded models", Replies: jsonReply("The status.", statusSchema())},
+		{Path: "/status", ID: "status", Summary: "Status, devices and loaded models", Replies: openapi.JSONReply("The status.", statusSchema())},
 		{
 			Path: "/status/live", ID: "statusLive", Summary: "The figures of this moment", Doc: "Times are seconds, ratios 0 to 1; a figure that nobody knows is null.",
 			Parameters: []openapi.Parameter{{Name: "since", In: "query", Description: "Unix time in seconds: adds the points of history that are later.", Schema: openapi.AtLeast(0)}},
 			Replies: []openapi.Reply{{Status: 200, Doc: "The figures.", Headers: []string{"Cache-Control"},
 				Content: []openapi.Content{{Type: "application/json", Schema: live.Named("LiveStatus")}}}},
 		},
-		{Path: "/models", ID: "models", Summary: "Installed models with their versions", Replies: jsonReply("The models.", openapi.Object(
+		{Path: "/models", ID: "models", Summary: "Installed models with their versions", Replies: openapi.JSONReply("The models.", openapi.Object(
 			openapi.Has("models", openapi.List(modelSchema(), 0, 0)),
 		).Named("Models"))},
 		{Path: defaultMetricsPath, ID: "metrics", Summary: "Metrics for Prometheus", Doc: "The path is METRICS_PATH; METRICS_PORT moves it to a port of its own.", Replies: textReply()},
@@ -87,10 +100,6 @@ func monitoringEndpoints() ([]openapi.Endpoint, error) {
 		}
 	}
 	return list, nil
-}
-
-func jsonReply(doc string, s *openapi.Schema) []openapi.Reply {
-	return []openapi.Reply{{Status: 200, Doc: doc, Content: []openapi.Content{{Type: "application/json", Schema: s}}}}
 }
 
 func textReply() []openapi.Reply {

@@ -67,6 +67,9 @@ func (s *Server) beginExchange(ctx *fasthttp.RequestCtx, r *route, received time
 func (x *exchange) setCommonHeaders() {
 	h := &x.ctx.Response.Header
 	h.Set(requestIDHeader, x.id)
+	if x.route.idHeader != "" {
+		h.Set(x.route.idHeader, x.id)
+	}
 	x.s.corsOrigins.addHeaders(&x.ctx.Request.Header, h)
 }
 

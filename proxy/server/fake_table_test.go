@@ -30,6 +30,38 @@ func (f *fakeTable) Admit(_ context.Context, r inflight.Request) (inflight.Answe
 	return f.admit(r)
 }
 
+// The calls of a fakeTable take each byte for a token.
+func (f *fakeTable) Tokenize(_ context.Context, c inflight.ModelCall, text string, addSpecial bool) ([]int32, *api.Error) {
+	if c.Model == "nobody/has-it" {
+		return nil, api.NewError(api.TypeModelNotFound, "model is not installed")
+	}
+	var tokens []int32
+	if addSpecial {
+		tokens = append(tokens, 1)
+	}
+	for _, b := range []byte(text) {
+		tokens = append(tokens, int32(b))
+	}
+	return tokens, nil
+}
+
+func (f *fakeTable) Detokenize(_ context.Context, _ inflight.ModelCall, tokens []int32) ([]byte, *api.Error) {
+	var text []byte
+	for _, t := range tokens {
+		text = append(text, byte(t))
+	}
+	return text, nil
+}
+
+func (f *fakeTable) Render(ctx context.Context, c inflight.ModelCall, r *api.Request) (inflight.RenderedText, *api.Error) {
+	text := ""
+	for _, m := range r.Messages {
+		text += "<" + m.Role + ">" + m.Content
+	}
+	tokens, err := f.Tokenize(ctx, c, text, false)
+	return inflight.RenderedText{Text: []byte(text), Tokens: tokens}, err
+}
+
 func (f *fakeTable) Status() inflight.Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()

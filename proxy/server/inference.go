@@ -167,6 +167,11 @@ func (x *exchange) replyFinished(piece *inflight.Piece) {
 		x.settle(inflight.Failed)
 	default:
 		reply, encoder := x.finalReply(), x.replyEncoder()
+		if err := x.request.CheckReply(&reply); err != nil {
+			x.replyError(err)
+			x.settle(inflight.Failed)
+			return
+		}
 		x.setRevision()
 		x.settle(inflight.Delivered)
 		x.reply(encoder.AppendReply(make([]byte, 0, len(reply.Results[0].Text)+metadataBytes), &reply))

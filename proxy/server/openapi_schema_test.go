@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,7 @@ func loadSchemas(t *testing.T) documentSchemas {
 			forbidOthers(s)
 		}
 	}
+	forbidOthers(d.root["paths"])
 	return d
 }
 
@@ -55,13 +57,14 @@ func (d documentSchemas) component(name string) map[string]any {
 	return s
 }
 
-func (d documentSchemas) compile(name string) *jsonschema.Schema {
+// compile makes a validator of the schema at a JSON pointer.
+func (d documentSchemas) compile(pointer string) *jsonschema.Schema {
 	d.t.Helper()
 	c := jsonschema.NewCompiler()
 	if err := c.AddResource("document.json", d.root); err != nil {
 		d.t.Fatal(err)
 	}
-	s, err := c.Compile("document.json#/components/schemas/" + name)
+	s, err := c.Compile("document.json#" + pointer)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -161,6 +164,8 @@ func companions(endpoint, field, value string) map[string]string {
 		return map[string]string{"logprobs": "true"}
 	case endpoint == "completions" && field == "max_tokens":
 		return map[string]string{"echo": "true"}
+	case endpoint == "messages" && field == "tool_choice":
+		return map[string]string{"tools": `[{"name":"f"}]`}
 	case endpoint == "completions" && field == "best_of":
 		return map[string]string{"n": value}
 	case endpoint == "chatCompletions" && field == "tool_choice":
@@ -174,10 +179,10 @@ func TestDecodersKeepToTheDescribedRanges(t *testing.T) {
 	d := loadSchemas(t)
 	checked := 0
 	for _, e := range described(t) {
-		if e.Body == nil {
+		dialect := inferenceDialect(t, &e)
+		if dialect == nil {
 			continue
 		}
-		dialect := startTestServer(t, &fakeTable{current: readyStatus()}, nil).routes[e.Path].dialect
 		for field, s := range d.component(e.Body.Name)["properties"].(map[string]any) {
 			within, beyond := edges(d.resolve(s))
 			forms := d.forms(s)
@@ -248,23 +253,43 @@ func withField(t *testing.T, e openapi.Endpoint, field, value string, others map
 	return text
 }
 
+// inferenceDialect is the dialect that reads and writes the bodies of an endpoint; nil: none does.
+func inferenceDialect(t *testing.T, e *openapi.Endpoint) api.Dialect {
+	t.Helper()
+	r := startTestServer(t, &fakeTable{current: readyStatus()}, nil).routes[e.Path]
+	if r == nil || !r.inference {
+		return nil
+	}
+	return r.dialect
+}
+
+// sampleRequest is an endpoint's first example, asking for all that a reply can have.
+func sampleRequest(t *testing.T, e *openapi.Endpoint, dialect api.Dialect) *api.Request {
+	t.Helper()
+	r, err := dialect.Decode([]byte(e.Examples[0].Body), api.Limits{})
+	if err != nil {
+		t.Fatalf("the first example of %s: %v", e.Path, err)
+	}
+	r.Stream, r.IncludeUsage, r.Logprobs, r.TopLogprobs = true, true, true, 1
+	return r
+}
+
 // sampleReply has everything that a reply can have.
-func sampleReply() *api.Reply {
+func sampleReply(r *api.Request) *api.Reply {
 	logprobs := []api.TokenLogprob{{Token: 1, Bytes: []byte("Hi"), Logprob: -0.5, Top: []api.TopLogprob{{Token: 1, Bytes: []byte("Hi"), Logprob: -0.5}}}}
 	usage := api.Metadata{Model: "demo", Version: "v1.0", TokensGenerated: 9, ReasoningTokens: 2, FinishReason: api.FinishStop, PromptTokens: 12, CachedTokens: 4, Seed: 7,
-		ResponseTime: time.Second, GenerationTime: time.Second}
-	return &api.Reply{Usage: usage, Results: []api.Result{{
-		Text: "Hi", Reasoning: "Hm.", ToolCalls: []api.ToolCall{{ID: "call_1", Name: "f", Arguments: "{}"}}, Logprobs: logprobs, PromptLogprobs: logprobs, Metadata: usage,
-	}}}
+		ResponseTime: time.Second, GenerationTime: time.Second, Stop: "."}
+	one := api.Result{Text: "Hi", Reasoning: "Hm.", ToolCalls: []api.ToolCall{{ID: "call_1", Name: "f", Arguments: "{}"}}, Logprobs: logprobs, PromptLogprobs: logprobs,
+		Embedding: []float32{0.6, 0.8}, Metadata: usage}
+	return &api.Reply{Usage: usage, Results: slices.Repeat([]api.Result{one}, r.ChoiceCount())}
 }
 
 func sampleStart(request *api.Request) api.ReplyStart {
 	return api.ReplyStart{Request: request, RequestID: "r1", Created: time.Unix(1, 0), Model: "demo", Version: "v1.0", Revision: strings.Repeat("0a", 32), PromptTokens: 12}
 }
 
-// sampleStream is a stream with everything that it can have, and sampleFailure one that fails.
-func sampleStream(e api.Encoder) []byte {
-	reply := sampleReply()
+// sampleStream is a stream with everything that it can have.
+func sampleStream(e api.Encoder, reply *api.Reply) []byte {
 	stream := e.AppendStart(nil)
 	for _, delta := range []api.Delta{
 		{Kind: api.DeltaReasoning, Text: []byte("Hm.")}, {Text: []byte("Hi"), Logprobs: reply.Results[0].Logprobs},
@@ -279,70 +304,130 @@ func sampleStream(e api.Encoder) []byte {
 func TestRepliesAreAsDescribed(t *testing.T) {
 	d := loadSchemas(t)
 	for _, e := range described(t) {
-		if e.Body == nil {
+		dialect := inferenceDialect(t, &e)
+		if dialect == nil {
 			continue
 		}
-		dialect := startTestServer(t, &fakeTable{current: readyStatus()}, nil).routes[e.Path].dialect
-		encoder := dialect.NewEncoder(sampleStart(&api.Request{Stream: true, IncludeUsage: true, Logprobs: true, TopLogprobs: 1, SplitOutput: true}))
-		errors := dialect.AppendError(nil, api.Invalid("prompt", "no"), "r1")
-		d.check(e.Path, e.Errors.Schema, [][]byte{errors, dialect.AppendError(nil, api.Draining(), "r1")})
+		request := sampleRequest(t, &e, dialect)
+		reply := sampleReply(request)
+		refused := dialect.AppendError(nil, api.Invalid("prompt", "no"), "r1")
+		d.check(e.Path+", errors", []string{component(e.Errors.Schema)}, [][]byte{refused, dialect.AppendError(nil, api.Draining(), "r1")})
 		for _, c := range e.Replies[0].Content {
+			encoder := dialect.NewEncoder(sampleStart(request))
 			if c.Events == nil {
-				d.check(e.Path, c.Schema, [][]byte{encoder.AppendReply(nil, sampleReply())})
+				d.check(e.Path, []string{component(c.Schema)}, [][]byte{encoder.AppendReply(nil, reply)})
 				continue
 			}
-			failed := encoder.AppendErrorEvent(nil, api.Invalid("prompt", "no"))
-			if name := c.Events.Failed; name != "" {
-				if !bytes.HasPrefix(failed, []byte("event: "+name+"\n")) {
-					t.Errorf("%s: a failure isn't the event %s: %s", e.Path, name, failed)
-				}
-				failed = nil
-			}
-			d.check(e.Path+", a stream", c.Events.Data, eventData(sampleStream(encoder), failed, c.Events.Last))
+			stream := append(sampleStream(encoder, reply), dialect.NewEncoder(sampleStart(request)).AppendErrorEvent(nil, api.Invalid("prompt", "no"))...)
+			d.checkStream(&e, c.Events, stream)
 		}
 	}
 }
 
-// eventData are the data of the events of streams, without the last one.
-func eventData(stream, failed []byte, last string) (list [][]byte) {
-	for line := range bytes.Lines(append(stream, failed...)) {
-		data, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("data: "))
-		if ok && string(data) != last {
-			list = append(list, data)
+func component(s *openapi.Schema) string { return "/components/schemas/" + s.Name }
+
+// checkStream checks the events of a stream, by their names.
+func (d documentSchemas) checkStream(e *openapi.Endpoint, about *openapi.Events, stream []byte) {
+	d.t.Helper()
+	byName := map[string][][]byte{}
+	for block := range bytes.SplitSeq(bytes.TrimSuffix(stream, []byte("\n\n")), []byte("\n\n")) {
+		name := ""
+		for line := range bytes.SplitSeq(block, []byte("\n")) {
+			if rest, ok := bytes.CutPrefix(line, []byte("event: ")); ok {
+				name = string(rest)
+			} else if data, ok := bytes.CutPrefix(line, []byte("data: ")); ok && string(data) != about.Last {
+				byName[name] = append(byName[name], data)
+			}
 		}
+	}
+	at := "/paths/" + strings.ReplaceAll(e.Path, "/", "~1") + "/post/responses/200/content/text~1event-stream/x-events/"
+	for name, bodies := range byName {
+		what := fmt.Sprintf("%s, events %q", e.Path, name)
+		switch {
+		case about.Named[name] != nil:
+			d.check(what, []string{at + "named/" + name}, bodies)
+		case name != "" && name == about.Failed:
+			d.validate(what, []string{component(e.Errors.Schema)}, bodies)
+		case name == "" && about.Data != nil:
+			d.check(what, d.alternatives(at+"data"), bodies)
+		default:
+			d.t.Errorf("%s aren't described", what)
+		}
+	}
+	for name := range about.Named {
+		if byName[name] == nil {
+			d.t.Errorf("%s has no event %s in %s", e.Path, name, stream)
+		}
+	}
+}
+
+// alternatives are the places of the forms of a schema.
+func (d documentSchemas) alternatives(pointer string) []string {
+	schema := d.at(pointer)
+	forms, _ := d.resolve(schema)["anyOf"].([]any)
+	if ref, ok := schema.(map[string]any)["$ref"].(string); ok {
+		pointer = strings.TrimPrefix(ref, "#")
+	}
+	var list []string
+	for i := range forms {
+		list = append(list, fmt.Sprintf("%s/anyOf/%d", pointer, i))
 	}
 	return list
 }
 
-func (d documentSchemas) check(what string, s *openapi.Schema, bodies [][]byte) {
+// at is the schema at a JSON pointer.
+func (d documentSchemas) at(pointer string) any {
 	d.t.Helper()
-	names := []string{s.Name}
-	if s.Name == "" {
-		names = nil
-		for _, form := range s.AnyOf {
-			names = append(names, form.Name)
+	var v any = d.root
+	for token := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
+		token = strings.ReplaceAll(token, "~1", "/")
+		switch inside := v.(type) {
+		case map[string]any:
+			v = inside[token]
+		case []any:
+			i, err := strconv.Atoi(token)
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			v = inside[i]
 		}
 	}
-	seen, expected := map[string]bool{}, map[string]bool{}
-	var validators []*jsonschema.Schema
-	for _, name := range names {
-		validators = append(validators, d.compile(name))
-		d.memberPlaces(d.component(name), "", expected)
+	if v == nil {
+		d.t.Fatalf("the document has nothing at %s", pointer)
 	}
+	return v
+}
+
+// validate checks that each body fits one of the schemas, and returns the bodies.
+func (d documentSchemas) validate(what string, pointers []string, bodies [][]byte) (values []any) {
+	d.t.Helper()
 	for _, body := range bodies {
 		value, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
 		if err != nil {
 			d.t.Errorf("%s: %s: %v", what, body, err)
 			continue
 		}
-		valid := slices.ContainsFunc(validators, func(v *jsonschema.Schema) bool {
-			err = v.Validate(value)
+		valid := slices.ContainsFunc(pointers, func(pointer string) bool {
+			err = d.compile(pointer).Validate(value)
 			return err == nil
 		})
 		if !valid {
 			d.t.Errorf("%s: %s is not as described: %v", what, body, err)
 		}
-		valuePlaces(value, "", seen)
+		values = append(values, value)
+	}
+	return values
+}
+
+// check is validate for bodies that have, together, each member that is described.
+func (d documentSchemas) check(what string, pointers []string, bodies [][]byte) {
+	d.t.Helper()
+	seen, expected := map[string]bool{}, map[string]bool{}
+	for _, v := range d.validate(what, pointers, bodies) {
+		valuePlaces(v, "", seen)
+	}
+	for _, pointer := range pointers {
+		d.memberPlaces(d.at(pointer), "", expected)
 	}
 	for _, place := range slices.Sorted(maps.Keys(expected)) {
 		if !seen[place] {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -31,12 +32,12 @@ func TestEveryRouteIsDescribed(t *testing.T) {
 			t.Errorf("%s is described, but has no route", e.Path)
 			continue
 		}
-		if r.inference != (e.Method == "post") || r.inference != e.Key || r.inference != (e.Body != nil) {
+		if post := r.inference || r.post; post != (e.Method == "post") || post != e.Key || post != (e.Body != nil) {
 			t.Errorf("%s: described as %s, key %v; the route takes %s", e.Path, e.Method, e.Key, r.allow())
 		}
 		form := errorText(r.dialect)
-		if e.Errors.Member == "code" != strings.Contains(form, `"code":`) {
-			t.Errorf("%s has errors such as %s, described with %q", e.Path, form, e.Errors.Member)
+		if code := fmt.Sprintf("%q:%q", e.Errors.Member, e.Errors.Code(api.TypeDraining)); !strings.Contains(form, code) {
+			t.Errorf("%s has errors such as %s, described with %s", e.Path, form, code)
 		}
 	}
 	for path := range ts.routes {

@@ -20,22 +20,24 @@ var defaultDialect api.Dialect = infer.Dialect{}
 type route struct {
 	path        string
 	description string // for the table at /
-	inference   bool   // POST only, and traced and logged as inference; otherwise GET and HEAD
+	inference   bool   // POST only, and traced and logged as inference
+	post        bool   // POST only; the others are GET and HEAD
 	// dialect writes the errors, and for inference reads requests and writes replies; nil: defaultDialect.
-	dialect api.Dialect
-	serve   func(*exchange) // nil: there is no such endpoint
-	metrics *metrics.Endpoint
+	dialect  api.Dialect
+	idHeader string          // of replies, a second name for X-Request-Id that the dialect's clients know; empty: none
+	serve    func(*exchange) // nil: there is no such endpoint
+	metrics  *metrics.Endpoint
 }
 
 func (r *route) allow() string {
-	if r.inference {
+	if r.inference || r.post {
 		return "POST"
 	}
 	return "GET, HEAD"
 }
 
 func (r *route) allows(ctx *fasthttp.RequestCtx) bool {
-	if r.inference {
+	if r.inference || r.post {
 		return ctx.IsPost()
 	}
 	return ctx.IsGet() || ctx.IsHead()
@@ -55,6 +57,8 @@ func (s *Server) makeRoutes() error {
 		s.addRoute(r)
 	}
 	s.addOpenAIRoutes()
+	s.addVocabularyRoutes()
+	s.addAnthropicRoutes()
 	s.addOpenAPIRoute()
 	s.addLivePageRoutes()
 	s.otherRoute = &route{path: "other", dialect: defaultDialect, metrics: s.opts.Metrics.Endpoint("other")}
@@ -113,6 +117,9 @@ func (s *Server) isMetrics(path string) bool {
 // findRoute never returns nil.
 func (s *Server) findRoute(ctx *fasthttp.RequestCtx) *route {
 	if r := s.routes[string(ctx.Path())]; r != nil {
+		return r
+	}
+	if r := s.findAnthropicRoute(string(ctx.Path())); r != nil {
 		return r
 	}
 	if r := s.findOpenAIRoute(string(ctx.Path())); r != nil {

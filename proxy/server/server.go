@@ -21,12 +21,13 @@ type Server struct {
 	metricsHTTP *fasthttp.Server // of ServeMetrics
 	routes      map[string]*route
 	otherRoute  *route // for paths without a route
-	// modelRoute has every path below /v1/models/; otherOpenAIRoute is for paths below /v1/ without a route.
-	modelRoute, otherOpenAIRoute *route
-	madeAt                       time.Time
-	disconnects                  *disconnectWatcher
-	certs                        *certificates // nil without TLS
-	corsOrigins                  corsOrigins
+	// modelRoute has every path below /v1/models/; otherOpenAIRoute is for paths below /v1/ without a route,
+	// otherAnthropicRoute for those below /v1/messages/.
+	modelRoute, otherOpenAIRoute, otherAnthropicRoute *route
+	madeAt                                            time.Time
+	disconnects                                       *disconnectWatcher
+	certs                                             *certificates // nil without TLS
+	corsOrigins                                       corsOrigins
 
 	draining      atomic.Bool   // readiness is off
 	drainExpired  chan struct{} // closed when answers in flight have to end now

@@ -14,8 +14,9 @@ import (
 
 // bodyMaker makes request bodies out of the schemas of the document.
 type bodyMaker struct {
-	doc *apiDocument
-	rnd *rand.Rand
+	doc       *apiDocument
+	rnd       *rand.Rand
+	longTexts int // how many of 1 MiB the body may still have
 }
 
 // meaningful are values of fields, by their last name, for which a schema isn't enough: most must name something that
@@ -44,9 +45,108 @@ var someSchemas = []any{
 
 var someTexts = []string{"Hi", "What is the capital of France?", "é", "🦊🐇\u200d🌲", "日本語", "\u0000", "\u2028\u0085\n\r\t", `"\`, "<|end|>", "</s><|im_start|>", "\ufffd\U0010ffff", " ", "a\u0301"}
 
-// body is a body that keeps to the schema, except that lengths and combinations are left to chance.
+// body is a body that keeps to the schema. Most also keep to what a schema can't say: which fields go together.
 func (m *bodyMaker) body(o *apiOperation) any {
-	return m.value(o.body, "", 0)
+	m.longTexts = 2
+	body := m.value(o.body, "", 0)
+	if !m.oneIn(12) {
+		m.fit(body.(map[string]any))
+	}
+	return body
+}
+
+// fit changes a body so that its fields go together.
+func (m *bodyMaker) fit(body map[string]any) {
+	if body["best_of"] != nil {
+		body["n"] = body["best_of"]
+	}
+	if body["top_logprobs"] != nil {
+		body["logprobs"] = true
+	}
+	if body["response_format"] != nil {
+		delete(body, "grammar")
+	}
+	if body["echo"] == true {
+		delete(body, "stream")
+	} else if text, err := json.Marshal(body["max_tokens"]); err == nil && body["prompt"] != nil && strings.HasPrefix(string(text), "0") {
+		delete(body, "max_tokens")
+	}
+	format, _ := body["response_format"].(map[string]any)
+	if inner, _ := format["json_schema"].(map[string]any); format["type"] == "json_schema" && inner == nil {
+		format["json_schema"] = map[string]any{"schema": pick(m, someSchemas)}
+	}
+	m.fitTools(body)
+	m.fitMessages(body)
+}
+
+// fitTools gives tools different names and chooses one of them, if any.
+func (m *bodyMaker) fitTools(body map[string]any) {
+	tools, _ := body["tools"].([]any)
+	if len(tools) > 8 {
+		tools = tools[:8]
+		body["tools"] = tools
+	}
+	for i, entry := range tools {
+		tool := entry.(map[string]any)
+		if function, ok := tool["function"].(map[string]any); ok {
+			tool = function
+		}
+		tool["name"] = "tool_" + strconv.Itoa(i)
+	}
+	switch choice := body["tool_choice"].(type) {
+	case map[string]any:
+		delete(body, "tool_choice")
+		if _, flat := choice["function"]; len(tools) > 0 && flat {
+			body["tool_choice"] = map[string]any{"type": "function", "function": map[string]any{"name": "tool_0"}}
+		} else if len(tools) > 0 && body["max_tokens"] != nil {
+			body["tool_choice"] = map[string]any{"type": pick(m, []string{"auto", "any", "none"})}
+		}
+	case string:
+		if len(tools) == 0 {
+			body["tool_choice"] = pick(m, []string{"auto", "none"})
+		}
+	}
+}
+
+// fitMessages gives messages what their roles need, and ends with one of the user.
+func (m *bodyMaker) fitMessages(body map[string]any) {
+	messages, _ := body["messages"].([]any)
+	for i, entry := range messages {
+		message, ok := entry.(map[string]any)
+		if !ok {
+			continue
+		}
+		if i == len(messages)-1 {
+			message["role"] = "user"
+		}
+		switch role := message["role"]; {
+		case role == "tool":
+			message["tool_call_id"] = "call_1"
+			fallthrough
+		case role != "assistant" && message["content"] == nil:
+			message["content"] = pick(m, someTexts)
+		}
+		m.fitBlocks(message)
+	}
+}
+
+// fitBlocks gives blocks of a content what their types need.
+func (m *bodyMaker) fitBlocks(message map[string]any) {
+	blocks, _ := message["content"].([]any)
+	for _, entry := range blocks {
+		b, ok := entry.(map[string]any)
+		if !ok {
+			continue
+		}
+		if kind := b["type"]; message["role"] == "user" && kind != "tool_result" || message["role"] == "assistant" && kind == "tool_result" {
+			b["type"] = "text"
+		}
+		for member, value := range map[string]string{"text": "Hi", "thinking": "Hm.", "id": "call_1", "name": "f", "tool_use_id": "call_1"} {
+			if _, ok := b[member].(string); !ok || b[member] == "" || member == "name" {
+				b[member] = value
+			}
+		}
+	}
 }
 
 func (m *bodyMaker) oneIn(n int) bool { return m.rnd.IntN(n) == 0 }
@@ -130,7 +230,10 @@ func (m *bodyMaker) text(s map[string]any, place string) string {
 	switch {
 	case low == 0 && m.oneIn(10):
 		return ""
-	case high <= 4096 && m.oneIn(10), high > 4096 && m.oneIn(100):
+	case high <= 4096 && m.oneIn(10):
+		return strings.Repeat("a", high)
+	case high > 4096 && m.longTexts > 0 && m.oneIn(100):
+		m.longTexts--
 		return strings.Repeat("a", high)
 	case m.oneIn(4):
 		return strings.Repeat(pick(m, someTexts), 1+m.rnd.IntN(3))

@@ -45,6 +45,11 @@ func (s *testServer) openAPI() *apiDocument {
 	}
 	d := &apiDocument{t: s.t, root: parseObject(s.t, text), strict: jsonschema.NewCompiler()}
 	strict := parseObject(s.t, text)
+	for _, path := range member(strict, "paths") {
+		for _, operation := range path.(map[string]any) {
+			forbidOthers(operation.(map[string]any)["responses"])
+		}
+	}
 	for name, schema := range member(strict, "components", "schemas") {
 		if !strings.HasSuffix(name, "Request") {
 			forbidOthers(schema)
@@ -248,6 +253,12 @@ func (o *apiOperation) checkCode(about map[string]any, body any) string {
 	return ""
 }
 
+// isFinal reports whether a stream may end with an event of that name.
+func isFinal(about map[string]any, name string) bool {
+	names, ok := about["final"].([]any)
+	return !ok || slices.Contains(names, any(name))
+}
+
 func (o *apiOperation) checkStream(status int, kind string, about map[string]any, body string) string {
 	list, problem := sseEvents(body)
 	switch {
@@ -270,6 +281,8 @@ func (o *apiOperation) checkStream(status int, kind string, about map[string]any
 			place = "/responses/400/content/application~1json/schema" // errors have one form
 		case final && hasLast:
 			return "the stream ends without " + last
+		case final && !isFinal(about, e.name):
+			return "the stream ends with the event " + e.name
 		}
 		if named := member(about, "named"); named[e.name] != nil {
 			place = contentPlace(status, kind, "/x-events/named/"+pointerToken(e.name))

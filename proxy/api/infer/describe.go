@@ -28,18 +28,18 @@ func Endpoints() ([]openapi.Endpoint, error) {
 		return nil, fmt.Errorf("describe the body of /infer: %w", err)
 	}
 	body.Others = &openapi.Others{Forbidden: true}
-	return []openapi.Endpoint{{
-		Method: "post", Path: "/infer", ID: "infer", Tag: "inference", Key: true,
+	return []openapi.Endpoint{openapi.Endpoint{
+		Path: "/infer", ID: "infer", Tag: "inference",
 		Summary: "One answer to one prompt",
 		Doc:     "One inference, whole or as a stream of server-sent events.",
 
-		Parameters: openapi.InferenceParameters(), Body: body.Named("InferRequest"), Examples: examples(),
+		Body: body.Named("InferRequest"), Examples: examples(),
 		Replies: []openapi.Reply{{
 			Status: 200, Doc: "The answer.", Headers: openapi.InferenceHeaders(),
 			Content: openapi.WholeOrStream(replySchema(), &openapi.Events{Data: eventSchema(), Failed: "error"}),
 		}},
-		Errors: Errors(), ErrorTypes: openapi.InferenceErrors(),
-	}}, nil
+		Errors: Errors(),
+	}.Inference()}, nil
 }
 
 func examples() []openapi.Example {

@@ -34,6 +34,15 @@ var requirements = map[string]string{
 	"logprobs": "true or false, or on completions a whole number from 0 to 20",
 	"echo":     "true or false",
 
+	"input":            fmt.Sprintf("a string, a list of at most %d strings, a list of token ids or a list of such lists; none of them empty", api.MaxInputs),
+	"encoding_format":  "float or base64",
+	"dimensions":       "a whole number of 1 or more",
+	"query":            "a string that is not empty",
+	"documents":        fmt.Sprintf("a list of 1 to %d strings, or objects with a text", api.MaxInputs),
+	"top_n":            "a whole number of 1 or more",
+	"return_documents": "true or false",
+	"raw_scores":       "true or false",
+
 	"tools":                        fmt.Sprintf("a list of at most %d functions", api.MaxTools),
 	"tools[]":                      `an object such as {"type":"function","function":{"name":"f"}}`,
 	"tools[].function":             "an object with a name",

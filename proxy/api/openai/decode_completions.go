@@ -28,7 +28,7 @@ type completionExtra struct {
 }
 
 func (b *completionBody) request(limits api.Limits) (*api.Request, *api.Error) {
-	if err := b.checkPrompt(limits.MaxPromptBytes()); err != nil {
+	if err := checkInputs("prompt", b.Prompt.inputs, limits.MaxPromptBytes()); err != nil {
 		return nil, err
 	}
 	if err := b.refuseUnsupported(); err != nil {
@@ -75,20 +75,21 @@ func (b *completionBody) checkEcho(r *api.Request) *api.Error {
 	return nil
 }
 
-func (b *completionBody) checkPrompt(limitBytes int) *api.Error {
-	if len(b.Prompt.inputs) == 0 {
-		return api.Invalid("prompt", "prompt is required and must be %s", requirements["prompt"])
+// checkInputs checks the prompts of a field: some, none empty, of at most limitBytes together.
+func checkInputs(field string, inputs []api.Input, limitBytes int) *api.Error {
+	if len(inputs) == 0 {
+		return api.Invalid(field, "%s is required and must be %s", field, requirements[field])
 	}
 	bytes := 0
-	for i := range b.Prompt.inputs {
-		in := &b.Prompt.inputs[i]
+	for i := range inputs {
+		in := &inputs[i]
 		if in.Text == "" && len(in.Tokens) == 0 {
-			return invalidField("prompt")
+			return invalidField(field)
 		}
 		bytes += len(in.Text) + 4*len(in.Tokens)
 	}
 	if bytes > limitBytes {
-		return api.Invalid("prompt", "prompt has %d bytes, more than the limit of %d; shorten it", bytes, limitBytes)
+		return api.Invalid(field, "%s has %d bytes, more than the limit of %d; shorten it", field, bytes, limitBytes)
 	}
 	return nil
 }

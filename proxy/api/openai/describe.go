@@ -36,57 +36,153 @@ func Errors() openapi.ErrorForm {
 
 // Endpoints describes the endpoints for OpenAI's clients.
 func Endpoints() ([]openapi.Endpoint, error) {
-	chatRequest, err := openapi.BodyOf(chatBody{}, chatFields())
+	var list []openapi.Endpoint
+	for _, describe := range []func() (openapi.Endpoint, error){chatEndpoint, completionEndpoint, embeddingEndpoint, rerankEndpoint, countEndpoint} {
+		e, err := describe()
+		if err != nil {
+			return nil, err
+		}
+		e.Tag, e.Errors = "openai", Errors()
+		list = append(list, e)
+	}
+	return append(list, modelEndpoints()...), nil
+}
+
+func chatEndpoint() (openapi.Endpoint, error) {
+	body, err := ChatBody()
+	return openapi.Endpoint{
+		Path: "/v1/chat/completions", ID: "chatCompletions",
+		Summary: "The next message of a conversation",
+		Doc:     "As OpenAI's API has it. Fields that aren't listed are ignored.",
+		Body:    body, Examples: chatExamples(),
+		Replies: []openapi.Reply{{
+			Status: 200, Doc: "The message.", Headers: openapi.InferenceHeaders(),
+			Content: openapi.WholeOrStream(chatReply(), &openapi.Events{Data: openapi.AnyOf(chatChunk(), Errors().Schema), Last: "[DONE]"}),
+		}},
+	}.Inference(), err
+}
+
+// ChatBody is the schema of the body of a chat.
+func ChatBody() (*openapi.Schema, error) {
+	body, err := openapi.BodyOf(chatBody{}, chatFields())
 	if err != nil {
 		return nil, fmt.Errorf("describe the body of /v1/chat/completions: %w", err)
 	}
-	completionRequest, err := openapi.BodyOf(completionBody{}, completionFields())
+	return body.Named("ChatRequest"), nil
+}
+
+func completionEndpoint() (openapi.Endpoint, error) {
+	body, err := openapi.BodyOf(completionBody{}, completionFields())
 	if err != nil {
-		return nil, fmt.Errorf("describe the body of /v1/completions: %w", err)
+		return openapi.Endpoint{}, fmt.Errorf("describe the body of /v1/completions: %w", err)
 	}
+	return openapi.Endpoint{
+		Path: "/v1/completions", ID: "completions",
+		Summary: "Goes on with a text",
+		Doc:     "As OpenAI's API has it: no chat template. Fields that aren't listed are ignored.",
+		Body:    body.Named("CompletionRequest"), Examples: completionExamples(),
+		Replies: []openapi.Reply{{
+			Status: 200, Doc: "The text.", Headers: openapi.InferenceHeaders(),
+			Content: openapi.WholeOrStream(completionReply(), &openapi.Events{Data: openapi.AnyOf(completionReply(), Errors().Schema), Last: "[DONE]"}),
+		}},
+	}.Inference(), nil
+}
+
+func embeddingEndpoint() (openapi.Endpoint, error) {
+	body, err := openapi.BodyOf(embeddingBody{}, openapi.Fields{
+		"model":           {Doc: modelDoc, Schema: openapi.ModelNames()},
+		"input":           {Doc: "One text or several, as texts or as token ids.", Required: true, Schema: promptSchema()},
+		"encoding_format": {Doc: "float: a list of numbers. base64: 32-bit numbers, lowest byte first.", Schema: openapi.Words("float", "base64"), Default: "float"},
+		"dimensions":      {Doc: "Only so many of the first numbers, brought to length 1 again.", Schema: openapi.Integer(1, math.MaxInt32)},
+	})
+	if err != nil {
+		return openapi.Endpoint{}, fmt.Errorf("describe the body of /v1/embeddings: %w", err)
+	}
+	entry := openapi.Object(
+		openapi.Has("object", openapi.Constant("embedding")), openapi.Has("index", openapi.Count().About("Which of the inputs.")),
+		openapi.Has("embedding", openapi.AnyOf(openapi.List(openapi.Number(), 1, 0), openapi.Text(1, 0))),
+	)
+	return openapi.Endpoint{
+		Path: "/v1/embeddings", ID: "embeddings", Summary: "Embeddings of texts", Doc: "Fields that aren't listed are ignored.",
+		Body:     body.Named("EmbeddingRequest"),
+		Examples: []openapi.Example{{Name: "text", Summary: "A text, two numbers of it", Body: `{"model":"demo:base","input":"The capital of France","dimensions":2}`}},
+		Replies: wholeReply("The embeddings.", openapi.Object(
+			openapi.Has("object", openapi.Constant("list")), openapi.Has("data", openapi.List(entry, 1, 0)),
+			openapi.Has("model", openapi.Text(1, 0)), openapi.Has("usage", promptUsage()),
+		).Named("EmbeddingReply")),
+	}.Inference(), nil
+}
+
+func rerankEndpoint() (openapi.Endpoint, error) {
+	document := openapi.AnyOf(openapi.Text(0, 0), openapi.Object(openapi.Has("text", openapi.Text(0, 0))))
+	body, err := openapi.BodyOf(rerankBody{}, openapi.Fields{
+		"model":            {Doc: modelDoc, Schema: openapi.ModelNames()},
+		"query":            {Doc: "What is looked for.", Required: true, Schema: openapi.Text(1, 0)},
+		"documents":        {Doc: "What may fit it.", Required: true, Schema: openapi.List(document, 1, api.MaxInputs)},
+		"top_n":            {Doc: "Only so many of the best.", Schema: openapi.IntegerFrom(1)},
+		"return_documents": {Doc: "Repeats the documents in the reply.", Default: false},
+		"raw_scores":       {Doc: "Scores as the model gives them, not between 0 and 1.", Default: false},
+	})
+	if err != nil {
+		return openapi.Endpoint{}, fmt.Errorf("describe the body of /v1/rerank: %w", err)
+	}
+	result := openapi.Object(
+		openapi.Has("index", openapi.Count().About("Which of the documents.")), openapi.Has("relevance_score", openapi.Number()),
+		openapi.May("document", openapi.Object(openapi.Has("text", openapi.Text(0, 0)))),
+	)
+	return openapi.Endpoint{
+		Path: "/v1/rerank", ID: "rerank", Summary: "How well documents fit a query", Doc: "Not in OpenAI's API. Fields that aren't listed are ignored.",
+		Body: body.Named("RerankRequest"),
+		Examples: []openapi.Example{{Name: "documents", Summary: "Two documents, at a model that isn't a reranker",
+			Body: `{"model":"demo:base","query":"What is the capital of France?","documents":["Paris",{"text":"Rome"}],"return_documents":true}`}},
+		Replies: wholeReply("The documents, the best first.", openapi.Object(
+			openapi.Has("object", openapi.Constant("list")), openapi.Has("model", openapi.Text(1, 0)),
+			openapi.Has("results", openapi.List(result, 1, 0)), openapi.Has("usage", promptUsage()),
+		).Named("RerankReply")),
+	}.Inference(), nil
+}
+
+func wholeReply(doc string, s *openapi.Schema) []openapi.Reply {
+	return []openapi.Reply{{Status: 200, Doc: doc, Headers: openapi.InferenceHeaders(), Content: []openapi.Content{{Type: "application/json", Schema: s}}}}
+}
+
+func promptUsage() *openapi.Schema {
+	return openapi.Object(openapi.Has("prompt_tokens", openapi.Count()), openapi.Has("total_tokens", openapi.Count())).Named("PromptUsage")
+}
+
+func countEndpoint() (openapi.Endpoint, error) {
+	body, err := ChatBody()
+	return openapi.Endpoint{
+		Path: "/v1/chat/completions/input_tokens", ID: "chatInputTokens", Summary: "How many tokens a conversation has",
+		Body:     body,
+		Examples: []openapi.Example{{Name: "count", Summary: "A question", Body: `{"model":"demo:v1.0","messages":[{"role":"user","content":"What is the capital of France?"}]}`}},
+		Replies:  openapi.JSONReply("The number.", openapi.Object(openapi.Has("input_tokens", openapi.Count())).Named("InputTokens")),
+	}.Call(), err
+}
+
+func modelEndpoints() []openapi.Endpoint {
+	models := openapi.Object(openapi.Has("object", openapi.Constant("list")), openapi.Has("data", openapi.List(modelEntry(), 0, 0))).Named("OpenAIModels")
+	id := openapi.Parameter{Name: "id", In: "path", Required: true, Schema: openapi.Text(1, 0),
+		Description: "The name of a model, or name and version with a colon between them. Slashes may stand as they are."}
 	return []openapi.Endpoint{
-		{
-			Method: "post", Path: "/v1/chat/completions", ID: "chatCompletions", Tag: "openai", Key: true,
-			Summary: "The next message of a conversation",
-			Doc:     "As OpenAI's API has it. Fields that aren't listed are ignored.",
-
-			Parameters: openapi.InferenceParameters(), Body: chatRequest.Named("ChatRequest"), Examples: chatExamples(),
-			Replies: []openapi.Reply{{
-				Status: 200, Doc: "The message.", Headers: openapi.InferenceHeaders(),
-				Content: openapi.WholeOrStream(chatReply(), &openapi.Events{Data: openapi.AnyOf(chatChunk(), Errors().Schema), Last: "[DONE]"}),
-			}},
-			Errors: Errors(), ErrorTypes: openapi.InferenceErrors(),
-		},
-		{
-			Method: "post", Path: "/v1/completions", ID: "completions", Tag: "openai", Key: true,
-			Summary: "Goes on with a text",
-			Doc:     "As OpenAI's API has it: no chat template. Fields that aren't listed are ignored.",
-
-			Parameters: openapi.InferenceParameters(), Body: completionRequest.Named("CompletionRequest"), Examples: completionExamples(),
-			Replies: []openapi.Reply{{
-				Status: 200, Doc: "The text.", Headers: openapi.InferenceHeaders(),
-				Content: openapi.WholeOrStream(completionReply(), &openapi.Events{Data: openapi.AnyOf(completionReply(), Errors().Schema), Last: "[DONE]"}),
-			}},
-			Errors: Errors(), ErrorTypes: openapi.InferenceErrors(),
-		},
 		{
 			Method: "get", Path: "/v1/models", ID: "listModels", Tag: "openai", Summary: "Every name that model can have",
 			Parameters: openapi.CommonParameters(), Examples: []openapi.Example{{Name: "models", Summary: "The models"}},
-			Replies: []openapi.Reply{{Status: 200, Doc: "The names.", Content: []openapi.Content{{Type: "application/json", Schema: openapi.Object(
-				openapi.Has("object", openapi.Constant("list")), openapi.Has("data", openapi.List(modelEntry(), 0, 0)),
-			).Named("OpenAIModels")}}}},
-			Errors: Errors(), ErrorTypes: openapi.ConnectionErrors(),
+			Replies: openapi.JSONReply("The names.", models), Errors: Errors(), ErrorTypes: openapi.ConnectionErrors(),
 		},
 		{
 			Method: "get", Path: "/v1/models/{id}", ID: "getModel", Tag: "openai", Summary: "One of them",
-			Parameters: append([]openapi.Parameter{{Name: "id", In: "path", Required: true, Description: "The name of a model, or name and version with a colon between them. Slashes may stand as they are.", Schema: openapi.Text(1, 0)}},
-				openapi.CommonParameters()...),
-			Examples: []openapi.Example{{Name: "model", Summary: "One model", Path: "/v1/models/demo:v1.0"}, {Name: "unknown", Summary: "A model that isn't installed", Path: "/v1/models/nothing"}},
-			Replies:  []openapi.Reply{{Status: 200, Doc: "The name.", Content: []openapi.Content{{Type: "application/json", Schema: modelEntry()}}}},
-			Errors:   Errors(), ErrorTypes: openapi.ConnectionErrors(api.TypeModelNotFound),
+			Parameters: append([]openapi.Parameter{id}, openapi.CommonParameters()...),
+			Examples: []openapi.Example{
+				{Name: "model", Summary: "One model", Path: "/v1/models/demo:v1.0"},
+				{Name: "unknown", Summary: "A model that isn't installed", Path: "/v1/models/nothing"},
+			},
+			Replies: openapi.JSONReply("The name.", modelEntry()), Errors: Errors(), ErrorTypes: openapi.ConnectionErrors(api.TypeModelNotFound),
 		},
-	}, nil
+	}
 }
+
+const modelDoc = "The name of a model, or name and version with a colon between them. Default: DEFAULT_MODEL."
 
 func chatExamples() []openapi.Example {
 	const question = `"model":"demo:v1.0","messages":[{"role":"user","content":"What is the capital of France?"}],"max_tokens":64,"temperature":0,"seed":7`
@@ -109,7 +205,7 @@ func completionExamples() []openapi.Example {
 func parameterFields() openapi.Fields {
 	const penalty = " -2 to 2; 0: off."
 	return openapi.Fields{
-		"model":              {Doc: "The name of a model, or name and version with a colon between them. Default: DEFAULT_MODEL.", Schema: modelNames()},
+		"model":              {Doc: modelDoc, Schema: openapi.ModelNames()},
 		"max_tokens":         {Doc: "How many tokens the answer may have. Cut to what the context has left.", Schema: openapi.IntegerFrom(1)},
 		"temperature":        {Doc: "0 always takes the most likely token. Default: the model's, then 1.", Schema: openapi.Range(0, api.MaxTemperature)},
 		"top_p":              {Doc: "Only the most likely tokens that have this probability together; 1: off. Default: the model's, then 1.", Schema: openapi.Range(0, 1)},
@@ -144,16 +240,6 @@ func logitBiasSchema() *openapi.Schema {
 	return s
 }
 
-// modelNames is the form of model. What is longer can't be the name of one.
-func modelNames() *openapi.Schema {
-	return openapi.Matching(fmt.Sprintf(`^[^:]{0,%d}(:[\s\S]{0,%d})?$`, api.MaxNameBytes, api.MaxNameBytes))
-}
-
-// toolNames is the form of a function's name.
-func toolNames() *openapi.Schema {
-	return openapi.Matching(fmt.Sprintf("^[A-Za-z0-9_.:-]{1,%d}$", api.MaxToolName))
-}
-
 func chatFields() openapi.Fields {
 	fields := parameterFields()
 	const noTools = "Not supported: use tools and tool_choice."
@@ -173,7 +259,7 @@ func chatFields() openapi.Fields {
 		"messages[].tool_calls[].function":           {Doc: "The call.", Required: true},
 		"messages[].function_call":                   {Doc: noTools, Schema: openapi.Unsupported()},
 		"messages[].audio":                           {Doc: textOnly, Schema: openapi.Unsupported()},
-		"messages[].tool_calls[].function.name":      {Doc: "The function.", Required: true, Schema: toolNames()},
+		"messages[].tool_calls[].function.name":      {Doc: "The function.", Required: true, Schema: openapi.ToolNames()},
 		"messages[].tool_calls[].function.arguments": {Doc: "JSON in a string, or an object.", Schema: openapi.AnyOf(openapi.Text(0, 0), openapi.Map(&openapi.Schema{}))},
 
 		"max_completion_tokens": {Doc: "The newer name of max_tokens, which goes over it.", Schema: openapi.IntegerFrom(1)},
@@ -183,7 +269,7 @@ func chatFields() openapi.Fields {
 		"tools":                        {Doc: "Functions that the model may call.", MaxItems: api.MaxTools},
 		"tools[].type":                 {Doc: "Only functions are supported.", Required: true, Schema: openapi.Words("function")},
 		"tools[].function":             {Doc: "The function.", Required: true},
-		"tools[].function.name":        {Doc: "Its name, which no other tool has.", Required: true, Schema: toolNames()},
+		"tools[].function.name":        {Doc: "Its name, which no other tool has.", Required: true, Schema: openapi.ToolNames()},
 		"tools[].function.description": {Doc: "What it does, for the model."},
 		"tools[].function.parameters":  {Doc: fmt.Sprintf("JSON schema of its arguments, of at most %d bytes.", api.MaxSchemaBytes), Schema: openapi.Map(&openapi.Schema{})},
 
@@ -260,7 +346,7 @@ func chatFinishReasons() *openapi.Schema {
 func toolCallSchema() *openapi.Schema {
 	return openapi.Object(
 		openapi.Has("id", openapi.Text(1, 0)), openapi.Has("type", openapi.Constant("function")),
-		openapi.Has("function", openapi.Object(openapi.Has("name", toolNames()), openapi.Has("arguments", openapi.Text(0, 0).About("JSON, as the model wrote it.")))),
+		openapi.Has("function", openapi.Object(openapi.Has("name", openapi.ToolNames()), openapi.Has("arguments", openapi.Text(0, 0).About("JSON, as the model wrote it.")))),
 	).Named("ToolCall")
 }
 
@@ -287,7 +373,7 @@ func chatChunk() *openapi.Schema {
 		openapi.May("reasoning_content", openapi.Text(1, 0)),
 		openapi.May("tool_calls", openapi.List(openapi.Object(
 			openapi.Has("index", openapi.Count().About("Which call of the answer.")), openapi.May("id", openapi.Text(1, 0)), openapi.May("type", openapi.Constant("function")),
-			openapi.Has("function", openapi.Object(openapi.May("name", toolNames()), openapi.Has("arguments", openapi.Text(0, 0)))),
+			openapi.Has("function", openapi.Object(openapi.May("name", openapi.ToolNames()), openapi.Has("arguments", openapi.Text(0, 0)))),
 		), 1, 1)),
 	)
 	choice := openapi.Object(

@@ -74,12 +74,15 @@ var (
 		"base_model": "model", "adapter_version": "model", "max_new_tokens": "max_tokens", "json_schema": "response_format",
 		"system": "prompt",
 	}
+	embeddingParams = map[string]string{"base_model": "model", "adapter_version": "model", "prompt": "input", "system": "input"}
+	rerankParams    = map[string]string{"base_model": "model", "adapter_version": "model", "prompt": "documents", "messages": "documents", "system": "documents"}
 )
 
-// appendError appends the body of an error reply.
-func appendError(dst []byte, e *api.Error, params map[string]string, requestID string) []byte {
+// AppendError appends the body of an error reply. params are a dialect's names for the fields that errors made
+// elsewhere blame.
+func AppendError(dst []byte, e *api.Error, params map[string]string, requestID string) []byte {
 	f := formOf(e.Type)
-	dst = api.AppendMember(dst, `{"error":{"message":`, message(e, params, requestID))
+	dst = api.AppendMember(dst, `{"error":{"message":`, Message(e, params, requestID))
 	dst = api.AppendMember(dst, `,"type":`, f.kind)
 	dst = appendNullable(dst, `,"param":`, param(e, params))
 	dst = appendNullable(dst, `,"code":`, f.code)
@@ -88,7 +91,7 @@ func appendError(dst []byte, e *api.Error, params map[string]string, requestID s
 
 // appendErrorEvent appends the last event of a stream that failed. No [DONE] follows it.
 func appendErrorEvent(dst []byte, e *api.Error, params map[string]string, requestID string) []byte {
-	return append(appendError(append(dst, "data: "...), e, params, requestID), "\n\n"...)
+	return append(AppendError(append(dst, "data: "...), e, params, requestID), "\n\n"...)
 }
 
 func appendNullable(dst []byte, name, v string) []byte {
@@ -105,8 +108,8 @@ func param(e *api.Error, params map[string]string) string {
 	return e.Param
 }
 
-// message is an error's text in the words of this dialect.
-func message(e *api.Error, params map[string]string, requestID string) string {
+// Message is an error's text in the words of a dialect.
+func Message(e *api.Error, params map[string]string, requestID string) string {
 	switch e.Type {
 	case api.TypeContextExceeded:
 		if e.ContextTokens > 0 {

@@ -1,0 +1,75 @@
+package batch
+
+import (
+	"context"
+	"time"
+)
+
+// Turn is what a function given to TakeTurn may know.
+type Turn struct {
+	// Limit is how long the function should take at most, since steps or other turns wait; 0: nobody does.
+	Limit  time.Duration
+	expect func(time.Duration)
+}
+
+// Expect says how long the rest of the turn will take, for the heartbeat; without it, any turn that takes as long as
+// Options.StallFloor counts as hung.
+func (t Turn) Expect(d time.Duration) {
+	if t.expect != nil {
+		t.expect(d)
+	}
+}
+
+// TakeTurn runs fn on the executor's goroutine and returns its error. While somebody decodes, turns and steps
+// alternate: after each step at most one turn, in the order of TakeTurn. Those that take turns wait for each, so there
+// are no more turns than of them. ctx only ends the wait while fn is queued.
+func (e *Executor) TakeTurn(ctx context.Context, fn func(Turn) error) error {
+	c := &call{turn: fn, done: make(chan struct{})}
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return ErrClosed
+	}
+	e.turns = append(e.turns, c)
+	e.mu.Unlock()
+	e.signal()
+	return c.wait(ctx)
+}
+
+// runTurn runs the next turn and reports whether there was one. othersWait: there is a step to do.
+func (e *Executor) runTurn(othersWait bool) bool {
+	e.mu.Lock()
+	var c *call
+	if len(e.turns) > 0 {
+		c, e.turns = e.turns[0], e.turns[1:]
+		othersWait = othersWait || len(e.turns) > 0
+	}
+	e.mu.Unlock()
+	if c == nil {
+		return false
+	}
+	if c.claimed.CompareAndSwap(false, true) {
+		t := Turn{expect: func(d time.Duration) { e.heartbeat.begin(e.now(), PhaseStep, d) }}
+		if othersWait {
+			t.Limit = e.opts.TargetStep
+		}
+		t.Expect(0)
+		c.err = c.turn(t)
+		close(c.done)
+	}
+	return true
+}
+
+// refuseTurns ends the turns of an executor that is closing.
+func (e *Executor) refuseTurns() {
+	e.mu.Lock()
+	turns := e.turns
+	e.turns = nil
+	e.mu.Unlock()
+	for _, c := range turns {
+		if c.claimed.CompareAndSwap(false, true) {
+			c.err = ErrClosed
+			close(c.done)
+		}
+	}
+}

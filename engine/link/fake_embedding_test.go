@@ -1,0 +1,58 @@
+package link
+
+import (
+	"context"
+	"slices"
+
+	"tandem/engine/models"
+)
+
+func (b *fakeBase) Tokenize(_ context.Context, text string, special bool, limit int) ([]int32, error) {
+	var tokens []int32
+	if special {
+		tokens = append(tokens, '^')
+	}
+	for _, c := range []byte(text) {
+		tokens = append(tokens, int32(c))
+	}
+	if len(tokens) > limit {
+		return nil, models.ErrPromptTooLong
+	}
+	return tokens, nil
+}
+
+func (b *fakeBase) Detokenize(tokens []int32) ([]byte, error) {
+	var text []byte
+	for _, t := range tokens {
+		if t < 0 || t > 255 {
+			return nil, models.ErrToken
+		}
+		text = append(text, byte(t))
+	}
+	return text, nil
+}
+
+func (b *fakeBase) ScoreTokens(ctx context.Context, query, document string) ([]int32, error) {
+	return b.Tokenize(ctx, query+"|"+document, false, contextTokens)
+}
+
+// Embed gives the number of tokens, then the first and the last one. With an embedGate it waits for that.
+func (b *fakeBase) Embed(ctx context.Context, task models.Task, _ models.Adapter, tokens []int32) ([]float32, error) {
+	if b.backend.embedGate != nil {
+		b.backend.embedStarted <- struct{}{}
+		select {
+		case <-b.backend.embedGate:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	switch {
+	case b.backend.embedError != nil:
+		return nil, b.backend.embedError
+	case slices.Max(tokens) > 255:
+		return nil, models.ErrToken
+	case task == models.TaskScore:
+		return []float32{float32(len(tokens))}, nil
+	}
+	return []float32{float32(len(tokens)), float32(tokens[0]), float32(tokens[len(tokens)-1])}, nil
+}

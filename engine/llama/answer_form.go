@@ -1,0 +1,183 @@
+//go:build llama
+
+package llama
+
+/*
+#include <stdlib.h>
+#include "shim.h"
+#include "shim_answer.h"
+*/
+import "C"
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"unsafe"
+
+	"tandem/engine/models"
+)
+
+// answerForm is what a chat template says about answers: how the model writes tool calls and what it thinks.
+type answerForm struct {
+	handle    *C.tdm_form
+	tools     bool // of the template's own
+	reasoning bool
+	rests     map[byte][]string // see restsOf
+}
+
+// openForm finds out the form of answers. Without one the model is served all the same: its answers are content, and
+// requests with tools are refused.
+func (b *Base) openForm() {
+	name := C.CString("tool_use")
+	defer C.free(unsafe.Pointer(name))
+	errBuf := newErrorBuffer()
+	defer errBuf.free()
+	source, toolSource := C.tdm_template_source(b.template), C.llama_model_chat_template(b.model, name)
+	handle := C.tdm_form_new(source, toolSource,
+		C.tdm_template_bos(b.template), C.tdm_template_eos(b.template),
+		C.llama_vocab_get_add_bos(b.vocab.handle), C.llama_vocab_get_add_eos(b.vocab.handle), errBuf.text, errBuf.size)
+	if handle == nil {
+		b.opts.Logger.Warn("the form of the model's answers isn't known: no tools, and reasoning is part of the content",
+			"model", b.spec.Name, "error", errBuf.err())
+		return
+	}
+	b.form = &answerForm{
+		handle: handle, tools: bool(C.tdm_form_tools(handle)), reasoning: bool(C.tdm_form_reasoning(handle)),
+		rests: restsOf(b.vocab, C.GoString(source), C.GoString(toolSource)),
+	}
+}
+
+func (f *answerForm) close() { C.tdm_form_free(f.handle) }
+
+// formRequest is what the library gets.
+type formRequest struct {
+	Messages   []formMessage              `json:"messages"`
+	Tools      []formTool                 `json:"tools"`
+	Choice     string                     `json:"choice"`
+	Only       string                     `json:"only"`
+	Parallel   bool                       `json:"parallel"`
+	Options    map[string]json.RawMessage `json:"options"`
+	PromptOnly bool                       `json:"prompt_only"`
+}
+
+type formMessage struct {
+	Role       string     `json:"role"`
+	Content    string     `json:"content"`
+	Reasoning  string     `json:"reasoning_content,omitempty"`
+	Name       string     `json:"name,omitempty"`
+	ToolCallID string     `json:"tool_call_id,omitempty"`
+	ToolCalls  []formCall `json:"tool_calls,omitempty"`
+}
+
+type formCall struct {
+	ID       string       `json:"id,omitempty"`
+	Type     string       `json:"type"`
+	Function formFunction `json:"function"`
+}
+
+type formTool struct {
+	Type     string       `json:"type"`
+	Function formFunction `json:"function"`
+}
+
+type formFunction struct {
+	Name        string          `json:"name"`
+	Description string          `json:"description,omitempty"`
+	Parameters  json.RawMessage `json:"parameters,omitempty"`
+	Arguments   *string         `json:"arguments,omitempty"`
+}
+
+// preparedForm is what it makes of that: the prompt, and how the answer to it looks.
+type preparedForm struct {
+	Prompt           string        `json:"prompt"`
+	GenerationPrompt string        `json:"generation_prompt"` // the beginning of the answer that the prompt already has
+	Format           int           `json:"format"`
+	Parser           string        `json:"parser"`
+	Preserved        []string      `json:"preserved"`
+	Stops            []string      `json:"stops"`
+	Thinks           bool          `json:"thinks"`
+	ThinkStart       string        `json:"think_start"`
+	ThinkEnds        []string      `json:"think_ends"`
+	Triggers         []formTrigger `json:"triggers"`
+	Grammar          string        `json:"grammar"` // GBNF of an answer with a call
+	CallRules        []string      `json:"call_rules"`
+}
+
+type formTrigger struct {
+	Type  int    `json:"type"` // 0 token, 1 word, 2 pattern, 3 pattern of the whole
+	Value string `json:"value"`
+	Token int32  `json:"token"`
+}
+
+// prepare passes a request to the library.
+func (f *answerForm) prepare(request *formRequest) (*preparedForm, error) {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(request); err != nil {
+		return nil, fmt.Errorf("encode a request for the chat template: %w", err)
+	}
+	errBuf := newErrorBuffer()
+	defer errBuf.free()
+	var size C.size_t
+	out := C.tdm_form_prepare(f.handle, (*C.char)(unsafe.Pointer(unsafe.SliceData(text.Bytes()))), C.size_t(text.Len()), &size, errBuf.text, errBuf.size)
+	if out == nil {
+		return nil, errBuf.err()
+	}
+	defer C.free(unsafe.Pointer(out))
+	var prepared preparedForm
+	if err := json.Unmarshal(unsafe.Slice((*byte)(unsafe.Pointer(out)), int(size)), &prepared); err != nil {
+		return nil, fmt.Errorf("read what the chat template gives: %w", err)
+	}
+	return &prepared, nil
+}
+
+// requestOf is a request in the library's form. write is applied to every text of the client.
+func (f *answerForm) requestOf(in models.Input, messages []models.Message, write func(string) string) (*formRequest, error) {
+	out := &formRequest{Choice: choiceOf(in.ToolChoice), Only: in.ToolChoice.Name, Parallel: in.ParallelToolCalls, Options: map[string]json.RawMessage{}}
+	out.Tools = make([]formTool, 0, len(in.Tools))
+	for _, t := range in.Tools {
+		out.Tools = append(out.Tools, formTool{"function", formFunction{
+			Name: write(t.Name), Description: write(t.Description), Parameters: rewriteStrings(t.Parameters, write),
+		}})
+	}
+	if len(in.TemplateOptions) > 0 {
+		if err := json.Unmarshal(rewriteStrings(in.TemplateOptions, write), &out.Options); err != nil {
+			return nil, fmt.Errorf("options of the chat template: %w", err)
+		}
+	}
+	if !f.tools && usesTools(in, messages) {
+		messages = withOwnTools(in.Tools, messages)
+	}
+	for _, m := range messages {
+		to := formMessage{
+			Role: m.Role, Content: write(m.Content), Reasoning: write(m.Reasoning), Name: write(m.Name), ToolCallID: write(m.ToolCallID),
+		}
+		for _, c := range m.ToolCalls {
+			arguments := string(rewriteStrings(json.RawMessage(c.Arguments), write))
+			to.ToolCalls = append(to.ToolCalls, formCall{ID: write(c.ID), Type: "function", Function: formFunction{Name: write(c.Name), Arguments: &arguments}})
+		}
+		out.Messages = append(out.Messages, to)
+	}
+	return out, nil
+}
+
+func choiceOf(c models.ToolChoice) string {
+	switch {
+	case c.None:
+		return "none"
+	case c.Required:
+		return "required"
+	}
+	return "auto"
+}
+
+func usesTools(in models.Input, messages []models.Message) bool {
+	for _, m := range messages {
+		if m.Role == "tool" || len(m.ToolCalls) > 0 {
+			return true
+		}
+	}
+	return len(in.Tools) > 0
+}
