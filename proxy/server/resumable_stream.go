@@ -202,7 +202,7 @@ func (st *resumableStream) forgetOldest() {
 		return
 	}
 	n := 0
-	for n < len(st.ends)-1 && len(st.events)-st.ends[n] > maxResumableBytes/2 { // half, so that it isn't done for each event
+	for n < len(st.ends)-1 && len(st.events)-st.ends[n] > maxResumableBytes/2 { // not for each event
 		n++
 	}
 	cut := st.ends[n]
