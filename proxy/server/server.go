@@ -24,10 +24,12 @@ type Server struct {
 	// modelRoute has every path below /v1/models/; otherOpenAIRoute is for paths below /v1/ without a route,
 	// otherAnthropicRoute for those below /v1/messages/.
 	modelRoute, otherOpenAIRoute, otherAnthropicRoute *route
-	madeAt                                            time.Time
-	disconnects                                       *disconnectWatcher
-	certs                                             *certificates // nil without TLS
-	corsOrigins                                       corsOrigins
+	// storedResponseRoute has the paths below /v1/responses/ that are about a stored response.
+	storedResponseRoute *route
+	madeAt              time.Time
+	disconnects         *disconnectWatcher
+	certs               *certificates // nil without TLS
+	corsOrigins         corsOrigins
 
 	draining      atomic.Bool   // readiness is off
 	drainExpired  chan struct{} // closed when answers in flight have to end now
