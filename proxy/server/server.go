@@ -23,11 +23,14 @@ type Server struct {
 	otherRoute  *route // for paths without a route
 	// modelRoute has every path below /v1/models/; otherOpenAIRoute is for paths below /v1/ without a route,
 	// otherAnthropicRoute for those below /v1/messages/.
-	modelRoute, streamRoute, otherOpenAIRoute, otherAnthropicRoute *route
-	madeAt                                                         time.Time
-	disconnects                                                    *disconnectWatcher
-	certs                                                          *certificates // nil without TLS
-	corsOrigins                                                    corsOrigins
+	modelRoute, otherOpenAIRoute, otherAnthropicRoute *route
+	// storedResponseRoute has the paths below /v1/responses/ that are about a stored response, streamRoute those of
+	// streams that can be resumed.
+	storedResponseRoute, streamRoute *route
+	madeAt                           time.Time
+	disconnects                      *disconnectWatcher
+	certs                            *certificates // nil without TLS
+	corsOrigins                      corsOrigins
 
 	draining      atomic.Bool   // readiness is off
 	drainStarts   chan struct{} // closed when a drain begins
