@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// automaton is a text up to a delimiter, as llama.cpp writes it in GBNF: rules that each take a character and go on with
-// another one of them. Followed like that, each character makes all those before it longer to complete, and a long text
-// takes too much work. So the rules are turned around: each is what leads to a state.
+// automaton is a text up to a delimiter, as llama.cpp writes it in GBNF: rules that each take a character and go on
+// with another one of them. Followed like that, a rule is complete at each character for each one before it, and a long
+// text takes too much work. So the rules are turned around: each is what leads to a state.
 type automaton struct {
 	states    []string // in the order of their rules; the first one begins
 	accepting map[string]bool
