@@ -1,6 +1,9 @@
 package batch
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // What Submit, Attach, Detach and Do refuse with. After a refusal the executor keeps nothing of the request.
 var (
@@ -29,3 +32,14 @@ var (
 	// ErrGrammarTooComplex: a draw or the building of a grammar took longer than Sampling.GrammarBudget.
 	ErrGrammarTooComplex = errors.New("grammar is too complex")
 )
+
+// FieldError is an ErrInvalid for which one field of the request is to blame.
+type FieldError struct {
+	Field   string // as clients call it
+	Problem string
+}
+
+func (e *FieldError) Error() string { return fmt.Sprintf("%s %s", e.Field, e.Problem) }
+
+// Unwrap makes it an ErrInvalid.
+func (e *FieldError) Unwrap() error { return ErrInvalid }

@@ -23,8 +23,9 @@ func (r noopRunner) CopyPrefix(int, int, int) bool { return true }
 func (r noopRunner) NewSampler(Sampling, []Token, []Token) (Sampler, error) {
 	return noopSampler{}, nil
 }
-func (r noopRunner) Piece(t Token) []byte { return noopPieces[t] }
-func (r noopRunner) IsEnd(Token) bool     { return false }
+func (r noopRunner) Piece(t Token) []byte     { return noopPieces[t] }
+func (r noopRunner) TokenText(t Token) []byte { return noopPieces[t] }
+func (r noopRunner) IsEnd(Token) bool         { return false }
 
 var noopPieces = func() (p [256][]byte) {
 	for i := range p {

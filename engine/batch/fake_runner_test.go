@@ -91,6 +91,11 @@ func (f *fakeRunner) feed(adapter Adapter, s *Slice) {
 		}
 	}
 	f.cells[s.Seq] = append(f.cells[s.Seq], s.Tokens...)
+	s.Scores = nil
+	for i := range s.Score.Targets {
+		before := f.cells[s.Seq][:s.Start+s.Score.After+i+1]
+		s.Scores = append(s.Scores, TokenScore{Logprob: fakeLogprob(adapter, before, s.Score.Targets[i])})
+	}
 	if s.Sampler == nil {
 		return
 	}
@@ -147,8 +152,9 @@ func (f *fakeRunner) NewSampler(s Sampling, prompt, generated []Token) (Sampler,
 	return fs, nil
 }
 
-func (f *fakeRunner) Piece(t Token) []byte { return fakePieces[t] }
-func (f *fakeRunner) IsEnd(t Token) bool   { return t == 0 }
+func (f *fakeRunner) Piece(t Token) []byte     { return fakePieces[t] }
+func (f *fakeRunner) TokenText(t Token) []byte { return fakePieces[t] }
+func (f *fakeRunner) IsEnd(t Token) bool       { return t == 0 }
 
 // checkRules reports broken rules and samplers that were left open.
 func (f *fakeRunner) checkRules(t *testing.T) {
@@ -253,6 +259,11 @@ func nextToken(adapter Adapter, history []Token) Token {
 		return 0
 	}
 	return Token(1 + h%63)
+}
+
+// fakeLogprob is a number that depends on every token before the one that it is about.
+func fakeLogprob(adapter Adapter, before []Token, t Token) float32 {
+	return -float32(1+nextToken(adapter, before)) - float32(t)/128
 }
 
 // expectedAnswer computes the answer without an executor.

@@ -4,38 +4,56 @@ import "slices"
 
 // The part of the scheduler that assigns KV cells and slots: admission, prefix reuse, preemption.
 
-// admission gives a waiting sequence a slot.
+// admission gives a sequence a slot.
 type admission struct {
 	seq       *sequence
 	slot      int
 	keepCells int // cells of a finished sequence in that slot that it reuses
 	copyCells int // cells to copy from the slot named from
 	copyFrom  int
+	first     bool // the sequence had none before, so what it reuses counts as cached
+
+	// Not nil: the sequence only takes its place, and waits until the leader has computed so many tokens.
+	leader        *sequence
+	awaitedTokens int
 }
 
-// admit gives the first waiting sequence a slot if there is one and its tokens fit beside what the others will need.
+// admit gives a sequence a slot: one whose wait for another's cells is over, or the first in the queue if there is a
+// slot and its tokens fit beside what the others will need.
 func (s *scheduler) admit() (admission, bool) {
-	if len(s.waiting) == 0 || !s.fits(s.waiting[0]) {
+	q := s.nextOverWait()
+	if q != nil {
+		s.slots[q.slot] = slot{} // it has no cells, so it can get another slot as well
+	} else if len(s.waiting) > 0 && s.fits(s.waiting[0]) {
+		q = s.waiting[0]
+	} else {
 		return admission{}, false
 	}
-	q := s.waiting[0]
 	a, ok := s.findSlot(q)
 	if !ok {
 		return admission{}, false
 	}
-	s.waiting = slices.Delete(s.waiting, 0, 1)
+	if q.stage == stageWaiting {
+		s.waiting = slices.Delete(s.waiting, 0, 1)
+	}
 	s.slots[a.slot] = slot{seq: q}
-	q.stage, q.slot = stageReady, a.slot
-	q.filled = a.keepCells + a.copyCells
-	if !q.hadSlot {
+	q.slot, q.leader, q.awaitedTokens = a.slot, a.leader, a.awaitedTokens
+	if a.leader != nil {
+		q.stage = stageAwaiting
+		return a, true
+	}
+	q.stage, q.filled = stageReady, a.keepCells+a.copyCells
+	if a.first = !q.hadSlot; a.first {
 		q.hadSlot, q.cached = true, min(q.filled, len(q.req.Prompt))
 	}
 	return a, true
 }
 
-// undoReuse is for when the runner couldn't keep or copy the cells of an admission.
-func (s *scheduler) undoReuse(q *sequence) {
-	q.filled, q.cached = 0, 0
+// undoReuse is for when the runner couldn't keep or copy the cells of an admission. A model that can't copy the cells of
+// a running sequence never can, so nobody waits for any again.
+func (s *scheduler) undoReuse(a admission) {
+	a.seq.filled, a.seq.cached = 0, 0
+	s.copyFailed = s.copyFailed || a.copyCells > 0
 }
 
 // fits reports whether the sequence's tokens, and some of the answer, have room beside those of the sequences in slots.
@@ -70,8 +88,14 @@ func (s *scheduler) findSlot(q *sequence) (admission, bool) {
 		return admission{}, false
 	}
 	prefixSlot, common := s.longestPrefix(q)
+	if leader, soon := s.prefixInPrefill(q); s.worthAwaiting(soon - common) {
+		return admission{seq: q, slot: s.takeSlot(free, oldest), leader: leader, awaitedTokens: soon}, true
+	}
 	if common >= minReuseTokens {
-		kept, room := s.slots[prefixSlot].keptTokens, s.freeCells() >= common
+		kept := s.slots[prefixSlot].keptTokens
+		for kept == nil && s.freeCells() < common && s.evictOldestPrefix() {
+		}
+		room := s.freeCells() >= common
 		if kept != nil && (free < 0 || common == len(kept) || !room) {
 			return admission{seq: q, slot: prefixSlot, keepCells: common}, true
 		}
@@ -99,10 +123,7 @@ func (s *scheduler) longestPrefix(q *sequence) (at, common int) {
 	if !s.limits.Prefix {
 		return at, 0
 	}
-	most := q.prefillTokensLeft()
-	if q.answerTokens() == 0 {
-		most--
-	}
+	most := q.reusableTokens()
 	for i := range s.slots {
 		sl := &s.slots[i]
 		have, adapter := sl.keptTokens, sl.keptAdapter
@@ -215,6 +236,9 @@ func (s *scheduler) breakDeadlock(p *plan) bool {
 		q := s.slots[i].seq
 		if q == nil {
 			continue
+		}
+		if q.stage == stageAwaiting {
+			continue // it holds no cells
 		}
 		if q.stage == stageDrawing {
 			return false // plan again after its draw

@@ -22,6 +22,7 @@ type recordedAnswer struct {
 	tokens     []Token
 	text       []byte
 	steps      []StepToken // without Text
+	prompt     []ScoredToken
 	summary    Summary
 	took       time.Duration // sum of SinceLast
 	firstIndex int
@@ -48,6 +49,13 @@ func (c *recordingSink) Emit(step *Step) bool {
 	c.emits++
 	if c.gone {
 		return false
+	}
+	for _, part := range step.Prompts {
+		a := c.answerOf(part.ID, part.Attempt)
+		if part.From != len(a.prompt) || len(a.tokens) > 0 {
+			c.t.Errorf("request %d: a part of its prompt from %d on came after %d tokens of it and %d of the answer", part.ID, part.From, len(a.prompt), len(a.tokens))
+		}
+		a.prompt = append(a.prompt, part.Tokens...)
 	}
 	for _, tok := range step.Tokens {
 		a := c.answerOf(tok.ID, tok.Attempt)

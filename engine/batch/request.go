@@ -14,10 +14,17 @@ type Request struct {
 	MaxNewTokens int     // replayed ones included
 	Stops        []string
 	Sampling     Sampling
+	// PromptLogprobs: the prompt's tokens get log-probabilities, with Sampling.TopLogprobs entries each. They are sent
+	// before the first token; a replay with tokens in Generated sends none.
+	PromptLogprobs bool
 	// Owner: fair-share key; the victim of a preemption is the newest sequence of the owner with most cells
 	Owner   string
 	Timeout time.Duration // remaining time from Submit; 0: none
 	Sink    Sink
+	// Shown: texts of control tokens, which an answer's text doesn't have otherwise
+	Shown map[Token]string
+	// Replayed: called by Submit with the text that each token of Generated released, which no step has; may be nil
+	Replayed func(text []byte)
 	// Release: called once on the executor's goroutine after the Summary was emitted; may be nil; must not block
 	Release func()
 }
@@ -33,8 +40,25 @@ type Sink interface {
 type Step struct {
 	Base     string
 	Duration time.Duration // of the whole decode step, draws included
+	Prompts  []PromptPart  // a sink may keep what they point to
 	Tokens   []StepToken
 	Done     []Summary // each together with its last token
+}
+
+// PromptPart is the log-probabilities of a part of a prompt. The parts of a prompt come in order and without gaps.
+type PromptPart struct {
+	ID      uint64
+	Attempt uint32
+	From    int // place of Tokens[0] in the prompt
+	Tokens  []ScoredToken
+}
+
+// ScoredToken is a token of a prompt. Its bytes belong to the runner.
+type ScoredToken struct {
+	Token   Token
+	Piece   []byte  // its own bytes, a control token's written out
+	Logprob float32 // given the tokens before it; NaN for the first
+	Top     []TopLogprob
 }
 
 // StepToken is one generated token.
@@ -49,6 +73,7 @@ type StepToken struct {
 	Margin    float32
 	SinceLast time.Duration // since this sequence's last token; for the first since its prefill began
 	Top       []TopLogprob
+	Piece     []byte // the token's own bytes, with log-probabilities only; none for the end token; the runner's
 }
 
 // FinishReason says why an answer ended.
@@ -89,8 +114,9 @@ type Summary struct {
 	Reason       FinishReason
 	Failure      Failure // for FinishError
 	PromptTokens int
-	CachedTokens int // prompt tokens that were reused from the KV cache
-	OutputTokens int // replayed ones included
+	CachedTokens int    // prompt tokens that were reused from the KV cache
+	OutputTokens int    // replayed ones included
+	Stop         string // the stop string that ended the answer
 	Queue        time.Duration
 	Prefill      time.Duration
 	Decode       time.Duration

@@ -26,6 +26,9 @@ type Runner interface {
 	// Piece is the text of a token, empty for a control token. The bytes belong to the runner and may be a part of a
 	// character.
 	Piece(t Token) []byte
+	// TokenText is the token's own bytes as log-probabilities show it: as Piece, but a control token's name is written
+	// out.
+	TokenText(t Token) []byte
 	// IsEnd reports whether the token ends the answer.
 	IsEnd(t Token) bool
 }
@@ -40,6 +43,7 @@ type Limits struct {
 	SequenceMax int  // tokens of one sequence at most
 	StepTokens  int  // tokens of one Step at most
 	Prefix      bool // CopyPrefix and partial Truncate are possible
+	Vocabulary  int  // tokens are 0 … Vocabulary-1; 0: not known
 }
 
 // Adapter is a loaded LoRA version; nil means the base alone. Comparable.
@@ -52,9 +56,24 @@ type Slice struct {
 	Tokens  []Token // prompt chunk, or the one token drawn last and those that a grammar forced after it
 	Sampler Sampler // nil: only fill the cache
 	Index   int     // which token of the answer is drawn, from 0
+	Score   Score   // which log-probabilities of the prompt are wanted
 
-	Draw Draw  // set by Step for a sampler without a grammar
-	Err  error // set by Step when this sequence alone failed
+	Draw   Draw         // set by Step for a sampler without a grammar
+	Scores []TokenScore // set by Step, one for each of Score.Targets
+	Err    error        // set by Step when this sequence alone failed
+}
+
+// Score asks a Step for the log-probabilities of tokens that are known: Targets[i] is what follows Tokens[After+i].
+type Score struct {
+	Targets []Token
+	After   int
+	Top     int // entries of TokenScore.Top
+}
+
+// TokenScore is the log-probability of a known token, at temperature 1 over the whole vocabulary.
+type TokenScore struct {
+	Logprob float32
+	Top     []TopLogprob
 }
 
 // Draw is one sampled token.
@@ -70,6 +89,7 @@ type Draw struct {
 type TopLogprob struct {
 	Token   Token
 	Logprob float32
+	Text    []byte // TokenText, set by the executor
 }
 
 // Sampler is the state of one answer's draws. Step and Draw accept the token that they return.
@@ -87,6 +107,9 @@ type Sampler interface {
 	Close()
 }
 
+// wantsLogprobs reports whether drawn tokens have log-probabilities.
+func (s *Sampling) wantsLogprobs() bool { return s.Logprobs || s.TopLogprobs > 0 }
+
 // Sampling is how tokens are drawn. The draw is the arg max over the candidates of logit/Temperature +
 // Gumbel(hash(Seed, Choice, index, token)), so it depends on nothing but these and the logits.
 type Sampling struct {
@@ -103,6 +126,7 @@ type Sampling struct {
 	Logprobs         bool // compute Draw.Logprob, which takes another pass over the vocabulary
 	TopLogprobs      int  // 0 … 20, how many Draw.Top entries; implies Logprobs
 	LogitBias        map[Token]float32
+	IgnoreEnd        bool          // no end token is drawn, unless a grammar allows nothing else
 	Grammar          string        // in the runner's own syntax; empty: none
 	GrammarBudget    time.Duration // work on the grammar for one token, then ErrGrammarTooComplex
 }

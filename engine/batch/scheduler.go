@@ -8,7 +8,9 @@ import (
 const (
 	turnSteps          = 4  // steps of one adapter before the next has its turn: a switch costs milliseconds
 	answerReserveCells = 16 // cells kept free for each sequence's answer when another is admitted
-	minReuseTokens     = 8  // a shorter common prefix isn't reused
+	// minReuseTokens: a shorter common prefix isn't reused. Copying cells costs nothing, but waiting for them costs a
+	// step, for which worthAwaiting asks more.
+	minReuseTokens = 8
 )
 
 // scheduler decides what one base decodes next. It knows no clock, no goroutine and no model: the executor reports what
@@ -24,6 +26,7 @@ type scheduler struct {
 	waiting      []*sequence // by arrival
 	clearedSlots []int
 	adapterTurns roundRobin[Adapter]
+	copyFailed   bool   // the runner couldn't copy cells, so nobody waits for any
 	endings      uint64 // counts sequences that ended with kept cells, to find the oldest
 
 	// Scratch of one plan.
@@ -54,6 +57,7 @@ type plan struct {
 	decodes      int    // sequences that advance by one token
 	promptTokens int    // prompt tokens, and those of sequences that advance by several
 	forcedTokens int    // the latter alone
+	scoredTokens int    // prompt tokens with log-probabilities
 	preempted    []*sequence
 	starved      *sequence // finds no cells, even alone
 }
@@ -91,7 +95,7 @@ func (s *scheduler) remove(q *sequence, keepCells bool) {
 		if i := slices.Index(s.waiting, q); i >= 0 {
 			s.waiting = slices.Delete(s.waiting, i, i+1)
 		}
-	case stageReady, stageDrawing:
+	case stageReady, stageAwaiting, stageDrawing:
 		if keepCells && s.limits.Prefix && q.filled >= minReuseTokens {
 			s.endings++
 			s.slots[q.slot] = slot{keptTokens: q.tokens[:q.filled], keptAdapter: q.req.Adapter, keptSince: s.endings}
@@ -122,7 +126,7 @@ func (s *scheduler) hasWork() bool {
 		return true
 	}
 	for i := range s.slots {
-		if q := s.slots[i].seq; q != nil && q.stage == stageReady {
+		if q := s.slots[i].seq; q != nil && (q.stage == stageReady || s.waitIsOver(q)) {
 			return true
 		}
 	}
@@ -217,6 +221,7 @@ func totalFeedTokens(list []*sequence) int {
 // collect finds the ready sequences of an adapter, in slot order, which stays the same from step to step.
 func (s *scheduler) collect(adapter Adapter) {
 	s.decoders, s.prefills = s.decoders[:0], s.prefills[:0]
+	s.noteNeeds()
 	for i := range s.slots {
 		q := s.slots[i].seq
 		switch {
@@ -278,6 +283,10 @@ func (s *scheduler) sharePromptBudget(p *plan, budget int) {
 // addPromptChunk puts up to limit tokens of a prompt into the plan and returns what is left of the budget.
 func addPromptChunk(p *plan, q *sequence, limit, budget int) int {
 	tokens := min(limit, q.prefillTokensLeft(), budget)
+	if q.wantsScores() {
+		tokens = min(tokens, MaxScoredTokens-p.scoredTokens)
+		p.scoredTokens += max(tokens, 0)
+	}
 	if tokens <= 0 {
 		return budget
 	}
@@ -286,7 +295,8 @@ func addPromptChunk(p *plan, q *sequence, limit, budget int) int {
 	return budget - tokens
 }
 
-// orderPrompts puts the prompt that came first at the front and the others behind it by what is left of them.
+// orderPrompts puts the prompt that came first at the front and the others behind it by what is left of them, or of the
+// beginning that another one awaits.
 func (s *scheduler) orderPrompts() {
 	list := s.prefills
 	for i := range list {
@@ -295,6 +305,6 @@ func (s *scheduler) orderPrompts() {
 		}
 	}
 	slices.SortFunc(list[1:], func(a, b *sequence) int {
-		return cmp.Or(cmp.Compare(a.prefillTokensLeft(), b.prefillTokensLeft()), cmp.Compare(a.arrival, b.arrival))
+		return cmp.Or(cmp.Compare(a.urgency(), b.urgency()), cmp.Compare(a.arrival, b.arrival))
 	})
 }

@@ -2,6 +2,8 @@ package batch
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 	"unicode/utf8"
 )
@@ -13,6 +15,7 @@ const (
 	stagePreparing stage = iota // a worker builds its sampler
 	stageWaiting                // wants a slot
 	stageReady                  // in a slot; the next step may take it
+	stageAwaiting               // in a slot, without cells: another sequence computes its prompt's beginning
 	stageDrawing                // in a slot; its logits are computed, and a worker prepares its grammar for the draw
 	stageEnded
 )
@@ -31,11 +34,18 @@ type sequence struct {
 
 	tokens []Token // prompt, then answer
 	filled int     // how many of tokens the cache holds
-	slot   int     // meaningful in stageReady and stageDrawing
+	slot   int     // meaningful in the stages in a slot
+
+	// In stageAwaiting: who computes the beginning of the prompt, and how many tokens of it.
+	leader        *sequence
+	awaitedTokens int
+	// neededTokens: the shortest beginning that a sequence awaits from this one, as of the last collect; 0: none does
+	neededTokens int
 
 	preempted int
 	hadSlot   bool // had a slot before
 	cached    int  // prompt tokens taken from the cache when first placed
+	scored    int  // prompt tokens whose log-probabilities were emitted
 
 	sampler    Sampler
 	text       assembler
@@ -91,6 +101,23 @@ func validate(r *Request, l Limits) error {
 	if most := min(l.SequenceMax, l.Cells); len(r.Prompt) > most {
 		return fmt.Errorf("%w: prompt of %d tokens, context of %d", ErrContextExceeded, len(r.Prompt), most)
 	}
+	return validateTokens(r, l.Vocabulary)
+}
+
+// validateTokens refuses ids that a client gave and that the vocabulary hasn't.
+func validateTokens(r *Request, vocabulary int) error {
+	if vocabulary == 0 {
+		return nil
+	}
+	unknown := func(t Token) bool { return t < 0 || int(t) >= vocabulary }
+	if i := slices.IndexFunc(r.Prompt, unknown); i >= 0 {
+		return &FieldError{"prompt", fmt.Sprintf("has token %d at place %d, the model's vocabulary is 0 to %d", r.Prompt[i], i, vocabulary-1)}
+	}
+	for _, t := range slices.Sorted(maps.Keys(r.Sampling.LogitBias)) {
+		if unknown(t) {
+			return &FieldError{"logit_bias", fmt.Sprintf("names token %d, the model's vocabulary is 0 to %d", t, vocabulary-1)}
+		}
+	}
 	return nil
 }
 
@@ -145,13 +172,25 @@ func answerEnds(r *Request, l Limits, count int, stopped bool) (FinishReason, bo
 	return 0, false
 }
 
+// pieceOf is what a token adds to the answer's text.
+func (s *sequence) pieceOf(r Runner, t Token) []byte {
+	if text, ok := s.req.Shown[t]; ok {
+		return []byte(text)
+	}
+	return r.Piece(t)
+}
+
 // replayGenerated feeds the replayed tokens to the assembler and reports whether they already end the answer. Their
 // text isn't sent again.
 func (s *sequence) replayGenerated(r Runner, l Limits) (FinishReason, bool) {
 	for i, t := range s.req.Generated {
+		var text []byte
 		stopped := r.IsEnd(t)
 		if !stopped {
-			_, stopped = s.text.push(r.Piece(t))
+			text, stopped = s.text.push(s.pieceOf(r, t))
+		}
+		if s.req.Replayed != nil {
+			s.req.Replayed(text)
 		}
 		if reason, over := answerEnds(s.req, l, i+1, stopped); over {
 			return reason, true
@@ -164,7 +203,7 @@ func (s *sequence) replayGenerated(r Runner, l Limits) (FinishReason, bool) {
 func (s *sequence) summary(reason FinishReason, f Failure, now time.Duration) Summary {
 	sum := Summary{
 		ID: s.req.ID, Attempt: s.req.Attempt, Reason: reason, Failure: f,
-		PromptTokens: len(s.req.Prompt), CachedTokens: s.cached, OutputTokens: s.answerTokens(),
+		PromptTokens: len(s.req.Prompt), CachedTokens: s.cached, OutputTokens: s.answerTokens(), Stop: s.text.stop,
 		Prefill: s.prefill, Decode: s.decode, Restart: s.restart,
 	}
 	switch {

@@ -39,11 +39,10 @@ func (e *Executor) admit(b *base) {
 		if !ok {
 			return
 		}
-		first := a.seq.cached > 0 && a.seq.preempted == 0
 		if a.keepCells > 0 && !b.runner.Truncate(a.slot, a.keepCells) || a.copyCells > 0 && !b.runner.CopyPrefix(a.copyFrom, a.slot, a.copyCells) {
-			b.scheduler.undoReuse(a.seq)
+			b.scheduler.undoReuse(a)
 		}
-		if first && a.seq.cached > 0 {
+		if a.first && a.seq.cached > 0 {
 			e.opts.Observe.Tokens(b.key, "cached", a.seq.cached)
 		}
 	}
@@ -68,6 +67,7 @@ func (e *Executor) decode(b *base) time.Duration {
 		if it.draws() {
 			s.Sampler = q.sampler
 		}
+		s.Score = q.score(it.tokens)
 		b.slices = append(b.slices, s)
 	}
 	whole := e.runStep(b, b.slices)

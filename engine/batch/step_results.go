@@ -13,6 +13,9 @@ func (e *Executor) takeResult(b *base, q *sequence, s *Slice, now time.Duration)
 		e.sequenceFailed(b, q, s.Err)
 		return 0
 	}
+	if q.wantsScores() {
+		e.takeScores(b, q, s)
+	}
 	q.filled += len(s.Tokens)
 	switch {
 	case s.Sampler == nil:
@@ -110,7 +113,7 @@ func (e *Executor) takeToken(b *base, q *sequence, d Draw, now time.Duration) {
 	last := b.runner.IsEnd(d.Token)
 	var piece []byte
 	if !last {
-		piece = b.runner.Piece(d.Token)
+		piece = q.pieceOf(b.runner, d.Token)
 	}
 	text, stopped := q.text.push(piece)
 	reason, over := answerEnds(q.req, b.limits, index+1, last || stopped)
@@ -123,8 +126,11 @@ func (e *Executor) takeToken(b *base, q *sequence, d Draw, now time.Duration) {
 	step := e.outbox.stepFor(q.req.Sink)
 	step.Tokens = append(step.Tokens, StepToken{
 		ID: q.req.ID, Attempt: q.req.Attempt, Index: index, Token: d.Token, Text: text, TextEnd: q.text.releasedBytes,
-		Logprob: d.Logprob, Margin: d.Margin, SinceLast: since, Top: d.Top,
+		Logprob: d.Logprob, Margin: d.Margin, SinceLast: since, Top: withTexts(b.runner, d.Top),
 	})
+	if !last && q.req.Sampling.wantsLogprobs() {
+		step.Tokens[len(step.Tokens)-1].Piece = b.runner.TokenText(d.Token)
+	}
 	if over {
 		e.finish(q, reason, Failure{})
 	}

@@ -34,6 +34,15 @@ func (e *Executor) Submit(r *Request) error {
 	return nil
 }
 
+// Check returns the error that Submit would return for what the request asks for.
+func (e *Executor) Check(r *Request) error {
+	b, err := e.findBase(r)
+	if err != nil {
+		return err
+	}
+	return validate(r, b.limits)
+}
+
 // findBase returns the base of a request, or why the request is refused. enqueue checks again.
 func (e *Executor) findBase(r *Request) (*base, error) {
 	e.mu.Lock()

@@ -9,6 +9,7 @@ type assembler struct {
 	pending       []byte // as the model wrote it, not yet released
 	released      []byte // released since the last push; valid UTF-8
 	releasedBytes int    // bytes released so far
+	stop          string // the stop string that ended the answer
 }
 
 func newAssembler(stops []string) assembler {
@@ -28,17 +29,18 @@ func (a *assembler) push(piece []byte) (text []byte, stopped bool) {
 	a.pending = append(a.pending, piece...)
 	held := 0
 	for i := start; i < len(a.pending) && len(a.stops) > 0; i++ {
-		longest := 0
+		longest := ""
 		held = 0
 		for k := range a.stops {
 			m := &a.stops[k]
-			if m.next(a.pending[i]) {
-				longest = max(longest, len(m.stop))
+			if m.next(a.pending[i]) && len(m.stop) > len(longest) {
+				longest = m.stop
 			}
 			held = max(held, m.matched)
 		}
-		if longest > 0 {
-			a.pending = a.pending[:i+1-longest]
+		if longest != "" {
+			a.stop = longest
+			a.pending = a.pending[:i+1-len(longest)]
 			a.release(len(a.pending), true)
 			return a.released, true
 		}

@@ -36,9 +36,10 @@ func (o *outbox) flush(base string, took time.Duration) {
 		s := &o.steps[i]
 		s.step.Base, s.step.Duration = base, took
 		alive := s.sink.Emit(&s.step)
+		clear(s.step.Prompts)
 		clear(s.step.Tokens)
 		clear(s.step.Done)
-		s.step.Tokens, s.step.Done = s.step.Tokens[:0], s.step.Done[:0]
+		s.step.Prompts, s.step.Tokens, s.step.Done = s.step.Prompts[:0], s.step.Tokens[:0], s.step.Done[:0]
 		if !alive {
 			o.goneSinks = append(o.goneSinks, s.sink)
 		}

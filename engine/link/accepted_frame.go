@@ -22,7 +22,7 @@ func writeAccepted(f schema.Frame, r *inFlightRequest, batchRequest *batch.Reque
 	if w.err != nil {
 		return w.err
 	}
-	if err := writeRendered(to, batchRequest, prompt.Grammar); err != nil {
+	if err := writeRendered(to, batchRequest, &prompt); err != nil {
 		return err
 	}
 	return writeSampling(to, &batchRequest.Sampling)
@@ -38,7 +38,7 @@ func cacheLookup(l *models.Lease) schema.CacheLookup {
 	return schema.CacheLookup_miss
 }
 
-func writeRendered(to schema.Accepted, batchRequest *batch.Request, grammar string) error {
+func writeRendered(to schema.Accepted, batchRequest *batch.Request, prompt *models.Prompt) error {
 	rendered, err := to.NewRendered()
 	if err != nil {
 		return err
@@ -60,8 +60,23 @@ func writeRendered(to schema.Accepted, batchRequest *batch.Request, grammar stri
 		}
 	}
 	w := fieldWriter{}
-	w.text(rendered.SetGrammar, grammar)
-	return w.err
+	w.text(rendered.SetGrammar, prompt.Grammar)
+	w.data(rendered.SetParserState, prompt.Parser)
+	if w.err != nil || len(prompt.Triggers) == 0 {
+		return w.err
+	}
+	triggers, err := rendered.NewTriggers(int32(len(prompt.Triggers)))
+	if err != nil {
+		return err
+	}
+	for i, t := range prompt.Triggers {
+		triggers.At(i).SetKind(uint8(t.Kind))
+		triggers.At(i).SetToken(t.Token)
+		if err := triggers.At(i).SetValue(t.Value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // allPresent marks the first eight fields of Sampling as set.

@@ -18,8 +18,9 @@ type call struct {
 	version string
 	text    string
 	raw     bool
-	special bool    // with raw: the tokens around every text, too
-	tokens  []int32 // of detokenize
+	request inferRequest // of render
+	special bool         // with raw: the tokens around every text, too
+	tokens  []int32      // of detokenize
 }
 
 // Limits of what a call may hold.
@@ -56,6 +57,14 @@ func decodeCall(f schema.Frame) (call, error) {
 			return c, err
 		}
 		c.model, c.version, c.tokens = d.text(in.Model()), d.text(in.Version()), d.int32s(in.Tokens())
+	case schema.Call_Which_render:
+		in, err := from.Render()
+		if err != nil {
+			return c, err
+		}
+		c.request, err = decodeRequest(in)
+		c.model, c.version = c.request.model, c.request.version
+		return c, err
 	}
 	return c, d.err
 }
@@ -100,6 +109,8 @@ func (s *session) runCall(c call) {
 		s.reply(c.id, func(r schema.Reply) error { r.SetOk(); return nil })
 	case schema.Call_Which_tokenize:
 		s.tokenize(c)
+	case schema.Call_Which_render:
+		s.renderOnly(c)
 	case schema.Call_Which_detokenize:
 		s.detokenize(c)
 	default:
@@ -136,6 +147,41 @@ func (s *session) tokenize(c call) {
 			list.Set(i, id)
 		}
 		return nil
+	})
+}
+
+// renderOnly answers with the prompt of a request.
+func (s *session) renderOnly(c call) {
+	if c.request.invalid != nil {
+		s.replyFailure(c.id, failureOf(c.request.invalid))
+		return
+	}
+	lease, err := s.link.o.Models.AcquireReplay(s.ctx, c.model, s.callVersion(c))
+	if err != nil {
+		s.replyFailure(c.id, failureOf(err))
+		return
+	}
+	defer lease.Release()
+	var took time.Duration
+	prompt, err := s.link.render(s.ctx, lease.Base, c.request.input, &took)
+	if err != nil {
+		s.replyFailure(c.id, failureOf(err))
+		return
+	}
+	text := lease.Base.WriteOut(prompt.Tokens)
+	s.reply(c.id, func(r schema.Reply) error {
+		to, err := r.NewRendered()
+		if err != nil {
+			return err
+		}
+		list, err := to.NewTokens(int32(len(prompt.Tokens)))
+		if err != nil {
+			return err
+		}
+		for i, id := range prompt.Tokens {
+			list.Set(i, id)
+		}
+		return to.SetText(text)
 	})
 }
 

@@ -28,16 +28,6 @@ func scoreTask(texts ...string) func(schema.InferRequest) error {
 	}
 }
 
-func promptTokens(ids ...int32) func(schema.InferRequest) error {
-	return func(r schema.InferRequest) error {
-		list, err := r.NewPromptTokens(int32(len(ids)))
-		for i, id := range ids {
-			list.Set(i, id)
-		}
-		return err
-	}
-}
-
 // numbers decodes an embedding.
 func numbers(vector string) (out []float32) {
 	for b := []byte(vector); len(b) >= 4; b = b[4:] {

@@ -62,6 +62,9 @@ func failureOf(err error) failure {
 	if tight, ok := errors.AsType[*contextLengthError](err); ok {
 		return failure{code: "context_length_exceeded", text: tight.Error(), param: tight.param}
 	}
+	if field, ok := errors.AsType[*batch.FieldError](err); ok {
+		return failure{code: "invalid_request", text: field.Error(), param: field.Field}
+	}
 	switch {
 	case errors.Is(err, models.ErrModelBusy):
 		return failure{code: "model_busy", text: err.Error(), retryable: true}

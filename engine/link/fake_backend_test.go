@@ -22,6 +22,7 @@ type fakeBackend struct {
 	loadGate      chan struct{} // not nil: a load waits for it
 	failReasons   map[string]models.Reason
 	renderGate    chan struct{} // not nil: a rendering waits for it
+	stops         []string      // of the template
 	renderStarted chan struct{} // gets a value for every rendering that begins
 	facts         models.Facts  // what a base can do; the rest is its own
 	embedGate     chan struct{} // not nil: an embedding waits for it
@@ -81,20 +82,71 @@ func (b *fakeBase) Render(ctx context.Context, in models.Input) (models.Prompt, 
 	if len(in.JSONSchema) > 0 {
 		return models.Prompt{}, errors.New("schema isn't supported")
 	}
-	tokens := make([]int32, 0, len(in.Prompt))
+	tokens := append(make([]int32, 0, len(in.Prompt)), in.Tokens...)
 	for _, c := range []byte(in.Prompt) {
 		tokens = append(tokens, int32(c))
 	}
 	if len(tokens) > in.MaxTokens {
 		return models.Prompt{}, models.ErrPromptTooLong
 	}
-	return models.Prompt{Tokens: tokens, Stops: []string{"§"}}, nil
+	prompt := models.Prompt{Tokens: tokens, Stops: append([]string{"§"}, b.backend.stops...)}
+	if in.SplitOutput {
+		prompt.Parser = []byte("none")
+		if len(in.Tools) > 0 {
+			prompt.Parser = []byte("letters")
+		}
+	}
+	return prompt, nil
 }
 
 func (*fakeBase) Close() error { return nil }
 
+func (*fakeBase) WriteOut(tokens []int32) (text []byte) {
+	for _, t := range tokens {
+		text = append(text, byte(t))
+	}
+	return text
+}
+
+// NewParser: with state "letters" each letter is content, b is the end of the reasoning, and d begins a call whose
+// arguments follow.
+func (*fakeBase) NewParser(state []byte) (models.Parser, error) {
+	if string(state) != "letters" {
+		return nil, nil
+	}
+	return &letterParser{kind: models.PartReasoning}, nil
+}
+
+type letterParser struct{ kind models.PartKind }
+
+func (*letterParser) Shown() map[int32]string { return nil }
+
+func (p *letterParser) Push(text []byte) (list []models.Part) {
+	for _, c := range text {
+		switch c {
+		case 'b':
+			p.kind = models.PartContent
+		case 'd':
+			list = append(list, models.Part{Kind: models.PartCall, ID: "id", Name: "f"})
+			p.kind = models.PartArguments
+		default:
+			list = append(list, models.Part{Kind: p.kind, Text: []byte{c}})
+		}
+	}
+	return list
+}
+
+func (p *letterParser) Finish(cut bool) []models.Part {
+	if cut {
+		return []models.Part{{Kind: p.kind, Text: []byte("…")}}
+	}
+	return []models.Part{{Kind: p.kind, Text: []byte(".")}}
+}
+
+func (*letterParser) Close() {}
+
 func (*fakeBase) Limits() batch.Limits {
-	return batch.Limits{Cells: 1 << 20, Sequences: 64, SequenceMax: contextTokens, StepTokens: 1024, Prefix: true}
+	return batch.Limits{Cells: 1 << 20, Sequences: 64, SequenceMax: contextTokens, StepTokens: 1024, Prefix: true, Vocabulary: 256}
 }
 
 // Step draws letters: the token at index i is the letter i, whatever came before.
@@ -102,10 +154,19 @@ func (b *fakeBase) Step(_ batch.Adapter, slices []batch.Slice) error {
 	for i := range slices {
 		s := &slices[i]
 		if d, ok := s.Sampler.(*alphabetSampler); ok {
-			s.Draw = batch.Draw{Token: d.letter(s.Index), Margin: 1}
+			t := d.letter(s.Index)
+			s.Draw = batch.Draw{Token: t, Margin: 1, Logprob: -1, Top: fakeTop(t, d.top)}
+		}
+		s.Scores = nil
+		for _, t := range s.Score.Targets {
+			s.Scores = append(s.Scores, batch.TokenScore{Logprob: -2, Top: fakeTop(t, s.Score.Top)})
 		}
 	}
 	return nil
+}
+
+func fakeTop(t batch.Token, n int) []batch.TopLogprob {
+	return []batch.TopLogprob{{Token: t, Logprob: -1}, {Token: endToken, Logprob: -3}}[:n]
 }
 
 func (*fakeBase) Truncate(int, int) bool        { return true }
@@ -116,10 +177,16 @@ func (*fakeBase) Piece(t batch.Token) []byte {
 	}
 	return []byte{byte(t)}
 }
+func (b *fakeBase) TokenText(t batch.Token) []byte {
+	if t == endToken {
+		return []byte("<end>")
+	}
+	return b.Piece(t)
+}
 func (*fakeBase) IsEnd(t batch.Token) bool { return t == endToken }
 
-func (*fakeBase) NewSampler(_ batch.Sampling, prompt, _ []batch.Token) (batch.Sampler, error) {
-	d := &alphabetSampler{end: contextTokens}
+func (*fakeBase) NewSampler(s batch.Sampling, prompt, _ []batch.Token) (batch.Sampler, error) {
+	d := &alphabetSampler{end: contextTokens, top: s.TopLogprobs}
 	var text strings.Builder
 	for _, t := range prompt {
 		text.WriteByte(byte(t))
@@ -130,7 +197,7 @@ func (*fakeBase) NewSampler(_ batch.Sampling, prompt, _ []batch.Token) (batch.Sa
 	return d, nil
 }
 
-type alphabetSampler struct{ end int }
+type alphabetSampler struct{ end, top int }
 
 func (d *alphabetSampler) letter(i int) batch.Token {
 	if i >= d.end {

@@ -2,7 +2,9 @@ package link
 
 import (
 	"errors"
+	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,6 +29,8 @@ type decodedFrame struct {
 	key        attemptKey
 	hello      uint64
 	tokens     []decodedToken
+	prompts    []decodedScore
+	from       int // of prompts
 	done       []decodedSummary
 	event      schema.EventKind
 	model      string
@@ -42,6 +46,7 @@ type decodedFrame struct {
 	bytes      []byte // revision, metrics
 	ids        []int32
 	text       string
+	state      []byte // of the parser
 }
 
 type decodedToken struct {
@@ -49,16 +54,27 @@ type decodedToken struct {
 	index int
 	id    int32
 	text  string
+	end   int // of the text in the answer
+	decodedScore
+}
+
+// decodedScore is a token with its log-probability.
+type decodedScore struct {
+	piece   string
+	logprob float32
+	top     string // id:text of each
 }
 
 type decodedSummary struct {
-	key    attemptKey
-	reason schema.FinishReason
-	code   string
-	param  string
-	output int
-	prompt int
-	vector string // of an embedding: the bytes
+	key     attemptKey
+	reason  schema.FinishReason
+	code    string
+	param   string
+	output  int
+	thought int // tokens
+	stop    string
+	prompt  int
+	vector  string // of an embedding: the bytes
 }
 
 func (p *fakeProxy) hello() {
@@ -165,7 +181,25 @@ func decodeStep(f schema.Frame, out *decodedFrame) error {
 	}
 	for i := range tokens.Len() {
 		t := tokens.At(i)
-		out.tokens = append(out.tokens, decodedToken{attemptKey{t.RequestId(), t.Attempt()}, int(t.Index()), t.TokenId(), d.string(t.Text())})
+		out.tokens = append(out.tokens, decodedToken{
+			attemptKey{t.RequestId(), t.Attempt()}, int(t.Index()), t.TokenId(), d.string(t.Text()), int(t.TextEnd()),
+			decodedScore{d.string(t.Piece()), t.Logprob(), decodeTop(&d, t.TopLogprobs)},
+		})
+	}
+	prompts, err := s.Prompts()
+	if err != nil {
+		return err
+	}
+	for i := range prompts.Len() {
+		out.from = int(prompts.At(i).From())
+		list, err := prompts.At(i).Tokens()
+		if err != nil {
+			return err
+		}
+		for k := range list.Len() {
+			t := list.At(k)
+			out.prompts = append(out.prompts, decodedScore{d.string(t.Piece()), t.Logprob(), decodeTop(&d, t.Top)})
+		}
 	}
 	done, err := s.Done()
 	if err != nil {
@@ -178,11 +212,21 @@ func decodeStep(f schema.Frame, out *decodedFrame) error {
 			return err
 		}
 		out.done = append(out.done, decodedSummary{
-			attemptKey{s.RequestId(), s.Attempt()}, s.Reason(), d.text(failure.Code()), d.text(failure.Param()), int(s.OutputTokens()),
-			int(s.PromptTokens()), d.string(s.Embedding()),
+			attemptKey{s.RequestId(), s.Attempt()}, s.Reason(), d.text(failure.Code()), d.text(failure.Param()), int(s.OutputTokens()), int(s.ReasoningTokens()),
+			d.text(s.Stop()), int(s.PromptTokens()), d.string(s.Embedding()),
 		})
 	}
 	return d.err
+}
+
+func decodeTop(d *fieldReader, read func() (schema.TopLogprob_List, error)) string {
+	list, err := read()
+	d.noteError(err)
+	var out []string
+	for i := range list.Len() {
+		out = append(out, fmt.Sprintf("%d:%s", list.At(i).Token(), d.string(list.At(i).Text())))
+	}
+	return strings.Join(out, " ")
 }
 
 func decodeAccepted(f schema.Frame, out *decodedFrame) error {
@@ -196,6 +240,7 @@ func decodeAccepted(f schema.Frame, out *decodedFrame) error {
 	}
 	d := fieldReader{}
 	out.model, out.version, out.limit, out.lookup = d.text(a.Model()), d.text(a.Version()), int(a.MaxNewTokens()), a.CacheHit()
+	out.state = d.data(r.ParserState())
 	out.prompt, out.stops, out.bytes = d.int32s(r.PromptTokens()), d.texts(r.Stops()), d.data(a.Revision())
 	return d.err
 }
@@ -216,6 +261,12 @@ func decodeReply(f schema.Frame, out *decodedFrame) error {
 		out.text = d.text(failure.Code())
 	case schema.Reply_Which_metrics:
 		out.bytes = d.data(r.Metrics())
+	case schema.Reply_Which_rendered:
+		rendered, err := r.Rendered()
+		if err != nil {
+			return err
+		}
+		out.bytes, out.ids = d.data(rendered.Text()), d.int32s(rendered.Tokens())
 	case schema.Reply_Which_tokens:
 		out.ids = d.int32s(r.Tokens())
 	case schema.Reply_Which_text:

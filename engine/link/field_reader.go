@@ -2,6 +2,7 @@ package link
 
 import (
 	"bytes"
+	"fmt"
 
 	capnp "capnproto.org/go/capnp/v3"
 
@@ -64,19 +65,30 @@ func (d *fieldReader) texts(v capnp.TextList, err error) []string {
 	return out
 }
 
-func (d *fieldReader) messages(v schema.Message_List, err error) []models.Message {
+// messages returns the messages; the second error is the client's mistake.
+func (d *fieldReader) messages(v schema.Message_List, err error) ([]models.Message, error) {
 	d.noteError(err)
 	if err != nil || v.Len() == 0 {
-		return nil
+		return nil, nil
 	}
 	if v.Len() > maxMessages {
 		d.noteError(tooMany("messages", v.Len()))
-		return nil
+		return nil, nil
 	}
 	out := make([]models.Message, v.Len())
 	for i := range out {
 		m := v.At(i)
-		out[i] = models.Message{Role: d.text(m.Role()), Content: d.string(m.Content())}
+		out[i] = models.Message{
+			Role: d.text(m.Role()), Content: d.string(m.Content()), Name: d.text(m.Name()),
+			ToolCallID: d.text(m.ToolCallId()), Reasoning: d.string(m.Reasoning()),
+		}
+		calls := d.data(m.ToolCalls())
+		if d.err != nil {
+			return nil, nil
+		}
+		if out[i].ToolCalls, err = models.DecodeToolCalls(calls); err != nil {
+			return nil, &invalidFieldError{"messages", fmt.Sprintf("of message %d: %v", i, err)}
+		}
 	}
-	return out
+	return out, nil
 }

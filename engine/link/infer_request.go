@@ -19,6 +19,7 @@ const (
 	maxSeeds     = 1024
 	maxBias      = 4096
 	maxTopTokens = 20
+	maxTriggers  = 64
 )
 
 // attemptKey names one attempt at a request.
@@ -45,8 +46,9 @@ type inferRequest struct {
 	replaySteps    bool
 	expectRevision []byte
 	countCache     bool
+	invalid        error // about a field that can't be used; ends the request, not the connection
+	promptLogprobs bool
 	embed          embedInput
-	unsupported    string // a field of the request that this engine doesn't support
 }
 
 // isReplay reports whether the request was accepted before, by this or another engine.
@@ -63,8 +65,10 @@ type inFlightRequest struct {
 
 	// Written before Submit or before the summary is sent, read afterwards.
 	lease       *models.Lease
-	renderTime  time.Duration // template and tokenising
-	submittedAt time.Time     // to the executor; zero: never
+	renderTime  time.Duration  // template and tokenising
+	stream      *partStream    // of splitOutput without a parser
+	parsing     *answerParsing // of splitOutput with a parser
+	submittedAt time.Time      // to the executor; zero: never
 
 	// For recordAttempt: written before the summary is sent, guarded by session.mu from Submit on.
 	summary   batch.Summary
@@ -88,11 +92,16 @@ var (
 // decodeInfer copies a request out of its frame; errors are the peer's fault.
 func decodeInfer(f schema.Frame) (attemptKey, inferRequest, error) {
 	k := attemptKey{f.Id(), f.Attempt()}
-	var in inferRequest
 	r, err := f.Infer()
 	if err != nil {
-		return k, in, err
+		return k, inferRequest{}, err
 	}
+	in, err := decodeRequest(r)
+	return k, in, err
+}
+
+func decodeRequest(r schema.InferRequest) (inferRequest, error) {
+	var in inferRequest
 	d := fieldReader{}
 	in.model, in.version = d.text(r.Model()), d.text(r.Version())
 	in.input = models.Input{
@@ -108,24 +117,28 @@ func decodeInfer(f schema.Frame) (attemptKey, inferRequest, error) {
 	in.expectRevision = d.data(r.ExpectRevision())
 	in.countCache = r.CountCache()
 	in.stops = d.texts(r.Stops())
-	in.input.Messages = d.messages(r.Messages())
-	if r.HasTools() || r.HasToolChoice() {
-		in.unsupported = "tools"
+	in.input.Messages, in.invalid = d.messages(r.Messages())
+	in.input.Tokens = d.int32s(r.PromptTokens())
+	in.promptLogprobs = r.PromptLogprobs()
+	if err := decodeTools(r, &d, &in.input); err != nil {
+		in.invalid = err
 	}
 	if d.err != nil {
-		return k, in, d.err
+		return in, d.err
 	}
+	var err error
 	if in.rendered, err = decodeRendered(r); err != nil {
-		return k, in, err
+		return in, err
 	}
 	if in.embed, err = decodeEmbed(r); err != nil {
-		return k, in, err
+		return in, err
 	}
 	if in.rendered != nil {
 		in.countCache = false
 	}
 	in.sampling, err = decodeSampling(r)
-	return k, in, err
+	in.sampling.ignoreEnd = r.IgnoreEnd()
+	return in, err
 }
 
 func decodeRendered(r schema.InferRequest) (*models.Prompt, error) {
@@ -138,7 +151,40 @@ func decodeRendered(r schema.InferRequest) (*models.Prompt, error) {
 	}
 	d := fieldReader{}
 	p := &models.Prompt{Tokens: d.int32s(from.PromptTokens()), Grammar: d.text(from.Grammar()), Stops: d.texts(from.Stops())}
+	p.Parser = d.data(from.ParserState())
+	triggers, err := from.Triggers()
+	if err != nil {
+		return nil, err
+	}
+	if triggers.Len() > maxTriggers {
+		return nil, tooMany("triggers", triggers.Len())
+	}
+	for i := range triggers.Len() {
+		t := triggers.At(i)
+		p.Triggers = append(p.Triggers, models.Trigger{Kind: models.TriggerKind(t.Kind()), Value: d.text(t.Value()), Token: t.Token()})
+	}
 	return p, d.err
+}
+
+// decodeTools reads what a request says about tools and the form of its answer. The error is the client's mistake.
+func decodeTools(r schema.InferRequest, d *fieldReader, in *models.Input) error {
+	in.ParallelToolCalls, in.SplitOutput = r.ParallelToolCalls(), r.SplitOutput()
+	in.TemplateOptions = d.data(r.TemplateOptions())
+	tools, choice := d.data(r.Tools()), d.data(r.ToolChoice())
+	if d.err != nil {
+		return nil
+	}
+	var err error
+	if in.Tools, err = models.DecodeTools(tools); err != nil {
+		return &invalidFieldError{"tools", err.Error()}
+	}
+	if in.ToolChoice, err = models.DecodeToolChoice(choice, in.Tools); err != nil {
+		return &invalidFieldError{"tool_choice", err.Error()}
+	}
+	if err = models.CheckTemplateOptions(in.TemplateOptions); err != nil {
+		return &invalidFieldError{"chat_template_kwargs", err.Error()}
+	}
+	return nil
 }
 
 func decodeSampling(r schema.InferRequest) (samplingParams, error) {

@@ -38,6 +38,7 @@ type Catalog interface {
 
 // Executor computes answers; *batch.Executor is one.
 type Executor interface {
+	Check(*batch.Request) error
 	Submit(*batch.Request) error
 	Cancel(id uint64, attempt uint32)
 	CancelSink(batch.Sink)

@@ -2,6 +2,7 @@ package link
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -89,7 +90,7 @@ func TestInputReachesTheModel(t *testing.T) {
 		return errors.Join(err, list.At(0).SetRole("user"), list.At(0).SetContent([]byte("Hi")))
 	})
 	p.awaitAnswer(3)
-	if in := e.backend.lastInput.Load(); len(in.Messages) != 1 || in.Messages[0] != (models.Message{Role: "user", Content: "Hi"}) {
+	if in := e.backend.lastInput.Load(); len(in.Messages) != 1 || !reflect.DeepEqual(in.Messages[0], models.Message{Role: "user", Content: "Hi"}) {
 		t.Errorf("a conversation: %+v", in)
 	}
 	e.awaitIdle()
@@ -141,10 +142,23 @@ func TestRequestsThatFailBeforeTheExecutor(t *testing.T) {
 			schema.FinishReason_error, "invalid_request", "temperature"},
 		"schema that can't be followed": {"x", func(r schema.InferRequest) error { return r.SetJsonSchema([]byte("{}")) },
 			schema.FinishReason_error, "invalid_request", "json_schema"},
-		"tools": {"x", func(r schema.InferRequest) error { return r.SetTools([]byte("[]")) },
+		"tools that aren't": {"x", func(r schema.InferRequest) error { return r.SetTools([]byte("[7]")) },
 			schema.FinishReason_error, "invalid_request", "tools"},
+		"choice of a tool that isn't there": {"x", func(r schema.InferRequest) error { return r.SetToolChoice([]byte(`{"name":"f"}`)) },
+			schema.FinishReason_error, "invalid_request", "tool_choice"},
+		"options of the template that aren't": {"x", func(r schema.InferRequest) error { return r.SetTemplateOptions([]byte(`{"messages":[]}`)) },
+			schema.FinishReason_error, "invalid_request", "chat_template_kwargs"},
 		"empty stop": {"x", func(r schema.InferRequest) error { _, err := r.NewStops(1); return err },
 			schema.FinishReason_error, "invalid_request", ""},
+		"bias of a token that the model hasn't": {"x", sampled(func(s schema.Sampling) {
+			if list, err := s.NewLogitBias(1); err == nil {
+				list.At(0).SetToken(256)
+			}
+		}), schema.FinishReason_error, "invalid_request", "logit_bias"},
+		"prompt token that the model hasn't": {"", promptTokens('a', -1),
+			schema.FinishReason_error, "invalid_request", "prompt"},
+		"more prompt tokens than the context": {"", promptTokens(make([]int32, contextTokens+1)...),
+			schema.FinishReason_error, "context_length_exceeded", "prompt"},
 		"deadline passed": {"x", func(r schema.InferRequest) error { r.SetTimeoutNs(1); return nil },
 			schema.FinishReason_deadline, "", ""},
 		"replay after a change": {"x", func(r schema.InferRequest) error {
@@ -318,6 +332,24 @@ func TestCalls(t *testing.T) {
 	})
 	if !slices.Equal(r.ids, []int32{'h', 'i'}) {
 		t.Errorf("tokenize: %+v", r)
+	}
+	if r := call(6, func(c schema.Call) error {
+		in, err := c.NewRender()
+		if err != nil {
+			return err
+		}
+		return errors.Join(in.SetModel("abc"), in.SetPrompt([]byte("hi")))
+	}); string(r.bytes) != "hi" || !slices.Equal(r.ids, []int32{'h', 'i'}) {
+		t.Errorf("render: %+v", r)
+	}
+	if r := call(7, func(c schema.Call) error {
+		in, err := c.NewRender()
+		if err != nil {
+			return err
+		}
+		return errors.Join(in.SetModel("abc"), in.SetTools([]byte("{}")))
+	}); r.text != "invalid_request" {
+		t.Errorf("render with tools that aren't: %+v", r)
 	}
 	unknown := call(5, func(c schema.Call) error { c.SetMetrics(); setUnknown(c); return nil })
 	if unknown.text != "unimplemented" {

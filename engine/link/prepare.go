@@ -28,8 +28,8 @@ func (s *session) prepareRequest(r *inFlightRequest) {
 }
 
 func (s *session) prepareAndSubmit(r *inFlightRequest) error {
-	if r.in.unsupported != "" {
-		return &invalidFieldError{r.in.unsupported, "is not supported"}
+	if r.in.invalid != nil {
+		return r.in.invalid
 	}
 	if r.in.embed.task != 0 {
 		return s.prepareAndEmbed(r)
@@ -50,15 +50,65 @@ func (s *session) prepareAndSubmit(r *inFlightRequest) error {
 	if err != nil {
 		return err
 	}
-	if err := s.conn.Send(func(f schema.Frame) error { return writeAccepted(f, r, batchRequest, prompt) }); err != nil {
+	if err := s.link.o.Executor.Check(batchRequest); err != nil { // a request that is refused is never accepted
 		return err
 	}
-	r.submittedAt = time.Now()
-	if err := s.link.o.Executor.Submit(batchRequest); err != nil {
-		r.submittedAt = time.Time{}
+	stream, err := r.splitOutput(batchRequest, prompt)
+	if err != nil {
+		return err
+	}
+	if err := s.conn.Send(func(f schema.Frame) error { return writeAccepted(f, r, batchRequest, prompt) }); err != nil {
+		stream.close()
+		return err
+	}
+	if err := s.submit(r, batchRequest, stream); err != nil {
+		stream.close()
 		return err
 	}
 	s.noteSubmitted(r)
+	return nil
+}
+
+// splitOutput returns the part stream of a request that wants one, else one that nobody uses, and lets the executor
+// show the parser what it needs.
+func (r *inFlightRequest) splitOutput(to *batch.Request, prompt models.Prompt) (*partStream, error) {
+	stream := &partStream{}
+	if !r.in.input.SplitOutput {
+		return stream, nil
+	}
+	var err error
+	if stream.parser, err = r.lease.Base.NewParser(prompt.Parser); err != nil {
+		return nil, fmt.Errorf("make the answer's parser: %w", err)
+	}
+	if stream.parser != nil {
+		to.Shown = stream.parser.Shown()
+	}
+	to.Replayed = func(text []byte) { stream.take(nil, text, 0) }
+	return stream, nil
+}
+
+// submit passes a request to the executor. After an error the stream is still the caller's.
+func (s *session) submit(r *inFlightRequest, to *batch.Request, stream *partStream) error {
+	to.Release = func() { s.removeRequest(r) }
+	if r.in.input.SplitOutput {
+		if stream.parser == nil {
+			r.stream = stream
+		} else {
+			r.parsing = newAnswerParsing(s, r, stream)
+			to.Release = r.parsing.release
+		}
+		s.mu.Lock()
+		s.splitting++
+		s.mu.Unlock()
+	}
+	r.submittedAt = time.Now()
+	if err := s.link.o.Executor.Submit(to); err != nil {
+		r.submittedAt = time.Time{}
+		return err
+	}
+	if r.parsing != nil {
+		s.work.Go(r.parsing.run)
+	}
 	return nil
 }
 
@@ -139,8 +189,8 @@ func (s *session) executorRequest(r *inFlightRequest, prompt models.Prompt) (*ba
 	batchRequest := &batch.Request{
 		ID: r.id, Attempt: r.attempt, Base: r.lease.BaseKey,
 		Prompt: prompt.Tokens, Generated: in.generated, ReplaySteps: in.replaySteps,
-		MaxNewTokens: maxNewTokens, Stops: prompt.Stops, Sampling: sampling, Owner: strconv.FormatUint(in.owner, 36),
-		Sink: s, Release: func() { s.removeRequest(r) },
+		MaxNewTokens: maxNewTokens, Stops: prompt.Stops, Sampling: sampling, PromptLogprobs: in.promptLogprobs, Owner: strconv.FormatUint(in.owner, 36),
+		Sink: s,
 	}
 	if r.lease.Adapter != nil {
 		batchRequest.Adapter = r.lease.Adapter

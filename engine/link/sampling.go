@@ -39,6 +39,7 @@ type samplingParams struct {
 	logprobs                                                                  bool
 	topLogprobs                                                               int
 	logitBias                                                                 map[batch.Token]float32
+	ignoreEnd                                                                 bool
 }
 
 // resolve fills in what the request left open, from the model's defaults and then from the others, and checks the
@@ -58,6 +59,7 @@ func (s *samplingParams) resolve(d *models.Defaults, others samplerDefaults, gra
 		Logprobs:         s.logprobs,
 		TopLogprobs:      s.topLogprobs,
 		LogitBias:        s.logitBias,
+		IgnoreEnd:        s.ignoreEnd,
 		Grammar:          grammar,
 		GrammarBudget:    budget,
 	}
@@ -101,8 +103,8 @@ func checkSampling(s *batch.Sampling) error {
 		}
 	}
 	for token, b := range s.LogitBias {
-		if math.IsNaN(float64(b)) {
-			return &invalidFieldError{"logit_bias", fmt.Sprintf("of token %d is not a number", token)}
+		if math.IsNaN(float64(b)) || math.IsInf(float64(b), 0) {
+			return &invalidFieldError{"logit_bias", fmt.Sprintf("of token %d is not a finite number", token)}
 		}
 	}
 	return nil

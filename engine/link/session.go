@@ -26,9 +26,12 @@ type session struct {
 	requests     map[attemptKey]*inFlightRequest
 	earlyCancels recentKeys // cancels that came before their request, since control frames overtake others
 	otherChoices int        // requests with a choice other than 0
+	splitting    int        // requests whose answer is a part stream, at the executor
 	handingBack  bool
 	movedSent    bool
 	callsRunning int
+
+	split splitScratch // of the executor's goroutine
 }
 
 const maxCalls = 64
@@ -220,6 +223,9 @@ func (s *session) removeRequest(r *inFlightRequest) {
 	delete(s.requests, r.attemptKey)
 	if r.in.sampling.choice != 0 {
 		s.otherChoices--
+	}
+	if r.stream != nil || r.parsing != nil {
+		s.splitting--
 	}
 	moving := s.handingBack
 	s.mu.Unlock()

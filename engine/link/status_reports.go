@@ -232,6 +232,8 @@ func writeFacts(to schema.Facts, f *models.Facts) error {
 	to.SetWeightBytes(uint64(max(f.WeightBytes, 0)))
 	to.SetCacheBytes(uint64(max(f.CacheBytes, 0)))
 	to.SetChatTemplate(f.ChatTemplate)
+	to.SetTools(f.Tools)
+	to.SetReasoning(f.Reasoning)
 	to.SetEmbeddings(f.Embeddings)
 	to.SetScores(f.Scores)
 	to.SetEmbeddingSize(uint32(f.EmbeddingSize))

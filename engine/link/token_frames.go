@@ -1,6 +1,7 @@
 package link
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -15,20 +16,23 @@ const maxFrameTokens = 4096
 // builds, so the step loop neither encodes nor waits. False: the connection is gone, or so far behind that it was
 // closed.
 func (s *session) Emit(step *batch.Step) bool {
-	tokens := step.Tokens
+	step = s.splitStep(step)
+	prompts, tokens := step.Prompts, step.Tokens
 	for len(tokens) > maxFrameTokens {
-		if s.conn.SendLater(s.stepFrame(step, tokens[:maxFrameTokens], nil)) != nil {
+		if s.conn.SendLater(s.stepFrame(step, prompts, tokens[:maxFrameTokens], nil)) != nil {
 			return false
 		}
+		prompts = nil
 		tokens = tokens[maxFrameTokens:]
 	}
-	return s.conn.SendLater(s.stepFrame(step, tokens, step.Done)) == nil
+	return s.conn.SendLater(s.stepFrame(step, prompts, tokens, step.Done)) == nil
 }
 
 // stepFrame is a Step frame that is built later, by the flusher. Its buffers are reused.
 type stepFrame struct {
 	base     string
 	duration time.Duration
+	prompts  []batch.PromptPart
 	tokens   []batch.StepToken
 	choices  []uint32 // of tokens; empty: all 0
 	text     []byte   // of all tokens
@@ -39,15 +43,18 @@ type stepFrame struct {
 // doneSummary is a summary, and what the link adds to it.
 type doneSummary struct {
 	batch.Summary
-	handedBack bool
-	renderTime time.Duration
+	handedBack      bool
+	renderTime      time.Duration
+	reasoningTokens int
+	stop            string // the client's
 }
 
 var stepFrames = sync.Pool{New: func() any { return new(stepFrame) }}
 
-func (s *session) stepFrame(step *batch.Step, tokens []batch.StepToken, done []batch.Summary) *stepFrame {
+func (s *session) stepFrame(step *batch.Step, prompts []batch.PromptPart, tokens []batch.StepToken, done []batch.Summary) *stepFrame {
 	f := stepFrames.Get().(*stepFrame)
 	f.base, f.duration = step.Base, step.Duration
+	f.prompts = append(f.prompts, prompts...)
 	f.copyTokens(tokens)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,15 +63,23 @@ func (s *session) stepFrame(step *batch.Step, tokens []batch.StepToken, done []b
 			f.choices = append(f.choices, s.choiceOf(attemptKey{tokens[i].ID, tokens[i].Attempt}))
 		}
 	}
-	for _, d := range done {
-		end := doneSummary{Summary: d}
-		if r := s.requests[attemptKey{d.ID, d.Attempt}]; r != nil {
-			end.renderTime, end.handedBack = r.renderTime, r.handedBack && d.Reason == batch.FinishCancelled
-			r.keepSummary(&d, end.reason().String())
-		}
-		f.done = append(f.done, end)
+	for i := range done {
+		f.done = append(f.done, s.doneOf(&done[i]))
 	}
 	return f
+}
+
+// doneOf adds what the link knows to a summary. Called with mu held.
+func (s *session) doneOf(d *batch.Summary) doneSummary {
+	end := doneSummary{Summary: *d}
+	if r := s.requests[attemptKey{d.ID, d.Attempt}]; r != nil {
+		end.renderTime, end.handedBack = r.renderTime, r.handedBack && d.Reason == batch.FinishCancelled
+		if slices.Contains(r.in.stops, d.Stop) { // not one of the template's
+			end.stop = d.Stop
+		}
+		r.keepSummary(d, end.reason().String())
+	}
+	return end
 }
 
 func (s *session) choiceOf(k attemptKey) uint32 {
@@ -90,9 +105,18 @@ func (f *stepFrame) copyTokens(tokens []batch.StepToken) {
 	}
 }
 
+// topBytes is the size of one of the most likely tokens in the backlog.
+const topBytes = 32
+
 // Size is the frame's size in the backlog.
 func (f *stepFrame) Size() int {
-	return tokenBytes*(1+len(f.tokens)+len(f.done)) + len(f.text) + 24*len(f.top)
+	size := tokenBytes*(1+len(f.tokens)+len(f.done)) + len(f.text) + topBytes*len(f.top)
+	for i := range f.prompts {
+		for k := range f.prompts[i].Tokens {
+			size += tokenBytes + topBytes*len(f.prompts[i].Tokens[k].Top)
+		}
+	}
+	return size
 }
 
 // Build writes the frame; the flusher calls it.
@@ -103,6 +127,9 @@ func (f *stepFrame) Build(to schema.Frame) error {
 	}
 	step.SetDurationNs(nanos(f.duration))
 	if err := step.SetBase(f.base); err != nil {
+		return err
+	}
+	if err := f.writePrompts(step); err != nil {
 		return err
 	}
 	if err := f.writeTokens(step); err != nil || len(f.done) == 0 {
@@ -146,24 +173,75 @@ func (f *stepFrame) writeTokens(step schema.Step) error {
 				return err
 			}
 		}
-		if err := writeTop(to, from.Top); err != nil {
+		if len(from.Piece) > 0 {
+			if err := to.SetPiece(from.Piece); err != nil {
+				return err
+			}
+		}
+		if err := writeTop(to.NewTopLogprobs, from.Top); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func writeTop(to schema.Token, top []batch.TopLogprob) error {
+func (f *stepFrame) writePrompts(step schema.Step) error {
+	if len(f.prompts) == 0 {
+		return nil
+	}
+	list, err := step.NewPrompts(int32(len(f.prompts)))
+	if err != nil {
+		return err
+	}
+	for i := range f.prompts {
+		if err := writePrompt(list.At(i), &f.prompts[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writePrompt(to schema.PromptPart, part *batch.PromptPart) error {
+	to.SetRequestId(part.ID)
+	to.SetAttempt(part.Attempt)
+	to.SetFrom(uint32(part.From))
+	list, err := to.NewTokens(int32(len(part.Tokens)))
+	if err != nil {
+		return err
+	}
+	for i := range part.Tokens {
+		from, to := &part.Tokens[i], list.At(i)
+		to.SetToken(from.Token)
+		to.SetLogprob(from.Logprob)
+		if len(from.Piece) > 0 {
+			if err := to.SetPiece(from.Piece); err != nil {
+				return err
+			}
+		}
+		if err := writeTop(to.NewTop, from.Top); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeTop writes the most likely tokens into the list that newList makes.
+func writeTop(newList func(int32) (schema.TopLogprob_List, error), top []batch.TopLogprob) error {
 	if len(top) == 0 {
 		return nil
 	}
-	list, err := to.NewTopLogprobs(int32(len(top)))
+	list, err := newList(int32(len(top)))
 	if err != nil {
 		return err
 	}
 	for i, t := range top {
 		list.At(i).SetToken(t.Token)
 		list.At(i).SetLogprob(t.Logprob)
+		if len(t.Text) > 0 {
+			if err := list.At(i).SetText(t.Text); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -179,7 +257,13 @@ func (d *doneSummary) write(to schema.Summary) error {
 	to.SetDecodeNs(nanos(d.Decode))
 	to.SetRestartNs(nanos(d.Restart))
 	to.SetRendererNs(nanos(d.renderTime))
+	to.SetReasoningTokens(uint32(d.reasoningTokens))
 	to.SetReason(d.reason())
+	if d.stop != "" {
+		if err := to.SetStop(d.stop); err != nil {
+			return err
+		}
+	}
 	if d.Reason != batch.FinishError {
 		return nil
 	}
@@ -218,7 +302,8 @@ func finishReason(r batch.FinishReason) schema.FinishReason {
 func (f *stepFrame) Release() {
 	clear(f.tokens)
 	clear(f.done)
-	f.tokens, f.done, f.choices = f.tokens[:0], f.done[:0], f.choices[:0]
+	clear(f.prompts)
+	f.prompts, f.tokens, f.done, f.choices = f.prompts[:0], f.tokens[:0], f.done[:0], f.choices[:0]
 	if cap(f.text) > 64<<10 {
 		f.text = nil
 	}

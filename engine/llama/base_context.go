@@ -32,6 +32,7 @@ func (b *Base) openContext() error {
 		step_tokens: C.uint32_t(b.opts.StepTokens),
 		ubatch:      microBatch,
 		sequences:   C.uint32_t(b.size.sequences),
+		outputs:     C.uint32_t(b.size.sequences + batch.MaxScoredTokens),
 		threads:     C.int32_t(b.threadChoice.all),
 	}
 	errBuf := newErrorBuffer()
@@ -68,6 +69,7 @@ func (b *Base) setLimits() {
 		SequenceMax: longest,
 		StepTokens:  int(C.llama_n_batch(b.context)),
 		Prefix:      !recurrent,
+		Vocabulary:  b.vocab.size(),
 	}
 }
 

@@ -162,6 +162,14 @@ func (b *Base) Limits() batch.Limits { return b.limits }
 // Piece is the text of a token, empty for a control token and for an id outside the vocabulary.
 func (b *Base) Piece(t batch.Token) []byte { return b.vocab.piece(t) }
 
+// TokenText is the token's own bytes, with the name of a control token.
+func (b *Base) TokenText(t batch.Token) []byte {
+	if piece := b.vocab.piece(t); len(piece) > 0 || !b.vocab.valid(t) {
+		return piece
+	}
+	return []byte(C.GoString(C.llama_vocab_get_text(b.vocab.handle, C.llama_token(t))))
+}
+
 // IsEnd reports whether the token ends the answer.
 func (b *Base) IsEnd(t batch.Token) bool { return b.vocab.isEnd(t) }
 

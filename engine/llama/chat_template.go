@@ -44,6 +44,12 @@ func (b *Base) Render(ctx context.Context, in models.Input) (models.Prompt, erro
 	if err != nil {
 		return models.Prompt{}, err
 	}
+	if n := len(in.Tokens); n > 0 {
+		if n > limit {
+			return models.Prompt{}, models.ErrPromptTooLong
+		}
+		return models.Prompt{Tokens: in.Tokens, Grammar: grammarText}, nil
+	}
 	parts, err := b.renderParts(in, messages)
 	if err != nil {
 		return models.Prompt{}, err
@@ -55,7 +61,11 @@ func (b *Base) Render(ctx context.Context, in models.Input) (models.Prompt, erro
 	if len(tokens) == 0 {
 		return models.Prompt{}, fmt.Errorf("%w: nothing is left of the prompt", ErrMessage)
 	}
-	return models.Prompt{Tokens: tokens, Grammar: grammarText}, nil
+	prompt := models.Prompt{Tokens: tokens, Grammar: grammarText}
+	if in.SplitOutput {
+		prompt.Parser = []byte(contentOnly)
+	}
+	return prompt, nil
 }
 
 func messagesOf(in models.Input) []models.Message {

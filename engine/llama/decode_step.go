@@ -4,6 +4,7 @@ package llama
 
 /*
 #include "shim.h"
+#include "sampler.h"
 */
 import "C"
 
@@ -36,8 +37,9 @@ func (b *Base) Step(adapter batch.Adapter, slices []batch.Slice) error {
 		if s.Err != nil {
 			continue
 		}
+		s.Err = b.score(s, at)
 		at += len(s.Tokens)
-		if s.Sampler != nil {
+		if s.Sampler != nil && s.Err == nil {
 			s.Err = b.draw(s, at-1)
 		}
 	}
@@ -75,7 +77,7 @@ func (b *Base) useAdapter(adapter batch.Adapter) error {
 
 // decode fills the batch and runs it. Slices that would crash the library get an error of their own and are left out.
 func (b *Base) decode(slices []batch.Slice) error {
-	n := 0
+	n, outputs := 0, 0
 	for i := range slices {
 		s := &slices[i]
 		if s.Err = b.checkSlice(s); s.Err != nil {
@@ -84,9 +86,16 @@ func (b *Base) decode(slices []batch.Slice) error {
 		if n+len(s.Tokens) > len(b.batch.token) {
 			return fmt.Errorf("a step of more than %d tokens", len(b.batch.token))
 		}
+		if outputs += len(s.Score.Targets) + 1; outputs > b.limits.Sequences+batch.MaxScoredTokens {
+			return fmt.Errorf("a step with more than %d log-probabilities of prompts", batch.MaxScoredTokens)
+		}
 		for k, t := range s.Tokens {
 			b.batch.token[n], b.batch.pos[n], b.batch.seq[n], b.batch.output[n] = t, int32(s.Start+k), int32(s.Seq), 0
 			n++
+		}
+		first := n - len(s.Tokens) + s.Score.After
+		for k := range s.Score.Targets {
+			b.batch.output[first+k] = 1
 		}
 		if s.Sampler != nil {
 			b.batch.output[n-1] = 1
@@ -130,6 +139,9 @@ func (b *Base) checkSlice(s *batch.Slice) error {
 	case s.Start < 0 || s.Start+len(s.Tokens) > b.limits.SequenceMax:
 		return fmt.Errorf("positions %d … %d are outside the context of %d", s.Start, s.Start+len(s.Tokens)-1, b.limits.SequenceMax)
 	}
+	if n := len(s.Score.Targets); n > 0 && (s.Score.After < 0 || s.Score.After+n > len(s.Tokens)) {
+		return fmt.Errorf("log-probabilities after tokens %d … %d of %d", s.Score.After, s.Score.After+n-1, len(s.Tokens))
+	}
 	for _, t := range s.Tokens {
 		if !b.vocab.valid(t) {
 			return fmt.Errorf("token %d is outside the vocabulary of %d", t, b.vocab.size())
@@ -167,6 +179,24 @@ func (b *Base) draw(s *batch.Slice, at int) error {
 	}
 	s.Draw = draw
 	return sampler.Accept(draw.Token)
+}
+
+// score computes the log-probabilities of the prompt that a slice asks for, whose first token is at place first of the
+// batch.
+func (b *Base) score(s *batch.Slice, first int) error {
+	s.Scores = nil
+	for i, t := range s.Score.Targets {
+		logits, err := b.logits(first + s.Score.After + i)
+		if err != nil {
+			return err
+		}
+		var out C.tdm_score
+		if !C.tdm_score_token((*C.float)(&logits[0]), C.int32_t(len(logits)), C.int32_t(t), C.int32_t(s.Score.Top), &out) {
+			return fmt.Errorf("log-probability of token %d at position %d: %w", t, s.Start+s.Score.After+i+1, errNoLogits)
+		}
+		s.Scores = append(s.Scores, batch.TokenScore{Logprob: float32(out.logprob), Top: topOf(int(out.n_top), &out.top_token, &out.top_logprob)})
+	}
+	return nil
 }
 
 // logits returns the logits of output at of the batch, valid until the next step.

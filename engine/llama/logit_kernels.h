@@ -32,23 +32,15 @@ TDM_INLINE lanes larger(lanes a, lanes b) { return a > b ? a : b; }
 
 static const float LOG2_E = 1.44269504f;
 
-// 2^y for y <= 0 by a polynomial on the fraction: of degree 4 with a relative error below 6e-5, or of degree 2 with one
-// below 2.3e-3.
-template <bool PRECISE> TDM_INLINE lanes fast_exp2(lanes y) {
+// 2^y for y <= 0 by a polynomial of degree 4 on the fraction, with a relative error below 6e-5.
+TDM_INLINE lanes fast_exp2(lanes y) {
     const lanes magic = (lanes){} + 12582912.0f; // 1.5 * 2^23: rounds to an integer in the low bits
     y                 = larger(y, (lanes){} - 126.0f);
     const lanes whole = y + magic;
     const lanes f     = y - (whole - magic);
-    const lanes p     = PRECISE ? (((f * 0.0096181291f + 0.0555041087f) * f + 0.2402265070f) * f + 0.6931471806f) * f + 1.0f
-                                : (f * 0.2420353f + 0.7036012f) * f + 1.0f;
+    const lanes p     = (((f * 0.0096181291f + 0.0555041087f) * f + 0.2402265070f) * f + 0.6931471806f) * f + 1.0f;
     return (lanes) ((ints) p + ((ints) whole << 23));
 }
-
-// 2^y, y given as y * 2^23 + 127 * 2^23, with a straight line on the fraction: up to 3 % off, but right in the mean
-// after FAR_MEAN.
-TDM_INLINE lanes rough_exp2(lanes scaled) { return (lanes) __builtin_convertvector(larger(scaled, (lanes){} + 8388608.0f), ints); }
-
-static const float FAR_MEAN = 0.96179669f; // of 2^f / (1 + f), f in 0 … 1
 
 TDM_INLINE float largest(lanes a) {
     a = larger(a, __builtin_shuffle(a, (ints){ 4, 5, 6, 7, 0, 1, 2, 3 }));
@@ -80,47 +72,33 @@ TDM_INLINE float block_maximum(const float * row, int32_t n) {
     return m;
 }
 
-// A running sum of e^(x - max) in lanes, scaled again when the maximum grows. The less a single token of a block can
-// hold, the less its own error counts and the more errors even out, so that far blocks take the cheapest form.
+// A running sum of e^(x - max) in lanes, scaled again when the maximum grows.
 struct exp_sum {
-    float  max   = NONE;
-    float  level = NONE; // max, or more: the log of the sum so far
-    double done  = 0;
-    lanes  a = {}, b = {}, c = {}, d = {}; // near
-    lanes  e = {}, f = {}, g = {}, h = {}; // far, before FAR_MEAN
+    float  max  = NONE;
+    double done = 0;
+    lanes  a = {}, b = {}, c = {}, d = {};
 
     TDM_INLINE_MEMBER void settle() {
-        done += total((a + b) + (c + d)) + FAR_MEAN * total((e + f) + (g + h));
-        a = b = c = d = e = f = g = h = (lanes){};
-        level = max + (done > 1.0 ? (float) std::log(done) : 0.0f);
+        done += total((a + b) + (c + d));
+        a = b = c = d = (lanes){};
     }
 
     TDM_INLINE_MEMBER void raise(float m) {
         settle();
         done *= std::exp((double) max - (double) m);
-        max = level = m;
+        max = m;
     }
 
-    template <bool PRECISE> TDM_INLINE_MEMBER void add(const float * row, int32_t n) {
+    TDM_INLINE_MEMBER void add(const float * row, int32_t n) {
         const float top = max * LOG2_E;
         int32_t     i   = 0;
         for (; i + 32 <= n; i += 32) {
-            a += fast_exp2<PRECISE>(load(row + i) * LOG2_E - top);
-            b += fast_exp2<PRECISE>(load(row + i + 8) * LOG2_E - top);
-            c += fast_exp2<PRECISE>(load(row + i + 16) * LOG2_E - top);
-            d += fast_exp2<PRECISE>(load(row + i + 24) * LOG2_E - top);
+            a += fast_exp2(load(row + i) * LOG2_E - top);
+            b += fast_exp2(load(row + i + 8) * LOG2_E - top);
+            c += fast_exp2(load(row + i + 16) * LOG2_E - top);
+            d += fast_exp2(load(row + i + 24) * LOG2_E - top);
         }
-        for (; i < n; i++) done += fast_exp2<PRECISE>((lanes){} + (row[i] * LOG2_E - top))[0];
-    }
-
-    TDM_INLINE_MEMBER void add_far(const float * row) {
-        const float slope = LOG2_E * 8388608.0f, offset = (127.0f - max * LOG2_E) * 8388608.0f;
-        for (int32_t i = 0; i < BLOCK; i += 32) {
-            e += rough_exp2(load(row + i) * slope + offset);
-            f += rough_exp2(load(row + i + 8) * slope + offset);
-            g += rough_exp2(load(row + i + 16) * slope + offset);
-            h += rough_exp2(load(row + i + 24) * slope + offset);
-        }
+        for (; i < n; i++) done += fast_exp2((lanes){} + (row[i] * LOG2_E - top))[0];
     }
 };
 
@@ -137,13 +115,7 @@ TDM_CLONES static double scan(const float * row, int32_t n, float * block_max) {
         const float   m   = block_maximum(row + at, len);
         block_max[b] = m;
         if (m > sum.max) sum.raise(m);
-        if (m > sum.level - 4.0f) {
-            sum.add<true>(row + at, len);
-        } else if (m > sum.max - 8.0f || len < BLOCK) { // alike logits make alike errors, which don't even out
-            sum.add<false>(row + at, len);
-        } else if (m > sum.level - 30.0f) { // below that a block adds less than 256 * 1e-13
-            sum.add_far(row + at);
-        }
+        if (m > sum.max - 30.0f) sum.add(row + at, len); // below that a block adds less than 256 * 1e-13
         if (b % 32 == 31) sum.settle(); // before single precision runs out
     }
     sum.settle();
@@ -161,9 +133,9 @@ TDM_CLONES static void weigh(const float * row, int32_t n, float max, float * we
     int32_t i = 0;
     for (; i + 8 <= n; i += 8) {
         const lanes x = load(row + i);
-        *(lanes *) (weight + i) = x > NONE ? fast_exp2<true>((x - max) * LOG2_E) : (lanes){};
+        *(lanes *) (weight + i) = x > NONE ? fast_exp2((x - max) * LOG2_E) : (lanes){};
     }
-    for (; i < n; i++) weight[i] = row[i] > NONE ? fast_exp2<true>((lanes){} + (row[i] - max) * LOG2_E)[0] : 0.0f;
+    for (; i < n; i++) weight[i] = row[i] > NONE ? fast_exp2((lanes){} + (row[i] - max) * LOG2_E)[0] : 0.0f;
 }
 
 TDM_CLONES static double heavier_sum(const float * weight, int32_t n, float least) {

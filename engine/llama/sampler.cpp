@@ -11,7 +11,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <new>
+#include <memory>
 #include <vector>
 
 struct bias_entry {
@@ -31,7 +31,8 @@ struct candidate {
 
 struct tdm_sampler {
     tdm_sampling            params;
-    std::vector<bias_entry> bias;
+    std::vector<bias_entry> bias; // by token, each once
+    std::vector<int32_t>    ignored;
     std::vector<int32_t>    window; // ring of the last tokens
     size_t                  next = 0;
 
@@ -225,12 +226,17 @@ TDM_CLONES static void refresh(float * block_max, const float * row, int32_t n, 
     }
 }
 
-// Changes the logits that penalties and bias touch; what was there goes into saved.
-static void adjust(tdm_sampler * s, view & v) {
+static bool biased(const tdm_sampler * s, int32_t token) {
+    const auto at = std::lower_bound(s->bias.begin(), s->bias.end(), token, [](const bias_entry & e, int32_t t) { return e.token < t; });
+    return at != s->bias.end() && at->token == token;
+}
+
+// Changes the logits that bias, penalties and, if `ignore`, ignored tokens touch; what was there goes into saved.
+static void adjust(tdm_sampler * s, view & v, bool ignore) {
     s->saved.clear();
     for (const auto & e : s->bias) {
         if (e.token < 0 || e.token >= v.n) continue;
-        save(s, v, e.token);
+        s->saved.push_back({ e.token, v.row[e.token] });
         v.row[e.token] += e.value;
     }
     if (penalises(s->params)) {
@@ -241,13 +247,16 @@ static void adjust(tdm_sampler * s, view & v) {
             }
             if (seen[i] < 0 || seen[i] >= v.n) continue;
             float & l = v.row[seen[i]];
-            if (s->bias.empty()) {
-                s->saved.push_back({ seen[i], l }); // sorted and unique
-            } else {
-                save(s, v, seen[i]);
-            }
+            if (!biased(s, seen[i])) s->saved.push_back({ seen[i], l }); // seen is sorted, so each comes once
             if (s->params.repeat > 0) l = l > 0 ? l / s->params.repeat : l * s->params.repeat;
             l -= (float) (j - i) * s->params.frequency + s->params.presence;
+        }
+    }
+    if (ignore) {
+        for (const int32_t t : s->ignored) {
+            if (t < 0 || t >= v.n) continue;
+            save(s, v, t);
+            v.row[t] = NONE;
         }
     }
     refresh(s->block_max.data(), v.row, v.n, s->saved.data(), s->saved.size());
@@ -323,8 +332,8 @@ static winners draw_sampled(tdm_sampler * s, const view & v, uint32_t index) {
     return draw_all(s, v, least, k);
 }
 
-static void report_top(tdm_sampler * s, const view & v, double lse, tdm_draw * out) {
-    collect_best(s, v, std::min(s->params.top, (int32_t) TDM_TOP_MAX));
+template <typename T> static void report_top(tdm_sampler * s, const view & v, int32_t top, double lse, T * out) {
+    collect_best(s, v, std::min(top, (int32_t) TDM_TOP_MAX));
     out->n_top = (int32_t) s->candidates.size();
     for (int32_t i = 0; i < out->n_top; i++) {
         out->top_token[i]   = s->candidates[i].token;
@@ -353,18 +362,28 @@ static bool finish(const view & v, const winners & w, double lse, tdm_draw * out
     return true;
 }
 
+// Draws from a row whose blocks were scanned.
+static bool draw_adjusted(tdm_sampler * s, view & v, uint32_t index, double lse, tdm_draw * out) {
+    adjust(s, v, true);
+    if (!(v.max > NONE) && !s->ignored.empty()) { // the mask allows only what is to be ignored
+        restore(s, v);
+        v = scan_blocks(s, v.row, v.n, nullptr);
+        adjust(s, v, false);
+    }
+    winners w;
+    if (std::isfinite(v.max)) w = s->params.temperature > 0 ? draw_sampled(s, v, index) : draw_greedy(s, v);
+    restore(s, v);
+    return finish(v, w, lse, out);
+}
+
 bool tdm_sampler_draw(tdm_sampler * s, float * logits, int32_t n, uint32_t index, tdm_draw * out) {
     if (n <= 0) return false;
     out->n_top = 0;
     double lse = NAN;
     view   v   = scan_blocks(s, logits, n, s->params.logprobs ? &lse : nullptr);
     if (!std::isfinite(v.max)) return false;
-    if (s->params.top > 0) report_top(s, v, lse, out);
-    adjust(s, v);
-    winners w;
-    if (std::isfinite(v.max)) w = s->params.temperature > 0 ? draw_sampled(s, v, index) : draw_greedy(s, v);
-    restore(s, v);
-    return finish(v, w, lse, out);
+    if (s->params.top > 0) report_top(s, v, s->params.top, lse, out);
+    return draw_adjusted(s, v, index, lse, out);
 }
 
 // Takes the tokens out of a row whose bit isn't set.
@@ -386,26 +405,45 @@ bool tdm_sampler_draw_masked(tdm_sampler * s, float * logits, int32_t n, uint32_
     if (s->params.logprobs) {
         view whole = scan_blocks(s, logits, n, &lse);
         if (!std::isfinite(whole.max)) return false;
-        if (s->params.top > 0) report_top(s, whole, lse, out);
+        if (s->params.top > 0) report_top(s, whole, s->params.top, lse, out);
     }
     apply_mask(logits, n, mask);
     view v = scan_blocks(s, logits, n, nullptr);
-    adjust(s, v);
-    winners w;
-    if (std::isfinite(v.max) && v.max > NONE) w = s->params.temperature > 0 ? draw_sampled(s, v, index) : draw_greedy(s, v);
-    restore(s, v);
-    return finish(v, w, lse, out);
+    return draw_adjusted(s, v, index, lse, out);
+}
+
+// ---- known tokens ---------------------------------------------------------------------------------------------------
+
+bool tdm_score_token(const float * logits, int32_t n, int32_t token, int32_t top, tdm_score * out) {
+    if (token < 0 || token >= n) return false;
+    try {
+        tdm_sampler scratch = {};
+        double      lse;
+        // nothing below writes to the row
+        const view v = scan_blocks(&scratch, const_cast<float *>(logits), n, &lse);
+        if (!std::isfinite(v.max)) return false;
+        out->n_top   = 0;
+        out->logprob = (float) ((double) logits[token] - lse);
+        if (top > 0) report_top(&scratch, v, top, lse, out);
+        return true;
+    } catch (...) {
+        return false;
+    }
 }
 
 // ---- create and free ------------------------------------------------------------------------------------------------
 
-tdm_sampler * tdm_sampler_new(const tdm_sampling * params, int32_t n_bias, const int32_t * bias_token, const float * bias) {
-    auto * s = new (std::nothrow) tdm_sampler();
-    if (s == nullptr) return nullptr;
-    s->params = *params;
-    for (int32_t i = 0; i < n_bias; i++) s->bias.push_back({ bias_token[i], bias[i] });
-    if (penalises(s->params)) s->window.reserve(s->params.window);
-    return s;
+tdm_sampler * tdm_sampler_new(const tdm_sampling * params, const tdm_token_rules * rules) {
+    try {
+        auto s    = std::make_unique<tdm_sampler>();
+        s->params = *params;
+        for (int32_t i = 0; i < rules->n_bias; i++) s->bias.push_back({ rules->bias_token[i], rules->bias[i] });
+        s->ignored.assign(rules->ignored, rules->ignored + rules->n_ignored);
+        if (penalises(s->params)) s->window.reserve(s->params.window);
+        return s.release();
+    } catch (...) {
+        return nullptr;
+    }
 }
 
 void tdm_sampler_free(tdm_sampler * s) { delete s; }

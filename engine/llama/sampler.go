@@ -12,9 +12,11 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"runtime"
+	"slices"
 	"time"
-	"unsafe"
 
 	"tandem/engine/batch"
 )
@@ -44,7 +46,7 @@ func (b *Base) NewSampler(sampling batch.Sampling, prompt, generated []batch.Tok
 	if sampling.GrammarBudget <= 0 {
 		sampling.GrammarBudget = defaultGrammarBudget
 	}
-	s := &Sampler{base: b, sampling: sampling, handle: newSamplerChain(sampling)}
+	s := &Sampler{base: b, sampling: sampling, handle: newSamplerChain(sampling, b.vocab.ends)}
 	if s.handle == nil {
 		return nil, errors.New("make a sampler: out of memory")
 	}
@@ -79,7 +81,7 @@ func checkSampling(sampling batch.Sampling) error {
 	return nil
 }
 
-func newSamplerChain(sampling batch.Sampling) *C.tdm_sampler {
+func newSamplerChain(sampling batch.Sampling, ends []batch.Token) *C.tdm_sampler {
 	chain := C.tdm_sampling{
 		temperature: C.float(sampling.Temperature),
 		top_k:       C.int32_t(max(sampling.TopK, 0)),
@@ -97,11 +99,28 @@ func newSamplerChain(sampling batch.Sampling) *C.tdm_sampler {
 	if sampling.TopP <= 0 { // the zero value of Sampling, and nothing would be left
 		chain.top_p = 1
 	}
-	tokens, biases := make([]int32, 0, len(sampling.LogitBias)+1), make([]float32, 0, len(sampling.LogitBias)+1)
-	for t, x := range sampling.LogitBias {
-		tokens, biases = append(tokens, t), append(biases, x)
+	tokens := slices.Sorted(maps.Keys(sampling.LogitBias))
+	biases := make([]float32, len(tokens))
+	for i, t := range tokens {
+		biases[i] = sampling.LogitBias[t]
 	}
-	return C.tdm_sampler_new(&chain, C.int32_t(len(tokens)), (*C.int32_t)(unsafe.SliceData(tokens)), (*C.float)(unsafe.SliceData(biases)))
+	var ignored []batch.Token
+	if sampling.IgnoreEnd {
+		ignored = ends
+	}
+	var pinned runtime.Pinner
+	defer pinned.Unpin()
+	rules := C.tdm_token_rules{n_bias: C.int32_t(len(tokens)), n_ignored: C.int32_t(len(ignored))}
+	if len(tokens) > 0 {
+		pinned.Pin(&tokens[0])
+		pinned.Pin(&biases[0])
+		rules.bias_token, rules.bias = (*C.int32_t)(&tokens[0]), (*C.float)(&biases[0])
+	}
+	if len(ignored) > 0 {
+		pinned.Pin(&ignored[0])
+		rules.ignored = (*C.int32_t)(&ignored[0])
+	}
+	return C.tdm_sampler_new(&chain, &rules)
 }
 
 // Constrained reports whether there is a grammar.
@@ -117,10 +136,16 @@ func (s *Sampler) drawFrom(logits []float32, index int) (batch.Draw, error) {
 
 func drawOf(d *C.tdm_draw) batch.Draw {
 	out := batch.Draw{Token: batch.Token(d.token), Logprob: float32(d.logprob), Margin: float32(d.margin)}
-	for i := range int(d.n_top) {
-		out.Top = append(out.Top, batch.TopLogprob{Token: batch.Token(d.top_token[i]), Logprob: float32(d.top_logprob[i])})
-	}
+	out.Top = topOf(int(d.n_top), &d.top_token, &d.top_logprob)
 	return out
+}
+
+func topOf(n int, tokens *[C.TDM_TOP_MAX]C.int32_t, logprobs *[C.TDM_TOP_MAX]C.float) []batch.TopLogprob {
+	var top []batch.TopLogprob
+	for i := range n {
+		top = append(top, batch.TopLogprob{Token: batch.Token(tokens[i]), Logprob: float32(logprobs[i])})
+	}
+	return top
 }
 
 // Accept moves the penalties and the grammar past a token. An error means that the grammar doesn't allow it here.

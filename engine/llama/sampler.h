@@ -26,7 +26,7 @@ typedef struct {
 
 typedef struct {
     int32_t token;
-    // natural logarithm, temperature 1, whole vocabulary, before penalties; within 0.0025; NAN when not wanted
+    // natural logarithm, temperature 1, whole vocabulary, before bias and penalties; within 0.0002; NAN when not wanted
     float   logprob;
     float   margin;  // INFINITY with a single candidate
     int32_t n_top;
@@ -36,7 +36,16 @@ typedef struct {
 
 typedef struct tdm_sampler tdm_sampler;
 
-tdm_sampler * tdm_sampler_new(const tdm_sampling * params, int32_t n_bias, const int32_t * bias_token, const float * bias);
+// What is added to logits, by token in ascending order, and tokens that are never drawn unless there is no other one.
+typedef struct {
+    int32_t         n_bias, n_ignored;
+    const int32_t * bias_token;
+    const float *   bias;
+    const int32_t * ignored;
+} tdm_token_rules;
+
+// NULL: out of memory.
+tdm_sampler * tdm_sampler_new(const tdm_sampling * params, const tdm_token_rules * rules);
 void          tdm_sampler_free(tdm_sampler * s);
 uint64_t      tdm_sampler_key(uint64_t seed, uint32_t choice);
 
@@ -50,6 +59,17 @@ bool tdm_sampler_draw(tdm_sampler * s, float * logits, int32_t n, uint32_t index
 // The same with tokens left out: bit t % 32 of word t / 32 is set for those that may come. The others are gone from
 // logits afterwards. Log-probabilities are those of the whole row.
 bool tdm_sampler_draw_masked(tdm_sampler * s, float * logits, int32_t n, uint32_t index, const uint32_t * mask, tdm_draw * out);
+
+typedef struct {
+    float   logprob; // as in tdm_draw
+    int32_t n_top;
+    int32_t top_token[TDM_TOP_MAX];
+    float   top_logprob[TDM_TOP_MAX];
+} tdm_score;
+
+// The log-probability of a token in a row of n logits, and the top most likely ones. False: the token isn't in the row,
+// no logit is finite, or memory ran out.
+bool tdm_score_token(const float * logits, int32_t n, int32_t token, int32_t top, tdm_score * out);
 
 #ifdef __cplusplus
 }

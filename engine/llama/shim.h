@@ -49,6 +49,7 @@ struct llama_model * tdm_model_load(const char * path, const tdm_load * params, 
 
 typedef struct {
     uint32_t cells, step_tokens, ubatch, sequences;
+    uint32_t outputs; // rows of logits of one decode at most: with more the library aborts
     int32_t  threads;
     bool     embeddings; // each token gives its vector, or with classify each text its scores
     bool     classify;

@@ -185,7 +185,7 @@ struct llama_context * tdm_context_new(struct llama_model * model, const tdm_con
         p.n_batch         = params->step_tokens;
         p.n_ubatch        = params->ubatch;
         p.n_seq_max       = params->sequences;
-        p.n_outputs_max   = params->embeddings ? params->step_tokens : params->sequences;
+        p.n_outputs_max   = params->embeddings ? params->step_tokens : params->outputs;
         p.embeddings      = params->embeddings;
         if (params->embeddings) p.pooling_type = params->classify ? LLAMA_POOLING_TYPE_RANK : LLAMA_POOLING_TYPE_NONE;
         p.n_threads       = params->threads;

@@ -32,6 +32,7 @@ type vocab struct {
 	specials map[byte][]specialToken // by first byte, longest first: texts that parse_special turns into one token
 	longest  int                     // bytes of the longest token
 	bos      batch.Token             // -1: the model wants none
+	ends     []batch.Token           // that end an answer
 }
 
 type specialToken struct {
@@ -74,6 +75,9 @@ func readVocab(model *C.struct_llama_model) (*vocab, error) {
 		if v.flags[t]&(C.TDM_CONTROL|C.TDM_UNKNOWN) != 0 {
 			v.addSpecial(batch.Token(t))
 		}
+		if v.isEnd(batch.Token(t)) {
+			v.ends = append(v.ends, batch.Token(t))
+		}
 	}
 	for _, list := range v.specials {
 		slices.SortFunc(list, func(a, b specialToken) int { return cmp.Compare(len(b.text), len(a.text)) })
@@ -103,6 +107,17 @@ func (v *vocab) piece(t batch.Token) []byte {
 		return nil
 	}
 	return v.pieces[v.offsets[t]:v.offsets[t+1]:v.offsets[t+1]]
+}
+
+// written is the text of a token, of a control token as it is written in templates.
+func (v *vocab) written(t batch.Token) []byte {
+	if !v.valid(t) {
+		return nil
+	}
+	if text := v.piece(t); len(text) > 0 {
+		return text
+	}
+	return []byte(C.GoString(C.llama_vocab_get_text(v.handle, C.llama_token(t))))
 }
 
 // specialAt returns the longest special token whose text begins at text[i], nil for none.

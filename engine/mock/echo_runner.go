@@ -35,6 +35,7 @@ func (c *kvCache) close() {
 func (b *Base) Limits() batch.Limits {
 	return batch.Limits{
 		Cells: b.facts.Cells, Sequences: b.facts.Sequences, SequenceMax: b.facts.ContextTokens, StepTokens: stepTokens, Prefix: true,
+		Vocabulary: len(pieces),
 	}
 }
 
@@ -66,19 +67,42 @@ func (b *Base) decodeSlice(s *batch.Slice) time.Duration {
 	}
 	tokens = append(tokens, s.Tokens...)
 	b.cache.sequences[s.Seq] = tokens
+	s.Scores = s.Scores[:0]
+	for _, t := range s.Score.Targets {
+		s.Scores = append(s.Scores, batch.TokenScore{Logprob: logprobOf(0), Top: topTokens(t, s.Score.Top)})
+	}
 	sm, ok := s.Sampler.(*sampler)
 	if !ok {
 		return 0
 	}
-	t := endToken
-	if s.Index < sm.promptTokens {
-		t = tokens[s.Index]
-	}
-	s.Draw = batch.Draw{Token: t, Margin: float32(math.Inf(1)), Top: sm.top}
-	if sm.top != nil {
-		sm.top[0].Token = t
-	}
+	t := sm.next(tokens, s.Index)
+	s.Draw = batch.Draw{Token: t, Logprob: sm.logprob, Margin: float32(math.Inf(1)), Top: topTokens(t, sm.topLogprobs)}
 	return b.backend.opts.TokenDelay
+}
+
+// next is the token of the answer at a place. An answer that ignores its end repeats the prompt, with a space for each
+// end token in it.
+func (s *sampler) next(prompt []batch.Token, index int) batch.Token {
+	if !s.ignoreEnd && index >= s.promptTokens {
+		return endToken
+	}
+	t := prompt[index%s.promptTokens]
+	if s.ignoreEnd && t == endToken {
+		return firstByte + ' '
+	}
+	return t
+}
+
+// logprobOf is the log-probability that the mock gives a token and, from place 1 on, its alternatives.
+func logprobOf(place int) float32 { return -0.25 - 2*float32(place) }
+
+// topTokens is a token and what follows it in the vocabulary.
+func topTokens(t batch.Token, n int) []batch.TopLogprob {
+	var top []batch.TopLogprob
+	for i := range n {
+		top = append(top, batch.TopLogprob{Token: (t + batch.Token(i)) % batch.Token(len(pieces)), Logprob: logprobOf(i)})
+	}
+	return top
 }
 
 func (b *Base) prefillTime(slices []batch.Slice) time.Duration {
@@ -108,11 +132,11 @@ func (b *Base) CopyPrefix(from, to, tokens int) bool {
 	return true
 }
 
-// NewSampler ignores the sampling parameters, except that with TopLogprobs there is one alternative.
+// NewSampler ignores the sampling parameters, except those about log-probabilities and IgnoreEnd.
 func (b *Base) NewSampler(s batch.Sampling, prompt, _ []batch.Token) (batch.Sampler, error) {
-	sm := &sampler{promptTokens: len(prompt)}
-	if s.TopLogprobs > 0 {
-		sm.top = make([]batch.TopLogprob, 1)
+	sm := &sampler{promptTokens: len(prompt), ignoreEnd: s.IgnoreEnd, topLogprobs: s.TopLogprobs, logprob: float32(math.NaN())}
+	if s.Logprobs || s.TopLogprobs > 0 {
+		sm.logprob = logprobOf(0)
 	}
 	return sm, nil
 }
@@ -120,13 +144,23 @@ func (b *Base) NewSampler(s batch.Sampling, prompt, _ []batch.Token) (batch.Samp
 // Piece is the text of a token.
 func (b *Base) Piece(t batch.Token) []byte { return piece(t) }
 
+// TokenText is the text of a token, and a name for the end token.
+func (b *Base) TokenText(t batch.Token) []byte {
+	if t == endToken {
+		return []byte("<end>")
+	}
+	return piece(t)
+}
+
 // IsEnd reports whether the token ends the answer.
 func (b *Base) IsEnd(t batch.Token) bool { return t == endToken }
 
-// sampler echoes: it knows only the prompt's length.
+// sampler echoes.
 type sampler struct {
 	promptTokens int
-	top          []batch.TopLogprob
+	ignoreEnd    bool
+	topLogprobs  int
+	logprob      float32 // of every token; NaN: not asked for
 }
 
 func (s *sampler) Constrained() bool                  { return false }

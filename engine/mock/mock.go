@@ -4,9 +4,10 @@
 //
 // Everything else that a backend does is real: tokens of a small fixed vocabulary, KV cells that are filled, copied and
 // truncated, loads that take time, report progress and fail, adapters. But no number here says anything about a model:
-// temperature, seed, penalties, logit bias, JSON schemas and grammars are accepted and ignored, every token has
-// probability 1, adapters don't change the answer, and the system text and all messages but the user's last one are
-// dropped. Embeddings are made of the tokens' ids, and scores of what query and document share.
+// temperature, seed, penalties, logit bias, JSON schemas and grammars are accepted and ignored, log-probabilities are
+// the same few numbers everywhere, adapters don't change the answer, and the system text and all messages but the last
+// one of the user or of a tool are dropped. Tool calls and reasoning come on request (tool_calls.go). Embeddings are made
+// of the tokens' ids, and scores of what query and document share.
 package mock
 
 import (
@@ -125,7 +126,7 @@ func newBase(b *Backend, spec models.BaseSpec) *Base {
 	return &Base{backend: b, spec: spec, cache: newKVCache(sequences), facts: models.Facts{
 		Architecture: "mock", Quantization: "none", ContextTokens: context, TrainContext: context,
 		Cells: n, Sequences: sequences, WeightBytes: vocabularyBytes(), CacheBytes: int64(n) * 4,
-		Device: "mock", Backend: "mock", Embeddings: true, Scores: true, EmbeddingSize: embeddingSize,
+		Device: "mock", Backend: "mock", Tools: true, Reasoning: true, Embeddings: true, Scores: true, EmbeddingSize: embeddingSize,
 	}}
 }
 
@@ -141,28 +142,43 @@ func (b *Base) LoadAdapter(ctx context.Context, spec models.AdapterSpec) (models
 	return &Adapter{name: spec.Name}, nil
 }
 
-// Render tokenises the prompt, or the last message of the user.
+// Render tokenises the prompt, or the last message of the user, or with SplitOutput what script makes of it.
 func (b *Base) Render(ctx context.Context, in models.Input) (models.Prompt, error) {
 	if err := context.Cause(ctx); err != nil {
 		return models.Prompt{}, fmt.Errorf("render for %s: %w", b.spec.Name, err)
 	}
-	text := in.Prompt
-	for _, m := range slices.Backward(in.Messages) {
-		if m.Role == "user" {
-			text = m.Content
-			break
-		}
+	text, fromTool := lastMessage(in)
+	state := ""
+	if in.SplitOutput {
+		text = script(in, text, fromTool)
+		state = stateOf(text)
 	}
 	most := b.facts.ContextTokens
 	if in.MaxTokens > 0 {
 		most = min(most, in.MaxTokens)
 	}
-	tokens := tokenise(text)
+	tokens := in.Tokens
+	if len(tokens) == 0 {
+		tokens = tokenise(text)
+	}
 	if len(tokens) > most {
 		return models.Prompt{}, fmt.Errorf("render for %s: %d tokens: %w", b.spec.Name, len(tokens), models.ErrPromptTooLong)
 	}
-	return models.Prompt{Tokens: tokens}, nil
+	return models.Prompt{Tokens: tokens, Parser: []byte(state)}, nil
 }
+
+// lastMessage is what the mock answers: the last message of the user or of a tool.
+func lastMessage(in models.Input) (text string, fromTool bool) {
+	for _, m := range slices.Backward(in.Messages) {
+		if m.Role == "user" || m.Role == "tool" {
+			return m.Content, m.Role == "tool"
+		}
+	}
+	return in.Prompt, false
+}
+
+// WriteOut is the text of tokens.
+func (b *Base) WriteOut(tokens []int32) []byte { return detokenise(tokens) }
 
 // Close makes every later Step fail.
 func (b *Base) Close() error {

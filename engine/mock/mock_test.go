@@ -3,6 +3,8 @@ package mock
 import (
 	"context"
 	"errors"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -29,6 +31,8 @@ func load(t *testing.T, b *Backend, spec models.BaseSpec) *Base {
 type answerSink struct {
 	text    strings.Builder
 	tokens  int
+	prompt  []batch.ScoredToken
+	top     []batch.TopLogprob // of the last token
 	summary batch.Summary
 	done    chan struct{}
 }
@@ -37,6 +41,10 @@ func (r *answerSink) Emit(s *batch.Step) bool {
 	for _, t := range s.Tokens {
 		r.text.Write(t.Text)
 		r.tokens++
+		r.top = slices.Clone(t.Top)
+	}
+	for _, part := range s.Prompts {
+		r.prompt = append(r.prompt, part.Tokens...)
 	}
 	for _, d := range s.Done {
 		r.summary = d
@@ -192,5 +200,40 @@ func TestUseAfterCloseFails(t *testing.T) {
 	}
 	if r := infer(t, base, nil, models.Input{Prompt: "one"}, 1); r.summary.Failure.Code != batch.FailDecode {
 		t.Errorf("closed base: %+v", r.summary)
+	}
+}
+
+func TestLogprobsAndTokenPrompts(t *testing.T) {
+	base := load(t, New(Options{}), models.BaseSpec{Name: Model})
+	tokens := tokenise("the capital")
+	e := batch.NewExecutor(batch.Options{})
+	defer e.Close(context.Background())
+	if err := e.Attach(context.Background(), Model, base); err != nil {
+		t.Fatal(err)
+	}
+	p, err := base.Render(context.Background(), models.Input{Tokens: tokens})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &answerSink{done: make(chan struct{})}
+	err = e.Submit(&batch.Request{
+		ID: 1, Base: Model, Prompt: p.Tokens, MaxNewTokens: 5, Sink: r, PromptLogprobs: true,
+		Sampling: batch.Sampling{TopLogprobs: 3, IgnoreEnd: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-r.done
+	if got := r.text.String(); got != "the capitalthe capitalthe" {
+		t.Errorf("an answer that ignores its end is %q", got)
+	}
+	if len(r.prompt) != 2 || !math.IsNaN(float64(r.prompt[0].Logprob)) || r.prompt[1].Logprob != -0.25 || len(r.prompt[1].Top) != 3 {
+		t.Errorf("prompt %+v", r.prompt)
+	}
+	if len(r.top) != 3 || r.top[0].Logprob != -0.25 || string(r.top[0].Text) != "the" || r.top[2].Logprob >= r.top[1].Logprob {
+		t.Errorf("most likely tokens %+v", r.top)
+	}
+	if err := e.Check(&batch.Request{ID: 2, Base: Model, Prompt: []batch.Token{batch.Token(len(pieces))}, MaxNewTokens: 1, Sink: r}); err == nil {
+		t.Error("a token outside of the vocabulary passes")
 	}
 }

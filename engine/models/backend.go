@@ -54,6 +54,11 @@ type Base interface {
 	// Render applies the chat template and tokenises; the user's text never becomes a control token. Safe from any
 	// goroutine.
 	Render(ctx context.Context, in Input) (Prompt, error)
+	// NewParser returns the parser of one answer to a prompt that was rendered with SplitOutput; state is the prompt's
+	// Parser, maybe of another engine. nil: the whole answer is content.
+	NewParser(state []byte) (Parser, error)
+	// WriteOut is the text of tokens, control tokens as they are written. Safe from any goroutine.
+	WriteOut(tokens []int32) []byte
 	TextCoder
 	Embedder
 	Close() error
@@ -86,6 +91,8 @@ type Facts struct {
 	Device        string
 	Backend       string // cpu, cuda, mock …
 	ChatTemplate  bool
+	Tools         bool // the chat template has a form for tools of its own
+	Reasoning     bool // the chat template has a form for reasoning
 	EncoderOnly   bool // it has no next token, and only embeds or scores
 	Embeddings    bool // TaskEmbed is possible
 	Scores        bool // TaskScore is possible
@@ -98,21 +105,87 @@ type Input struct {
 	System     string
 	HasSystem  bool // there is a system text, maybe an empty one: the template then writes none of its own
 	Messages   []Message
-	Raw        bool   // no chat template, even if the model has one
-	JSONSchema []byte // checked JSON, or nil
-	Grammar    string // GBNF, or empty
-	MaxTokens  int    // prompts longer than this aren't worth finishing: ErrPromptTooLong
+	Tokens     []int32 // the prompt as tokens, in place of all of these
+	Raw        bool    // no chat template, even if the model has one
+	JSONSchema []byte  // checked JSON, or nil
+	Grammar    string  // GBNF, or empty
+	MaxTokens  int     // prompts longer than this aren't worth finishing: ErrPromptTooLong
+
+	Tools             []Tool
+	ToolChoice        ToolChoice
+	ParallelToolCalls bool   // an answer may have more than one call
+	TemplateOptions   []byte // JSON object of variables for the chat template, or nil
+	SplitOutput       bool   // the answer is taken apart by NewParser
 }
 
 // Message of a chat.
-type Message struct{ Role, Content string }
+type Message struct {
+	Role       string // system, user, assistant, tool
+	Content    string
+	Name       string     // of a tool's message: the function that was called
+	ToolCalls  []ToolCall // of an assistant
+	ToolCallID string     // of a tool's message
+	Reasoning  string     // of an assistant: what it thought before it answered
+}
 
 // Prompt is the rendered form, which is also what a replay sends.
 type Prompt struct {
-	Tokens  []int32
-	Grammar string // in the engine's own form; empty: none
-	Stops   []string
+	Tokens   []int32
+	Grammar  string    // in the engine's own form; empty: none
+	Triggers []Trigger // the grammar begins at the first of these; none: with the answer
+	Stops    []string
+	Parser   []byte // what NewParser needs; not empty with SplitOutput
 }
+
+// Trigger is a text in an answer at which its grammar begins. The zero Kind is no trigger.
+type Trigger struct {
+	Kind  TriggerKind
+	Value string // the text, or the pattern
+	Token int32  // for TriggerToken
+}
+
+// TriggerKind says how a Trigger is found. The numbers are on the wire.
+type TriggerKind uint8
+
+// Kinds of triggers.
+const (
+	TriggerToken       TriggerKind = iota + 1 // this token
+	TriggerWord                               // this text
+	TriggerPattern                            // a text that matches this regular expression
+	TriggerPatternFull                        // the whole answer so far matches it
+)
+
+// Parser splits the text of one answer into parts. What it returns depends on the texts alone, so that an answer which
+// is computed again is split in the same way. One goroutine at a time; no method returns an error: what can't be parsed
+// is content.
+type Parser interface {
+	// Shown are control tokens whose text the parser must see, though an answer's text doesn't have them.
+	Shown() map[int32]string
+	// Push takes the text that one token released and returns the parts that are certain then.
+	Push(text []byte) []Part
+	// Finish returns what is left. cut: the answer ended because it was long enough.
+	Finish(cut bool) []Part
+	Close()
+}
+
+// Part is a piece of an answer.
+type Part struct {
+	Kind PartKind
+	Text []byte // of all but PartCall
+	ID   string // of PartCall, as the model wrote it; may be empty
+	Name string // of PartCall
+}
+
+// PartKind says what a Part is.
+type PartKind uint8
+
+// Kinds of parts.
+const (
+	PartContent   PartKind = iota + 1
+	PartReasoning          // what the model thinks before it answers
+	PartCall               // a tool call begins; its arguments follow
+	PartArguments          // JSON text, a part of the arguments of the call that began last
+)
 
 // ErrPromptTooLong is returned by Render for a prompt that can't fit the context.
 var ErrPromptTooLong = errors.New("prompt is longer than the context")

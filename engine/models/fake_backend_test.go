@@ -127,6 +127,10 @@ type fakeBase struct {
 	closed   bool // guarded by mu
 }
 
+func (b *fakeBase) WriteOut([]int32) []byte { return nil }
+
+func (b *fakeBase) NewParser([]byte) (Parser, error) { return nil, nil }
+
 func (b *fakeBase) Facts() Facts { return Facts{WeightBytes: 1000, CacheBytes: 100} }
 
 func (b *fakeBase) Render(context.Context, Input) (Prompt, error) {

@@ -17,25 +17,66 @@ type Dialect interface {
 
 // ReplyStart is what is known of a reply when it begins.
 type ReplyStart struct {
-	Request   *Request
-	RequestID string
-	Created   time.Time // when the request was received
-	Model     string    // as resolved
-	Version   string    // as resolved
+	Request      *Request
+	RequestID    string
+	Created      time.Time // when the request was received
+	Model        string    // as resolved
+	Version      string    // as resolved
+	Revision     string    // hexadecimal checksum of the model's files; empty: not known yet
+	PromptTokens int       // of all prompts together; 0: not known yet
 }
 
 // Encoder writes one reply. Every method appends to dst and returns it; one goroutine calls them. A whole reply is one
-// call of AppendReply. A stream is AppendStart, any number of AppendText, and AppendEnd or AppendErrorEvent, all of
-// them complete server-sent events.
+// call of AppendReply. A stream is AppendStart, any number of AppendDelta, one AppendChoiceEnd for each choice, and
+// AppendEnd; or AppendErrorEvent, with which it may end at any place, also before AppendStart. All of them append
+// complete server-sent events.
 type Encoder interface {
 	// AppendReply appends the body of a whole reply.
-	AppendReply(dst []byte, r *Result) []byte
-	// AppendStart appends the events before the first text; it may append none.
+	AppendReply(dst []byte, r *Reply) []byte
+	// AppendStart appends the events before the first delta; it may append none.
 	AppendStart(dst []byte) []byte
-	// AppendText appends the events of a piece of the answer's text. It allocates nothing but room in dst.
-	AppendText(dst, text []byte) []byte
-	// AppendEnd appends the events after the last text. r.Text is the whole answer.
-	AppendEnd(dst []byte, r *Result) []byte
+	// AppendDelta appends the events of a new part of a choice. d and what it points to are the caller's.
+	AppendDelta(dst []byte, d *Delta) []byte
+	// AppendChoiceEnd appends the events with which a choice ends; it may append none. r is the whole choice.
+	AppendChoiceEnd(dst []byte, choice int, r *Result) []byte
+	// AppendEnd appends the events after the last choice's end.
+	AppendEnd(dst []byte, r *Reply) []byte
 	// AppendErrorEvent appends the last event of a stream that failed.
 	AppendErrorEvent(dst []byte, e *Error) []byte
+}
+
+// DeltaKind says what a delta brings.
+type DeltaKind uint8
+
+// Kinds of deltas. Without Request.SplitOutput there is only DeltaContent.
+const (
+	DeltaContent       DeltaKind = iota // text of the answer
+	DeltaReasoning                      // what the model thinks before it answers
+	DeltaToolCall                       // a tool call begins
+	DeltaToolArguments                  // a part of the arguments of the tool call that began last
+)
+
+// Delta is a new part of a choice.
+type Delta struct {
+	Choice   int
+	Kind     DeltaKind
+	Text     []byte         // whole characters; empty for DeltaToolCall, and where only Logprobs are new
+	ToolCall *ToolCall      // of DeltaToolCall, without arguments
+	CallAt   int            // of DeltaToolCall and DeltaToolArguments: which call of the choice, from 0
+	Logprobs []TokenLogprob // of the tokens behind Text; only where the request asks for them
+}
+
+// TokenLogprob is one token with its log-probability.
+type TokenLogprob struct {
+	Token   int32
+	Bytes   []byte  // the token's own, maybe a part of a character
+	Logprob float32 // natural logarithm; NaN: none (the first token of a prompt)
+	Top     []TopLogprob
+}
+
+// TopLogprob is one of the most likely tokens at a place.
+type TopLogprob struct {
+	Token   int32
+	Bytes   []byte
+	Logprob float32
 }

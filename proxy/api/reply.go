@@ -80,10 +80,23 @@ const (
 	FinishError     FinishReason = "error"
 )
 
-// Result is a complete answer.
+// Result is one complete choice.
 type Result struct {
-	Text     string
-	Metadata Metadata
+	Text           string // the content: without reasoning and tool calls
+	Reasoning      string
+	ToolCalls      []ToolCall
+	Logprobs       []TokenLogprob // of the answer, where the request asks for them
+	PromptLogprobs []TokenLogprob // of the prompt, where the request asks for them
+	Embedding      []float32      // of tasks that aren't TaskGenerate
+	Metadata       Metadata
+}
+
+// Reply is everything that a request brought: the choices of its first input, those of its second, and so on.
+type Reply struct {
+	Results []Result
+	// Usage is that of all of them together: each prompt counts once, however many choices it has. Finish reason, seed
+	// and stop are those of the first.
+	Usage Metadata
 }
 
 // Metadata of an answer.
@@ -91,9 +104,11 @@ type Metadata struct {
 	Model           string // as resolved
 	Version         string // as resolved
 	TokensGenerated int    // the end token included
+	ReasoningTokens int    // of TokensGenerated
 	ResponseTime    time.Duration
 	GenerationTime  time.Duration // prefill and decode, by the engine's clock
 	FinishReason    FinishReason
+	Stop            string // the stop string that ended it
 	PromptTokens    int
 	CachedTokens    int    // of PromptTokens, not computed since the KV cache had them
 	Seed            uint64 // the one used, given or picked

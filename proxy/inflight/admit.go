@@ -16,37 +16,50 @@ func (t *Table) Admit(_ context.Context, r Request) (Answer, *api.Error) {
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.draining {
-		return nil, api.Draining()
+	if r.Infer.ChoiceCount() > 1 || len(r.Infer.Inputs) > 0 {
+		return t.admitGroup(r, now)
 	}
 	en := t.newEntry(r, now)
+	if err := t.admit(en, now); err != nil {
+		return nil, err
+	}
+	return en, nil
+}
+
+// admit takes one entry in, or refuses it.
+func (t *Table) admit(en *entry, now time.Time) *api.Error {
+	if t.draining && !en.isFurtherChoice() { // a request that was taken in is finished, all of it
+		return api.Draining()
+	}
 	if t.catalog.known() {
 		if err := t.resolve(en, now); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if len(t.engines) == 0 && t.crashLoop.isActive(now) {
-		return nil, api.EngineUnavailable(crashLoopWindow)
+		return api.EngineUnavailable(crashLoopWindow)
 	}
-	estimate := journal.EstimateBytes(r.Infer, t.newTokens(en))
+	estimate := journal.EstimateBytes(en.req.Infer, t.newTokens(en))
 	if estimate > t.journal.MaxBytes() {
-		return nil, api.NewError(api.TypeQueueFull, "the request may need %d bytes of memory, more than the %d that JOURNAL_MAX_BYTES allows; ask for fewer tokens", estimate, t.journal.MaxBytes())
+		return api.NewError(api.TypeQueueFull, "the request may need %d bytes of memory, more than the %d that JOURNAL_MAX_BYTES allows; ask for fewer tokens", estimate, t.journal.MaxBytes())
 	}
 	if en.rec = t.journal.Open(estimate); en.rec == nil {
-		return nil, api.NewError(api.TypeQueueFull, "the memory for requests in flight is taken; try again later").After(retryFullAfter)
+		return api.NewError(api.TypeQueueFull, "the memory for requests in flight is taken; try again later").After(retryFullAfter)
 	}
 	t.entries[en.id] = en
+	t.unsettled++
+	en.modelMetrics.Hold()
 	if t.canSendNow(en) {
 		t.send(t.targetEngine(modelVersion{en.model, en.version}), en, now)
 	} else if t.queue.Push(en.item()) != queue.Queued {
 		delete(t.entries, en.id)
 		en.rec.Close()
-		return nil, api.QueueFull(t.options.QueueCapacity, retryFullAfter)
+		t.unsettled--
+		en.modelMetrics.Release()
+		return api.QueueFull(t.options.QueueCapacity, retryFullAfter)
 	}
-	t.unsettled++
-	en.modelMetrics.Hold()
 	t.updateGauges()
-	return en, nil
+	return nil
 }
 
 // canSendNow reports whether a new request can skip the queue: there is credit, and nothing waits that goes before it.

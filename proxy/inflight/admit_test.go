@@ -1,7 +1,7 @@
 package inflight
 
 import (
-	"slices"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -121,7 +121,7 @@ func TestConversationIsSentWhole(t *testing.T) {
 			r.Infer.PresencePenalty, r.Infer.FrequencyPenalty = new(float32(0.5)), new(float32(-1))
 		})
 		s := f.last(t)
-		if !slices.Equal(s.Messages, talk) || !s.PlainSampling || *s.Sampling.PresencePenalty != 0.5 || *s.Sampling.FrequencyPenalty != -1 {
+		if !reflect.DeepEqual(s.Messages, talk) || !s.PlainSampling || *s.Sampling.PresencePenalty != 0.5 || *s.Sampling.FrequencyPenalty != -1 {
 			t.Errorf("sent %+v", s)
 		}
 		table.serve(f, s, 1)

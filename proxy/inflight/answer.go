@@ -22,20 +22,24 @@ type Request struct {
 	Infer       *api.Request
 }
 
-// Answer is one request in the table as package server sees it. One goroutine calls Ready and Take; Cancel may be
-// called by any.
+// Answer is one request in the table as package server sees it, with all its choices. One goroutine calls Ready and
+// Take; Cancel may be called by any.
 type Answer interface {
 	// Model and Version are the resolved names, for labels and metadata.
 	Model() string
 	Version() string
+	// Revision is the checksum of the model's files, and PromptTokens the number of the prompt's tokens, of all inputs
+	// together as far as engines have taken them. Both are empty until an engine has accepted the request.
+	Revision() []byte
+	PromptTokens() int
 	// Ready has a value when Take has something new. For a request that isn't streamed that is when the answer is
 	// complete, so that its goroutine isn't woken for every token. It is never closed.
 	Ready() <-chan struct{}
-	// Take appends to dst what has come since the last call, with the number of tokens and whether the answer is
-	// complete.
+	// Take appends to dst what has come of one choice since it was last taken. It is called again while Piece.More.
 	Take(dst []byte) Piece
-	// Wrote records that tokens reached a streaming client at that time (time to first token, inter-token latency).
-	Wrote(tokens int, now time.Time)
+	// Wrote records that tokens of a choice reached a streaming client at that time (time to first token, inter-token
+	// latency).
+	Wrote(choice, tokens int, now time.Time)
 	// Cancel ends the request because the client left (api.Cancelled), the proxy stops or serving it failed. It is
 	// idempotent; Ready gets a value.
 	Cancel(because *api.Error)
@@ -44,13 +48,17 @@ type Answer interface {
 	Settle(outcome Outcome)
 }
 
-// Piece is the part of an answer that Take returns.
+// Piece is the new part of one choice.
 type Piece struct {
-	Text   []byte // dst with the new text appended
-	Tokens int    // tokens behind the new text
-	Done   bool   // Result or Err is final
-	Result *Result
-	Err    *api.Error
+	Choice   int                // from 0; the choices of the first input come first
+	Text     []byte             // dst with the new text appended; a part stream if the request splits its output
+	Tokens   int                // tokens behind the new text
+	Logprobs []api.TokenLogprob // of these tokens, where the request asks for them
+	Done     bool               // the choice is complete or failed: Result or Err is final
+	More     bool               // another choice has something new
+	Last     bool               // every choice is done and was taken
+	Result   *Result
+	Err      *api.Error
 	// Accepted is true once an engine took the request, so that the labels of its model apply. An error before that is
 	// a refusal.
 	Accepted bool
@@ -60,14 +68,18 @@ type Piece struct {
 	LostAt  time.Time
 }
 
-// Result of a complete answer.
+// Result of a complete choice.
 type Result struct {
-	FinishReason   string // stop, length
-	PromptTokens   int
-	CachedTokens   int // of PromptTokens, taken from the KV cache
-	OutputTokens   int
-	Seed           uint64
-	GenerationTime time.Duration // sum of the per-token times of the engine
+	FinishReason    string // stop, length
+	Stop            string // the stop string that ended it
+	PromptTokens    int
+	CachedTokens    int // of PromptTokens, taken from the KV cache
+	OutputTokens    int
+	ReasoningTokens int                // of OutputTokens
+	PromptLogprobs  []api.TokenLogprob // where the request asks for them
+	Embedding       []float32          // of tasks that don't generate
+	Seed            uint64
+	GenerationTime  time.Duration // sum of the per-token times of the engine
 }
 
 // Outcome is how delivery ended.

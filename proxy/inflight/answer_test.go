@@ -1,6 +1,7 @@
 package inflight
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ func TestAnswerInOnePiece(t *testing.T) {
 		<-a.Ready()
 		p := table.wantAnswer(a, "abc", "", true)
 		want := Result{FinishReason: "stop", PromptTokens: 3, OutputTokens: 3, Seed: s.Sampling.Seed, GenerationTime: 3 * time.Millisecond}
-		if p.Result == nil || *p.Result != want || p.Tokens != 3 || !p.Accepted {
+		if p.Result == nil || !reflect.DeepEqual(*p.Result, want) || p.Tokens != 3 || !p.Accepted {
 			t.Errorf("result %+v, want %+v", p.Result, want)
 		}
 		a.Settle(Delivered)
@@ -45,13 +46,13 @@ func TestStreamIsTimedWhenWritten(t *testing.T) {
 		table.sendToken(f, s, 0)
 		table.wantAnswer(a, "a", "", false)
 		table.wantMetric(0, "llm_time_to_first_token_seconds")
-		a.Wrote(1, time.Now())
+		a.Wrote(0, 1, time.Now())
 		table.sendToken(f, s, 1)
 		table.sendToken(f, s, 2)
 		if p := table.wantAnswer(a, "bc", "", false); p.Tokens != 2 {
 			t.Errorf("%d tokens", p.Tokens)
 		}
-		a.Wrote(2, time.Now())
+		a.Wrote(0, 2, time.Now())
 		table.wantMetric(1, "llm_time_to_first_token_seconds")
 		table.wantMetric(2, "llm_inter_token_latency_seconds")
 		table.sendStop(f, s, 3)

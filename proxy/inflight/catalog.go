@@ -131,6 +131,7 @@ func (t *Table) Catalog(conn Engine, c *Catalog) {
 		t.catalog = e.catalog
 		t.metrics.SetCacheSize(c.CacheSize)
 	}
+	t.noteEnginesChanged()
 	t.updateEverReady()
 	if !t.outage.since.IsZero() && !t.outage.hadRequests {
 		t.endOutage(now)

@@ -10,13 +10,15 @@ import (
 	"tandem/proxy/queue"
 )
 
-// entry is one request from admission until it is settled. It implements Answer. The fields below the first blank line
-// are guarded by the table's mutex.
+// entry is one choice of a request, for engines a request of its own, from admission until it is settled. It implements
+// Answer for requests with one choice. The fields below the first blank line are guarded by the table's mutex.
 type entry struct {
 	table       *Table
 	id          uint64
 	order       uint64 // of admission
 	req         Request
+	group       *answerGroup // nil: the request has one choice
+	choice      int          // place among all choices of the request
 	seed        uint64
 	owner       uint64
 	deadline    time.Time // zero: none
@@ -32,10 +34,13 @@ type entry struct {
 	rec            *journal.Record
 	sampling       *Sampling // as the engine filled it in
 
-	pendingText   []byte // of the answer, not taken yet
-	pendingTokens int    // tokens whose text is in pendingText
-	result        *Result
-	err           *api.Error
+	pendingText     []byte // of the answer, not taken yet
+	pendingTokens   int    // tokens whose text is in pendingText
+	pendingLogprobs []api.TokenLogprob
+	promptLogprobs  []api.TokenLogprob
+	result          *Result
+	err             *api.Error
+	doneTaken       bool // Take has returned result or err
 
 	everAccepted       bool // by some engine
 	cacheLookupCounted bool
@@ -104,13 +109,10 @@ func (en *entry) notify() {
 // afterwards it is the form that the engine rendered, so that nothing is rendered twice.
 func (en *entry) submission(now time.Time, replaySteps bool) *Submission {
 	r := en.req.Infer
-	s := &Submission{
-		ID: en.id, Attempt: en.attempt, Model: en.model, Version: en.version,
-		Prompt: r.Prompt, System: r.System, HasSystem: r.HasSystem, Messages: r.Messages, Raw: r.Raw,
-		JSONSchema: r.JSONSchema, Stops: r.Stop, FitContext: r.FitContext, PlainSampling: r.PlainSampling,
-		Sampling:    sampling(r, en.seed),
-		Traceparent: en.req.Traceparent, RequestID: en.req.ID, Owner: en.owner,
-	}
+	s := newSubmission(r)
+	s.ID, s.Attempt, s.Model, s.Version = en.id, en.attempt, en.model, en.version
+	s.Traceparent, s.RequestID, s.Owner = en.req.Traceparent, en.req.ID, en.owner
+	s.Sampling = sampling(r, en.seed, en.drawChoice())
 	if r.MaxNewTokens != nil {
 		s.MaxNewTokens = *r.MaxNewTokens
 	}
@@ -127,16 +129,34 @@ func (en *entry) submission(now time.Time, replaySteps bool) *Submission {
 	s.ReplaySteps = replaySteps
 	s.MaxNewTokens = rec.MaxNewTokens
 	if en.sampling != nil {
+		given := s.Sampling
 		s.Sampling = *en.sampling
-		s.Sampling.Seed = en.seed
+		s.Sampling.Seed, s.Sampling.Choice = given.Seed, given.Choice
+		s.Sampling.Logprobs, s.Sampling.TopLogprobs, s.Sampling.LogitBias = given.Logprobs, given.TopLogprobs, given.LogitBias
 	}
 	return s
 }
 
-func sampling(r *api.Request, seed uint64) Sampling {
+// newSubmission is what a request says, without who and how.
+func newSubmission(r *api.Request) *Submission {
+	return &Submission{
+		Prompt: r.Prompt, PromptTokens: r.PromptTokens, System: r.System, HasSystem: r.HasSystem, Messages: r.Messages, Raw: r.Raw, Task: r.Task,
+		Tools: r.Tools, ToolChoice: r.ToolChoice, ParallelCalls: r.ParallelToolCalls, TemplateValues: r.TemplateOptions, SplitOutput: r.SplitOutput,
+		JSONSchema: r.JSONSchema, Grammar: r.Grammar, Stops: r.Stop, FitContext: r.FitContext, PlainSampling: r.PlainSampling,
+		PromptLogprobs: r.PromptLogprobs, IgnoreEnd: r.IgnoreEnd,
+	}
+}
+
+// drawChoice is the number that makes choices of one input draw differently.
+func (en *entry) drawChoice() uint32 {
+	return uint32(en.choice % max(1, en.req.Infer.Choices))
+}
+
+func sampling(r *api.Request, seed uint64, choice uint32) Sampling {
 	s := Sampling{
 		Temperature: r.Temperature, TopP: r.TopP, MinP: r.MinP, RepeatPenalty: r.RepeatPenalty,
-		PresencePenalty: r.PresencePenalty, FrequencyPenalty: r.FrequencyPenalty, Seed: seed,
+		PresencePenalty: r.PresencePenalty, FrequencyPenalty: r.FrequencyPenalty, Seed: seed, Choice: choice,
+		Logprobs: r.Logprobs, TopLogprobs: r.TopLogprobs, LogitBias: r.LogitBias,
 	}
 	if r.TopK != nil {
 		k := int32(*r.TopK)
@@ -166,6 +186,20 @@ func (en *entry) Version() string {
 	return en.version
 }
 
+// Revision implements Answer.
+func (en *entry) Revision() []byte {
+	en.table.mu.Lock()
+	defer en.table.mu.Unlock()
+	return en.rec.Revision
+}
+
+// PromptTokens implements Answer.
+func (en *entry) PromptTokens() int {
+	en.table.mu.Lock()
+	defer en.table.mu.Unlock()
+	return en.promptTokens()
+}
+
 // Ready implements Answer.
 func (en *entry) Ready() <-chan struct{} { return en.ready }
 
@@ -176,21 +210,40 @@ const maxKeptTextBytes = 4 << 10
 func (en *entry) Take(dst []byte) Piece {
 	en.table.mu.Lock()
 	defer en.table.mu.Unlock()
-	p := Piece{Text: append(dst, en.pendingText...), Tokens: en.pendingTokens, Accepted: en.everAccepted, Attempt: en.attempt, LostAt: en.lostAt}
-	en.pendingText, en.pendingTokens = en.pendingText[:0], 0
+	p := en.take(dst)
+	p.Last = p.Done
+	return p
+}
+
+func (en *entry) take(dst []byte) Piece {
+	p := Piece{
+		Choice: en.choice, Text: append(dst, en.pendingText...), Tokens: en.pendingTokens, Logprobs: en.pendingLogprobs,
+		Accepted: en.everAccepted, Attempt: en.attempt, LostAt: en.lostAt,
+	}
+	en.pendingText, en.pendingTokens, en.pendingLogprobs = en.pendingText[:0], 0, nil
 	if cap(en.pendingText) > maxKeptTextBytes {
 		en.pendingText = nil
 	}
 	if en.state == done {
 		p.Done, p.Result, p.Err = true, en.result, en.err
+		en.doneTaken = true
 	}
 	return p
 }
 
+// hasNews reports whether Take would return something new.
+func (en *entry) hasNews() bool {
+	return en.pendingTokens > 0 || len(en.pendingText) > 0 || en.state == done && !en.doneTaken
+}
+
 // Wrote implements Answer.
-func (en *entry) Wrote(tokens int, now time.Time) {
+func (en *entry) Wrote(_, tokens int, now time.Time) {
 	en.table.mu.Lock()
 	defer en.table.mu.Unlock()
+	en.wrote(tokens, now)
+}
+
+func (en *entry) wrote(tokens int, now time.Time) {
 	if en.req.Infer.Stream && en.modelMetrics != nil && !en.settled {
 		en.recordTokenLatency(tokens, now)
 	}

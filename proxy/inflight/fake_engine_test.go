@@ -12,11 +12,12 @@ const maxPromptBytes = 1 << 20
 
 // fakeEngine records what the request table asks of it.
 type fakeEngine struct {
-	infers  []*Submission
-	cancels []uint64
-	hangup  string
-	drained bool
-	move    bool
+	callError error // of calls
+	infers    []*Submission
+	cancels   []uint64
+	hangup    string
+	drained   bool
+	move      bool
 }
 
 // byPrompt returns the newest submission with that prompt, or nil.
@@ -48,6 +49,18 @@ func (f *fakeEngine) Hangup(reason string) { f.hangup = reason }
 func (f *fakeEngine) Metrics(context.Context) ([]byte, error) { return []byte("up 1\n"), nil }
 
 func (f *fakeEngine) Load(context.Context, string, string) error { return nil }
+
+func (f *fakeEngine) Tokenize(_ context.Context, _, _, text string, _ bool) ([]int32, error) {
+	return make([]int32, len(text)), f.callError
+}
+
+func (f *fakeEngine) Detokenize(_ context.Context, _, _ string, tokens []int32) ([]byte, error) {
+	return make([]byte, len(tokens)), f.callError
+}
+
+func (f *fakeEngine) Render(_ context.Context, s *Submission) (RenderedText, error) {
+	return RenderedText{Text: []byte(s.Prompt), Tokens: make([]int32, len(s.Prompt))}, f.callError
+}
 
 // last returns the newest submission.
 func (f *fakeEngine) last(t *testing.T) *Submission {

@@ -26,6 +26,9 @@ func (t *Table) finish(en *entry, result *Result, err *api.Error, now time.Time)
 	delete(t.entries, en.id)
 	en.endPause(now)
 	en.apply(ended)
+	if en.group != nil {
+		en.group.entryDone(en, now)
+	}
 	en.notify()
 }
 
@@ -57,12 +60,17 @@ func (t *Table) settle(en *entry, outcome Outcome, now time.Time) {
 	if en.settled {
 		return
 	}
-	en.settled = true
 	t.cancel(en, api.Cancelled(), now)
+	t.recordOutcome(en, outcome, now)
+	t.forget(en)
+}
+
+// forget gives back what a request that is done holds.
+func (t *Table) forget(en *entry) {
+	en.settled = true
 	en.rec.Close()
 	t.unsettled--
 	t.updateGauges()
-	t.recordOutcome(en, outcome, now)
 	en.modelMetrics.Release()
 }
 
@@ -85,17 +93,18 @@ func endingOf(result *Result, err *api.Error, outcome Outcome) ending {
 // recordOutcome reports a settled request to the metrics.
 func (t *Table) recordOutcome(en *entry, outcome Outcome, now time.Time) {
 	end := endingOf(en.result, en.err, outcome)
-	if end.reason == string(api.FinishCancelled) {
+	if end.reason == string(api.FinishCancelled) && !en.isFurtherChoice() {
 		t.metrics.Cancelled(en.stage())
 	}
 	if !en.everAccepted {
-		if en.err != nil && en.err.Outcome().Rejected != "" && outcome != ClientGone {
+		if en.err != nil && !en.isFurtherChoice() && en.err.Outcome().Rejected != "" && outcome != ClientGone {
 			t.metrics.Rejected(en.err.Outcome().Rejected)
 		}
 		return
 	}
 	en.modelMetrics.Finish(metrics.Outcome{
 		Reason: end.reason, ErrorType: end.errorType, Domain: t.metrics.Domain(en.domain),
+		FurtherChoice: en.isFurtherChoice(), SharesPrompt: en.sharesPrompt(),
 		PromptTokens: en.promptTokens(), CachedTokens: en.summary.CachedTokens, OutputTokens: len(en.rec.Generated),
 		Queue:      max(0, en.firstSentAt.Sub(en.req.Received)) + en.summary.Queue,
 		Prefill:    en.timing.prefill,

@@ -23,7 +23,23 @@ type Engine interface {
 	Metrics(ctx context.Context) ([]byte, error)
 	// Load asks for a model to be loaded now and waits for the answer.
 	Load(ctx context.Context, model, version string) error
+	// Tokenize, Detokenize and Render use a model's vocabulary and template and compute nothing. Their errors are those
+	// of the request, as *EngineFailure, or of the connection.
+	Tokenize(ctx context.Context, model, version, text string, addSpecial bool) ([]int32, error)
+	Detokenize(ctx context.Context, model, version string, tokens []int32) ([]byte, error)
+	Render(ctx context.Context, s *Submission) (RenderedText, error)
 }
+
+// RenderedText is a prompt as a model would read it; control tokens are written out.
+type RenderedText struct {
+	Text   []byte
+	Tokens []int32
+}
+
+// EngineFailure is an engine's refusal of a call.
+type EngineFailure Failure
+
+func (f *EngineFailure) Error() string { return f.Code + ": " + f.Text }
 
 // EngineHandler is what package link reports to; Table implements it. Every call names its engine, and the calls for an
 // engine come in the order of its frames. Nothing passed in may be kept after the call, byte slices and tokens
@@ -114,6 +130,16 @@ type Submission struct {
 	RequestID      string // X-Request-Id
 	Owner          uint64 // fair-share key
 	Raw            bool
+	Task           api.Task
+	PromptTokens   []int32 // in place of Prompt
+	Grammar        string  // GBNF
+	Tools          []api.Tool
+	ToolChoice     api.ToolChoice
+	ParallelCalls  bool   // several tool calls in one answer are allowed
+	TemplateValues []byte // JSON object
+	SplitOutput    bool
+	PromptLogprobs bool
+	IgnoreEnd      bool
 	Rendered       *Rendered // replay: what Accepted returned
 	Generated      []int32   // replay
 	ReplaySteps    bool      // replay by decode steps
@@ -132,6 +158,9 @@ type Sampling struct {
 	FrequencyPenalty *float32
 	Seed             uint64 // always set, the proxy picks one
 	Choice           uint32
+	Logprobs         bool
+	TopLogprobs      int
+	LogitBias        []api.TokenBias
 }
 
 // Rendered is the form in which a request is replayed.
@@ -165,8 +194,17 @@ const (
 // Step carries what one decode step produced.
 type Step struct {
 	Duration time.Duration
+	Prompts  []PromptPart // before the first tokens of their requests
 	Tokens   []Token
 	Done     []Summary
+}
+
+// PromptPart is a part of a prompt with its log-probabilities.
+type PromptPart struct {
+	ID      uint64
+	Attempt uint32
+	From    int // place of the first token
+	Tokens  []api.TokenLogprob
 }
 
 // Token is one generated token.
@@ -179,6 +217,8 @@ type Token struct {
 	Text      []byte
 	TextEnd   int
 	Logprob   float32
+	Piece     []byte // the token's own bytes; only where log-probabilities are asked for
+	Top       []api.TopLogprob
 	Margin    float32
 	SinceLast time.Duration
 }
@@ -211,6 +251,9 @@ type Summary struct {
 	Decode       time.Duration
 	Restart      time.Duration
 	Render       time.Duration
+	Reasoning    int       // of OutputTokens
+	Stop         string    // the stop string that ended the answer
+	Embedding    []float32 // of tasks that don't generate
 }
 
 // Failure as an engine reports it; Code is an error type of api's table.
@@ -251,6 +294,9 @@ type Facts struct {
 	ContextTokens, Cells, Sequences     int
 	WeightBytes, CacheBytes             uint64
 	ChatTemplate                        bool
+	Tools, Reasoning                    bool // the chat template has a form for them
+	Generates, Embeddings, Scores       bool // the tasks that are possible
+	EmbeddingSize                       int
 }
 
 // Catalog is what an engine can serve.
@@ -265,6 +311,8 @@ type Model struct {
 	Name, Description, Domain, DefaultVersion string
 	Versions                                  []Version
 	ContextTokens                             int
+	Bytes                                     uint64 // of its files
+	Quantization, Architecture                string // empty: not known
 }
 
 // Version of a model; Problem says why it can't be loaded.

@@ -3,7 +3,7 @@ package inflight
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
+	"hash"
 	"time"
 
 	"tandem/proxy/api"
@@ -13,25 +13,53 @@ import (
 type fingerprint [sha256.Size]byte
 
 func fingerprintOf(model, version string, r *api.Request) fingerprint {
-	h := sha256.New()
-	for _, part := range []string{model, version, r.Prompt, r.System, string(r.JSONSchema)} {
-		var size [8]byte
-		binary.LittleEndian.PutUint64(size[:], uint64(len(part)))
-		h.Write(size[:])
-		h.Write([]byte(part))
+	h := fingerprintHash{sha256.New()}
+	h.add(model, version, r.Prompt, r.System, string(r.JSONSchema), r.Grammar, string(r.TemplateOptions), r.ToolChoice.Name)
+	h.flags(r.Raw, r.HasSystem, r.SplitOutput, r.ParallelToolCalls, r.PromptLogprobs)
+	h.numbers(int(r.Task), int(r.ToolChoice.Mode), len(r.Messages), len(r.Tools), len(r.PromptTokens))
+	for i := range r.Messages {
+		m := &r.Messages[i]
+		h.add(m.Role, m.Content, m.Reasoning, m.Name, m.ToolCallID)
+		h.numbers(len(m.ToolCalls))
+		for _, c := range m.ToolCalls {
+			h.add(c.ID, c.Name, c.Arguments)
+		}
 	}
-	for _, m := range r.Messages {
-		fmt.Fprintf(h, "message %d %d ", len(m.Role), len(m.Content))
-		h.Write([]byte(m.Role))
-		h.Write([]byte(m.Content))
+	for _, tool := range r.Tools {
+		h.add(tool.Name, tool.Description, string(tool.Parameters))
 	}
-	if r.Raw {
-		h.Write([]byte("raw"))
-	}
-	if r.HasSystem && r.System == "" {
-		h.Write([]byte("no system text"))
+	for _, t := range r.PromptTokens {
+		h.numbers(int(t))
 	}
 	return fingerprint(h.Sum(nil))
+}
+
+// fingerprintHash writes values so that different ones never give the same bytes.
+type fingerprintHash struct{ hash.Hash }
+
+func (h fingerprintHash) add(texts ...string) {
+	for _, s := range texts {
+		h.numbers(len(s))
+		h.Write([]byte(s))
+	}
+}
+
+func (h fingerprintHash) numbers(list ...int) {
+	for _, n := range list {
+		var b [8]byte
+		binary.LittleEndian.PutUint64(b[:], uint64(n))
+		h.Write(b[:])
+	}
+}
+
+func (h fingerprintHash) flags(list ...bool) {
+	for _, f := range list {
+		n := 0
+		if f {
+			n = 1
+		}
+		h.numbers(n)
+	}
 }
 
 // quarantine holds the requests and models that are refused for a while because they crashed engines. Both lists are

@@ -30,11 +30,12 @@ type Table struct {
 	journal   *journal.Journal
 	draining  bool
 
-	engines           []*engine // attached, oldest first
-	catalog           catalog   // the last one that an engine sent while it was the newest
-	lastHello         Hello     // of the engine that attached last
-	disconnectedSince time.Time // no engine is attached since then; zero while one is
-	unavailableSince  time.Time // no engine takes new requests since then; zero while one does
+	engines           []*engine     // attached, oldest first
+	enginesChanged    chan struct{} // closed and made anew when an engine comes or lists its models
+	catalog           catalog       // the last one that an engine sent while it was the newest
+	lastHello         Hello         // of the engine that attached last
+	disconnectedSince time.Time     // no engine is attached since then; zero while one is
+	unavailableSince  time.Time     // no engine takes new requests since then; zero while one does
 	everReady         bool
 	lastLoadedDefault modelVersion            // the default model when it was loaded last
 	reportedLoaded    map[modelVersion]Loaded // what the metrics show as loaded
@@ -70,6 +71,7 @@ func New(o Options) *Table {
 		lastID:            rand.Uint64() &^ (1<<32 - 1), // so that ids of another proxy process aren't used again
 		queue:             queue.New(queue.Limits{Items: o.QueueCapacity, Bytes: o.QueueMaxBytes}),
 		journal:           journal.New(o.JournalMaxBytes),
+		enginesChanged:    make(chan struct{}),
 		disconnectedSince: time.Now(),
 		unavailableSince:  time.Now(),
 		reportedLoaded:    make(map[modelVersion]Loaded),

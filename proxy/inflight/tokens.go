@@ -1,6 +1,7 @@
 package inflight
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -99,6 +100,9 @@ func (t *Table) Step(conn Engine, s *Step) {
 	if !t.outage.since.IsZero() {
 		t.endOutage(now)
 	}
+	for i := range s.Prompts {
+		t.addPromptLogprobs(e, &s.Prompts[i])
+	}
 	hasRoom := false
 	for i := range s.Tokens {
 		first, problem := t.addToken(e, &s.Tokens[i], now)
@@ -140,6 +144,9 @@ func (t *Table) addToken(e *engine, tok *Token, now time.Time) (first bool, prob
 	en.rec.AddToken(tok.Token, len(text))
 	en.pendingText = append(en.pendingText, text...)
 	en.pendingTokens++
+	if en.req.Infer.Logprobs {
+		en.pendingLogprobs = append(en.pendingLogprobs, tok.logprobs())
+	}
 	en.modelMetrics.Token(tok.SinceLast)
 	if !en.req.Infer.Stream {
 		en.recordTokenLatency(1, now)
@@ -157,6 +164,35 @@ func (t *Table) addToken(e *engine, tok *Token, now time.Time) (first bool, prob
 		en.notify()
 	}
 	return first, ""
+}
+
+// logprobs copies what is known about the token out of its frame.
+func (tok *Token) logprobs() api.TokenLogprob {
+	l := api.TokenLogprob{Token: tok.Token, Bytes: bytes.Clone(tok.Piece), Logprob: tok.Logprob, Top: slices.Clone(tok.Top)}
+	for i := range l.Top {
+		l.Top[i].Bytes = bytes.Clone(l.Top[i].Bytes)
+	}
+	return l
+}
+
+// addPromptLogprobs takes the log-probabilities of the part of a prompt that hasn't come before. An engine that
+// computes the prompt again sends all of them again.
+func (t *Table) addPromptLogprobs(e *engine, p *PromptPart) {
+	en := t.entryForFrame(e, p.ID, p.Attempt)
+	if en == nil || !en.req.Infer.PromptLogprobs {
+		return
+	}
+	have := len(en.promptLogprobs)
+	if p.From > have || p.From+len(p.Tokens) <= have {
+		return
+	}
+	for _, l := range p.Tokens[have-p.From:] {
+		l.Bytes, l.Top = bytes.Clone(l.Bytes), slices.Clone(l.Top)
+		for i := range l.Top {
+			l.Top[i].Bytes = bytes.Clone(l.Top[i].Bytes)
+		}
+		en.promptLogprobs = append(en.promptLogprobs, l)
+	}
 }
 
 // closeCall logs a token that, after a replay, another engine with the same numerics id might draw differently.
@@ -258,6 +294,7 @@ func (t *Table) complete(en *entry, e *engine, s *Summary, now time.Time) {
 	result := &Result{
 		FinishReason: string(api.FinishStop), PromptTokens: s.PromptTokens, CachedTokens: s.CachedTokens, OutputTokens: len(en.rec.Generated),
 		Seed: en.seed, GenerationTime: en.timing.prefill + en.timing.decode,
+		ReasoningTokens: s.Reasoning, Stop: s.Stop, Embedding: slices.Clone(s.Embedding), PromptLogprobs: en.promptLogprobs,
 	}
 	if s.Reason == FinishLength {
 		result.FinishReason = string(api.FinishLength)
@@ -267,28 +304,36 @@ func (t *Table) complete(en *entry, e *engine, s *Summary, now time.Time) {
 
 // clientError returns the client's error for a failure that an engine reported.
 func (en *entry) clientError(s *Summary, now time.Time) *api.Error {
-	switch t := api.Type(s.Failure.Code); {
+	switch {
 	case s.Reason == FinishDeadline:
 		return en.deadlineError(now)
 	case s.Reason != FinishError:
 		return api.Internal(fmt.Errorf("engine finished request with reason %d", s.Reason))
-	case t == api.TypeModelChanged:
+	case api.Type(s.Failure.Code) == api.TypeModelChanged:
 		return api.ModelChanged(en.model, en.version)
+	}
+	err := failureError(&s.Failure)
+	if err.Type == api.TypeContextExceeded {
+		err.ContextTokens = en.table.catalog.contextTokens(en.model)
+	}
+	return err
+}
+
+// failureError returns the client's error for what an engine says of a request or call.
+func failureError(f *Failure) *api.Error {
+	t := api.Type(f.Code)
+	switch {
 	case t == api.TypeGrammarTooComplex:
 		return api.GrammarTooComplex()
 	case t == api.TypeInternal || !t.Known():
-		return api.Internal(fmt.Errorf("engine failure %q: %s", s.Failure.Code, s.Failure.Text))
-	default:
-		err := api.NewError(t, "%s", s.Failure.Text)
-		err.Param = s.Failure.Param
-		if t == api.TypeContextExceeded {
-			err.ContextTokens = en.table.catalog.contextTokens(en.model)
-		}
-		if err.Status() == 503 && s.Failure.Retryable { // waiting doesn't repair broken files
-			err.RetryAfter = retryEngineAfter
-		}
-		return err
+		return api.Internal(fmt.Errorf("engine failure %q: %s", f.Code, f.Text))
 	}
+	err := api.NewError(t, "%s", f.Text)
+	err.Param = f.Param
+	if err.Status() == 503 && f.Retryable { // waiting doesn't repair broken files
+		err.RetryAfter = retryEngineAfter
+	}
+	return err
 }
 
 // deadlineError returns the error of a request whose deadline has passed.

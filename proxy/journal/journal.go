@@ -15,6 +15,12 @@ const (
 	bytesPerPromptByte = 5
 	// bytesPerNewToken counts 4 bytes for the id, and the text that a slow client hasn't fetched yet.
 	bytesPerNewToken = 12
+	// bytesPerLogprob counts a token with its log-probability, bytesPerTopLogprob each of the most likely tokens there,
+	// both with their text.
+	bytesPerLogprob    = 64
+	bytesPerTopLogprob = 48
+	// bytesPerEmbedding counts the numbers of one.
+	bytesPerEmbedding = 16 << 10
 )
 
 // Journal reserves bytes for records. It isn't safe for concurrent use; its owner holds a lock.
@@ -38,7 +44,26 @@ func (j *Journal) MaxBytes() int64 { return j.maxBytes }
 
 // EstimateBytes is what a request with at most newTokens in its answer may need.
 func EstimateBytes(r *api.Request, newTokens int) int64 {
-	return recordOverheadBytes + bytesPerPromptByte*int64(r.TextBytes()) + bytesPerNewToken*int64(newTokens)
+	bytes := recordOverheadBytes + bytesPerPromptByte*int64(r.TextBytes()) + newTokenBytes(r)*int64(newTokens)
+	if r.PromptLogprobs {
+		bytes += logprobBytes(r) * int64(r.TextBytes())
+	}
+	if r.Task != api.TaskGenerate {
+		bytes += bytesPerEmbedding
+	}
+	return bytes
+}
+
+// newTokenBytes is what one token of the answer may need.
+func newTokenBytes(r *api.Request) int64 {
+	if r.Logprobs {
+		return bytesPerNewToken + logprobBytes(r)
+	}
+	return bytesPerNewToken
+}
+
+func logprobBytes(r *api.Request) int64 {
+	return bytesPerLogprob + bytesPerTopLogprob*int64(r.TopLogprobs)
 }
 
 // Open reserves bytes for a record, or returns nil when they don't fit.

@@ -6,14 +6,17 @@ import (
 	"fmt"
 	"time"
 
+	"tandem/proxy/inflight"
 	"tandem/schema"
 )
 
 // reply is an engine's answer to a call.
 type reply struct {
 	metrics     []byte
-	failure     string // code and text; empty: success
-	unsupported bool   // the engine doesn't know the call
+	text        []byte
+	tokens      []int32
+	failure     *inflight.EngineFailure // nil: success
+	unsupported bool                    // the engine doesn't know the call
 }
 
 // Errors of a call.
@@ -61,8 +64,8 @@ func awaitReply(ctx context.Context, answer <-chan reply) (reply, error) {
 			return r, errDisconnected
 		case r.unsupported:
 			return r, errUnsupported
-		case r.failure != "":
-			return r, fmt.Errorf("%w: %s", errRefused, r.failure)
+		case r.failure != nil:
+			return r, fmt.Errorf("%w: %w", errRefused, r.failure)
 		}
 		return r, nil
 	case <-ctx.Done():

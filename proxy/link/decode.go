@@ -1,8 +1,13 @@
 package link
 
 import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
 	"time"
 
+	"tandem/proxy/api"
 	"tandem/proxy/inflight"
 	"tandem/schema"
 )
@@ -14,6 +19,8 @@ const (
 	maxModels      = 1 << 14 // also of loaded ones
 	maxVersions    = 1 << 16 // versions of all models together
 	maxListEntries = 1 << 10 // stops, devices, bases, heartbeats
+
+	maxEmbeddingBytes = 4 << 16
 )
 
 // decoder turns frames into the types of package inflight. The next frame overwrites its contents; byte slices point
@@ -109,10 +116,21 @@ func (d *decoder) decodeStep(from schema.Step) error {
 		if err != nil {
 			return err
 		}
-		d.step.Tokens = append(d.step.Tokens, inflight.Token{
+		token := inflight.Token{
 			ID: t.RequestId(), Attempt: t.Attempt(), Choice: t.Choice(), Index: int(t.Index()), Token: t.TokenId(),
 			Text: text, TextEnd: int(t.TextEnd()), Logprob: t.Logprob(), Margin: t.Margin(), SinceLast: duration(t.SinceLastNs()),
-		})
+		}
+		if t.HasPiece() || t.HasTopLogprobs() {
+			r := fieldReader{}
+			token.Piece, token.Top = r.data(t.Piece()), r.topLogprobs(t.TopLogprobs)
+			if r.err != nil {
+				return r.err
+			}
+		}
+		d.step.Tokens = append(d.step.Tokens, token)
+	}
+	if err := d.decodePromptParts(from); err != nil {
+		return err
 	}
 	done, err := from.Done()
 	if err != nil || done.Len() > maxStepTokens {
@@ -128,15 +146,42 @@ func (d *decoder) decodeStep(from schema.Step) error {
 	return nil
 }
 
+// decodePromptParts reads the log-probabilities of prompts. Few requests ask for them, so it may allocate.
+func (d *decoder) decodePromptParts(from schema.Step) error {
+	d.step.Prompts = d.step.Prompts[:0]
+	if !from.HasPrompts() {
+		return nil
+	}
+	list, err := from.Prompts()
+	if err != nil || list.Len() > maxListEntries {
+		return listError("parts of prompts", list.Len(), err)
+	}
+	r := fieldReader{}
+	for i := range list.Len() {
+		p := list.At(i)
+		tokens, err := p.Tokens()
+		if err != nil || tokens.Len() > maxStepTokens {
+			return listError("tokens of a prompt", tokens.Len(), err)
+		}
+		part := inflight.PromptPart{ID: p.RequestId(), Attempt: p.Attempt(), From: int(p.From()), Tokens: make([]api.TokenLogprob, tokens.Len())}
+		for k := range part.Tokens {
+			t := tokens.At(k)
+			part.Tokens[k] = api.TokenLogprob{Token: t.Token(), Bytes: r.data(t.Piece()), Logprob: t.Logprob(), Top: r.topLogprobs(t.Top)}
+		}
+		d.step.Prompts = append(d.step.Prompts, part)
+	}
+	return r.err
+}
+
 func decodeSummary(from schema.Summary) (inflight.Summary, error) {
 	s := inflight.Summary{
 		ID: from.RequestId(), Attempt: from.Attempt(), Reason: inflight.Finish(from.Reason()),
 		PromptTokens: int(from.PromptTokens()), CachedTokens: int(from.CachedTokens()), OutputTokens: int(from.OutputTokens()),
 		Queue: duration(from.QueueNs()), Prefill: duration(from.PrefillNs()), Decode: duration(from.DecodeNs()),
-		Restart: duration(from.RestartNs()), Render: duration(from.RendererNs()),
+		Restart: duration(from.RestartNs()), Render: duration(from.RendererNs()), Reasoning: int(from.ReasoningTokens()),
 	}
-	if !from.HasFailure() {
-		return s, nil
+	if err := decodeExtras(&s, from); err != nil || !from.HasFailure() {
+		return s, err
 	}
 	failure, err := from.Failure()
 	if err != nil {
@@ -145,6 +190,25 @@ func decodeSummary(from schema.Summary) (inflight.Summary, error) {
 	r := fieldReader{}
 	s.Failure = r.failure(failure)
 	return s, r.err
+}
+
+// decodeExtras reads what few summaries have.
+func decodeExtras(s *inflight.Summary, from schema.Summary) error {
+	r := fieldReader{}
+	if from.HasStop() {
+		s.Stop = r.text(from.Stop())
+	}
+	if from.HasEmbedding() {
+		raw := r.data(from.Embedding())
+		if len(raw)%4 != 0 || len(raw) > maxEmbeddingBytes {
+			return fmt.Errorf("an embedding of %d bytes", len(raw))
+		}
+		s.Embedding = make([]float32, len(raw)/4)
+		for i := range s.Embedding {
+			s.Embedding[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
+		}
+	}
+	return r.err
 }
 
 func (d *decoder) decodeAccepted(from schema.Accepted) error {
@@ -259,7 +323,15 @@ func (d *decoder) decodeReply(from schema.Reply) error {
 		r.keepErr(err)
 		f := r.failure(failure)
 		d.reply.unsupported = f.Code == codeUnimplemented
-		d.reply.failure = f.Code + ": " + f.Text
+		d.reply.failure = (*inflight.EngineFailure)(&f)
+	case schema.Reply_Which_tokens:
+		d.reply.tokens = r.ids(nil, from.Tokens)
+	case schema.Reply_Which_text:
+		d.reply.text = bytes.Clone(r.data(from.Text()))
+	case schema.Reply_Which_rendered:
+		rendered, err := from.Rendered()
+		r.keepErr(err)
+		d.reply.tokens, d.reply.text = r.ids(nil, rendered.Tokens), bytes.Clone(r.data(rendered.Text()))
 	}
 	return r.err
 }

@@ -9,19 +9,41 @@ import (
 )
 
 // inferFrame is a submission that is encoded when its turn to be written has come.
-type inferFrame inflight.Submission
+type inferFrame struct {
+	*inflight.Submission
+	tools     []byte   // JSON
+	toolCalls [][]byte // JSON, one a message; nil: no message has any
+}
+
+func newInferFrame(s *inflight.Submission) *inferFrame {
+	f := &inferFrame{Submission: s}
+	if len(s.Tools) > 0 {
+		f.tools = api.AppendTools(nil, s.Tools)
+	}
+	for i := range s.Messages {
+		if calls := s.Messages[i].ToolCalls; len(calls) > 0 {
+			if f.toolCalls == nil {
+				f.toolCalls = make([][]byte, len(s.Messages))
+			}
+			f.toolCalls[i] = api.AppendToolCalls(nil, calls)
+		}
+	}
+	return f
+}
 
 // requestOverheadBytes is more than what a request takes in a frame besides its texts and token ids, stopOverheadBytes
 // what a stop string takes besides its text.
 const (
 	requestOverheadBytes = 2 << 10
 	stopOverheadBytes    = 16
-	messageOverheadBytes = 64 // five pointers, and the ends of role and content, rounded up to words
+	messageOverheadBytes = 96 // six pointers, and the ends of six texts, rounded up to words
+	biasBytes            = 8
 )
 
 // Size implements wire.Later. It is never less than the frame will be.
 func (s *inferFrame) Size() int {
-	n := requestOverheadBytes + len(s.Prompt) + len(s.System) + len(s.JSONSchema) + 4*len(s.Generated)
+	n := requestOverheadBytes + len(s.Prompt) + len(s.System) + len(s.JSONSchema) + 4*len(s.Generated) + 4*len(s.PromptTokens)
+	n += len(s.Grammar) + len(s.tools) + len(s.ToolChoice.Name) + len(s.TemplateValues) + biasBytes*len(s.Sampling.LogitBias)
 	stops := s.Stops
 	if s.Rendered != nil {
 		n += 4*len(s.Rendered.PromptTokens) + len(s.Rendered.Grammar) + len(s.Rendered.ParserState)
@@ -30,8 +52,12 @@ func (s *inferFrame) Size() int {
 	for _, stop := range stops {
 		n += stopOverheadBytes + len(stop)
 	}
-	for _, m := range s.Messages {
-		n += messageOverheadBytes + len(m.Role) + len(m.Content)
+	for i := range s.Messages {
+		m := &s.Messages[i]
+		n += messageOverheadBytes + len(m.Role) + len(m.Content) + len(m.Reasoning) + len(m.Name) + len(m.ToolCallID)
+	}
+	for _, calls := range s.toolCalls {
+		n += len(calls)
 	}
 	return n
 }
@@ -48,7 +74,17 @@ func (s *inferFrame) Build(f schema.Frame) error {
 	if err != nil {
 		return err
 	}
+	return s.write(to)
+}
+
+// write fills in an InferRequest.
+func (s *inferFrame) write(to schema.InferRequest) error {
 	to.SetRaw(s.Raw)
+	to.SetTask(schema.Task(s.Task))
+	to.SetSplitOutput(s.SplitOutput)
+	to.SetParallelToolCalls(s.ParallelCalls)
+	to.SetPromptLogprobs(s.PromptLogprobs)
+	to.SetIgnoreEnd(s.IgnoreEnd)
 	to.SetMaxNewTokens(uint32(s.MaxNewTokens))
 	to.SetFitContext(s.FitContext)
 	to.SetPlainSampling(s.PlainSampling)
@@ -65,10 +101,19 @@ func (s *inferFrame) Build(f schema.Frame) error {
 	}
 	w.data(to.SetSystem, []byte(s.System))
 	w.data(to.SetJsonSchema, s.JSONSchema)
+	w.text(to.SetGrammar, s.Grammar)
+	w.data(to.SetTemplateOptions, s.TemplateValues)
+	if len(s.tools) > 0 {
+		w.data(to.SetTools, s.tools)
+		w.data(to.SetToolChoice, api.AppendToolChoice(nil, s.ToolChoice))
+	}
 	if w.err != nil {
 		return w.err
 	}
-	if err := writeMessages(to, s.Messages); err != nil {
+	if err := s.writeMessages(to); err != nil {
+		return err
+	}
+	if err := writeIDs(to.NewPromptTokens, s.PromptTokens); err != nil {
 		return err
 	}
 	if err := writeTexts(to.NewStops, s.Stops); err != nil {
@@ -109,19 +154,25 @@ func (s *inferFrame) writeReplay(to schema.InferRequest) error {
 	return w.err
 }
 
-func writeMessages(to schema.InferRequest, messages []api.Message) error {
-	if len(messages) == 0 {
+func (s *inferFrame) writeMessages(to schema.InferRequest) error {
+	if len(s.Messages) == 0 {
 		return nil
 	}
-	list, err := to.NewMessages(int32(len(messages)))
+	list, err := to.NewMessages(int32(len(s.Messages)))
 	if err != nil {
 		return err
 	}
 	w := fieldWriter{}
-	for i, m := range messages {
-		one := list.At(i)
+	for i := range s.Messages {
+		m, one := &s.Messages[i], list.At(i)
 		w.text(one.SetRole, m.Role)
 		w.data(one.SetContent, []byte(m.Content))
+		w.data(one.SetReasoning, []byte(m.Reasoning))
+		w.text(one.SetName, m.Name)
+		w.text(one.SetToolCallId, m.ToolCallID)
+		if s.toolCalls != nil {
+			w.data(one.SetToolCalls, s.toolCalls[i])
+		}
 	}
 	return w.err
 }
@@ -142,11 +193,28 @@ func writeSampling(to schema.InferRequest, s *inflight.Sampling) error {
 	setOptional(&present, 6, s.FrequencyPenalty, out.SetFrequencyPenalty)
 	out.SetPresent(present)
 	out.SetChoice(s.Choice)
+	out.SetWantLogprobs(s.Logprobs)
+	out.SetTopLogprobs(uint8(s.TopLogprobs))
 	seeds, err := out.NewSeeds(1)
 	if err != nil {
 		return err
 	}
 	seeds.Set(0, s.Seed)
+	return writeLogitBias(out, s.LogitBias)
+}
+
+func writeLogitBias(out schema.Sampling, biases []api.TokenBias) error {
+	if len(biases) == 0 {
+		return nil
+	}
+	list, err := out.NewLogitBias(int32(len(biases)))
+	if err != nil {
+		return err
+	}
+	for i, b := range biases {
+		list.At(i).SetToken(b.Token)
+		list.At(i).SetBias(b.Bias)
+	}
 	return nil
 }
 

@@ -105,7 +105,7 @@ func TestLargePromptsPass(t *testing.T) {
 // An empty system text must reach the engine as something else than none.
 func TestEmptySystemTextIsSent(t *testing.T) {
 	for given, s := range map[bool]inflight.Submission{true: {Prompt: "x", HasSystem: true}, false: {Prompt: "x"}} {
-		msg, err := capnp.Unmarshal(marshal(t, (*inferFrame)(&s).Build))
+		msg, err := capnp.Unmarshal(marshal(t, newInferFrame(&s).Build))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 
 	capnp "capnproto.org/go/capnp/v3"
 
+	"tandem/proxy/api"
 	"tandem/proxy/inflight"
 	"tandem/schema"
 )
@@ -43,6 +44,8 @@ func (r *fieldReader) facts(from schema.Facts, err error) inflight.Facts {
 		Architecture: r.text(from.Architecture()), Quantization: r.text(from.Quantization()), Backend: r.text(from.Backend()),
 		ContextTokens: int(from.ContextTokens()), Cells: int(from.Cells()), Sequences: int(from.Sequences()),
 		WeightBytes: from.WeightBytes(), CacheBytes: from.CacheBytes(), ChatTemplate: from.ChatTemplate(),
+		Tools: from.Tools(), Reasoning: from.Reasoning(), Generates: from.Generates(), Embeddings: from.Embeddings(), Scores: from.Scores(),
+		EmbeddingSize: int(from.EmbeddingSize()),
 	}
 }
 
@@ -50,6 +53,7 @@ func (r *fieldReader) model(from schema.Model) inflight.Model {
 	m := inflight.Model{
 		Name: r.text(from.Name()), Description: r.text(from.Description()), Domain: r.text(from.Domain()),
 		DefaultVersion: r.text(from.DefaultVersion()), ContextTokens: int(from.ContextTokens()),
+		Bytes: from.Bytes(), Quantization: r.text(from.Quantization()), Architecture: r.text(from.Architecture()),
 	}
 	versions, err := from.Versions()
 	r.versions += versions.Len()
@@ -74,6 +78,24 @@ func (r *fieldReader) ids(dst []int32, get func() (capnp.Int32List, error)) []in
 		dst = append(dst, list.At(i))
 	}
 	return dst
+}
+
+// topLogprobs reads the most likely tokens at a place; their bytes point into the frame.
+func (r *fieldReader) topLogprobs(get func() (schema.TopLogprob_List, error)) []api.TopLogprob {
+	list, err := get()
+	if err != nil || list.Len() > api.MaxTopLogprobs {
+		r.keepErr(listError("most likely tokens", list.Len(), err))
+		return nil
+	}
+	if list.Len() == 0 {
+		return nil
+	}
+	top := make([]api.TopLogprob, list.Len())
+	for i := range top {
+		t := list.At(i)
+		top[i] = api.TopLogprob{Token: t.Token(), Bytes: r.data(t.Text()), Logprob: t.Logprob()}
+	}
+	return top
 }
 
 func (r *fieldReader) texts(get func() (capnp.TextList, error)) []string {

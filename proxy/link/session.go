@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"tandem/proxy/api"
 	"tandem/proxy/inflight"
 	"tandem/schema"
 	"tandem/schema/wire"
@@ -237,7 +238,7 @@ func (s *session) lossFor(err error) inflight.Loss {
 
 // Infer implements inflight.Engine. The frame is built when its turn to be written has come.
 func (s *session) Infer(sub *inflight.Submission) bool {
-	frame := (*inferFrame)(sub)
+	frame := newInferFrame(sub)
 	if !s.conn.Fits(frame.Size()) {
 		return false // it would end this connection and the next one, for all requests
 	}
@@ -293,6 +294,58 @@ func (s *session) Load(ctx context.Context, model, version string) error {
 		return ref.SetVersion(version)
 	})
 	return err
+}
+
+// Tokenize implements inflight.Engine.
+func (s *session) Tokenize(ctx context.Context, model, version, text string, addSpecial bool) ([]int32, error) {
+	r, err := s.call(ctx, "tokenize", func(c schema.Call) error {
+		in, err := c.NewTokenize()
+		if err != nil {
+			return err
+		}
+		in.SetRaw(true)
+		in.SetAddSpecial(addSpecial)
+		w := fieldWriter{}
+		w.text(in.SetModel, model)
+		w.text(in.SetVersion, version)
+		w.data(in.SetText, []byte(text))
+		return w.err
+	})
+	return r.tokens, err
+}
+
+// Detokenize implements inflight.Engine.
+func (s *session) Detokenize(ctx context.Context, model, version string, tokens []int32) ([]byte, error) {
+	r, err := s.call(ctx, "detokenize", func(c schema.Call) error {
+		in, err := c.NewDetokenize()
+		if err != nil {
+			return err
+		}
+		w := fieldWriter{}
+		w.text(in.SetModel, model)
+		w.text(in.SetVersion, version)
+		if w.err != nil {
+			return w.err
+		}
+		return writeIDs(in.NewTokens, tokens)
+	})
+	return r.text, err
+}
+
+// Render implements inflight.Engine.
+func (s *session) Render(ctx context.Context, sub *inflight.Submission) (inflight.RenderedText, error) {
+	frame := newInferFrame(sub)
+	if !s.conn.Fits(frame.Size()) {
+		return inflight.RenderedText{}, &inflight.EngineFailure{Code: string(api.TypeInvalidRequest), Text: "the request is larger than what the engine takes; shorten it"}
+	}
+	r, err := s.call(ctx, "render", func(c schema.Call) error {
+		in, err := c.NewRender()
+		if err != nil {
+			return err
+		}
+		return frame.write(in)
+	})
+	return inflight.RenderedText{Text: r.text, Tokens: r.tokens}, err
 }
 
 // truncate shortens text for frames and logs.

@@ -12,6 +12,9 @@ type Outcome struct {
 	ErrorType string // of failed_inferences_total, when the reason is cancelled or error
 	Domain    string // mapped to the bounded set as Domain does
 
+	FurtherChoice bool // not the first choice of its request, with which the request is counted
+	SharesPrompt  bool // the prompt is counted with another choice
+
 	PromptTokens int
 	CachedTokens int // of the prompt, taken from the prefix cache
 	OutputTokens int // as many as Token was called for this request
@@ -26,10 +29,15 @@ type Outcome struct {
 	Total      time.Duration // since the request was received
 }
 
-// Finish records the end of a request that the engine accepted, exactly once a request: successes and failures, finish
-// reasons, lengths, phases and objectives. Keeping them in one call is what makes the sums agree.
+// Finish records the end of a choice that the engine accepted, exactly once each: successes and failures, finish
+// reasons, lengths, phases and objectives. Keeping them in one call is what makes the sums agree. A request with
+// several choices counts as one, with the outcome of its first; the tokens of all of them count.
 func (mm *ModelMetrics) Finish(o Outcome) {
 	mm.makeHistograms()
+	mm.lengths(o)
+	if o.FurtherChoice {
+		return
+	}
 	counterOr(mm.finished, o.Reason, "error").Inc()
 	success := o.Reason == "stop" || o.Reason == "length"
 	if success {
@@ -37,7 +45,6 @@ func (mm *ModelMetrics) Finish(o Outcome) {
 	} else {
 		countWithExemplar(counterOr(mm.failed, o.ErrorType, "internal"), o.TraceID)
 	}
-	mm.lengths(o)
 	mm.phases(o)
 	if o.Reason != "cancelled" {
 		mm.recordSLOs(o, success)
@@ -45,7 +52,7 @@ func (mm *ModelMetrics) Finish(o Outcome) {
 }
 
 func (mm *ModelMetrics) lengths(o Outcome) {
-	if o.PromptTokens > 0 {
+	if o.PromptTokens > 0 && !o.SharesPrompt {
 		mm.prompt.Observe(float64(o.PromptTokens))
 		mm.cached.Add(float64(o.CachedTokens))
 		mm.computed.Add(float64(max(0, o.PromptTokens-o.CachedTokens)))

@@ -40,8 +40,8 @@ func (x *exchange) writeAccessLog(took time.Duration, received, sent int) {
 		fields = append(fields, slog.String("model", model), slog.String("version", version))
 	}
 	if r := x.result; r != nil {
-		fields = append(fields, slog.Int("prompt_tokens", r.PromptTokens), slog.Int("tokens", r.OutputTokens),
-			slog.Float64("generation_seconds", seconds(r.GenerationTime)), slog.String("finish", r.FinishReason))
+		fields = append(fields, slog.Int("prompt_tokens", r.PromptTokens), slog.Int("tokens", r.TokensGenerated),
+			slog.Float64("generation_seconds", seconds(r.GenerationTime)), slog.String("finish", string(r.FinishReason)))
 	}
 	if x.attempt > 0 {
 		fields = append(fields, slog.Int("attempts", int(x.attempt)+1))

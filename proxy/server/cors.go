@@ -16,7 +16,7 @@ const corsMaxAge = "600"
 const anyOrigin = "*"
 
 // exposedHeaders are the reply headers that a page may read, besides the few that it may always read.
-var exposedHeaders = strings.Join([]string{requestIDHeader, traceresponseHeader, fasthttp.HeaderRetryAfter, fasthttp.HeaderAllow,
+var exposedHeaders = strings.Join([]string{requestIDHeader, revisionHeader, traceresponseHeader, fasthttp.HeaderRetryAfter, fasthttp.HeaderAllow,
 	limit.HeaderLimit, limit.HeaderRemaining, limit.HeaderReset, limit.HeaderPolicy, limit.HeaderRateLimit}, ", ")
 
 // sdkHeaders are request headers that OpenAI's client library for browsers sends by itself. A page whose preflight

@@ -34,12 +34,14 @@ type exchange struct {
 	err       *api.Error            // the error that was replied, or nil
 	request   *api.Request          // nil before it is decoded
 	encoder   api.Encoder           // of the reply; nil before its first output
-	result    *inflight.Result
-	answer    inflight.Answer // must be settled; nil before Admit and after settling
-	accepted  bool            // an engine took the request
-	attempt   uint32          // how many engines it was sent to before the present one
-	streaming bool            // the body stream finishes the exchange
-	sentBytes int             // of a stream
+	choices   []choice              // of the reply; nil before the first output
+	deltas    []api.Delta           // scratch of addPiece
+	result    *api.Metadata         // of all choices; nil before they are complete
+	answer    inflight.Answer       // must be settled; nil before Admit and after settling
+	accepted  bool                  // an engine took the request
+	attempt   uint32                // how many engines were lost while they had it, of one choice at most
+	streaming bool                  // the body stream finishes the exchange
+	sentBytes int                   // of a stream
 	finished  bool
 }
 
@@ -122,6 +124,8 @@ func (x *exchange) reject(err *api.Error) {
 	}
 	x.replyError(err)
 }
+
+func (x *exchange) sinceReceived() time.Duration { return time.Since(x.received) }
 
 // settle reports the outcome of the answer to the request table. Before an engine accepted the request, no model
 // applies to it.

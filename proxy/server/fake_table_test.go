@@ -8,6 +8,7 @@ import (
 
 	"tandem/proxy/api"
 	"tandem/proxy/inflight"
+	"tandem/schema/parts"
 )
 
 // waitLimit is how long tests wait for an event; the documented limit for noticing a disconnect is one second.
@@ -27,6 +28,38 @@ type fakeTable struct {
 
 func (f *fakeTable) Admit(_ context.Context, r inflight.Request) (inflight.Answer, *api.Error) {
 	return f.admit(r)
+}
+
+// The calls of a fakeTable take each byte for a token.
+func (f *fakeTable) Tokenize(_ context.Context, c inflight.ModelCall, text string, addSpecial bool) ([]int32, *api.Error) {
+	if c.Model == "nobody/has-it" {
+		return nil, api.NewError(api.TypeModelNotFound, "model is not installed")
+	}
+	var tokens []int32
+	if addSpecial {
+		tokens = append(tokens, 1)
+	}
+	for _, b := range []byte(text) {
+		tokens = append(tokens, int32(b))
+	}
+	return tokens, nil
+}
+
+func (f *fakeTable) Detokenize(_ context.Context, _ inflight.ModelCall, tokens []int32) ([]byte, *api.Error) {
+	var text []byte
+	for _, t := range tokens {
+		text = append(text, byte(t))
+	}
+	return text, nil
+}
+
+func (f *fakeTable) Render(ctx context.Context, c inflight.ModelCall, r *api.Request) (inflight.RenderedText, *api.Error) {
+	text := ""
+	for _, m := range r.Messages {
+		text += "<" + m.Role + ">" + m.Content
+	}
+	tokens, err := f.Tokenize(ctx, c, text, false)
+	return inflight.RenderedText{Text: []byte(text), Tokens: tokens}, err
 }
 
 func (f *fakeTable) Status() inflight.Status {
@@ -71,6 +104,8 @@ func newAnswer(r inflight.Request) *fakeAnswer {
 
 func (a *fakeAnswer) Model() string          { return "demo" }
 func (a *fakeAnswer) Version() string        { return "v1.0" }
+func (a *fakeAnswer) Revision() []byte       { return []byte{0xab, 0xcd} }
+func (a *fakeAnswer) PromptTokens() int      { return 9 }
 func (a *fakeAnswer) Ready() <-chan struct{} { return a.ready }
 
 func (a *fakeAnswer) Take(dst []byte) inflight.Piece {
@@ -81,11 +116,15 @@ func (a *fakeAnswer) Take(dst []byte) inflight.Piece {
 	defer a.mu.Unlock()
 	p := a.next
 	p.Text = append(dst, a.next.Text...)
+	if a.request.Infer.SplitOutput {
+		p.Text = parts.AppendText(dst, parts.Content, a.next.Text)
+	}
+	p.Last = p.Done
 	a.next = inflight.Piece{Accepted: p.Accepted, Done: p.Done, Result: p.Result, Err: p.Err}
 	return p
 }
 
-func (a *fakeAnswer) Wrote(tokens int, _ time.Time) {
+func (a *fakeAnswer) Wrote(_, tokens int, _ time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.writtenTokens += tokens

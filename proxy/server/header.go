@@ -19,6 +19,7 @@ const (
 	traceparentHeader   = "traceparent"
 	tracestateHeader    = "tracestate"
 	traceresponseHeader = "traceresponse"
+	revisionHeader      = "X-Model-Revision" // checksum of the files of the model that answered
 
 	maxRequestIDBytes = 64
 )

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/hex"
 	"time"
 
 	"tandem/proxy/api"
@@ -111,29 +112,26 @@ func (x *exchange) waitForEvent(timer <-chan time.Time) wakeReason {
 	}
 }
 
-// takePiece takes the new part of the answer and remembers whether an engine has accepted the request, which the metric
+// takePiece takes the new part of one choice and remembers whether an engine has accepted the request, which the metric
 // labels depend on.
 func (x *exchange) takePiece(dst []byte) inflight.Piece {
 	piece := x.answer.Take(dst)
 	x.accepted = x.accepted || piece.Accepted
-	if piece.Attempt != x.attempt {
-		x.span.Requeued(piece.LostAt, int(piece.Attempt))
-		x.attempt = piece.Attempt
-	}
 	return piece
 }
 
-// replyWhole waits for the whole answer and replies with it.
+// replyWhole waits for all choices and replies with them.
 func (x *exchange) replyWhole() {
 	var text []byte
 	for {
 		switch x.waitForEvent(nil) {
 		case answerReady:
-			piece := x.takePiece(text)
-			text = piece.Text
-			if piece.Done {
-				x.replyFinished(&piece, text)
-				return
+			for more := true; more; {
+				piece := x.takePiece(text[:0])
+				text, more = piece.Text, piece.More
+				if x.addToWhole(&piece) {
+					return
+				}
 			}
 		case clientDisconnected:
 			x.cancelForDisconnect()
@@ -145,19 +143,38 @@ func (x *exchange) replyWhole() {
 	}
 }
 
-// replyFinished replies with a finished answer, or its error.
-func (x *exchange) replyFinished(piece *inflight.Piece, text []byte) {
+// addToWhole takes a piece in and replies if it was the last one, or an error.
+func (x *exchange) addToWhole(piece *inflight.Piece) (replied bool) {
+	if piece.Err == nil {
+		if _, err := x.addPiece(piece); err != nil {
+			piece.Err, piece.Last = api.Internal(err), true
+		}
+	}
+	if piece.Last {
+		x.replyFinished(piece)
+	}
+	return piece.Last
+}
+
+// replyFinished replies with the finished choices, or an error.
+func (x *exchange) replyFinished(piece *inflight.Piece) {
 	switch {
 	case x.clientCtx.Err() != nil:
 		x.cancelForDisconnect()
 	case piece.Err != nil:
 		x.replyError(piece.Err)
+		x.answer.Cancel(x.err)
 		x.settle(inflight.Failed)
 	default:
-		x.result = piece.Result
-		reply, encoder := x.finalResult(text), x.replyEncoder()
+		reply, encoder := x.finalReply(), x.replyEncoder()
+		if err := x.request.CheckReply(&reply); err != nil {
+			x.replyError(err)
+			x.settle(inflight.Failed)
+			return
+		}
+		x.setRevision()
 		x.settle(inflight.Delivered)
-		x.reply(encoder.AppendReply(make([]byte, 0, len(text)+metadataBytes), &reply))
+		x.reply(encoder.AppendReply(make([]byte, 0, len(reply.Results[0].Text)+metadataBytes), &reply))
 	}
 }
 
@@ -169,22 +186,17 @@ func (x *exchange) replyEncoder() api.Encoder {
 	if x.encoder == nil {
 		x.encoder = x.route.dialect.NewEncoder(api.ReplyStart{
 			Request: x.request, RequestID: x.id, Created: x.received, Model: x.answer.Model(), Version: x.answer.Version(),
+			Revision: hex.EncodeToString(x.answer.Revision()), PromptTokens: x.answer.PromptTokens(),
 		})
 	}
 	return x.encoder
 }
 
-// finalResult is the whole result. ResponseTime is the time until here.
-func (x *exchange) finalResult(text []byte) api.Result {
-	r := x.result
-	if x.s.opts.LogPrompts {
-		x.s.log.Debug("answer", "request_id", x.id, "trace_id", x.span.TraceID(), "answer", string(text))
+// setRevision names the model's files in a header, if an engine has taken the request.
+func (x *exchange) setRevision() {
+	if revision := x.answer.Revision(); len(revision) > 0 {
+		x.ctx.Response.Header.Set(revisionHeader, hex.EncodeToString(revision))
 	}
-	return api.Result{Text: string(text), Metadata: api.Metadata{
-		Model: x.answer.Model(), Version: x.answer.Version(),
-		TokensGenerated: r.OutputTokens, PromptTokens: r.PromptTokens, CachedTokens: r.CachedTokens, Seed: r.Seed, FinishReason: api.FinishReason(r.FinishReason),
-		GenerationTime: r.GenerationTime, ResponseTime: time.Since(x.received),
-	}}
 }
 
 // cancelForDisconnect cancels an answer whose client has disconnected, and closes the connection.

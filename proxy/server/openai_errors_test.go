@@ -67,7 +67,7 @@ func TestOpenAIErrorsOfRoutes(t *testing.T) {
 		{"declared too large", "POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + testKey + "\r\nContent-Length: 2000000\r\n\r\n", 413, "body_too_large"},
 		{"wrong method", "GET /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n", 405, "method_not_allowed"},
 		{"wrong method of a model", "DELETE /v1/models/demo HTTP/1.1\r\nHost: x\r\n\r\n", 405, "method_not_allowed"},
-		{"unknown path", "POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 404, "unknown_url"},
+		{"unknown path", "POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 404, "unknown_url"},
 		{"no model's path", "GET /v1/models/ HTTP/1.1\r\nHost: x\r\n\r\n", 404, "unknown_url"},
 		{"stream over HTTP/1.0", strings.Replace(rawInfer(streamed(openAIEndpoints[0].body), "HTTP/1.0"), "/infer", "/v1/chat/completions", 1), 426, "upgrade_required"},
 	} {

@@ -21,6 +21,8 @@ func (s *Server) addOpenAIRoutes() {
 	for _, r := range []*route{
 		{path: "/v1/chat/completions", description: "inference for OpenAI's clients; with an API key", inference: true, dialect: openai.Chat, serve: s.infer},
 		{path: "/v1/completions", description: "the same without chat template", inference: true, dialect: openai.Completions, serve: s.infer},
+		{path: "/v1/embeddings", description: "embeddings of texts; with an API key", inference: true, dialect: openai.Embeddings, serve: s.infer},
+		{path: "/v1/rerank", description: "how well documents fit a query; with an API key", inference: true, dialect: openai.Rerank, serve: s.infer},
 		{path: modelsPath, description: "installed models for OpenAI's clients", dialect: openAIErrors, serve: s.openAIModels},
 	} {
 		s.addRoute(r)

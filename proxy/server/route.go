@@ -20,7 +20,8 @@ var defaultDialect api.Dialect = infer.Dialect{}
 type route struct {
 	path        string
 	description string // for the table at /
-	inference   bool   // POST only, and traced and logged as inference; otherwise GET and HEAD
+	inference   bool   // POST only, and traced and logged as inference
+	post        bool   // POST only; the others are GET and HEAD
 	// dialect writes the errors, and for inference reads requests and writes replies; nil: defaultDialect.
 	dialect api.Dialect
 	serve   func(*exchange) // nil: there is no such endpoint
@@ -28,14 +29,14 @@ type route struct {
 }
 
 func (r *route) allow() string {
-	if r.inference {
+	if r.inference || r.post {
 		return "POST"
 	}
 	return "GET, HEAD"
 }
 
 func (r *route) allows(ctx *fasthttp.RequestCtx) bool {
-	if r.inference {
+	if r.inference || r.post {
 		return ctx.IsPost()
 	}
 	return ctx.IsGet() || ctx.IsHead()
@@ -55,6 +56,7 @@ func (s *Server) makeRoutes() error {
 		s.addRoute(r)
 	}
 	s.addOpenAIRoutes()
+	s.addVocabularyRoutes()
 	s.addLivePageRoutes()
 	s.otherRoute = &route{path: "other", dialect: defaultDialect, metrics: s.opts.Metrics.Endpoint("other")}
 	if !s.opts.Prometheus {

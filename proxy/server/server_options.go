@@ -21,6 +21,11 @@ type Requests interface {
 	// engine has connected, Model and Version are empty until an engine lists its models; a model that isn't installed
 	// then ends with an error.
 	Admit(ctx context.Context, r inflight.Request) (inflight.Answer, *api.Error)
+	// Tokenize, Detokenize and Render use a model's vocabulary and chat template. They wait for an engine if there is
+	// none, at most until ctx ends.
+	Tokenize(ctx context.Context, c inflight.ModelCall, text string, addSpecial bool) ([]int32, *api.Error)
+	Detokenize(ctx context.Context, c inflight.ModelCall, tokens []int32) ([]byte, *api.Error)
+	Render(ctx context.Context, c inflight.ModelCall, r *api.Request) (inflight.RenderedText, *api.Error)
 	Status() inflight.Status
 	// Drain makes the table reject every further request.
 	Drain()

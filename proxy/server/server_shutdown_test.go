@@ -100,7 +100,7 @@ func TestDrainLeft(t *testing.T) {
 
 func TestDrainBreaksOffWhatTakesTooLong(t *testing.T) {
 	table, asked := manualTable()
-	ts := startTestServer(t, table, func(o *Options) { o.DrainTimeout = 300 * time.Millisecond })
+	ts := startTestServer(t, table, func(o *Options) { o.DrainTimeout = 4 * time.Second })
 	got := make(chan reply, 2)
 	var brokenOff []*fakeAnswer
 	for _, body := range []string{inferBody, streamed(inferBody)} {

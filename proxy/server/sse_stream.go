@@ -24,14 +24,11 @@ func (x *exchange) replyStream() {
 	for started := false; !started; {
 		switch x.waitForEvent(r.timer.C) {
 		case answerReady:
-			piece := x.takePiece(r.text[:0])
-			r.text = piece.Text
-			if piece.Done && piece.Err != nil {
+			if started = r.takePieces(); r.refusal != nil {
 				r.timer.Stop()
-				x.replyFinished(&piece, nil)
+				x.replyFinished(r.refusal)
 				return
 			}
-			started = r.appendPiece(&piece)
 		case clientDisconnected:
 			r.timer.Stop()
 			x.cancelForDisconnect()
@@ -57,8 +54,10 @@ type sseReader struct {
 	text   []byte // the piece taken last
 	events []byte // buffer behind unread
 	unread []byte // part of events that fasthttp hasn't read yet
-	all    []byte // the answer so far, for the last event
-	tokens int    // in unread
+	tokens bool   // there are some in unread
+	// refusal is the failure of an answer of which nothing was written: it is answered with a status of its own
+	refusal *inflight.Piece
+	started bool // the status line was passed on
 
 	lastWrite   time.Time
 	deadlineSet time.Time // when the write deadline was set last
@@ -79,8 +78,9 @@ func (r *sseReader) start() {
 	h.SetContentType(eventStream)
 	h.Set("Cache-Control", "no-cache")
 	h.Set("X-Accel-Buffering", "no")
+	x.setRevision()
 	x.ctx.Response.ImmediateHeaderFlush = len(r.unread) == 0
-	x.streaming = true
+	x.streaming, r.started = true, true
 	// Set through ctx, so that fasthttp doesn't apply its own deadline, which is for a whole reply.
 	r.deadlineSet = now
 	_ = x.ctx.SetWriteDeadline(now.Add(x.s.opts.WriteTimeout))
@@ -111,16 +111,14 @@ func (r *sseReader) next() error {
 	x := r.x
 	now := time.Now()
 	r.lastWrite = now
-	if r.tokens > 0 {
-		x.answer.Wrote(r.tokens, now)
-		r.tokens = 0
+	if r.tokens {
+		r.tokens = false
+		r.reportWritten(now)
 	}
 	for !r.complete {
 		switch x.waitForEvent(r.timer.C) {
 		case answerReady:
-			piece := x.takePiece(r.text[:0])
-			r.text = piece.Text
-			if r.appendPiece(&piece) {
+			if r.takePieces() {
 				r.extendWriteDeadline()
 				return nil
 			}
@@ -144,27 +142,59 @@ func (r *sseReader) next() error {
 	return io.EOF
 }
 
-// appendPiece turns a piece into events. It reports whether there is something to write.
-func (r *sseReader) appendPiece(p *inflight.Piece) bool {
-	r.events = r.events[:0]
-	r.tokens += p.Tokens
-	if len(p.Text) > 0 {
-		r.all = append(r.all, p.Text...)
-		r.appendStart()
-		r.events = r.x.encoder.AppendText(r.events, p.Text)
+// reportWritten tells the table which tokens have reached the client.
+func (r *sseReader) reportWritten(now time.Time) {
+	for i := range r.x.choices {
+		if c := &r.x.choices[i]; c.unwritten > 0 {
+			r.x.answer.Wrote(i, c.unwritten, now)
+			c.unwritten = 0
+		}
 	}
-	switch {
-	case p.Done && p.Err != nil:
-		r.appendError(p.Err)
-	case p.Done:
-		r.x.result = p.Result
-		last := r.x.finalResult(r.all)
-		r.appendStart()
-		r.events = r.x.encoder.AppendEnd(r.events, &last)
-		r.complete, r.outcome = true, inflight.Delivered
+}
+
+// takePieces turns what has come into events. It reports whether there is something to write.
+func (r *sseReader) takePieces() bool {
+	r.events = r.events[:0]
+	for more := true; more && !r.complete; {
+		piece := r.x.takePiece(r.text[:0])
+		r.text, more = piece.Text, piece.More
+		if piece.Err != nil && !r.started && len(r.events) == 0 {
+			r.refusal = &piece
+			return false
+		}
+		r.appendPiece(&piece)
 	}
 	r.unread = r.events
 	return len(r.unread) > 0
+}
+
+// appendPiece turns a piece into events.
+func (r *sseReader) appendPiece(p *inflight.Piece) {
+	if p.Err != nil {
+		r.appendError(p.Err)
+		r.x.answer.Cancel(p.Err)
+		return
+	}
+	deltas, err := r.x.addPiece(p)
+	if err != nil {
+		r.appendError(api.Internal(err))
+		r.x.answer.Cancel(r.x.err)
+		return
+	}
+	r.tokens = r.tokens || p.Tokens > 0
+	for i := range deltas {
+		r.appendStart()
+		r.events = r.x.encoder.AppendDelta(r.events, &deltas[i])
+	}
+	if p.Done {
+		r.appendStart()
+		r.events = r.x.encoder.AppendChoiceEnd(r.events, p.Choice, r.x.finalResult(p.Choice))
+	}
+	if p.Last {
+		reply := r.x.finalReply()
+		r.events = r.x.encoder.AppendEnd(r.events, &reply)
+		r.complete, r.outcome = true, inflight.Delivered
+	}
 }
 
 // appendStart appends the events that come before the first text, once.

@@ -11,7 +11,7 @@ const (
 
 // InferenceEndpoints are the values of the label endpoint by which the service is judged: each is one way to ask for
 // inference. All other endpoints are probes, pages and lists.
-var InferenceEndpoints = []string{"/infer", "/v1/chat/completions", "/v1/completions"}
+var InferenceEndpoints = []string{"/infer", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank"}
 
 // Bounds of label sets that come from the configuration.
 const (

@@ -20,9 +20,9 @@ group D, ` + "`model_load_failures_total` and `llm_engine_up`" + `.
 
 ` + "`model` and `version`" + ` are names of installed models, ` + "`unknown`" + ` for one that isn't installed, ` + "`none`" + ` where a
 model does not apply, and ` + "`other`" + ` beyond 256 pairs. ` + "`endpoint`" + ` is a route, or ` + "`other`" + `; inference is
-` + inferenceEndpoints() + `. ` + "`domain`" + ` is one
-of at most 32 configured names, ` + "`general` or `other`" + `. No label comes from a client. Counters exist at 0 before
-their first event, so that ` + "`increase()`" + ` sees it; histograms of a model exist once it is asked for or loaded, those
+` + inferenceEndpoints() + `.
+` + "`domain`" + ` is one of at most 32 configured names, ` + "`general` or `other`" + `. No label comes from a client.
+Counters exist at 0 before their first event, so that ` + "`increase()`" + ` sees it; histograms of a model exist once it is asked for or loaded, those
 of its response times at other endpoints than ` + "`/infer`" + ` with the first request there. The
 series of a model that no engine has any more stay for an hour (` + "`METRICS_KEEP_REMOVED`" + `), so that their last values
 are scraped, and while a request counts there; then they go (those of ` + "`DEFAULT_MODEL`" + ` never), and a model that
@@ -33,9 +33,28 @@ comes back counts from 0.
 ` + "`llm_lora_requests_info`" + `, one series each.
 `
 
-// inferenceEndpoints lists them as text.
+// inferenceEndpoints lists them as text, in lines that are short enough.
 func inferenceEndpoints() string {
-	return "`" + strings.Join(catalogue.InferenceEndpoints, "`, `") + "`"
+	var b strings.Builder
+	column := 0
+	for i, path := range catalogue.InferenceEndpoints {
+		word := "`" + path + "`"
+		if i < len(catalogue.InferenceEndpoints)-1 {
+			word += ","
+		}
+		switch {
+		case i == 0:
+		case column+1+len(word) > maxWidth:
+			b.WriteString("\n")
+			column = 0
+		default:
+			b.WriteString(" ")
+			column++
+		}
+		b.WriteString(word)
+		column += len(word)
+	}
+	return b.String()
 }
 
 func metricsPage() []byte {

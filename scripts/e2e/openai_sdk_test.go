@@ -217,7 +217,7 @@ func checkOpenAIErrors(t *testing.T, s *testServer) {
 		{"unknown model", func(p *openai.ChatCompletionNewParams) { p.Model = "nobody/has-it" }, 404, "model_not_found", "model"},
 		{"unknown version", func(p *openai.ChatCompletionNewParams) { p.Model = "demo:v9" }, 404, "model_not_found", "model"},
 		{"out of range", func(p *openai.ChatCompletionNewParams) { p.Temperature = openai.Float(3) }, 400, "", "temperature"},
-		{"several answers", func(p *openai.ChatCompletionNewParams) { p.N = openai.Int(2) }, 400, "", "n"},
+		{"too many answers", func(p *openai.ChatCompletionNewParams) { p.N = openai.Int(99) }, 400, "", "n"},
 		{"no messages", func(p *openai.ChatCompletionNewParams) { p.Messages = nil }, 400, "", "messages"},
 		{"too long", func(p *openai.ChatCompletionNewParams) {
 			p.Messages = []openai.ChatCompletionMessageParamUnion{openai.UserMessage(strings.Repeat("a b c d ", 20_000))}

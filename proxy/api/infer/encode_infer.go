@@ -6,23 +6,26 @@ import "tandem/proxy/api"
 type encoder struct{ requestID string }
 
 // AppendReply appends the body of a whole reply, which is also the data of the last event of a stream.
-func (encoder) AppendReply(dst []byte, r *api.Result) []byte {
-	dst = api.AppendMember(dst, `{"result":`, r.Text)
+func (encoder) AppendReply(dst []byte, r *api.Reply) []byte {
+	dst = api.AppendMember(dst, `{"result":`, r.Results[0].Text)
 	dst = append(dst, `,"metadata":`...)
-	return append(appendMetadata(dst, &r.Metadata), '}')
+	return append(appendMetadata(dst, &r.Usage), '}')
 }
 
 // AppendStart appends nothing: a stream begins with its first text.
 func (encoder) AppendStart(dst []byte) []byte { return dst }
 
-// AppendText appends one event with a piece of the answer.
-func (encoder) AppendText(dst, text []byte) []byte {
-	dst = api.AppendString(append(dst, `data: {"text":`...), text)
+// AppendDelta appends one event with a piece of the answer.
+func (encoder) AppendDelta(dst []byte, d *api.Delta) []byte {
+	dst = api.AppendString(append(dst, `data: {"text":`...), d.Text)
 	return append(dst, "}\n\n"...)
 }
 
+// AppendChoiceEnd appends nothing: there is one choice.
+func (encoder) AppendChoiceEnd(dst []byte, _ int, _ *api.Result) []byte { return dst }
+
 // AppendEnd appends the last event of a stream that went well.
-func (e encoder) AppendEnd(dst []byte, r *api.Result) []byte {
+func (e encoder) AppendEnd(dst []byte, r *api.Reply) []byte {
 	return append(e.AppendReply(append(dst, "data: "...), r), "\n\n"...)
 }
 

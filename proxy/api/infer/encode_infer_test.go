@@ -31,10 +31,18 @@ var answer = api.Result{Text: "The capital of France is Paris.", Metadata: api.M
 	GenerationTime: 198 * time.Millisecond, FinishReason: api.FinishStop, PromptTokens: 7, Seed: 42,
 }}
 
+func replyOf(r *api.Result) *api.Reply {
+	return &api.Reply{Results: []api.Result{*r}, Usage: r.Metadata}
+}
+
+func delta(text string) *api.Delta { return &api.Delta{Text: []byte(text)} }
+
 const answerJSON = `{"result":"The capital of France is Paris.","metadata":{"model":"microsoft/DialoGPT-medium","version":"v1.0","tokens_generated":8,` +
 	`"response_time":0.245,"generation_time":0.198,"finish_reason":"stop","prompt_tokens":7,"seed":42}}`
 
-func TestResultAsDocumented(t *testing.T) { same(t, encoder{}.AppendReply(nil, &answer), answerJSON) }
+func TestResultAsDocumented(t *testing.T) {
+	same(t, encoder{}.AppendReply(nil, replyOf(&answer)), answerJSON)
+}
 
 func TestEvents(t *testing.T) {
 	f := func(got []byte, want string) {
@@ -44,9 +52,9 @@ func TestEvents(t *testing.T) {
 		}
 	}
 	f(encoder{}.AppendStart(nil), "")
-	f(encoder{}.AppendText(nil, []byte(" Paris")), "data: {\"text\":\" Paris\"}\n\n")
-	f(encoder{}.AppendText(nil, []byte("a\r\nb\n\ndata: x")), "data: {\"text\":\"a\\r\\nb\\n\\ndata: x\"}\n\n")
-	f(encoder{}.AppendEnd([]byte("x"), &answer), "xdata: "+answerJSON+"\n\n")
+	f(encoder{}.AppendDelta(nil, delta(" Paris")), "data: {\"text\":\" Paris\"}\n\n")
+	f(encoder{}.AppendDelta(nil, delta("a\r\nb\n\ndata: x")), "data: {\"text\":\"a\\r\\nb\\n\\ndata: x\"}\n\n")
+	f(encoder{}.AppendEnd([]byte("x"), replyOf(&answer)), "xdata: "+answerJSON+"\n\n")
 	f(encoder{"r1"}.AppendErrorEvent(nil, api.DeadlineExceeded(5*time.Minute)),
 		"event: error\ndata: {\"error\":{\"type\":\"deadline_exceeded\",\"message\":\"the answer was not complete within 5m0s; ask for fewer tokens or allow more time\",\"param\":null,\"request_id\":\"r1\"}}\n\n")
 }
@@ -70,7 +78,7 @@ func TestEventsStayOneLine(t *testing.T) {
 		result := answer
 		result.Text = text
 		for _, event := range [][]byte{
-			encoder{}.AppendText(nil, []byte(text)), encoder{}.AppendEnd(nil, &result), encoder{text}.AppendErrorEvent(nil, api.Invalid("stop", "%s", text)),
+			encoder{}.AppendDelta(nil, delta(text)), encoder{}.AppendEnd(nil, replyOf(&result)), encoder{text}.AppendErrorEvent(nil, api.Invalid("stop", "%s", text)),
 		} {
 			body := strings.TrimPrefix(string(event), "event: error\n")
 			if line := strings.TrimSuffix(body, "\n\n"); strings.ContainsAny(line, lineEnds) {
@@ -81,27 +89,28 @@ func TestEventsStayOneLine(t *testing.T) {
 }
 
 func TestTextEventDoesNotAllocate(t *testing.T) {
-	e, buffer, text := Dialect{}.NewEncoder(api.ReplyStart{}), make([]byte, 0, 1024), []byte("Grüße \"world\"\n\xff")
-	if n := testing.AllocsPerRun(100, func() { buffer = e.AppendText(buffer[:0], text) }); n != 0 {
+	e, buffer, text := Dialect{}.NewEncoder(api.ReplyStart{}), make([]byte, 0, 1024), delta("Grüße \"world\"\n\xff")
+	whole := replyOf(&answer)
+	if n := testing.AllocsPerRun(100, func() { buffer = e.AppendDelta(buffer[:0], text) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
-	if n := testing.AllocsPerRun(100, func() { buffer = e.AppendEnd(buffer[:0], &answer) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { buffer = e.AppendEnd(buffer[:0], whole) }); n != 0 {
 		t.Errorf("final event: %v allocations", n)
 	}
 }
 
 func BenchmarkTextEvent(b *testing.B) {
-	e, buffer, text := Dialect{}.NewEncoder(api.ReplyStart{}), make([]byte, 0, 1024), []byte(" capital")
+	e, buffer, text := Dialect{}.NewEncoder(api.ReplyStart{}), make([]byte, 0, 1024), delta(" capital")
 	b.ReportAllocs()
 	for b.Loop() {
-		buffer = e.AppendText(buffer[:0], text)
+		buffer = e.AppendDelta(buffer[:0], text)
 	}
 }
 
 func BenchmarkResult(b *testing.B) {
-	e, buffer := Dialect{}.NewEncoder(api.ReplyStart{}), make([]byte, 0, 1024)
+	e, buffer, whole := Dialect{}.NewEncoder(api.ReplyStart{}), make([]byte, 0, 1024), replyOf(&answer)
 	b.ReportAllocs()
 	for b.Loop() {
-		buffer = e.AppendReply(buffer[:0], &answer)
+		buffer = e.AppendReply(buffer[:0], whole)
 	}
 }

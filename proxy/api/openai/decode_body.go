@@ -16,12 +16,47 @@ import (
 var requirements = map[string]string{
 	"messages":                  fmt.Sprintf(`a list of 1 to %d messages such as {"role":"user","content":"Hello"}`, api.MaxMessages),
 	"messages[]":                `an object such as {"role":"user","content":"Hello"}`,
-	"messages[].role":           "system, developer, user or assistant",
+	"messages[].role":           "system, developer, user, assistant or tool",
 	"messages[].content":        `a string or a list of parts such as {"type":"text","text":"Hello"}`,
 	"messages[].content[]":      `an object such as {"type":"text","text":"Hello"}`,
 	"messages[].content[].type": "text",
 	"messages[].content[].text": "a string",
-	"prompt":                    "a string that is not empty",
+	"messages[].name":           "a string",
+	"messages[].tool_call_id":   "a string",
+	"messages[].tool_calls":     "a list of calls of functions",
+
+	"messages[].reasoning_content":               "a string",
+	"messages[].tool_calls[].function":           "an object with a name and arguments",
+	"messages[].tool_calls[].function.name":      toolName,
+	"messages[].tool_calls[].function.arguments": "a string that holds JSON",
+
+	"prompt":   fmt.Sprintf("a string, a list of at most %d strings, a list of token ids or a list of such lists; none of them empty", api.MaxInputs),
+	"logprobs": "true or false, or on completions a whole number from 0 to 20",
+	"echo":     "true or false",
+
+	"input":            fmt.Sprintf("a string, a list of at most %d strings, a list of token ids or a list of such lists; none of them empty", api.MaxInputs),
+	"encoding_format":  "float or base64",
+	"dimensions":       "a whole number of 1 or more",
+	"query":            "a string that is not empty",
+	"documents":        fmt.Sprintf("a list of 1 to %d strings, or objects with a text", api.MaxInputs),
+	"top_n":            "a whole number of 1 or more",
+	"return_documents": "true or false",
+	"raw_scores":       "true or false",
+
+	"tools":                        fmt.Sprintf("a list of at most %d functions", api.MaxTools),
+	"tools[]":                      `an object such as {"type":"function","function":{"name":"f"}}`,
+	"tools[].function":             "an object with a name",
+	"tools[].function.name":        toolName,
+	"tools[].function.description": "a string",
+	"tools[].function.parameters":  "a JSON schema that is an object",
+	"tool_choice":                  `none, auto, required, or an object such as {"type":"function","function":{"name":"f"}}`,
+	"parallel_tool_calls":          "true or false",
+	"chat_template_kwargs":         fmt.Sprintf("an object of at most %d bytes", maxTemplateOptionBytes),
+	"reasoning_effort":             "a string",
+	"enable_thinking":              "true or false",
+	"logit_bias":                   fmt.Sprintf("an object from token ids to numbers from -100 to 100, at most %d of them", api.MaxLogitBias),
+	"grammar":                      "a string with a grammar (GBNF)",
+	"ignore_eos":                   "true or false",
 
 	"model":                 fmt.Sprintf("a string: the name of a model, or name and version with a colon between them, each of at most %d bytes", api.MaxNameBytes),
 	"max_tokens":            "a whole number of 1 or more",
@@ -36,9 +71,9 @@ var requirements = map[string]string{
 	"frequency_penalty":     fmt.Sprintf("a number from -%d to %d; 0 is off", api.MaxPenalty, api.MaxPenalty),
 	"seed":                  "a whole number from -2^63 to 2^63-1",
 	"stop":                  fmt.Sprintf("a string or a list of at most %d strings, none empty, each of at most %d bytes", api.MaxStops, api.MaxStopBytes),
-	"n":                     "1",
-	"best_of":               "1",
-	"top_logprobs":          "left out",
+	"n":                     fmt.Sprintf("a whole number from 1 to %d", api.MaxChoices),
+	"best_of":               "the same as n",
+	"top_logprobs":          fmt.Sprintf("a whole number from 0 to %d", api.MaxTopLogprobs),
 	"stream":                "true or false",
 
 	"stream_options":               `an object such as {"include_usage":true}`,
@@ -49,6 +84,8 @@ var requirements = map[string]string{
 	"response_format.json_schema":        "an object with a member schema",
 	"response_format.json_schema.schema": "a JSON schema that is an object",
 }
+
+const toolName = "a name of 1 to 64 letters, digits and the characters _ - . :"
 
 // decodeBody reads a body into b, a pointer to a struct.
 func decodeBody(body []byte, b any) *api.Error {

@@ -15,24 +15,30 @@ type chatBody struct {
 	parameters
 	Messages            messageList      `json:"messages"`
 	MaxCompletionTokens *api.WholeNumber `json:"max_completion_tokens"` // the newer name of max_tokens
+	Logprobs            bool             `json:"logprobs"`
 	TopLogprobs         *api.WholeNumber `json:"top_logprobs"`
+	Tools               []tool           `json:"tools"`
+	ToolChoice          toolChoice       `json:"tool_choice"`
+	ParallelToolCalls   *bool            `json:"parallel_tool_calls"`
+	templateOptions
 
-	Tools            jsontext.Value `json:"tools"`
 	Functions        jsontext.Value `json:"functions"`
-	ToolChoice       jsontext.Value `json:"tool_choice"`
 	FunctionCall     jsontext.Value `json:"function_call"`
 	Modalities       jsontext.Value `json:"modalities"`
 	Audio            jsontext.Value `json:"audio"`
 	WebSearchOptions jsontext.Value `json:"web_search_options"`
 }
 
-// chatMessage is one message as the client wrote it. Its name is ignored.
+// chatMessage is one message as the client wrote it.
 type chatMessage struct {
-	Role         string         `json:"role"`
-	Content      content        `json:"content"`
-	ToolCalls    jsontext.Value `json:"tool_calls"`
-	FunctionCall jsontext.Value `json:"function_call"`
-	Audio        jsontext.Value `json:"audio"`
+	Role         string            `json:"role"`
+	Content      content           `json:"content"`
+	Reasoning    string            `json:"reasoning_content"`
+	ToolCalls    []messageToolCall `json:"tool_calls"`
+	ToolCallID   string            `json:"tool_call_id"`
+	Name         string            `json:"name"` // of a tool message: the function; that of others is ignored
+	FunctionCall jsontext.Value    `json:"function_call"`
+	Audio        jsontext.Value    `json:"audio"`
 }
 
 func (b *chatBody) request(limits api.Limits) (*api.Request, *api.Error) {
@@ -53,20 +59,36 @@ func (b *chatBody) request(limits api.Limits) (*api.Request, *api.Error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Messages = messages
+	r.Messages, r.SplitOutput = messages, true
+	if r.Logprobs, r.TopLogprobs, err = b.logprobs(); err != nil {
+		return nil, err
+	}
+	if r.TemplateOptions, err = b.templateOptions.encode(); err != nil {
+		return nil, err
+	}
+	if err := b.ToolChoice.apply(r, b.Tools, b.ParallelToolCalls, limits.MaxPromptBytes()); err != nil {
+		return nil, err
+	}
 	return r, nil
 }
 
-func (b *chatBody) refuseUnsupported() *api.Error {
-	const noTools = "tools are not supported yet"
-	if b.TopLogprobs != nil && *b.TopLogprobs > 0 {
-		return api.Invalid("top_logprobs", noLogprobs)
+func (b *chatBody) logprobs() (wanted bool, top int, err *api.Error) {
+	switch {
+	case b.TopLogprobs == nil:
+		return b.Logprobs, 0, nil
+	case *b.TopLogprobs > api.MaxTopLogprobs:
+		return false, 0, invalidField("top_logprobs")
+	case *b.TopLogprobs > 0 && !b.Logprobs:
+		return false, 0, api.Invalid("top_logprobs", "top_logprobs needs logprobs to be true")
 	}
+	return b.Logprobs, int(*b.TopLogprobs), nil
+}
+
+func (b *chatBody) refuseUnsupported() *api.Error {
+	const useTools = "functions and function_call are not supported; use tools and tool_choice"
 	return refuse([]refusal{
-		{"tools", b.Tools, "", noTools},
-		{"functions", b.Functions, "", noTools},
-		{"tool_choice", b.ToolChoice, `"none" "auto"`, noTools},
-		{"function_call", b.FunctionCall, `"none" "auto"`, noTools},
+		{"functions", b.Functions, "", useTools},
+		{"function_call", b.FunctionCall, `"none" "auto"`, useTools},
 		{"modalities", b.Modalities, `["text"]`, "only text is supported; leave modalities out"},
 		{"audio", b.Audio, "", "only text is supported; leave audio out"},
 		{"web_search_options", b.WebSearchOptions, "", "web search is not supported; leave web_search_options out"},
@@ -117,7 +139,7 @@ func (l messageList) check(limitBytes int) ([]api.Message, *api.Error) {
 			return nil, err
 		}
 		list[i] = m
-		textBytes += len(m.Content)
+		textBytes += m.TextBytes() - len(m.Role)
 	}
 	if textBytes > limitBytes {
 		return nil, api.Invalid("messages", "messages have %d bytes of text together, more than the limit of %d; shorten them", textBytes, limitBytes)
@@ -131,10 +153,8 @@ func (m *chatMessage) check(param string) (api.Message, *api.Error) {
 	if err != nil {
 		return api.Message{}, err
 	}
-	const noTools = "tools are not supported yet; leave messages with calls of tools out"
 	if err := refuse([]refusal{
-		{param + ".tool_calls", m.ToolCalls, "", noTools},
-		{param + ".function_call", m.FunctionCall, "", noTools},
+		{param + ".function_call", m.FunctionCall, "", "function_call is not supported; use tool_calls"},
 		{param + ".audio", m.Audio, "", "only text is supported; leave audio out"},
 	}); err != nil {
 		return api.Message{}, err
@@ -142,18 +162,31 @@ func (m *chatMessage) check(param string) (api.Message, *api.Error) {
 	if !m.Content.given && role != "assistant" {
 		return api.Message{}, invalidField(param + ".content")
 	}
-	return api.Message{Role: role, Content: m.Content.text}, nil
+	to := api.Message{Role: role, Content: m.Content.text}
+	switch role {
+	case "assistant":
+		to.Reasoning = m.Reasoning
+		if to.ToolCalls, err = checkToolCalls(m.ToolCalls, param+".tool_calls"); err != nil {
+			return api.Message{}, err
+		}
+	case "tool":
+		to.Name, to.ToolCallID = m.Name, m.ToolCallID
+		if m.ToolCallID == "" {
+			return api.Message{}, api.Invalid(param+".tool_call_id", "%s.tool_call_id is required in messages of the role tool", param)
+		}
+	}
+	return to, nil
 }
 
 // engineRole is the role as the engine knows it.
 func (m *chatMessage) engineRole(param string) (string, *api.Error) {
 	switch m.Role {
-	case "system", "user", "assistant":
+	case "system", "user", "assistant", "tool":
 		return m.Role, nil
 	case "developer":
 		return "system", nil
-	case "tool", "function":
-		return "", api.Invalid(param+".role", "messages of the role %s are not supported, since tools are not supported yet", m.Role)
+	case "function":
+		return "", api.Invalid(param+".role", "messages of the role function are not supported; use the role tool")
 	case "":
 		return "", api.Invalid(param+".role", "%s.role is required and must be %s", param, requirements["messages[].role"])
 	}

@@ -2,6 +2,7 @@ package openai
 
 import (
 	"errors"
+	"math"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -14,89 +15,178 @@ const defaultCompletionTokens = 16
 // completionBody is the body of POST /v1/completions. Fields that aren't here are ignored.
 type completionBody struct {
 	parameters
-	Prompt prompt           `json:"prompt"`
-	BestOf *api.WholeNumber `json:"best_of"`
-	Echo   jsontext.Value   `json:"echo"`
-	Suffix jsontext.Value   `json:"suffix"`
+	Prompt   prompt           `json:"prompt"`
+	BestOf   *api.WholeNumber `json:"best_of"`
+	Echo     bool             `json:"echo"`
+	Logprobs *api.WholeNumber `json:"logprobs"` // how many of the most likely tokens at each place
+	Suffix   jsontext.Value   `json:"suffix"`
+}
+
+// completionExtra is what the encoder needs besides the request.
+type completionExtra struct {
+	promptOnly bool // max_tokens was 0: only the prompt is shown
 }
 
 func (b *completionBody) request(limits api.Limits) (*api.Request, *api.Error) {
-	if b.Prompt == "" {
-		return nil, api.Invalid("prompt", "prompt is required and must be %s", requirements["prompt"])
-	}
-	if limit := limits.MaxPromptBytes(); len(b.Prompt) > limit {
-		return nil, api.Invalid("prompt", "prompt has %d bytes, more than the limit of %d; shorten it", len(b.Prompt), limit)
+	if err := checkInputs("prompt", b.Prompt.inputs, limits.MaxPromptBytes()); err != nil {
+		return nil, err
 	}
 	if err := b.refuseUnsupported(); err != nil {
 		return nil, err
+	}
+	promptOnly := b.MaxTokens != nil && *b.MaxTokens == 0 && b.Echo
+	if promptOnly { // an engine always generates a token; the encoder leaves it out
+		b.MaxTokens = new(api.WholeNumber(1))
 	}
 	r, err := b.parameters.request(limits)
 	if err != nil {
 		return nil, err
 	}
-	r.Prompt, r.Raw = string(b.Prompt), true
+	r.Raw, r.Echo, r.Extra = true, b.Echo, completionExtra{promptOnly: promptOnly}
+	if b.Logprobs != nil {
+		r.Logprobs, r.TopLogprobs = true, int(*b.Logprobs)
+	}
+	b.setPrompt(r)
+	if n := r.ChoiceCount(); n > api.MaxInputs {
+		return nil, api.Invalid("n", "n times the number of prompts is %d, more than the limit of %d; send several requests", n, api.MaxInputs)
+	}
 	if r.MaxNewTokens == nil {
 		r.MaxNewTokens = new(defaultCompletionTokens)
 	}
-	return r, nil
+	return r, b.checkEcho(r)
+}
+
+// setPrompt sets the prompts, and whether the engine has to say what it knows of their tokens.
+func (b *completionBody) setPrompt(r *api.Request) {
+	list := b.Prompt.inputs
+	if len(list) == 1 {
+		r.Prompt, r.PromptTokens = list[0].Text, list[0].Tokens
+	} else {
+		r.Inputs = list
+	}
+	r.PromptLogprobs = b.Echo && (r.Logprobs || len(list[0].Tokens) > 0)
+}
+
+// checkEcho refuses what isn't known before the first token of a stream is written.
+func (b *completionBody) checkEcho(r *api.Request) *api.Error {
+	if r.Stream && r.PromptLogprobs {
+		return api.Invalid("echo", "echo with logprobs or with a prompt of token ids is not possible in a stream; set stream to false")
+	}
+	return nil
+}
+
+// checkInputs checks the prompts of a field: some, none empty, of at most limitBytes together.
+func checkInputs(field string, inputs []api.Input, limitBytes int) *api.Error {
+	if len(inputs) == 0 {
+		return api.Invalid(field, "%s is required and must be %s", field, requirements[field])
+	}
+	bytes := 0
+	for i := range inputs {
+		in := &inputs[i]
+		if in.Text == "" && len(in.Tokens) == 0 {
+			return invalidField(field)
+		}
+		bytes += len(in.Text) + 4*len(in.Tokens)
+	}
+	if bytes > limitBytes {
+		return api.Invalid(field, "%s has %d bytes, more than the limit of %d; shorten it", field, bytes, limitBytes)
+	}
+	return nil
 }
 
 func (b *completionBody) refuseUnsupported() *api.Error {
-	if b.BestOf != nil && *b.BestOf > 1 {
-		return api.Invalid("best_of", "best_of must be 1; choosing among several answers is not supported yet")
+	n := api.WholeNumber(1)
+	if b.N != nil {
+		n = *b.N
+	}
+	switch {
+	case b.BestOf != nil && *b.BestOf != n:
+		return api.Invalid("best_of", "best_of must be the same as n; choosing among more answers is not supported")
+	case b.Logprobs != nil && *b.Logprobs > api.MaxTopLogprobs:
+		return invalidField("logprobs")
 	}
 	return refuse([]refusal{
-		{"echo", b.Echo, "", "echo is not supported; put the prompt before the answer yourself"},
 		{"suffix", b.Suffix, `""`, "suffix is not supported; leave it out"},
 	})
 }
 
-// prompt is a string, or a list of one string.
-type prompt string
+// prompt is a string, a list of strings, a list of token ids, or a list of such lists.
+type prompt struct{ inputs []api.Input }
 
-var errPrompt = errors.New("neither a string nor a list of one string")
+var errPrompt = errors.New("not a prompt")
 
-// UnmarshalJSONFrom reads either form. Its errors about lists are *api.Error.
-func (p *prompt) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	switch dec.PeekKind() {
-	case 'n':
-		return dec.SkipValue()
-	case '"':
-		return p.readString(dec)
-	case '[':
-		return p.readList(dec)
-	}
-	return errPrompt
-}
-
-func (p *prompt) readString(dec *jsontext.Decoder) error {
-	token, err := dec.ReadToken()
-	if err == nil {
-		*p = prompt(token.String())
-	}
+// UnmarshalJSONFrom reads each form, and of a list no more entries than are allowed.
+func (p *prompt) UnmarshalJSONFrom(dec *jsontext.Decoder) (err error) {
+	p.inputs, err = readInputs(dec)
 	return err
 }
 
-func (p *prompt) readList(dec *jsontext.Decoder) error {
-	if _, err := dec.ReadToken(); err != nil {
-		return err
-	}
+// readInputs reads texts or lists of tokens; nil for null.
+func readInputs(dec *jsontext.Decoder) ([]api.Input, error) {
 	switch dec.PeekKind() {
+	case 'n':
+		return nil, dec.SkipValue()
 	case '"':
-	case '0', '[':
-		return api.Invalid("prompt", "prompts of token ids are not supported yet; send text")
+		text, err := dec.ReadToken()
+		return []api.Input{{Text: text.String()}}, err
+	case '[':
 	default:
-		return errPrompt
+		return nil, errPrompt
 	}
-	if err := p.readString(dec); err != nil {
-		return err
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, err
 	}
-	if dec.PeekKind() == '"' {
-		return api.Invalid("prompt", "several prompts in one request are not supported yet; send a request for each")
+	if dec.PeekKind() == '0' {
+		tokens, err := readTokens(dec)
+		return []api.Input{{Tokens: tokens}}, err
+	}
+	var list []api.Input
+	for dec.PeekKind() != ']' {
+		if len(list) == api.MaxInputs {
+			return nil, errPrompt
+		}
+		in, err := readInput(dec)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, in)
+	}
+	_, err := dec.ReadToken()
+	return list, err
+}
+
+func readInput(dec *jsontext.Decoder) (api.Input, error) {
+	token, err := dec.ReadToken()
+	if err != nil {
+		return api.Input{}, err
+	}
+	switch token.Kind() {
+	case '"':
+		return api.Input{Text: token.String()}, nil
+	case '[':
+		tokens, err := readTokens(dec)
+		return api.Input{Tokens: tokens}, err
+	}
+	return api.Input{}, errPrompt
+}
+
+// readTokens reads the rest of a list of token ids.
+func readTokens(dec *jsontext.Decoder) ([]int32, error) {
+	var list []int32
+	for dec.PeekKind() == '0' {
+		token, err := dec.ReadToken()
+		if err != nil {
+			return nil, err
+		}
+		id, ok := api.ParseWholeNumber(token.String())
+		if !ok || id > math.MaxInt32 {
+			return nil, errPrompt
+		}
+		list = append(list, int32(id))
 	}
 	end, err := dec.ReadToken()
 	if err == nil && end.Kind() != ']' {
-		return errPrompt
+		return nil, errPrompt
 	}
-	return err
+	return list, err
 }

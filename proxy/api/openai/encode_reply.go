@@ -13,16 +13,26 @@ type envelope struct {
 	requestID   string
 	idPrefix    string
 	model       string // with its version
+	fingerprint string // of the model's files; empty: not known
 	createdUnix int64
+	choices     int
 	usage       bool // a stream ends with the numbers of tokens
+	logprobs    bool
 }
 
 func newEnvelope(start *api.ReplyStart, idPrefix string) envelope {
-	return envelope{
+	e := envelope{
 		requestID: start.RequestID, idPrefix: idPrefix, model: modelID(start.Model, start.Version),
-		createdUnix: start.Created.Unix(), usage: start.Request.IncludeUsage,
+		createdUnix: start.Created.Unix(), choices: start.Request.ChoiceCount(), usage: start.Request.IncludeUsage, logprobs: start.Request.Logprobs,
 	}
+	if len(start.Revision) >= fingerprintDigits {
+		e.fingerprint = "fp_" + start.Revision[:fingerprintDigits]
+	}
+	return e
 }
+
+// fingerprintDigits is how much of the checksum of a model's files is in system_fingerprint; X-Model-Revision has all.
+const fingerprintDigits = 16
 
 // modelID names a version of a model in one string. The model without adapter is named by the model alone.
 func modelID(model, version string) string {
@@ -37,7 +47,16 @@ func (e *envelope) appendHead(dst []byte, object string) []byte {
 	dst = api.AppendMember(dst, `{"id":`, e.idPrefix+e.requestID)
 	dst = api.AppendMember(dst, `,"object":`, object)
 	dst = strconv.AppendInt(append(dst, `,"created":`...), e.createdUnix, 10)
-	return append(api.AppendMember(dst, `,"model":`, e.model), `,"choices":[`...)
+	dst = api.AppendMember(dst, `,"model":`, e.model)
+	if e.fingerprint != "" {
+		dst = api.AppendMember(dst, `,"system_fingerprint":`, e.fingerprint)
+	}
+	return append(dst, `,"choices":[`...)
+}
+
+// appendIndex begins a choice.
+func appendIndex(dst []byte, choice int) []byte {
+	return strconv.AppendInt(append(dst, `{"index":`...), int64(choice), 10)
 }
 
 // chunks writes the chunks of a stream: what is the same in all of them is written once.
@@ -54,14 +73,10 @@ func (e *envelope) chunks(object string) chunks {
 	return c
 }
 
-// append appends a chunk whose only choice is written in two parts around text; a nil text is left out.
-func (c *chunks) append(dst []byte, before string, text []byte, after string) []byte {
-	dst = append(append(dst, c.head...), before...)
-	if text != nil {
-		dst = api.AppendString(dst, text)
-	}
-	return append(append(dst, after...), c.tail...)
-}
+// begin and end append what is around the only choice of a chunk.
+func (c *chunks) begin(dst []byte) []byte { return append(dst, c.head...) }
+
+func (c *chunks) end(dst []byte) []byte { return append(dst, c.tail...) }
 
 // appendUsage appends the chunk without choices.
 func (c *chunks) appendUsage(dst []byte, m *api.Metadata) []byte {
@@ -76,6 +91,9 @@ func appendUsage(dst []byte, m *api.Metadata) []byte {
 	dst = api.AppendInt(dst, `,"total_tokens":`, m.PromptTokens+m.TokensGenerated)
 	if m.CachedTokens > 0 {
 		dst = append(api.AppendInt(dst, `,"prompt_tokens_details":{"cached_tokens":`, m.CachedTokens), '}')
+	}
+	if m.ReasoningTokens > 0 {
+		dst = append(api.AppendInt(dst, `,"completion_tokens_details":{"reasoning_tokens":`, m.ReasoningTokens), '}')
 	}
 	return append(dst, '}')
 }

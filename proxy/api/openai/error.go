@@ -74,6 +74,8 @@ var (
 		"base_model": "model", "adapter_version": "model", "max_new_tokens": "max_tokens", "json_schema": "response_format",
 		"system": "prompt",
 	}
+	embeddingParams = map[string]string{"base_model": "model", "adapter_version": "model", "prompt": "input", "system": "input"}
+	rerankParams    = map[string]string{"base_model": "model", "adapter_version": "model", "prompt": "documents", "messages": "documents", "system": "documents"}
 )
 
 // appendError appends the body of an error reply.

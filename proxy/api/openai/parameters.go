@@ -3,15 +3,11 @@ package openai
 import (
 	"strings"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"tandem/proxy/api"
 )
 
 // smallestTopP stands for a top_p of 0, which OpenAI allows: only the most likely token is left.
 const smallestTopP = 1e-6
-
-const noLogprobs = "log-probabilities are not supported yet"
 
 // parameters are the fields that both endpoints have. A null counts as absent.
 type parameters struct {
@@ -32,8 +28,9 @@ type parameters struct {
 	ResponseFormat    *responseFormat  `json:"response_format"`
 
 	N         *api.WholeNumber `json:"n"`
-	LogitBias jsontext.Value   `json:"logit_bias"`
-	Logprobs  jsontext.Value   `json:"logprobs"`
+	LogitBias logitBias        `json:"logit_bias"`
+	IgnoreEnd bool             `json:"ignore_eos"`
+	Grammar   string           `json:"grammar"`
 }
 
 type streamOptions struct {
@@ -42,15 +39,18 @@ type streamOptions struct {
 
 // request makes a request of the parameters, without its prompt.
 func (p *parameters) request(limits api.Limits) (*api.Request, *api.Error) {
-	if err := p.refuseUnsupported(); err != nil {
-		return nil, err
-	}
 	if err := p.checkRanges(); err != nil {
 		return nil, err
 	}
 	schema, err := p.ResponseFormat.schema(limits.MaxSchemaBytes())
 	if err != nil {
 		return nil, err
+	}
+	switch {
+	case p.Grammar != "" && schema != nil:
+		return nil, api.Invalid("grammar", "grammar can't be combined with response_format; leave one of them out")
+	case len(p.Grammar) > limits.MaxSchemaBytes():
+		return nil, api.Invalid("grammar", "grammar has %d bytes, more than the limit of %d; simplify it", len(p.Grammar), limits.MaxSchemaBytes())
 	}
 	model, version, _ := strings.Cut(p.Model, ":")
 	r := &api.Request{
@@ -60,8 +60,11 @@ func (p *parameters) request(limits api.Limits) (*api.Request, *api.Error) {
 		PlainSampling: true,
 		Temperature:   p.Temperature, TopP: p.topP(), MinP: p.MinP, TopK: api.ConvertWholeNumber[int](p.TopK),
 		RepeatPenalty: p.RepetitionPenalty, PresencePenalty: p.PresencePenalty, FrequencyPenalty: p.FrequencyPenalty,
-		Seed:   (*uint64)(p.Seed),
+		Seed: (*uint64)(p.Seed), Grammar: p.Grammar, LogitBias: p.LogitBias, IgnoreEnd: p.IgnoreEnd,
 		Stream: p.Stream, IncludeUsage: p.StreamOptions.IncludeUsage,
+	}
+	if p.N != nil {
+		r.Choices = int(*p.N)
 	}
 	if p.RepeatPenalty != nil {
 		r.RepeatPenalty = p.RepeatPenalty
@@ -70,16 +73,6 @@ func (p *parameters) request(limits api.Limits) (*api.Request, *api.Error) {
 		r.Stop = p.Stop
 	}
 	return r, nil
-}
-
-func (p *parameters) refuseUnsupported() *api.Error {
-	if p.N != nil && *p.N != 1 {
-		return api.Invalid("n", "n must be 1; several answers to one request are not supported yet")
-	}
-	return refuse([]refusal{
-		{"logit_bias", p.LogitBias, "", "logit_bias is not supported yet; leave it out"},
-		{"logprobs", p.Logprobs, "", noLogprobs},
-	})
 }
 
 func (p *parameters) checkRanges() *api.Error {
@@ -98,6 +91,7 @@ func (p *parameters) checkRanges() *api.Error {
 		{"presence_penalty", within(p.PresencePenalty, -api.MaxPenalty, api.MaxPenalty)},
 		{"frequency_penalty", within(p.FrequencyPenalty, -api.MaxPenalty, api.MaxPenalty)},
 		{"stop", areStops(p.Stop)},
+		{"n", p.N == nil || *p.N >= 1 && *p.N <= api.MaxChoices},
 	} {
 		if !c.holds {
 			return invalidField(c.field)

@@ -1,0 +1,179 @@
+package inflight
+
+import (
+	"time"
+
+	"tandem/proxy/api"
+)
+
+// answerGroup is a request with several choices. Each is an entry of its own, so that engines, replay and the journal
+// know only single answers. At most windowOfChoices of them are in the table at a time; when one is done, the next
+// takes its place. It implements Answer.
+type answerGroup struct {
+	table *Table
+	req   Request
+	ready chan struct{}
+
+	// Guarded by the table's mutex.
+	entries []*entry // those made so far
+	taken   int      // whose end was taken
+	at      int      // where Take looks first
+	closed  bool     // cancelled, failed or settled: no further entry is made
+}
+
+// windowOfChoices is how many choices of one request are in the table at a time, so that a list of thousands of texts
+// doesn't fill the queue.
+const windowOfChoices = 32
+
+// admitGroup takes a request with several choices in, or refuses it. The first window of choices is admitted together
+// or not at all.
+func (t *Table) admitGroup(r Request, now time.Time) (Answer, *api.Error) {
+	g := &answerGroup{table: t, req: r, ready: make(chan struct{}, 1)}
+	window := min(r.Infer.ChoiceCount(), windowOfChoices, max(1, t.options.QueueCapacity))
+	for range window {
+		if err := g.admitNext(now); err != nil {
+			g.discard(err, now)
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+// admitNext makes the entry of the next choice.
+func (g *answerGroup) admitNext(now time.Time) *api.Error {
+	choice := len(g.entries)
+	r := g.req
+	r.Infer = r.Infer.ForInput(choice / max(1, r.Infer.Choices))
+	en := g.table.newEntry(r, now)
+	en.group, en.choice, en.ready = g, choice, g.ready
+	if choice > 0 { // all choices of a request draw from one seed
+		en.seed = g.entries[0].seed
+	}
+	if err := g.table.admit(en, now); err != nil {
+		return err
+	}
+	g.entries = append(g.entries, en)
+	return nil
+}
+
+// discard takes back what was admitted of a request that is refused. Nothing of it is counted.
+func (g *answerGroup) discard(because *api.Error, now time.Time) {
+	g.cancel(because, now)
+	for _, en := range g.entries {
+		g.table.forget(en)
+	}
+}
+
+// entryDone is called when an entry of the group is done: the next one takes its place, unless it failed.
+func (g *answerGroup) entryDone(en *entry, now time.Time) {
+	if g.closed || len(g.entries) == g.req.Infer.ChoiceCount() {
+		return
+	}
+	if en.err != nil {
+		g.closed = true
+		return
+	}
+	if err := g.admitNext(now); err != nil {
+		g.closed = true
+		en.result, en.err = nil, err
+	}
+}
+
+// Model implements Answer.
+func (g *answerGroup) Model() string { return g.first().Model() }
+
+// Version implements Answer.
+func (g *answerGroup) Version() string { return g.first().Version() }
+
+// Revision implements Answer.
+func (g *answerGroup) Revision() []byte { return g.first().Revision() }
+
+func (g *answerGroup) first() *entry { return g.entries[0] } // made before the group was anybody's
+
+// PromptTokens implements Answer. A prompt counts once, however many choices it has.
+func (g *answerGroup) PromptTokens() int {
+	g.table.mu.Lock()
+	defer g.table.mu.Unlock()
+	n := 0
+	for _, en := range g.entries {
+		if !en.sharesPrompt() {
+			n += en.promptTokens()
+		}
+	}
+	return n
+}
+
+// Ready implements Answer.
+func (g *answerGroup) Ready() <-chan struct{} { return g.ready }
+
+// Take implements Answer. Choices are taken in turns.
+func (g *answerGroup) Take(dst []byte) Piece {
+	g.table.mu.Lock()
+	defer g.table.mu.Unlock()
+	en := g.nextWithNews()
+	if en == nil {
+		first := g.entries[0]
+		return Piece{Text: dst, Accepted: first.everAccepted, Attempt: first.attempt, LostAt: first.lostAt}
+	}
+	p := en.take(dst)
+	if p.Done {
+		g.taken++
+	}
+	p.Last = g.taken == g.req.Infer.ChoiceCount() || p.Err != nil
+	p.More = !p.Last && g.nextWithNews() != nil
+	return p
+}
+
+// nextWithNews is the next entry of which Take would return something; nil: none.
+func (g *answerGroup) nextWithNews() *entry {
+	for range g.entries {
+		en := g.entries[g.at%len(g.entries)]
+		g.at++
+		if en.hasNews() {
+			g.at-- // it may be looked for again before it is taken
+			return en
+		}
+	}
+	return nil
+}
+
+// Wrote implements Answer.
+func (g *answerGroup) Wrote(choice, tokens int, now time.Time) {
+	g.table.mu.Lock()
+	defer g.table.mu.Unlock()
+	g.entries[choice].wrote(tokens, now)
+}
+
+// Cancel implements Answer.
+func (g *answerGroup) Cancel(because *api.Error) {
+	g.table.mu.Lock()
+	defer g.table.mu.Unlock()
+	g.cancel(because, time.Now())
+}
+
+func (g *answerGroup) cancel(because *api.Error, now time.Time) {
+	g.closed = true
+	for _, en := range g.entries {
+		g.table.cancel(en, because, now)
+	}
+}
+
+// Settle implements Answer.
+func (g *answerGroup) Settle(outcome Outcome) {
+	g.table.mu.Lock()
+	defer g.table.mu.Unlock()
+	g.settle(outcome, time.Now())
+}
+
+func (g *answerGroup) settle(outcome Outcome, now time.Time) {
+	g.closed = true
+	for _, en := range g.entries {
+		g.table.settle(en, outcome, now)
+	}
+}
+
+// sharesPrompt reports whether the entry's prompt is counted with another choice of the same input.
+func (en *entry) sharesPrompt() bool { return en.drawChoice() > 0 }
+
+// isFurtherChoice reports whether the entry's request is counted with its first choice.
+func (en *entry) isFurtherChoice() bool { return en.choice > 0 }

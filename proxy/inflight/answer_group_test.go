@@ -1,0 +1,203 @@
+package inflight
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tandem/proxy/api"
+)
+
+func withChoices(n int, inputs ...string) func(*Request) {
+	return func(r *Request) {
+		r.Infer.Choices = n
+		for _, text := range inputs {
+			r.Infer.Inputs = append(r.Infer.Inputs, api.Input{Text: text})
+		}
+	}
+}
+
+// takeAll takes everything that has come and returns the text of each choice, and the last piece.
+func takeAll(a Answer, texts map[int]string) Piece {
+	for {
+		p := a.Take(nil)
+		texts[p.Choice] += string(p.Text)
+		if !p.More {
+			return p
+		}
+	}
+}
+
+func TestChoicesAreRequestsOfTheirOwn(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(withChoices(3))
+		if len(f.infers) != 3 {
+			t.Fatalf("%d submissions", len(f.infers))
+		}
+		for i, s := range f.infers {
+			if s.Sampling.Choice != uint32(i) || s.Sampling.Seed != f.infers[0].Sampling.Seed || s.Prompt != f.infers[0].Prompt {
+				t.Errorf("choice %d: %+v", i, s)
+			}
+		}
+		for _, i := range []int{1, 0, 2} {
+			table.serve(f, f.infers[i], i+1)
+		}
+		<-a.Ready()
+		texts := map[int]string{}
+		p := takeAll(a, texts)
+		if !p.Last || texts[0] != "a" || texts[1] != "ab" || texts[2] != "abc" {
+			t.Errorf("last %v, texts %v", p.Last, texts)
+		}
+		if a.PromptTokens() != 3 {
+			t.Errorf("%d prompt tokens: a prompt counts once", a.PromptTokens())
+		}
+		a.Settle(Delivered)
+		labels := []string{"model=demo", "version=v1.0"}
+		table.wantMetric(1, "successful_inferences_total", labels...)
+		table.wantMetric(1, "llm_request_finish_total", "reason=stop")
+		table.wantMetric(6, "tokens_generated_total", labels...)
+		table.wantMetric(3, "llm_request_output_tokens", labels...) // a histogram's count: answers
+		table.wantMetric(1, "llm_request_prompt_tokens", labels...)
+	})
+}
+
+func TestChoicesGoOnAtTheNextEngine(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(func(r *Request) { withChoices(2)(r); r.Infer.Stream = true })
+		for _, s := range f.infers {
+			table.sendAccepted(f, s)
+		}
+		table.sendToken(f, f.infers[1], 0)
+		texts := map[int]string{}
+		takeAll(a, texts)
+		table.lose(f)
+		g := table.attach(LastExit{})
+		for _, s := range g.infers {
+			table.serve(g, s, 2)
+		}
+		if p := takeAll(a, texts); !p.Last || texts[0] != "ab" || texts[1] != "ab" {
+			t.Errorf("last %v, texts %v", p.Last, texts)
+		}
+		a.Settle(Delivered)
+	})
+}
+
+// A list of many texts doesn't fill the queue: as one is done, the next takes its place.
+func TestInputsAreAdmittedAsOthersEnd(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		var inputs []string
+		for i := range 2*windowOfChoices + 3 {
+			inputs = append(inputs, fmt.Sprintf("text %d", i))
+		}
+		a := table.admit(withChoices(1, inputs...))
+		texts := map[int]string{}
+		for served := 0; served < len(inputs); served++ {
+			synctest.Wait()
+			if n := len(table.entries); n > windowOfChoices {
+				t.Fatalf("%d choices in the table", n)
+			}
+			s := table.nextSubmission(f, served, time.Second)
+			if s.Prompt != inputs[served] || !s.Raw || s.Sampling.Choice != 0 {
+				t.Fatalf("submission %d: %+v", served, s)
+			}
+			table.serve(f, s, 1)
+		}
+		if p := takeAll(a, texts); !p.Last || len(texts) != len(inputs) {
+			t.Errorf("last %v, %d texts", p.Last, len(texts))
+		}
+		a.Settle(Delivered)
+	})
+}
+
+func TestOneFailedChoiceFailsTheRequest(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(withChoices(2))
+		table.sendAccepted(f, f.infers[0])
+		table.sendAccepted(f, f.infers[1])
+		table.Step(f, &Step{Done: []Summary{{ID: f.infers[1].ID, Reason: FinishError, Failure: Failure{Code: "decode_failed", Text: "no"}}}})
+		if p := takeAll(a, map[int]string{}); !p.Last || p.Err == nil || p.Err.Type != api.TypeDecodeFailed {
+			t.Errorf("piece %+v", p)
+		}
+		a.Settle(Failed)
+		if len(f.cancels) != 1 || f.cancels[0] != f.infers[0].ID {
+			t.Errorf("cancelled %v", f.cancels)
+		}
+		table.wantMetric(1, "failed_inferences_total")
+	})
+}
+
+func TestCancelEndsAllChoices(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(withChoices(2, "a", "b"))
+		a.Cancel(api.Cancelled())
+		if len(f.cancels) != 4 {
+			t.Errorf("%d cancels", len(f.cancels))
+		}
+		a.Settle(ClientGone)
+		table.wantMetric(1, "llm_requests_cancelled_total")
+	})
+}
+
+// A request with several choices is taken in with all of its window, or not at all.
+func TestChoicesThatDontFitAreRefusedTogether(t *testing.T) {
+	inBubble(t, Options{QueueCapacity: 4}, func(t *testing.T, table *tableTest) {
+		waiting := table.admit(nil) // there is no engine
+		if _, err := table.Admit(t.Context(), newRequest(withChoices(4))); err == nil || err.Type != api.TypeQueueFull {
+			t.Errorf("error %v", err)
+		}
+		if n := len(table.entries); n != 1 {
+			t.Errorf("%d entries are left", n)
+		}
+		table.wantMetric(0, "llm_requests_rejected_total") // the server counts refusals
+		waiting.Cancel(api.Cancelled())
+		waiting.Settle(ClientGone)
+	})
+}
+
+func TestLogprobsComeWithTheirTokens(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(func(r *Request) { r.Infer.Logprobs, r.Infer.TopLogprobs, r.Infer.PromptLogprobs = true, 1, true })
+		s := f.last(t)
+		if !s.Sampling.Logprobs || s.Sampling.TopLogprobs != 1 || !s.PromptLogprobs {
+			t.Errorf("submission %+v", s)
+		}
+		table.sendAccepted(f, s)
+		bytes := []byte("x") // the frame's, which is overwritten
+		part := func(from, n int) {
+			p := PromptPart{ID: s.ID, Attempt: s.Attempt, From: from}
+			for i := range n {
+				p.Tokens = append(p.Tokens, api.TokenLogprob{Token: int32(from + i), Bytes: bytes, Logprob: -1})
+			}
+			table.Step(f, &Step{Prompts: []PromptPart{p}})
+		}
+		part(0, 2)
+		part(1, 3) // the first of them has come before
+		part(9, 1) // can't be
+		token := letterToken(s, 0)
+		token.Logprob, token.Piece, token.Top = -0.5, bytes, []api.TopLogprob{{Token: 7, Bytes: bytes, Logprob: -0.5}}
+		table.Step(f, &Step{Tokens: []Token{token}})
+		bytes[0] = '#'
+		table.sendStop(f, s, 1)
+		p := a.Take(nil)
+		if len(p.Logprobs) != 1 || string(p.Logprobs[0].Bytes) != "x" || string(p.Logprobs[0].Top[0].Bytes) != "x" || math.Abs(float64(p.Logprobs[0].Logprob)+0.5) > 1e-6 {
+			t.Errorf("logprobs %+v", p.Logprobs)
+		}
+		var ids []string
+		for _, l := range p.Result.PromptLogprobs {
+			ids = append(ids, fmt.Sprint(l.Token, string(l.Bytes)))
+		}
+		if got := strings.Join(ids, " "); got != "0 x 1 x 2 x 3 x" && got != "0x 1x 2x 3x" {
+			t.Errorf("prompt %q", got)
+		}
+		a.Settle(Delivered)
+	})
+}

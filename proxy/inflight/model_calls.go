@@ -1,0 +1,139 @@
+package inflight
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"tandem/proxy/api"
+)
+
+// Calls that use a model's vocabulary and chat template and compute nothing. They don't wait in the queue and aren't
+// journalled: one that is interrupted by the end of an engine is made again at the next one.
+
+// ModelCall names the model of a call.
+type ModelCall struct {
+	Model, Version string   // as requested; empty: the default
+	Models         []string // that the key may use; nil: all
+}
+
+// Tokenize returns the tokens of a text in which nothing becomes a control token; addSpecial adds those that the model
+// has around every text.
+func (t *Table) Tokenize(ctx context.Context, c ModelCall, text string, addSpecial bool) (tokens []int32, err *api.Error) {
+	err = t.callModel(ctx, c, func(e Engine, mv modelVersion) (failure error) {
+		tokens, failure = e.Tokenize(ctx, mv.model, mv.version, text, addSpecial)
+		return failure
+	})
+	return tokens, err
+}
+
+// Detokenize returns the text of tokens.
+func (t *Table) Detokenize(ctx context.Context, c ModelCall, tokens []int32) (text []byte, err *api.Error) {
+	err = t.callModel(ctx, c, func(e Engine, mv modelVersion) (failure error) {
+		text, failure = e.Detokenize(ctx, mv.model, mv.version, tokens)
+		return failure
+	})
+	return text, err
+}
+
+// Render returns the prompt of a request as the model would read it.
+func (t *Table) Render(ctx context.Context, c ModelCall, r *api.Request) (rendered RenderedText, err *api.Error) {
+	err = t.callModel(ctx, c, func(e Engine, mv modelVersion) (failure error) {
+		s := newSubmission(r)
+		s.Model, s.Version = mv.model, mv.version
+		rendered, failure = e.Render(ctx, s)
+		return failure
+	})
+	return rendered, err
+}
+
+// callModel makes a call at the engine that has the model, and again at the next engine if that one is lost meanwhile.
+// It waits for an engine for EngineWait.
+func (t *Table) callModel(ctx context.Context, c ModelCall, call func(Engine, modelVersion) error) *api.Error {
+	wait := time.NewTimer(t.options.EngineWait)
+	defer wait.Stop()
+	for {
+		e, mv, changed, err := t.engineForCall(c)
+		if err != nil {
+			return err
+		}
+		if e != nil {
+			failure := call(e, mv)
+			if failure == nil {
+				return nil
+			}
+			if err := callError(ctx, failure, t.contextTokens(mv.model)); err != nil {
+				return err
+			}
+		}
+		select { // no engine, or one that is gone
+		case <-changed:
+		case <-wait.C:
+			return api.EngineUnavailable(retryEngineAfter)
+		case <-ctx.Done():
+			return contextError(ctx)
+		}
+	}
+}
+
+// engineForCall finds the model and the engine that has it; nil while there is none. changed is closed when that may be
+// different.
+func (t *Table) engineForCall(c ModelCall) (conn Engine, mv modelVersion, changed <-chan struct{}, err *api.Error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.draining && len(t.engines) == 0 {
+		return nil, mv, nil, api.Draining()
+	}
+	if !t.catalog.known() {
+		return nil, mv, t.enginesChanged, nil
+	}
+	if mv.model, mv.version, err = t.catalog.resolve(t.options, c.Model, c.Version); err != nil {
+		return nil, mv, nil, err
+	}
+	if c.Models != nil && !slices.Contains(c.Models, mv.model) {
+		return nil, mv, nil, api.Forbidden(mv.model)
+	}
+	if left := t.quarantine.modelBlockedFor(mv, time.Now()); left > 0 {
+		return nil, mv, nil, api.ModelLoadFailed(mv.model, mv.version, "engine_crash").After(left)
+	}
+	if e := t.targetEngine(mv); e != nil {
+		conn = e.conn
+	}
+	return conn, mv, t.enginesChanged, nil
+}
+
+// noteEnginesChanged wakes the calls that wait for an engine. The caller holds mu.
+func (t *Table) noteEnginesChanged() {
+	close(t.enginesChanged)
+	t.enginesChanged = make(chan struct{})
+}
+
+func (t *Table) contextTokens(model string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.catalog.contextTokens(model)
+}
+
+// callError is the client's error for a failed call; nil: the engine is gone, and another one may answer.
+func callError(ctx context.Context, failure error, contextTokens int) *api.Error {
+	if ctx.Err() != nil {
+		return contextError(ctx)
+	}
+	refused, ok := errors.AsType[*EngineFailure](failure)
+	if !ok {
+		return nil
+	}
+	err := failureError((*Failure)(refused))
+	if err.Type == api.TypeContextExceeded {
+		err.ContextTokens = contextTokens
+	}
+	return err
+}
+
+func contextError(ctx context.Context) *api.Error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return api.NewError(api.TypeDeadlineExceeded, "the call did not end in time; try again later")
+	}
+	return api.Cancelled()
+}

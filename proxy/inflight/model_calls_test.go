@@ -1,0 +1,78 @@
+package inflight
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tandem/proxy/api"
+)
+
+// An engine that is restarted under a call isn't noticed by its client either.
+func TestCallIsMadeAgainAtTheNextEngine(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		f.callError = errors.New("engine is disconnected")
+		type outcome struct {
+			tokens []int32
+			err    *api.Error
+		}
+		result := make(chan outcome, 1)
+		go func() {
+			tokens, err := table.Tokenize(t.Context(), ModelCall{Model: "demo"}, "four", true)
+			result <- outcome{tokens, err}
+		}()
+		synctest.Wait()
+		table.lose(f)
+		synctest.Wait()
+		table.attach(LastExit{})
+		if got := <-result; got.err != nil || len(got.tokens) != 4 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+func TestCallsWaitForAnEngineOnlySoLong(t *testing.T) {
+	inBubble(t, Options{EngineWait: 3 * time.Second}, func(t *testing.T, table *tableTest) {
+		began := time.Now()
+		_, err := table.Detokenize(t.Context(), ModelCall{}, []int32{1})
+		if err == nil || err.Type != api.TypeEngineUnavailable || time.Since(began) != 3*time.Second || err.RetryAfter == 0 {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
+}
+
+func TestErrorsOfCalls(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		call := func(ctx context.Context, c ModelCall) api.Type {
+			if _, err := table.Render(ctx, c, &api.Request{Prompt: "x"}); err != nil {
+				return err.Type
+			}
+			return ""
+		}
+		expect := func(got, want api.Type) {
+			t.Helper()
+			if got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		}
+		expect(call(t.Context(), ModelCall{}), "")
+		expect(call(t.Context(), ModelCall{Model: "nobody/has-it"}), api.TypeModelNotFound)
+		expect(call(t.Context(), ModelCall{Model: "demo", Version: "v9"}), api.TypeVersionNotFound)
+		expect(call(t.Context(), ModelCall{Model: "demo", Models: []string{"other"}}), api.TypeForbidden)
+		f.callError = &EngineFailure{Code: "context_length_exceeded", Text: "too long"}
+		expect(call(t.Context(), ModelCall{}), api.TypeContextExceeded)
+		f.callError = &EngineFailure{Code: "something new", Text: "no"}
+		expect(call(t.Context(), ModelCall{}), api.TypeInternal)
+		f.callError = errors.New("engine is disconnected")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		expect(call(ctx, ModelCall{}), api.TypeDeadlineExceeded)
+		gone, leave := context.WithCancel(t.Context())
+		leave()
+		expect(call(gone, ModelCall{}), api.TypeCancelled)
+	})
+}
