@@ -252,7 +252,18 @@ async function checkParts(server) {
   assert.match(await status(page), /\d+ tokens, \d+ of them reasoning/);
   assert.equal(await page.locator("#spoken").textContent(), "Paris", "reasoning is read out");
 
-  await ask(page, 'Look.<tool_call>weather {"city":"Paris"}</tool_call>');
+  const toolsSummary = page.locator("summary", { hasText: "Tools" });
+  await toolsSummary.click();
+  const tools = [{ type: "function", function: { name: "weather", parameters: { type: "object" } } }];
+  const toolsBox = page.getByLabel("Functions that the model may call");
+  await toolsBox.fill("[{");
+  await toolsSummary.click();
+  await ask(page, "Hello");
+  assert(await toolsBox.isVisible(), "the field with the mistake is hidden");
+  assert.equal(await toolsBox.evaluate((e) => e.validationMessage), "This is not valid JSON.");
+  assert.equal(page.asked.length, 1, "a request was sent without its tools");
+  await toolsBox.fill(JSON.stringify(tools));
+  await ask(page, 'call weather {"city":"Paris"}');
   await eventually("a tool call", async () => (await page.locator(".call").count()) === 1 && /ended by tool_calls/.test(await status(page)));
   assert.equal(await page.locator(".call").textContent(), 'Tool call weather{"city":"Paris"}');
   const markup = '<img src=x onerror="document.title=1"><b>bold</b>';
@@ -260,8 +271,9 @@ async function checkParts(server) {
   await eventually("an answer with markup", async () => (await answers(page).count()) === 3 && /ended by stop/.test(await status(page)));
   assert.equal(await answers(page).last().textContent(), markup);
   assert.equal(await page.locator("#turns img, #turns b").count(), 0, "text became elements");
+  assert.deepEqual(page.asked[1].tools, tools);
   const [, { content: said }, , { content, tool_calls: [call], ...rest }] = page.asked[2].messages;
-  assert.deepEqual([said, content, rest, call.type, call.function], ["Paris", "Look.", { role: "assistant" }, "function", { name: "weather", arguments: '{"city":"Paris"}' }]);
+  assert.deepEqual([said, content, rest, call.type, call.function], ["Paris", "", { role: "assistant" }, "function", { name: "weather", arguments: '{"city":"Paris"}' }]);
   assert.match(call.id, /./);
   assert.deepEqual(await violations(page), []);
   assert.deepEqual(await overflows(page), []);

@@ -12,6 +12,7 @@ const form = find<HTMLFormElement>("form");
 const key = find<HTMLInputElement>("key");
 const model = find<HTMLSelectElement>("model");
 const system = find<HTMLTextAreaElement>("system");
+const tools = find<HTMLTextAreaElement>("tools");
 const message = find<HTMLTextAreaElement>("message");
 const tokens = find<HTMLInputElement>("tokens");
 const temperature = find<HTMLInputElement>("temperature");
@@ -51,6 +52,7 @@ function requestBody(question: string): string {
   if (model.value) request.model = model.value;
   if (tokens.valueAsNumber >= 1) request.max_tokens = Math.floor(tokens.valueAsNumber);
   if (temperature.valueAsNumber >= 0) request.temperature = temperature.valueAsNumber;
+  if (tools.value.trim()) request.tools = JSON.parse(tools.value); // its field checks that it is JSON
   return JSON.stringify(request);
 }
 
@@ -187,6 +189,15 @@ async function submit(): Promise<void> {
   }
 }
 
+function isJSON(text: string): boolean {
+  try {
+    if (text.trim()) JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 function abort(why: Abort): void { current?.abort(why); }
 
 form.addEventListener("submit", (event) => {
@@ -198,6 +209,8 @@ message.addEventListener("keydown", (event) => {
   event.preventDefault();
   if (!current) form.requestSubmit();
 });
+tools.addEventListener("input", () => tools.setCustomValidity(isJSON(tools.value) ? "" : "This is not valid JSON."));
+tools.addEventListener("invalid", () => { tools.closest("details")!.open = true; }); // the browser says why beside it
 stop.addEventListener("click", () => abort("stopped"));
 find("clear").addEventListener("click", () => {
   abort("cleared");

@@ -49,11 +49,12 @@ export async function* readChunks(body: ReadableStream<Uint8Array>): AsyncGenera
 }
 
 function parse(data: string): Chunk & ErrorBody {
+  let value: unknown = null;
   try {
-    return JSON.parse(data) as Chunk & ErrorBody;
-  } catch {
-    throw new Error(`the stream has an event that can't be read: ${data.slice(0, 80)}`);
-  }
+    value = JSON.parse(data);
+  } catch { /* it stays null */ }
+  if (typeof value !== "object" || value === null) throw new Error(`the stream has an event that can't be read: ${data.slice(0, 80)}`);
+  return value;
 }
 
 /** Gives the data of each event. Comments, which keep the connection alive, and other fields are left out. */
