@@ -78,3 +78,6 @@ func StopStrings() *Schema {
 func Unsupported(harmless ...any) *Schema {
 	return &Schema{Enum: append([]any{nil, false, []string{}, map[string]string{}}, harmless...)}
 }
+
+// Absent is a field that is there only so that it can be refused: it may be null or false.
+func Absent() *Schema { return &Schema{Enum: []any{nil, false}} }
