@@ -6,8 +6,8 @@
 // truncated, loads that take time, report progress and fail, adapters. But no number here says anything about a model:
 // temperature, seed, penalties, logit bias, JSON schemas and grammars are accepted and ignored, log-probabilities are
 // the same few numbers everywhere, adapters don't change the answer, and the system text and all messages but the last
-// one of the user or of a tool are dropped. Tool calls and reasoning come on request (tool_calls.go). Embeddings are made
-// of the tokens' ids, and scores of what query and document share.
+// one of the user or of a tool are dropped. Tool calls and reasoning come on request (tool_calls.go). Embeddings are
+// made of the tokens' ids, and scores of what query and document share.
 package mock
 
 import (

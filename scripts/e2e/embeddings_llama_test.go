@@ -69,8 +69,8 @@ func cosineOf(a, b []float64) float64 {
 	return dot / math.Sqrt(aa*bb)
 }
 
-// TestEmbeddingsAndScoresOfEncoders compares what clients get with a computation that shares nothing with the engine, and
-// kills the engine meanwhile: the replayed texts have the same vectors.
+// TestEmbeddingsAndScoresOfEncoders compares what clients get with a computation that shares nothing with the engine,
+// and kills the engine meanwhile: the replayed texts have the same vectors.
 func TestEmbeddingsAndScoresOfEncoders(t *testing.T) {
 	s := startServer(t, "DEMO_MODEL=true")
 	encoder, reranker := tinybert.New(tinybert.PoolingCLS, 3), tinybert.New(tinybert.PoolingRank, 4)
