@@ -161,9 +161,10 @@ def tools_required():
 def tools_named():
     named = {"type": "function", "function": {"name": "get_weather"}}
     h.is_weather(only_call(chat("How is it?", tools=TOOLS, tool_choice=named)).function.arguments, known=False)
+    h.is_weather(only_call(chat(h.CALL_TWO, tools=TOOLS, tool_choice=named)).function.arguments)
     allowed = {"type": "allowed_tools", "allowed_tools": {
         "mode": "required", "tools": [{"type": "function", "function": {"name": "get_time"}}]}}
-    h.equal(json.loads(only_call(chat("How is it?", tools=TOOLS, tool_choice=allowed), "get_time").function.arguments), {}, "arguments")
+    h.equal(json.loads(only_call(chat("How is it?", tools=TOOLS, tool_choice=allowed, parallel_tool_calls=False), "get_time").function.arguments), {}, "arguments")
 
 
 def tools_stream():
