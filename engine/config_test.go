@@ -9,11 +9,10 @@ import (
 	"time"
 
 	"tandem/engine/batch"
-	"tandem/engine/metrics"
 )
 
 // The executor and the metrics can't import each other; this package imports both.
-var _ batch.Observer = (*metrics.Metrics)(nil)
+var _ batch.Observer = (*tokenObserver)(nil)
 
 func TestConfigDefaults(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", "/caches")

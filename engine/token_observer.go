@@ -5,8 +5,8 @@ import (
 	"tandem/engine/supervise"
 )
 
-// tokenObserver counts what the executor does for the metrics and, of tokens, for the heartbeat: an engine that gave
-// one isn't in a crash loop.
+// tokenObserver counts what the executor does for the metrics and, of tokens and embeddings, for the heartbeat: an
+// engine that gave one isn't in a crash loop.
 type tokenObserver struct {
 	*metrics.Metrics
 	heartbeat *supervise.HeartbeatWriter
@@ -18,3 +18,5 @@ func (o *tokenObserver) Tokens(base, kind string, n int) {
 		o.heartbeat.AddTokens(n)
 	}
 }
+
+func (o *tokenObserver) Embedded(_ string, texts int) { o.heartbeat.AddTokens(texts) }

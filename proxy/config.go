@@ -159,7 +159,7 @@ func (c *Config) readEngine(v *settings.Values) {
 
 // reservedPaths are paths that METRICS_PATH can't have.
 var reservedPaths = []string{"/", "/page/app.js", "/page/app.css", "/page/icon.svg", "/health", "/livez", "/readyz", "/status", "/status/live", "/models", "/infer", "/metrics/router",
-	"/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/models"}
+	"/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/models", "/v1/responses", "/v1/responses/input_tokens"}
 
 // check finds settings that are valid by themselves but don't fit together.
 func (c *Config) check() (problems []settings.Problem) {

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs scripts/page: the live page in headless Chromium, with a real proxy and a mock engine behind it, and once more
-# with llama.cpp and the demo model when bin/tandem-engine is there (make build). Screenshots and logs are kept in
-# out/page. About two minutes. CHROMIUM names another browser. Needs Node 20 or later.
+# with llama.cpp and the demo model when bin/tandem-engine is there (make build). Before that, without a browser, the
+# page's module that reads streams. Screenshots and logs are kept in out/page. About three minutes. CHROMIUM names
+# another browser. Needs Node 20 or later.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -35,6 +36,10 @@ if [ -x bin/tandem-engine ]; then
 else
   step "bin/tandem-engine isn't there (make build): without the demo model"
 fi
+
+step "reading streams"
+(cd proxy/server/page && npx --no-install esbuild src/completion_stream.ts --format=esm --target=es2022 --log-level=warning --outfile="$out/completion_stream.mjs")
+MODULE=$out/completion_stream.mjs node --test --test-reporter=dot scripts/page/completion_stream.test.mjs
 
 PROXY=$out/bin/tandem-proxy ENGINE_MOCK_PROGRAM=$out/bin/tandem-engine-mock ENGINE_REAL_PROGRAM=$real CHROMIUM=$browser OUT=$out \
   node --test --test-reporter=spec scripts/page/page.test.mjs

@@ -6,12 +6,14 @@ import (
 
 // countingObserver is an observer.
 type countingObserver struct {
-	preempted, errors, prompt, cached, generated, decodes atomic.Int64
+	preempted, errors, prompt, cached, generated, decodes, embedded atomic.Int64
 }
 
 func (c *countingObserver) Decode(string, string, float64, int, int) { c.decodes.Add(1) }
 
 func (c *countingObserver) Sampling(string, float64) {}
+
+func (c *countingObserver) Embedded(_ string, n int) { c.embedded.Add(int64(n)) }
 
 func (c *countingObserver) Preempted(string) { c.preempted.Add(1) }
 

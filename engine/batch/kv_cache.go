@@ -49,8 +49,8 @@ func (s *scheduler) admit() (admission, bool) {
 	return a, true
 }
 
-// undoReuse is for when the runner couldn't keep or copy the cells of an admission. A model that can't copy the cells
-// of a running sequence never can, so nobody waits for any again.
+// undoReuse is for when the runner couldn't keep or copy the cells of an admission. A model that can't copy those of a
+// running sequence never can, so nobody waits for any again.
 func (s *scheduler) undoReuse(a admission) {
 	a.seq.filled, a.seq.cached = 0, 0
 	s.copyFailed = s.copyFailed || a.copyCells > 0

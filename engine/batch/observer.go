@@ -8,6 +8,8 @@ type Observer interface {
 	Sampling(base string, seconds float64)
 	// Tokens counts tokens of kind prompt (computed), cached or generated.
 	Tokens(base, kind string, n int)
+	// Embedded counts texts whose embedding or score a turn gave.
+	Embedded(base string, texts int)
 	// Preempted: a sequence lost its cells and will be prefilled again.
 	Preempted(base string)
 	// DecodeError counts failed steps and sequences by FailureCode.
@@ -22,6 +24,8 @@ func (noopObserver) Decode(string, string, float64, int, int) {}
 func (noopObserver) Sampling(string, float64) {}
 
 func (noopObserver) Tokens(string, string, int) {}
+
+func (noopObserver) Embedded(string, int) {}
 
 func (noopObserver) Preempted(string) {}
 

@@ -10,6 +10,7 @@ type Turn struct {
 	// Limit is how long the function should take at most, since steps or other turns wait; 0: nobody does.
 	Limit  time.Duration
 	expect func(time.Duration)
+	count  func(base string, took time.Duration, tokens, texts, done int)
 }
 
 // Expect says how long the rest of the turn will take, for the heartbeat; without it, any turn that takes as long as
@@ -17,6 +18,13 @@ type Turn struct {
 func (t Turn) Expect(d time.Duration) {
 	if t.expect != nil {
 		t.expect(d)
+	}
+}
+
+// Computed counts what the turn computed for a base: tokens of so many texts, of which some are done now.
+func (t Turn) Computed(base string, took time.Duration, tokens, texts, done int) {
+	if t.count != nil {
+		t.count(base, took, tokens, texts, done)
 	}
 }
 
@@ -49,7 +57,7 @@ func (e *Executor) runTurn(othersWait bool) bool {
 		return false
 	}
 	if c.claimed.CompareAndSwap(false, true) {
-		t := Turn{expect: func(d time.Duration) { e.heartbeat.begin(e.now(), PhaseStep, d) }}
+		t := Turn{expect: func(d time.Duration) { e.heartbeat.begin(e.now(), PhaseStep, d) }, count: e.countTurn}
 		if othersWait {
 			t.Limit = e.opts.TargetStep
 		}
@@ -71,5 +79,13 @@ func (e *Executor) refuseTurns() {
 			c.err = ErrClosed
 			close(c.done)
 		}
+	}
+}
+
+func (e *Executor) countTurn(base string, took time.Duration, tokens, texts, done int) {
+	e.opts.Observe.Decode(base, "prefill", took.Seconds(), tokens, texts)
+	e.opts.Observe.Tokens(base, "prompt", tokens)
+	if done > 0 {
+		e.opts.Observe.Embedded(base, done)
 	}
 }

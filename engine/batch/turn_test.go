@@ -10,7 +10,8 @@ import (
 )
 
 func TestTurnsAndStepsAlternate(t *testing.T) {
-	e := NewExecutor(Options{TargetStep: 7 * time.Millisecond})
+	counts := &countingObserver{}
+	e := NewExecutor(Options{TargetStep: 7 * time.Millisecond, Observe: counts})
 	defer e.Close(context.Background())
 	steps := 0 // of the executor's goroutine
 	r := newFakeRunner(Limits{Cells: 4096, Sequences: 4, SequenceMax: 4096, StepTokens: 64, Prefix: true})
@@ -30,6 +31,7 @@ func TestTurnsAndStepsAlternate(t *testing.T) {
 	for range turns {
 		err := e.TakeTurn(t.Context(), func(turn Turn) error {
 			before = append(before, steps)
+			turn.Computed("b", time.Millisecond, 10, 2, 1)
 			if turn.Limit != 7*time.Millisecond {
 				t.Errorf("beside a stream the limit is %s", turn.Limit)
 			}
@@ -45,6 +47,9 @@ func TestTurnsAndStepsAlternate(t *testing.T) {
 		}
 	}
 	e.Cancel(1, 0)
+	if counts.prompt.Load() != 10*turns+5 || counts.embedded.Load() != turns {
+		t.Errorf("counted %d tokens and %d texts of %d turns", counts.prompt.Load(), counts.embedded.Load(), turns)
+	}
 }
 
 func TestAHungTurnIsNoticed(t *testing.T) {

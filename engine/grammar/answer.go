@@ -52,7 +52,7 @@ func answerToLark(text string, controls map[string]int32) (string, error) {
 	var choices []string
 	if a.Calls != "" {
 		t := translator{
-			in: a.Calls, begin: a.Begin, controls: controls, symbolsMax: answerSymbolsMax,
+			in: a.Calls, begin: a.Begin, controls: controls, symbolsMax: answerSymbolsMax, ours: true,
 			defined: make(map[string]bool), used: make(map[string]int),
 		}
 		if err := t.grammar(); err != nil {

@@ -23,13 +23,15 @@ type translator struct {
 	begin      string           // the first rule
 	controls   map[string]int32 // texts that mean a token where a literal has them
 	symbolsMax int
+	ours       bool // the library made the grammar, so the names of its rules mean something
 
-	at      int
-	depth   int
-	symbols int
-	out     strings.Builder
-	defined map[string]bool
-	used    map[string]int // where a rule is first mentioned
+	automata map[string]*automaton // by the name of the first state
+	at       int
+	depth    int
+	symbols  int
+	out      strings.Builder
+	defined  map[string]bool
+	used     map[string]int // where a rule is first mentioned
 }
 
 func (t *translator) grammar() error {
@@ -39,6 +41,7 @@ func (t *translator) grammar() error {
 			return err
 		}
 	}
+	t.writeAutomata()
 	for name, at := range t.used {
 		if !t.defined[name] {
 			return t.errorAt(at, "rule %q isn't defined", name)
@@ -68,6 +71,9 @@ func (t *translator) rule() error {
 		return t.errorAt(at, "rule %q is defined twice", name)
 	}
 	t.defined[name] = true
+	if group := automatonOf(name); group != "" && t.ours {
+		return t.automatonRule(group, name)
+	}
 	t.out.WriteString(ruleName(name) + ": ")
 	if err := t.alternatives(false); err != nil {
 		return err
@@ -117,7 +123,9 @@ func (t *translator) item(inGroup bool) (bool, error) {
 	case c == '"':
 		err = t.literal()
 	case c == '[':
-		err = t.class()
+		var class string
+		class, err = t.class()
+		t.out.WriteString(class)
 	case c == '.':
 		t.at++
 		t.out.WriteString(`/(?s:.)/`)
@@ -186,41 +194,41 @@ func (t *translator) literal() error {
 	return nil
 }
 
-func (t *translator) class() error {
+func (t *translator) class() (string, error) {
 	at := t.at
 	t.at++
-	t.out.WriteString("/[")
+	var out strings.Builder
+	out.WriteString("/[")
 	if t.take("^") {
-		t.out.WriteByte('^')
+		out.WriteByte('^')
 	}
 	count := 0
 	for ; t.at < len(t.in) && t.in[t.at] != ']'; count++ {
 		from, err := t.character()
 		if err != nil {
-			return err
+			return "", err
 		}
-		t.out.WriteString(regexEscape(from))
+		out.WriteString(regexEscape(from))
 		if t.at+1 >= len(t.in) || t.in[t.at] != '-' || t.in[t.at+1] == ']' {
 			continue
 		}
 		t.at++
 		to, err := t.character()
 		if err != nil {
-			return err
+			return "", err
 		}
 		if to < from {
-			return t.errorAt(at, "the range %q to %q runs backwards", from, to)
+			return "", t.errorAt(at, "the range %q to %q runs backwards", from, to)
 		}
-		t.out.WriteString("-" + regexEscape(to))
+		out.WriteString("-" + regexEscape(to))
 	}
 	if !t.take("]") {
-		return t.errorAt(at, "the character class isn't closed")
+		return "", t.errorAt(at, "the character class isn't closed")
 	}
 	if count == 0 {
-		return t.errorAt(at, "an empty character class")
+		return "", t.errorAt(at, "an empty character class")
 	}
-	t.out.WriteString("]/")
-	return nil
+	return out.String() + "]/", nil
 }
 
 // character reads one character of a literal or class, with GBNF's escapes.

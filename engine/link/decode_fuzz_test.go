@@ -79,6 +79,9 @@ func FuzzDecode(f *testing.F) {
 		if err := m.At(0).SetRole("user"); err != nil {
 			return err
 		}
+		if _, err := r.NewPromptTokens(2); err != nil {
+			return err
+		}
 		rendered, err := r.NewRendered()
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -161,13 +162,13 @@ func (l *Link) writeCatalog(f schema.Frame) error {
 	if err != nil {
 		return err
 	}
-	contexts := make(map[string]int) // of what is loaded
+	facts := make(map[string]models.Facts) // of what is loaded, with the shortest context
 	for i, e := range entries {
 		if err := writeLoaded(loaded.At(i), e); err != nil {
 			return err
 		}
-		if n := e.Facts.ContextTokens; n > 0 && (contexts[e.Model] == 0 || n < contexts[e.Model]) {
-			contexts[e.Model] = n
+		if n := e.Facts.ContextTokens; n > 0 && (facts[e.Model].ContextTokens == 0 || n < facts[e.Model].ContextTokens) {
+			facts[e.Model] = e.Facts
 		}
 	}
 	snapshot := l.o.Catalog.Snapshot()
@@ -176,7 +177,7 @@ func (l *Link) writeCatalog(f schema.Frame) error {
 		return err
 	}
 	for i := range snapshot {
-		if err := writeModel(list.At(i), &snapshot[i], contexts[snapshot[i].Name]); err != nil {
+		if err := writeModel(list.At(i), &snapshot[i], facts[snapshot[i].Name]); err != nil {
 			return err
 		}
 	}
@@ -199,9 +200,13 @@ func writeLoaded(to schema.Loaded, e models.Entry) error {
 	return writeFacts(facts, &e.Facts)
 }
 
-func writeModel(to schema.Model, m *models.Model, contextTokens int) error {
-	to.SetContextTokens(uint32(contextTokens))
+// writeModel describes a model by its files' headers and, where they say nothing, as a load found it.
+func writeModel(to schema.Model, m *models.Model, loaded models.Facts) error {
+	to.SetContextTokens(uint32(loaded.ContextTokens))
+	to.SetBytes(uint64(max(m.Bytes, 0)))
 	w := fieldWriter{}
+	w.text(to.SetArchitecture, cmp.Or(m.Architecture, loaded.Architecture))
+	w.text(to.SetQuantization, cmp.Or(m.Quantization, loaded.Quantization))
 	w.text(to.SetName, m.Name)
 	w.text(to.SetDescription, m.Description)
 	w.text(to.SetDomain, m.Domain)

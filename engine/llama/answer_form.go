@@ -13,6 +13,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"unsafe"
 
 	"tandem/engine/models"
@@ -24,6 +25,7 @@ type answerForm struct {
 	tools     bool // of the template's own
 	reasoning bool
 	rests     map[byte][]string // see restsOf
+	calls     callFormCache
 }
 
 // openForm finds out the form of answers. Without one the model is served all the same: its answers are content, and
@@ -59,6 +61,8 @@ type formRequest struct {
 	Parallel   bool                       `json:"parallel"`
 	Options    map[string]json.RawMessage `json:"options"`
 	PromptOnly bool                       `json:"prompt_only"`
+	// WantGrammar: the form of calls is asked for, too
+	WantGrammar bool `json:"want_grammar"`
 }
 
 type formMessage struct {
@@ -100,14 +104,76 @@ type preparedForm struct {
 	ThinkStart       string        `json:"think_start"`
 	ThinkEnds        []string      `json:"think_ends"`
 	Triggers         []formTrigger `json:"triggers"`
-	Grammar          string        `json:"grammar"` // GBNF of an answer with a call
-	CallRules        []string      `json:"call_rules"`
+	callForm
+}
+
+// callForm is how calls of a request's tools look. It doesn't depend on the messages.
+type callForm struct {
+	Grammar   string   `json:"grammar"`    // GBNF of an answer with a call
+	CallRules []string `json:"call_rules"` // the rules for calls alone
 }
 
 type formTrigger struct {
 	Type  int    `json:"type"` // 0 token, 1 word, 2 pattern, 3 pattern of the whole
 	Value string `json:"value"`
 	Token int32  `json:"token"`
+}
+
+// callFormsMax is how many forms of calls are kept: agents send the same tools with each message.
+const callFormsMax = 32
+
+// callFormCache keeps the forms of calls that were made last.
+type callFormCache struct {
+	mu    sync.Mutex // guards what follows
+	forms map[string]callForm
+	order []string // of the keys, oldest first
+}
+
+func (c *callFormCache) get(key string) (callForm, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	form, ok := c.forms[key]
+	return form, ok
+}
+
+func (c *callFormCache) put(key string, form callForm) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.forms[key]; ok {
+		return
+	}
+	if len(c.order) >= callFormsMax {
+		delete(c.forms, c.order[0])
+		c.order = c.order[1:]
+	}
+	if c.forms == nil {
+		c.forms = make(map[string]callForm)
+	}
+	c.forms[key], c.order = form, append(c.order, key)
+}
+
+// prepareWithCalls is prepare, with the form of calls out of the cache if it is there.
+func (f *answerForm) prepareWithCalls(request *formRequest) (*preparedForm, error) {
+	if len(request.Tools) == 0 || request.Choice == "none" {
+		return f.prepare(request)
+	}
+	key, err := json.Marshal([]any{request.Tools, request.Only, request.Parallel, request.Options})
+	if err != nil {
+		return nil, fmt.Errorf("encode tools: %w", err)
+	}
+	form, known := f.calls.get(string(key))
+	request.WantGrammar = !known
+	prepared, err := f.prepare(request)
+	request.WantGrammar = false
+	switch {
+	case err != nil:
+		return nil, err
+	case known:
+		prepared.callForm = form
+	default:
+		f.calls.put(string(key), prepared.callForm)
+	}
+	return prepared, nil
 }
 
 // prepare passes a request to the library.

@@ -69,7 +69,7 @@ func (b *Base) prepareMarked(in models.Input, messages []models.Message) (*prepa
 	if err != nil {
 		return nil, nil, err
 	}
-	form, err := b.form.prepare(request)
+	form, err := b.form.prepareWithCalls(request)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -225,12 +225,16 @@ func (e *embedder) pass(t batch.Turn) {
 		}
 		return
 	}
-	e.tokenTime = smoothed(e.tokenTime, time.Since(began)/time.Duration(n))
-	at := 0
+	took := time.Since(began)
+	e.tokenTime = smoothed(e.tokenTime, took/time.Duration(n))
+	at, done := 0, 0
 	for _, p := range parts {
-		e.takeVectors(p, at)
+		if e.takeVectors(p, at) {
+			done++
+		}
 		at += p.tokens
 	}
+	t.Computed(e.base.spec.Key, took, n, len(parts), done)
 }
 
 // smoothed is the new estimate of a token's time.
@@ -341,8 +345,9 @@ func (e *embedder) useAdapter(a *Adapter) error {
 	return nil
 }
 
-// takeVectors adds what a pass gave for a part, which is at place at of the batch, and ends the job with its last one.
-func (e *embedder) takeVectors(p passPart, at int) {
+// takeVectors adds what a pass gave for a part, which is at place at of the batch. It ends the job with its last one,
+// and reports whether it did.
+func (e *embedder) takeVectors(p passPart, at int) bool {
 	job := p.job
 	for k := range p.tokens {
 		if e.scores {
@@ -355,16 +360,17 @@ func (e *embedder) takeVectors(p passPart, at int) {
 		row := C.llama_get_embeddings_ith(e.context, C.int32_t(at+k))
 		if row == nil {
 			e.end(job, embedResult{err: fmt.Errorf("no vector at place %d of the pass", at+k)})
-			return
+			return true
 		}
 		job.pooled.add(unsafe.Slice((*float32)(row), e.size))
 	}
 	job.filled += p.tokens
 	if job.filled < len(job.tokens) {
-		return
+		return false
 	}
 	vector, err := e.result(job)
 	e.end(job, embedResult{vector, err})
+	return true
 }
 
 // result is the vector of a text, of length 1, or its score.

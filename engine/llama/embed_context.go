@@ -133,7 +133,7 @@ func chooseEncoderContext(spec models.BaseSpec, trained, vocabulary, size int, f
 		freeBytes = min(freeBytes, spec.FreeBytes)
 	}
 	for tokens > minEmbedTokens && freeBytes > 0 && encoderBytes(tokens, vocabulary, size) > freeBytes/4 {
-		tokens -= max(tokens/16, 1)
+		tokens = max(tokens-tokens/16-1, minEmbedTokens)
 	}
 	return tokens
 }

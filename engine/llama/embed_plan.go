@@ -60,38 +60,50 @@ func planPass(jobs []*embedJob, budget int, l passLimits) []passPart {
 
 // planFrom plans a pass with the adapter of the job at place first.
 func planFrom(jobs []*embedJob, first, budget int, l passLimits) []passPart {
-	var parts []passPart
-	adapter, left, waiting := jobs[first].adapter, budget, 0
-	for _, job := range jobs {
-		if job.adapter == adapter {
-			waiting += job.tokensLeft()
-		}
+	able := ableJobs(jobs, jobs[first].adapter, l)
+	wanted := 0
+	for _, job := range able {
+		wanted += job.tokensLeft()
 	}
-	for _, job := range jobs {
-		if job.adapter != adapter || left <= 0 {
-			continue
-		}
-		if job.sequence < 0 && (l.sequences <= 0 || len(job.tokens) > l.cells) {
-			l.sequences = 0 // those that came later don't take the cells for which this one waits
-			continue
-		}
+	var parts []passPart
+	left := budget
+	for i, job := range able {
 		n := job.tokensLeft()
 		switch {
-		case !l.inParts && n > left && len(parts) > 0:
+		case !l.inParts && n > left && i > 0:
 			continue
-		case l.inParts && len(parts) == 0:
-			n = min(n, max((budget+1)/2, budget-(waiting-n)))
+		case l.inParts && i == 0:
+			n = min(n, max((budget+1)/2, budget-(wanted-n)))
 		case l.inParts:
 			n = min(n, left)
 		}
+		if n > 0 {
+			parts = append(parts, passPart{job, n})
+			left -= n
+		}
+	}
+	return parts
+}
+
+// ableJobs lists the jobs with an adapter that could go on: those that have begun, and those for which there are a
+// sequence and cells. Once one must wait for these, those that came later don't take them.
+func ableJobs(jobs []*embedJob, adapter *Adapter, l passLimits) []*embedJob {
+	var able []*embedJob
+	for _, job := range jobs {
+		if job.adapter != adapter {
+			continue
+		}
 		if job.sequence < 0 {
+			if l.sequences <= 0 || len(job.tokens) > l.cells {
+				l.sequences = 0
+				continue
+			}
 			l.sequences--
 			l.cells -= len(job.tokens)
 		}
-		parts = append(parts, passPart{job, n})
-		left -= n
+		able = append(able, job)
 	}
-	return parts
+	return able
 }
 
 func (j *embedJob) tokensLeft() int { return len(j.tokens) - j.filled }

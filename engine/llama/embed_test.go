@@ -13,9 +13,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"tandem/engine/batch"
 	"tandem/engine/models"
+	"tandem/scripts/await"
 	"tandem/scripts/models/tinybert"
 )
 
@@ -306,4 +308,79 @@ func TestEmbeddingThatNobodyWaitsFor(t *testing.T) {
 			t.Errorf("%d jobs are left, %d of %d sequences are free", left, free, base.embed.sequences)
 		}
 	})
+}
+
+// TestTemplateOfAReranker: its control tokens count, those that a client writes don't.
+func TestTemplateOfAReranker(t *testing.T) {
+	base, _ := loadDemo(t, nil)
+	var control int
+	var mark string
+	for token := range base.vocab.size() {
+		if base.vocab.control(batch.Token(token)) {
+			text, err := base.Detokenize([]batch.Token{batch.Token(token)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			control, mark = token, string(text)
+		}
+	}
+	base.rerankTemplate = mark + " query {query} document {document} " + mark
+	tokens, err := base.ScoreTokens(t.Context(), "what "+mark, mark+" is it")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, token := range tokens {
+		if base.vocab.control(token) {
+			n++
+		}
+	}
+	if n != 2 || tokens[0] != batch.Token(control) || tokens[len(tokens)-1] != batch.Token(control) {
+		t.Errorf("with the control token %d at both ends and twice in the texts: %v", control, tokens)
+	}
+}
+
+func TestCloseWithATextInTheQueue(t *testing.T) {
+	base, executor := loadDemo(t, nil)
+	tokens := tokensOf(t, base, "the capital of france")
+	waits, over := make(chan struct{}), make(chan struct{})
+	go executor.run(func() { close(waits); <-over })
+	<-waits
+	ended := make(chan error, 1)
+	go func() {
+		_, err := base.Embed(t.Context(), models.TaskEmbed, nil, tokens)
+		ended <- err
+	}()
+	await.Until(t, 10*time.Second, "the text is in the queue", func() bool {
+		base.embed.mu.Lock()
+		defer base.embed.mu.Unlock()
+		return len(base.embed.jobs) == 1
+	})
+	closed := make(chan error, 1)
+	go func() { closed <- base.Close() }()
+	if err := <-ended; err == nil {
+		t.Error("a text got a vector of a base that is closed")
+	}
+	close(over)
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	if _, err := base.Embed(t.Context(), models.TaskEmbed, nil, tokens); !errors.Is(err, models.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+func TestAFullQueueRefusesTexts(t *testing.T) {
+	base, _ := loadDemo(t, nil)
+	tokens := tokensOf(t, base, "the capital of france")
+	base.embed.mu.Lock()
+	base.embed.running = true // nobody takes them
+	base.embed.jobs = make([]*embedJob, maxEmbedJobs)
+	base.embed.mu.Unlock()
+	if _, err := base.Embed(t.Context(), models.TaskEmbed, nil, tokens); !errors.Is(err, models.ErrEmbeddingsFull) {
+		t.Errorf("with %d texts in the queue: %v", maxEmbedJobs, err)
+	}
+	base.embed.mu.Lock()
+	base.embed.running, base.embed.jobs = false, nil
+	base.embed.mu.Unlock()
 }

@@ -68,7 +68,7 @@ func replaceTokens(value []byte, change func(i int, old []byte) []byte) []byte {
 // demoWithTemplate writes a copy of the demo model with the template and special tokens of another family; the names
 // take the first ids. If there are more of them than the demo model has, ordinary tokens at the end of the vocabulary
 // become control tokens.
-func demoWithTemplate(t *testing.T, template string, names []string) string {
+func demoWithTemplate(t testing.TB, template string, names []string) string {
 	t.Helper()
 	data, err := os.ReadFile(demoFile(t, "demo-q8_0.gguf"))
 	if err != nil {

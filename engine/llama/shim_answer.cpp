@@ -40,6 +40,8 @@ static const char * const own_form_think = TDM_OWN_HEAD TDM_OWN_THINK "{{- messa
 
 namespace {
 
+json hello() { return json::array({ json{ { "role", "user" }, { "content", "Hello" } } }); }
+
 // One template and what the library finds out about it.
 struct variant {
     common_chat_template   parsed;
@@ -48,7 +50,7 @@ struct variant {
 
     variant(const std::string & src, const std::string & bos, const std::string & eos) : parsed(src, bos, eos) {
         autoparser::generation_params probe;
-        probe.messages              = json::array({ json{ { "role", "user" }, { "content", "Hello" } } });
+        probe.messages              = hello();
         probe.add_generation_prompt = true;
         probe.extra_context         = json::object();
         try {
@@ -184,7 +186,7 @@ struct tdm_form {
 // Whether the template shows tools to the model and has a form for calls.
 static bool has_tool_form(const variant & v) {
     autoparser::generation_params probe;
-    probe.messages      = json::array({ json{ { "role", "user" }, { "content", "Hello" } } });
+    probe.messages      = hello();
     probe.tools         = common_chat_tools_to_json_oaicompat({ { "f", "does f", R"({"type":"object","properties":{"x":{"type":"string"}}})" } });
     probe.tool_choice   = COMMON_CHAT_TOOL_CHOICE_REQUIRED;
     probe.extra_context = today();
@@ -199,7 +201,7 @@ static bool has_tool_form(const variant & v) {
 
 static bool has_reasoning_form(const variant & v) {
     autoparser::generation_params probe;
-    probe.messages              = json::array({ json{ { "role", "user" }, { "content", "Hello" } } });
+    probe.messages              = hello();
     probe.extra_context         = today();
     probe.add_generation_prompt = true;
     try {
@@ -263,7 +265,7 @@ char * tdm_form_prepare(const tdm_form * f, const char * request, size_t len, si
         if (own) {
             // The answer is parsed in the form of the other template, whose beginning stands in for this one's.
             auto own_params     = params;
-            own_params.messages = json::array({ json{ { "role", "user" }, { "content", "Hello" } } });
+            own_params.messages = hello();
             own_params.tools    = common_chat_tools_to_json_oaicompat(tools);
             auto own_shape      = former.generate(own_params);
             own_shape.additional_stops = shape.additional_stops;
@@ -284,14 +286,20 @@ char * tdm_form_prepare(const tdm_form * f, const char * request, size_t len, si
         for (const auto & t : shape.grammar_triggers) {
             out["triggers"].push_back(json{ { "type", (int) t.type }, { "value", t.value }, { "token", t.token } });
         }
-        if (!tools.empty() && !none) {
+        if (in.at("want_grammar").get<bool>()) {
             auto forced        = params;
-            forced.messages    = own ? json::array({ json{ { "role", "user" }, { "content", "Hello" } } }) : params.messages;
             forced.tools       = common_chat_tools_to_json_oaicompat(without(tools, in.at("only").get<std::string>()));
             forced.tool_choice = COMMON_CHAT_TOOL_CHOICE_REQUIRED;
-            const auto call    = former.generate(forced);
-            out["grammar"]     = call.grammar;
-            out["call_rules"]  = strings(call_rules(call.parser));
+            forced.messages    = hello(); // the form of calls doesn't depend on them, and these are rendered sooner
+            common_chat_params call;
+            try {
+                call = former.generate(forced);
+            } catch (const std::exception &) { // a template may refuse them
+                forced.messages = params.messages;
+                call            = former.generate(forced);
+            }
+            out["grammar"]    = call.grammar;
+            out["call_rules"] = strings(call_rules(call.parser));
         }
         return copy(out.dump(), size);
     });

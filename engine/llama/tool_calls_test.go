@@ -160,3 +160,207 @@ func TestRequiredCallsBind(t *testing.T) {
 		}
 	}
 }
+
+// answerTokens encodes an answer; control tokens are those whose text it has.
+func answerTokens(base *Base, text string) (tokens []batch.Token) {
+	from := 0
+	for i := 0; i < len(text); i++ {
+		if sp := base.vocab.specialAt([]byte(text), i); sp != nil {
+			tokens = append(append(tokens, base.vocab.encodePlain([]byte(text[from:i]))...), sp.token)
+			i += len(sp.text) - 1
+			from = i + 1
+		}
+	}
+	return append(tokens, base.vocab.encodePlain([]byte(text[from:]))...)
+}
+
+// maskAfter is what may be drawn after an answer's tokens; nil: everything.
+func maskAfter(t *testing.T, base *Base, prompt models.Prompt, answer []batch.Token) []uint32 {
+	t.Helper()
+	sampling := batch.Sampling{Grammar: prompt.Grammar, Logprobs: true} // nothing is forced then
+	for _, tr := range prompt.Triggers {
+		sampling.Triggers = append(sampling.Triggers, batch.Trigger{Kind: batch.TriggerKind(tr.Kind), Value: tr.Value, Token: tr.Token})
+	}
+	s, err := base.NewSampler(sampling, prompt.Tokens, answer)
+	if err != nil {
+		t.Fatalf("after %q: %v", base.WriteOut(answer), err)
+	}
+	defer s.Close()
+	if _, err := s.Advance(10); err != nil {
+		t.Fatal(err)
+	}
+	if c := s.(*Sampler).constraint; c.trigger == nil {
+		return slices.Clone(c.mask)
+	}
+	return nil
+}
+
+// With auto the model is free until it begins a call; then the call binds.
+func TestGrammarBeginsAtATrigger(t *testing.T) {
+	bases, _ := loadFamilies(t)
+	for name, base := range bases {
+		if name == "bare JSON" { // nothing marks its calls, so they can't be told from content
+			continue
+		}
+		in := askWeather()
+		prompt, err := base.Render(t.Context(), in)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if len(prompt.Triggers) == 0 || prompt.Grammar == "" {
+			t.Fatalf("%s: no triggers", name)
+		}
+		for text, want := range map[string]bool{
+			"": false, "Hello <tool": false, "Hello <b>": false,
+			"<tool_call>\n": true, "So:\n<tool_call>\n{\"name\": \"get_": true,
+		} {
+			mask := maskAfter(t, base, prompt, answerTokens(base, text))
+			if (mask != nil) != want {
+				t.Errorf("%s: after %q constrained: %v", name, text, mask != nil)
+			}
+		}
+		open := maskAfter(t, base, prompt, answerTokens(base, "<tool_call>\n{\"name\": \""))
+		for text, want := range map[string]bool{"g": true, "x": false} {
+			token := base.vocab.encodePlain([]byte("a" + text))[1:]
+			if len(token) == 1 && open[token[0]/32]>>(token[0]%32)&1 != 0 != want {
+				t.Errorf("%s: a name may begin with %q: %v", name, text, !want)
+			}
+		}
+	}
+}
+
+// A sampler that gets the tokens of an answer one by one and one that gets them at once allow the same.
+func TestReplaysHaveTheSameGrammar(t *testing.T) {
+	bases, executor := loadFamilies(t)
+	for _, name := range []string{"tags and think", "control tags"} {
+		base := bases[name]
+		for choice, in := range map[string]models.Input{"auto": askWeather(), "required": askWeather()} {
+			in.ToolChoice.Required = choice == "required"
+			in.ParallelToolCalls = true
+			prompt, err := base.Render(t.Context(), in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tokens := answerTokens(base, "<think>\nhm\n</think>\n\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}\n</tool_call>")
+			sampling := batch.Sampling{Grammar: prompt.Grammar, Logprobs: true}
+			for _, tr := range prompt.Triggers {
+				sampling.Triggers = append(sampling.Triggers, batch.Trigger{Kind: batch.TriggerKind(tr.Kind), Value: tr.Value, Token: tr.Token})
+			}
+			one, err := base.NewSampler(sampling, prompt.Tokens, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, token := range tokens {
+				if err := one.Accept(token); err != nil {
+					t.Fatalf("%s, %s, token %d (%q): %v", name, choice, i, base.WriteOut(tokens[i:i+1]), err)
+				}
+				if _, err := one.Advance(10); err != nil {
+					t.Fatal(err)
+				}
+				c := one.(*Sampler).constraint
+				again := maskAfter(t, base, prompt, tokens[:i+1])
+				if (c.trigger == nil) != (again != nil) || again != nil && !slices.Equal(c.mask, again) {
+					t.Errorf("%s, %s: another mask after %q", name, choice, base.WriteOut(tokens[:i+1]))
+				}
+			}
+			one.Close()
+		}
+	}
+	_ = executor
+}
+
+func TestSchemasBesideToolsAndReasoning(t *testing.T) {
+	bases, _ := loadFamilies(t)
+	schema := []byte(`{"type":"object","properties":{"x":{"enum":[1,2]}},"required":["x"],"additionalProperties":false}`)
+	base := bases["tags and think"]
+	call := fmt.Sprintf(tagCall, `{"city": "Paris"}`)
+	end := batch.Token(1) // <|im_end|>
+	for name, test := range map[string]struct {
+		tools bool
+		text  string
+		ended bool // the answer may end after text
+	}{
+		"JSON":                 {false, `{"x":1}`, true},
+		"JSON after reasoning": {false, "<think>\nhm\n</think>\n\n" + `{"x":2}`, true},
+		"JSON beside tools":    {true, `{"x":1}`, true},
+		"a call":               {true, call, true},
+		"an unfinished call":   {true, call[:30], false},
+	} {
+		in := askWeather()
+		if !test.tools {
+			in.Tools = nil
+		}
+		in.JSONSchema = schema
+		prompt, err := base.Render(t.Context(), in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mask := maskAfter(t, base, prompt, answerTokens(base, test.text))
+		if mask == nil || mask[end/32]>>(end%32)&1 != 0 != test.ended {
+			t.Errorf("%s: may end after %q: %v", name, test.text, !test.ended)
+		}
+	}
+	in := askWeather()
+	in.Tools = nil
+	in.JSONSchema = schema
+	prompt, err := base.Render(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := maskAfter(t, base, prompt, nil)
+	if token := base.vocab.encodePlain([]byte("Hello")); free[token[0]/32]>>(token[0]%32)&1 != 0 {
+		t.Error("a text that is neither reasoning nor JSON is allowed")
+	}
+}
+
+// An answer that isn't in the form of its model comes as content as far as nothing else was sent.
+func TestWhatCannotBeParsedIsContent(t *testing.T) {
+	bases, _ := loadFamilies(t)
+	base := bases["tags and think"]
+	prompt, err := base.Render(t.Context(), askWeather())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"<tool_call>\nnonsense":                    "|content <tool_call>\nnonsense",
+		"Hi <tool_call>\n{\"name\": \"nope\"":      "|content Hi <tool_call>\n{\"name\": \"nope\"",
+		"<think>\nhm":                              "|reasoning hm",
+		strings.Repeat("[", 4*openBracketsMax):     "|content " + strings.Repeat("[", 4*openBracketsMax),
+		strings.Repeat("{\"a\":", openBracketsMax): "|content " + strings.Repeat("{\"a\":", openBracketsMax),
+	} {
+		for _, n := range []int{1, 1000} {
+			if got := describe(splitText(t, base, prompt.Parser, text, n, false)); got != want {
+				t.Errorf("%.60q, %d bytes at a time: %.200s, want %.200s", text, n, got, want)
+			}
+		}
+	}
+}
+
+// A long answer is parsed now and then, but nothing is missing at its end.
+func BenchmarkParser(b *testing.B) {
+	backend, _ := newBackend(b, nil)
+	f := toolFamilies["tags and think"]
+	base := loadFile(b, backend, demoWithTemplate(b, f.template, f.specials), nil)
+	prompt, err := base.Render(b.Context(), askWeather())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, size := range []int{2 << 10, 16 << 10, 64 << 10} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			tokens := 0
+			for b.Loop() {
+				p, err := base.NewParser(prompt.Parser)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for range size / 4 {
+					p.Push([]byte("word"))
+					tokens++
+				}
+				p.Finish(false)
+				p.Close()
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(tokens), "us/token")
+		})
+	}
+}

@@ -21,6 +21,7 @@ type Progress struct {
 // BaseSpec names one base on disk. The paths come from the registry, never from a request.
 type BaseSpec struct {
 	Name     string
+	Key      string // the executor's name of the base
 	Path     string // first file of a split GGUF
 	Context  int    // tokens; 0: backend default
 	Parallel int    // sequences

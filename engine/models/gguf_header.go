@@ -15,6 +15,7 @@ type ggufHeader struct {
 	Architecture string
 	Type         string // general.type: model or adapter
 	TrainContext int    // 0: the file doesn't say
+	Quantization string // the library's words for most of the tensors; empty: the file doesn't say
 	Tensors      int
 }
 
@@ -158,6 +159,8 @@ func (g *ggufReader) pairs(n uint64) ggufMetadata {
 			m.Architecture = g.text(maxShortString)
 		case key == "general.type" && kind == ggufString:
 			m.Type = g.text(maxShortString)
+		case key == "general.file_type" && kind == ggufUint32:
+			m.Quantization = quantizationNames[g.u32()]
 		case key == "general.alignment" && kind == ggufUint32:
 			m.align = uint64(g.u32())
 		case kind == ggufUint32 && strings.HasSuffix(key, contextKey) && len(contexts) < 16:

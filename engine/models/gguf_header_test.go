@@ -33,11 +33,11 @@ func TestReadHeaderOfTheDemo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantType, wantTensors := "model", 38
+		wantType, wantTensors, wantQuantization := "model", 38, "Q8_0"
 		if f.Version != "" {
-			wantType, wantTensors = "adapter", 56
+			wantType, wantTensors, wantQuantization = "adapter", 56, h.Quantization
 		}
-		if h.Architecture != "llama" || h.Type != wantType || h.Tensors != wantTensors {
+		if h.Architecture != "llama" || h.Quantization != wantQuantization || h.Type != wantType || h.Tensors != wantTensors {
 			t.Errorf("version %q: header %+v", f.Version, h)
 		}
 		if _, err := read(f.Bytes - 33); err == nil {

@@ -13,8 +13,12 @@ type Model struct {
 	Domain         string
 	DefaultVersion string // empty: the model says none
 	Template       TemplateMode
+	Pooling        Pooling
 	Defaults       Defaults
 	TrainContext   int       // tokens that the model was trained for; 0: not known before the first load
+	Bytes          int64     // of the base's files, unpacked; 0: not known
+	Architecture   string    // of the base; empty: not known before the first load
+	Quantization   string    // of the base, in the library's words; empty: not known before the first load
 	Versions       []Version // base first, the others in ascending order
 	Demo           bool      // built in
 }
@@ -55,6 +59,7 @@ type source struct {
 	base      *weightsFile
 	adapter   *weightsFile // nil: the base alone, or a full model
 	template  TemplateMode
+	pooling   Pooling
 	defaults  Defaults
 	problem   string
 	filesHash [sha256.Size]byte // of the files' state of base and adapter
@@ -72,8 +77,8 @@ func (s *source) setIdentity() {
 		}
 	}
 	copy(s.filesHash[:], h.Sum(nil))
-	s.baseID = fmt.Sprintf("%s/%s/%d", s.model, s.base.stateID(), s.template)
-	s.identity = fmt.Sprintf("%x/%d", s.filesHash, s.template)
+	s.baseID = fmt.Sprintf("%s/%s/%d/%d", s.model, s.base.stateID(), s.template, s.pooling)
+	s.identity = fmt.Sprintf("%x/%d/%d", s.filesHash, s.template, s.pooling)
 }
 
 // brokenKey is the key of Cache.brokenLoads: files that don't exist have no state, and a problem may be solved without

@@ -37,6 +37,7 @@ type modelYAML struct {
 	File           string                 `yaml:"file"`
 	DefaultVersion string                 `yaml:"default_version"`
 	Template       string                 `yaml:"template"` // auto, on, off
+	Pooling        string                 `yaml:"pooling"`  // mean, cls, last, rank; empty: as the weights' file says
 	Defaults       Defaults               `yaml:"defaults"`
 	Checksums      map[string]string      `yaml:"checksums"` // file in the model's directory → sha256, hexadecimal
 	Versions       map[string]yamlVersion `yaml:"versions"`
@@ -82,6 +83,9 @@ func (m *modelYAML) check() error {
 		return fmt.Errorf("domain %.100q: %w", m.Domain, errBadName)
 	}
 	if _, err := m.template(); err != nil {
+		return err
+	}
+	if _, err := parsePooling(m.Pooling); err != nil {
 		return err
 	}
 	if err := checkYAMLFileName("file", m.File); m.File != "" && err != nil {

@@ -11,6 +11,7 @@ description: Small talk
 domain: support
 default_version: v1.0
 template: off
+pooling: cls
 defaults:
   temperature: 0.7
   top_p: 0.9
@@ -29,6 +30,9 @@ versions:
 	}
 	if mode, _ := m.template(); mode != TemplateOff {
 		t.Errorf("template %v", mode)
+	}
+	if pooling, _ := parsePooling(m.Pooling); pooling != PoolingCLS {
+		t.Errorf("pooling %v", pooling)
 	}
 	if *m.Defaults.Temperature != 0.7 || *m.Defaults.TopK != 40 || *m.Defaults.MaxNewTokens != 64 || m.Defaults.MinP != nil {
 		t.Errorf("defaults %+v", m.Defaults)
@@ -51,6 +55,7 @@ func TestParseModelFileErrors(t *testing.T) {
 		{"not a number", "defaults: {top_p: .nan}\n", "defaults.top_p"},
 		{"max_new_tokens", "defaults: {max_new_tokens: 0}\n", "defaults.max_new_tokens"},
 		{"template", "template: maybe\n", "template"},
+		{"pooling", "pooling: median\n", "must be mean, cls, last or rank"},
 		{"checksum", "checksums: {model.gguf: abc}\n", "checksums.model.gguf"},
 		{"version name", "versions: {base: {file: model.gguf}}\n", "reserved"},
 		{"weights outside", "file: ../model.gguf\n", "must name a file"},

@@ -108,8 +108,9 @@ func (c *Cache) openBase(ctx context.Context, b *sharedBase, src *source) (Base,
 	defer release()
 	report(Progress{Phase: "weights"})
 	base, err := c.opts.Backend.LoadBase(ctx, BaseSpec{
-		Name: src.model, Path: path, Context: c.opts.Context, Parallel: c.opts.Parallel, MMap: c.opts.MMap, Template: src.template,
-		FreeBytes: c.opts.MemoryLeft(src.base.bytes),
+		Name: src.model, Key: b.key, Path: path, Context: c.opts.Context, Parallel: c.opts.Parallel, MMap: c.opts.MMap,
+		Template: src.template, Pooling: src.pooling, FreeBytes: c.opts.MemoryLeft(src.base.bytes),
+		MoreFits: func(bytes int64) bool { return c.opts.MemoryFits(bytes, c.isOnlyBase(src.baseID)) },
 	}, report)
 	if err != nil {
 		return nil, err

@@ -110,7 +110,7 @@ func DecodeToolChoice(data []byte, tools []Tool) (ToolChoice, error) {
 		} `json:"function"`
 	}
 	var mode string
-	if bytes.TrimSpace(data)[0] != '{' {
+	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
 		if err := decodeJSON(data, toolNameMax, &mode); err != nil {
 			return ToolChoice{}, err
 		}

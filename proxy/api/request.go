@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // Limits of a request that hold whatever the configuration says.
 const (
 	MaxPromptBytes  = 1 << 20   // decoded prompt and system text together, unless Limits says otherwise
@@ -21,6 +23,7 @@ const (
 	MaxInputs       = 2048
 	MaxTopLogprobs  = 20
 	MaxLogitBias    = 1024
+	MaxResumeFor    = 10 * time.Minute
 )
 
 // DefaultNewTokens is used when a request doesn't set max_new_tokens, cut to what the context has left.
@@ -93,6 +96,9 @@ type Request struct {
 	Stream bool
 	// IncludeUsage asks a stream to say at its end how many tokens it took, in dialects that do so only when asked.
 	IncludeUsage bool
+	// ResumeFor keeps a stream for so long without a reader, so that a client that lost its connection can read on; 0:
+	// the answer is cancelled when its client leaves.
+	ResumeFor time.Duration
 	// Extra is what the dialect's encoder needs of the body besides this.
 	Extra any
 }

@@ -12,16 +12,21 @@ const (
 	anthropicIDHeader = "Request-Id"
 )
 
-// addAnthropicRoutes adds the endpoints for Anthropic's clients.
+// addAnthropicRoutes adds the endpoints for Anthropic's clients. Counting tokens doesn't count against a rate limit:
+// nothing is computed.
 func (s *Server) addAnthropicRoutes() {
-	s.addRoute(&route{path: messagesPath, description: "inference for Anthropic's clients; with an API key", inference: true, dialect: anthropic.Messages,
-		idHeader: anthropicIDHeader, serve: s.infer})
-	s.addRoute(&route{path: messagesPath + "/count_tokens", description: "how many tokens a message has; with an API key", post: true,
-		dialect: anthropic.Messages, idHeader: anthropicIDHeader, serve: s.inputTokens(anthropic.DecodeCount, anthropic.AppendCount)})
+	for _, r := range []*route{
+		{path: messagesPath, description: "inference for Anthropic's clients; with an API key", inference: true, serve: s.infer},
+		{path: messagesPath + "/count_tokens", description: "how many tokens their conversation has; with an API key", post: true,
+			serve: s.inputTokens(anthropic.DecodeCount, anthropic.AppendCount)},
+	} {
+		r.dialect, r.idHeader = anthropic.Messages, anthropicIDHeader
+		s.addRoute(r)
+	}
 	s.otherAnthropicRoute = &route{path: "other", dialect: anthropic.Messages, idHeader: anthropicIDHeader, metrics: s.opts.Metrics.Endpoint("other")}
 }
 
-// findAnthropicRoute finds the route of paths below the endpoint that no route has exactly; nil: it's no such path.
+// findAnthropicRoute finds the route of paths below /v1/messages that no route has exactly; nil: it's no such path.
 func (s *Server) findAnthropicRoute(path string) *route {
 	if strings.HasPrefix(path, messagesPath+"/") {
 		return s.otherAnthropicRoute

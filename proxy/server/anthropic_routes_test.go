@@ -170,6 +170,32 @@ func TestMessagesErrorsOfRoutes(t *testing.T) {
 	}
 }
 
+func TestMessagesCountTokens(t *testing.T) {
+	ts := startTestServer(t, instantTable(), nil)
+	post := func(body string, headers ...string) reply {
+		return ts.do("POST", "/v1/messages/count_tokens?beta=true", body, append([]string{"Content-Type", "application/json", "X-Api-Key", testKey}, headers...)...)
+	}
+	r := post(`{"model":"demo","messages":[{"role":"user","content":"Hi"}]}`)
+	if r.StatusCode != 200 || r.body != `{"input_tokens":8}` || r.Header.Get("Request-Id") == "" {
+		t.Errorf("status %d, %s", r.StatusCode, r.body)
+	}
+	for _, c := range []struct {
+		body    string
+		headers []string
+		status  int
+		kind    string
+	}{
+		{`{"messages":[]}`, nil, 400, "invalid_request_error"},
+		{`{"messages":[{"role":"user","content":"Hi"}]}`, []string{"X-Api-Key", "wrong"}, 401, "authentication_error"},
+		{`{"messages":[{"role":"user","content":"Hi"}]}`, []string{"Content-Type", "text/plain"}, 415, "invalid_request_error"},
+	} {
+		r := post(c.body, c.headers...)
+		if kind, text := messagesError(t, r); r.StatusCode != c.status || kind != c.kind {
+			t.Errorf("status %d, %s, want %d, %s: %s", r.StatusCode, kind, c.status, c.kind, text)
+		}
+	}
+}
+
 // A page with Anthropic's client library sends headers of its own.
 func TestMessagesCrossOrigin(t *testing.T) {
 	ts := startTestServer(t, capitalTable(), withOrigins(appOrigin))

@@ -16,7 +16,7 @@ const corsMaxAge = "600"
 const anyOrigin = "*"
 
 // exposedHeaders are the reply headers that a page may read, besides the few that it may always read.
-var exposedHeaders = strings.Join([]string{requestIDHeader, anthropicIDHeader, revisionHeader, traceresponseHeader, fasthttp.HeaderRetryAfter, fasthttp.HeaderAllow,
+var exposedHeaders = strings.Join([]string{requestIDHeader, anthropicIDHeader, revisionHeader, streamIDHeader, traceresponseHeader, fasthttp.HeaderRetryAfter, fasthttp.HeaderAllow,
 	limit.HeaderLimit, limit.HeaderRemaining, limit.HeaderReset, limit.HeaderPolicy, limit.HeaderRateLimit}, ", ")
 
 // sdkHeaders are request headers that OpenAI's and Anthropic's client libraries for browsers send by themselves. A page

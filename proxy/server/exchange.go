@@ -42,7 +42,10 @@ type exchange struct {
 	attempt   uint32                // how many engines were lost while they had it, of one choice at most
 	streaming bool                  // the body stream finishes the exchange
 	sentBytes int                   // of a stream
-	finished  bool
+	// resumable is the room for a stream that can be resumed, until that stream has it
+	resumable     *resumableStream
+	receivedBytes int // of the body, once ctx is gone
+	finished      bool
 }
 
 // beginExchange counts the request as in flight and gives it its id. received is passed, since ctx has no time for a
@@ -179,7 +182,11 @@ func (x *exchange) finish() {
 	if !x.streaming && !x.ctx.IsHead() {
 		sent = len(x.ctx.Response.Body())
 	}
-	received := len(x.ctx.Request.Body())
+	received := x.receivedBytes
+	if x.ctx != nil {
+		received = len(x.ctx.Request.Body())
+	}
+	x.s.resumable.release(x.resumable)
 	x.route.metrics.Record(metrics.Reply{Status: string(x.label), Model: x.model, Took: took, RequestBytes: received, ResponseBytes: sent,
 		TraceID: metrics.SampledTraceID(x.span.Traceparent())})
 	x.s.openExchanges.Add(-1)

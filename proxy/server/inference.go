@@ -26,6 +26,10 @@ func (s *Server) infer(x *exchange) {
 		return
 	}
 	x.request = request.Infer
+	if err := s.resumable.reserve(x, x.request); err != nil {
+		x.reject(err)
+		return
+	}
 	x.answer, err = s.opts.Requests.Admit(x.clientCtx, *request)
 	if err != nil {
 		x.answer = nil
@@ -193,8 +197,10 @@ func (x *exchange) replyEncoder() api.Encoder {
 }
 
 // setRevision names the model's files in a header, if an engine has taken the request.
-func (x *exchange) setRevision() {
-	if revision := x.answer.Revision(); len(revision) > 0 {
+func (x *exchange) setRevision() { x.setRevisionHeader(x.answer.Revision()) }
+
+func (x *exchange) setRevisionHeader(revision []byte) {
+	if len(revision) > 0 {
 		x.ctx.Response.Header.Set(revisionHeader, hex.EncodeToString(revision))
 	}
 }

@@ -29,12 +29,17 @@ func (s *Server) addOpenAIRoutes() {
 	}
 	s.modelRoute = &route{path: modelPathForm, description: "one of them", dialect: openAIErrors, serve: s.openAIModel, metrics: s.routes[modelsPath].metrics}
 	s.routes[modelPathForm] = s.modelRoute
+	s.streamRoute = &route{path: streamPathForm, description: "the rest of a stream that was begun with stream_options.resume", dialect: openAIErrors,
+		serve: s.resumeStream, metrics: s.opts.Metrics.Endpoint(streamPathForm)}
+	s.routes[streamPathForm] = s.streamRoute
 	s.otherOpenAIRoute = &route{path: "other", dialect: openAIErrors, metrics: s.opts.Metrics.Endpoint("other")}
 }
 
 // findOpenAIRoute finds the routes of paths that no route has exactly; nil: it's not a path of OpenAI's.
 func (s *Server) findOpenAIRoute(path string) *route {
 	switch {
+	case strings.HasPrefix(path, streamsPrefix) && path != streamsPrefix:
+		return s.streamRoute
 	case strings.HasPrefix(path, modelPrefix) && path != modelPrefix:
 		return s.modelRoute
 	case strings.HasPrefix(path, openAIPrefix):

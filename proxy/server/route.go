@@ -22,6 +22,7 @@ type route struct {
 	description string // for the table at /
 	inference   bool   // POST only, and traced and logged as inference
 	post        bool   // POST only; the others are GET and HEAD
+	everyMethod bool   // DELETE, too
 	// dialect writes the errors, and for inference reads requests and writes replies; nil: defaultDialect.
 	dialect  api.Dialect
 	idHeader string          // of replies, a second name for X-Request-Id that the dialect's clients know; empty: none
@@ -30,14 +31,20 @@ type route struct {
 }
 
 func (r *route) allow() string {
-	if r.inference || r.post {
+	switch {
+	case r.everyMethod:
+		return "DELETE, GET, HEAD, POST"
+	case r.inference || r.post:
 		return "POST"
 	}
 	return "GET, HEAD"
 }
 
 func (r *route) allows(ctx *fasthttp.RequestCtx) bool {
-	if r.inference || r.post {
+	switch {
+	case r.everyMethod:
+		return true
+	case r.inference || r.post:
 		return ctx.IsPost()
 	}
 	return ctx.IsGet() || ctx.IsHead()
@@ -57,6 +64,7 @@ func (s *Server) makeRoutes() error {
 		s.addRoute(r)
 	}
 	s.addOpenAIRoutes()
+	s.addResponsesRoutes()
 	s.addVocabularyRoutes()
 	s.addAnthropicRoutes()
 	s.addLivePageRoutes()
@@ -119,6 +127,9 @@ func (s *Server) findRoute(ctx *fasthttp.RequestCtx) *route {
 		return r
 	}
 	if r := s.findAnthropicRoute(string(ctx.Path())); r != nil {
+		return r
+	}
+	if r := s.findResponsesRoute(string(ctx.Path())); r != nil {
 		return r
 	}
 	if r := s.findOpenAIRoute(string(ctx.Path())); r != nil {

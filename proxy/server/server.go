@@ -24,15 +24,20 @@ type Server struct {
 	// modelRoute has every path below /v1/models/; otherOpenAIRoute is for paths below /v1/ without a route,
 	// otherAnthropicRoute for those below /v1/messages/.
 	modelRoute, otherOpenAIRoute, otherAnthropicRoute *route
-	madeAt                                            time.Time
-	disconnects                                       *disconnectWatcher
-	certs                                             *certificates // nil without TLS
-	corsOrigins                                       corsOrigins
+	// storedResponseRoute has the paths below /v1/responses/ that are about a stored response, streamRoute those of
+	// streams that can be resumed.
+	storedResponseRoute, streamRoute *route
+	madeAt                           time.Time
+	disconnects                      *disconnectWatcher
+	certs                            *certificates // nil without TLS
+	corsOrigins                      corsOrigins
 
 	draining      atomic.Bool   // readiness is off
+	drainStarts   chan struct{} // closed when a drain begins
 	drainExpired  chan struct{} // closed when answers in flight have to end now
 	expireOnce    sync.Once     // closes drainExpired
 	openExchanges atomic.Int64
+	resumable     *resumableStreams
 
 	mu           sync.Mutex
 	listeners    []*listener
@@ -46,7 +51,8 @@ type Server struct {
 // New prepares a server; Serve starts it.
 func New(o Options) (*Server, error) {
 	o.fillDefaults()
-	s := &Server{opts: o, log: o.Log, corsOrigins: o.CORSOrigins, madeAt: time.Now(), drainExpired: make(chan struct{})}
+	s := &Server{opts: o, log: o.Log, corsOrigins: o.CORSOrigins, madeAt: time.Now(), drainStarts: make(chan struct{}), drainExpired: make(chan struct{})}
+	s.resumable = &resumableStreams{s: s, streams: make(map[string]*resumableStream)}
 	s.pageBuffers.New = func() any { return new(bytes.Buffer) }
 	if o.CertFile != "" {
 		certs, err := loadCertificates(o.CertFile, o.KeyFile, o.Log)

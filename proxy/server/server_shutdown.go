@@ -30,6 +30,7 @@ func (s *Server) Drain() {
 	}
 	s.drainStarted = time.Now()
 	s.draining.Store(true)
+	close(s.drainStarts)
 	s.opts.Metrics.SetDraining(true)
 	s.log.Info("draining: /readyz says 503 from now on", "drain_delay", s.opts.DrainDelay)
 	s.refuseTimer = time.AfterFunc(s.opts.DrainDelay, s.opts.Requests.Drain)
@@ -69,9 +70,25 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		}
 	}
 	s.closeListeners()
+	s.awaitResumable(ctx)
 	s.expireAnswers()
+	s.resumable.running.Wait()
 	s.close()
 	return err
+}
+
+// awaitResumable waits until the streams that can be resumed are complete, at most until ctx ends.
+func (s *Server) awaitResumable(ctx context.Context) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.resumable.running.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-s.drainExpired:
+	case <-ctx.Done():
+	}
 }
 
 // drainTimeLeft is what is left of a drain's time, at least breakOffReserve.

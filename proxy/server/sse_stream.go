@@ -20,7 +20,7 @@ var errStreamBroken = errors.New("stream broken off")
 // replyStream answers with server-sent events. The status line waits for the first token, or StreamHeaderWait; until
 // then an error has a status of its own.
 func (x *exchange) replyStream() {
-	r := &sseReader{x: x, conn: x.ctx.Conn(), timer: time.NewTimer(x.s.opts.StreamHeaderWait)}
+	r := &sseReader{eventSource: eventSource{x: x}, conn: x.ctx.Conn(), timer: time.NewTimer(x.s.opts.StreamHeaderWait)}
 	for started := false; !started; {
 		switch x.waitForEvent(r.timer.C) {
 		case answerReady:
@@ -41,30 +41,25 @@ func (x *exchange) replyStream() {
 			started = true
 		}
 	}
+	if x.request.ResumeFor > 0 {
+		r.timer.Stop()
+		x.s.resumable.begin(r.eventSource)
+		return
+	}
 	r.start()
 }
 
 // sseReader is the body of a stream. fasthttp reads from it on the connection's goroutine and writes each Read as one
 // chunk at once, so what is read has reached the kernel by the next Read.
 type sseReader struct {
-	x     *exchange
-	conn  net.Conn
-	timer *time.Timer // of the next keep-alive
-
-	text   []byte // the piece taken last
-	events []byte // buffer behind unread
-	unread []byte // part of events that fasthttp hasn't read yet
-	tokens bool   // there are some in unread
-	// refusal is the failure of an answer of which nothing was written: it is answered with a status of its own
-	refusal *inflight.Piece
-	started bool // the status line was passed on
+	eventSource
+	conn   net.Conn
+	timer  *time.Timer // of the next keep-alive
+	unread []byte      // part of events that fasthttp hasn't read yet
 
 	lastWrite   time.Time
 	deadlineSet time.Time // when the write deadline was set last
-	begun       bool      // the events before the first text were appended
-	complete    bool      // unread holds the last event
 	written     bool      // the last event was written
-	outcome     inflight.Outcome
 	closed      bool
 }
 
@@ -74,10 +69,8 @@ func (r *sseReader) start() {
 	now := time.Now()
 	r.lastWrite = now
 	r.timer.Reset(x.s.opts.StreamHeartbeat)
-	h := &x.ctx.Response.Header
-	h.SetContentType(eventStream)
-	h.Set("Cache-Control", "no-cache")
-	h.Set("X-Accel-Buffering", "no")
+	r.unread = r.events
+	x.setStreamHeaders()
 	x.setRevision()
 	x.ctx.Response.ImmediateHeaderFlush = len(r.unread) == 0
 	x.streaming, r.started = true, true
@@ -85,6 +78,14 @@ func (r *sseReader) start() {
 	r.deadlineSet = now
 	_ = x.ctx.SetWriteDeadline(now.Add(x.s.opts.WriteTimeout))
 	x.ctx.SetBodyStream(r, -1)
+}
+
+// setStreamHeaders says that the body is a stream of events.
+func (x *exchange) setStreamHeaders() {
+	h := &x.ctx.Response.Header
+	h.SetContentType(eventStream)
+	h.Set("Cache-Control", "no-cache")
+	h.Set("X-Accel-Buffering", "no")
 }
 
 // Read implements io.Reader.
@@ -119,15 +120,14 @@ func (r *sseReader) next() error {
 		switch x.waitForEvent(r.timer.C) {
 		case answerReady:
 			if r.takePieces() {
+				r.unread = r.events
 				r.extendWriteDeadline()
 				return nil
 			}
 		case clientDisconnected:
 			return errClientGone
 		case serverStopping:
-			r.events = r.events[:0]
-			r.appendError(api.Draining())
-			x.answer.Cancel(x.err)
+			r.breakOff()
 			r.unread = r.events
 			r.extendWriteDeadline()
 			return nil
@@ -140,76 +140,6 @@ func (r *sseReader) next() error {
 	}
 	r.written = true
 	return io.EOF
-}
-
-// reportWritten tells the table which tokens have reached the client.
-func (r *sseReader) reportWritten(now time.Time) {
-	for i := range r.x.choices {
-		if c := &r.x.choices[i]; c.unwritten > 0 {
-			r.x.answer.Wrote(i, c.unwritten, now)
-			c.unwritten = 0
-		}
-	}
-}
-
-// takePieces turns what has come into events. It reports whether there is something to write.
-func (r *sseReader) takePieces() bool {
-	r.events = r.events[:0]
-	for more := true; more && !r.complete; {
-		piece := r.x.takePiece(r.text[:0])
-		r.text, more = piece.Text, piece.More
-		if piece.Err != nil && !r.started && len(r.events) == 0 {
-			r.refusal = &piece
-			return false
-		}
-		r.appendPiece(&piece)
-	}
-	r.unread = r.events
-	return len(r.unread) > 0
-}
-
-// appendPiece turns a piece into events.
-func (r *sseReader) appendPiece(p *inflight.Piece) {
-	if p.Err != nil {
-		r.appendError(p.Err)
-		r.x.answer.Cancel(p.Err)
-		return
-	}
-	deltas, err := r.x.addPiece(p)
-	if err != nil {
-		r.appendError(api.Internal(err))
-		r.x.answer.Cancel(r.x.err)
-		return
-	}
-	r.tokens = r.tokens || p.Tokens > 0
-	for i := range deltas {
-		r.appendStart()
-		r.events = r.x.encoder.AppendDelta(r.events, &deltas[i])
-	}
-	if p.Done {
-		r.appendStart()
-		r.events = r.x.encoder.AppendChoiceEnd(r.events, p.Choice, r.x.finalResult(p.Choice))
-	}
-	if p.Last {
-		reply := r.x.finalReply()
-		r.events = r.x.encoder.AppendEnd(r.events, &reply)
-		r.complete, r.outcome = true, inflight.Delivered
-	}
-}
-
-// appendStart appends the events that come before the first text, once.
-func (r *sseReader) appendStart() {
-	if !r.begun {
-		r.begun = true
-		r.events = r.x.replyEncoder().AppendStart(r.events)
-	}
-}
-
-// appendError ends the events with an error.
-func (r *sseReader) appendError(err *api.Error) {
-	r.x.recordError(err)
-	r.events = r.x.replyEncoder().AppendErrorEvent(r.events, err)
-	r.complete, r.outcome = true, inflight.Failed
 }
 
 // keepAliveDue appends a keep-alive if nothing was written for StreamHeartbeat. The timer isn't reset with every event,

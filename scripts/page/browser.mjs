@@ -106,6 +106,6 @@ export async function tabThrough(page) {
 /** Every control that a pointer can use, in the order of the document. */
 export function controls(page) {
   return page.evaluate(() => [...document.querySelectorAll("a[href], button, input, select, textarea, summary")]
-    .filter((e) => !e.disabled && e.getClientRects().length > 0)
+    .filter((e) => !e.disabled && e.checkVisibility()) // what is in a closed <details> isn't visible
     .map((e) => `${e.tagName.toLowerCase()}#${e.id || e.textContent.trim().slice(0, 30)}`));
 }

@@ -104,8 +104,12 @@ export class TandemServer {
     }
   }
 
-  infer(body, signal) {
-    return fetch(`${this.url}/infer`, { method: "POST", headers: { "Content-Type": "application/json", "X-API-Key": apiKey }, body: JSON.stringify(body), signal });
+  infer(body, signal) { return this.post("/infer", body, signal); }
+
+  chat(body) { return this.post("/v1/chat/completions", body); }
+
+  post(path, body, signal) {
+    return fetch(this.url + path, { method: "POST", headers: { "Content-Type": "application/json", "X-API-Key": apiKey }, body: JSON.stringify(body), signal });
   }
 
   /** The process id of the engine below its supervisor; 0 while there is none. */

@@ -51,11 +51,9 @@ func (l *messageList) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 // conversation collects the messages that the engine gets. Those of one role that follow each other are one turn: its
 // tool results become messages of their own, and all else one message.
 type conversation struct {
-	list       []api.Message
-	limitBytes int               // of all texts
-	textBytes  int               // so far
-	callNames  map[string]string // the function of each tool_use block, by id
-	turn       turn
+	list      []api.Message
+	callNames map[string]string // the function of each tool_use block, by id
+	turn      turn
 }
 
 // turn is what one side says until the other one does.
@@ -67,16 +65,19 @@ type turn struct {
 	results   []api.Message
 }
 
+// addText adds a text. An empty one is none, which no line break needs to tell apart.
+func (t *turn) addText(text string) {
+	if text != "" {
+		t.texts = append(t.texts, text)
+	}
+}
+
 func (c *conversation) addSystem(system jsontext.Value) *api.Error {
 	text, err := textOf(system, "system")
-	if err != nil {
-		return err
-	}
 	if text != "" { // an empty one says nothing, and some templates take none at all
 		c.list = append(c.list, api.Message{Role: "system", Content: text})
-		return c.count(len(text))
 	}
-	return nil
+	return err
 }
 
 func (c *conversation) addMessages(list messageList) *api.Error {
@@ -116,8 +117,8 @@ func (c *conversation) addMessage(m *message, param string) *api.Error {
 func (c *conversation) addContent(content jsontext.Value, param string) *api.Error {
 	switch content.Kind() {
 	case '"':
-		c.turn.texts = append(c.turn.texts, unquote(content))
-		return c.count(len(content))
+		c.turn.addText(unquote(content))
+		return nil
 	case '[':
 	case jsontext.KindInvalid, 'n':
 		return missingField(param)
@@ -141,20 +142,18 @@ func (c *conversation) addBlock(b *block, at string) *api.Error {
 		if b.Text == nil {
 			return missingField(at + ".text")
 		}
-		c.turn.texts = append(c.turn.texts, *b.Text)
-		return c.count(len(*b.Text))
+		c.turn.addText(*b.Text)
 	case "thinking":
 		if b.Thinking == nil {
 			return missingField(at + ".thinking")
 		}
 		c.turn.reasoning = append(c.turn.reasoning, *b.Thinking)
-		return c.count(len(*b.Thinking))
 	case "tool_use":
 		return c.addToolUse(b, at)
 	case "tool_result":
 		return c.addToolResult(b, at)
 	}
-	return nil // redacted_thinking: nobody can read it
+	return nil // redacted_thinking is left out: nobody can read it
 }
 
 func (c *conversation) addToolUse(b *block, at string) *api.Error {
@@ -174,22 +173,19 @@ func (c *conversation) addToolUse(b *block, at string) *api.Error {
 		c.callNames = make(map[string]string)
 	}
 	c.callNames[b.ID] = b.Name
-	return c.count(len(b.ID) + len(b.Name) + len(arguments))
+	return nil
 }
 
 func (c *conversation) addToolResult(b *block, at string) *api.Error {
 	if b.ToolUseID == "" {
 		return missingField(at + ".tool_use_id")
 	}
-	if len(c.list)+len(c.turn.results) >= api.MaxMessages {
-		return tooManyMessages()
-	}
 	text, err := textOf(b.Content, at+".content")
 	if err != nil {
 		return err
 	}
 	c.turn.results = append(c.turn.results, api.Message{Role: "tool", Content: text, Name: c.callNames[b.ToolUseID], ToolCallID: b.ToolUseID})
-	return c.count(len(b.ToolUseID) + len(text))
+	return nil
 }
 
 // endTurn makes messages of the turn: results first, since templates want them right behind the calls.
@@ -205,19 +201,7 @@ func (c *conversation) endTurn() *api.Error {
 		c.list = append(c.list, api.Message{Role: t.role, Content: text, Reasoning: strings.Join(t.reasoning, "\n"), ToolCalls: t.calls})
 	}
 	if len(c.list) > api.MaxMessages {
-		return tooManyMessages()
+		return api.Invalid("messages", "messages and tool results are more than %d together; leave some out", api.MaxMessages)
 	}
 	return nil
-}
-
-// count keeps the sum of all texts within the limit while they are read.
-func (c *conversation) count(bytes int) *api.Error {
-	if c.textBytes += bytes; c.textBytes > c.limitBytes {
-		return api.Invalid("messages", "messages and system have more than the limit of %d bytes of text together; shorten them", c.limitBytes)
-	}
-	return nil
-}
-
-func tooManyMessages() *api.Error {
-	return api.Invalid("messages", "messages and tool results are more than %d together; leave some out", api.MaxMessages)
 }

@@ -64,7 +64,7 @@ func (b *messagesBody) prompt(limits api.Limits) (*api.Request, *api.Error) {
 	if len(model) > api.MaxNameBytes || len(version) > api.MaxNameBytes {
 		return nil, invalidField("model")
 	}
-	c := conversation{limitBytes: limits.MaxPromptBytes()}
+	var c conversation
 	if err := c.addSystem(b.System); err != nil {
 		return nil, err
 	}

@@ -89,6 +89,7 @@ func TestDecodeMessages(t *testing.T) {
 	for list, want := range map[string][]api.Message{
 		`{"role":"user","content":""}`: {user("")},
 		`{"role":"user","content":[]}`: {user("")},
+		`{"role":"user","content":""},{"role":"user","content":[{"type":"text","text":""},{"type":"text","text":"a"}]}`: {user("a")},
 		// Blocks and messages of one side that follow each other are one message.
 		`{"role":"user","content":"a"},{"content":[{"type":"text","text":"b"},{"text":"c","type":"text"}],"role":"user"}`: {user("a\nb\nc")},
 		`{"role":"user","content":"a"},
@@ -333,9 +334,9 @@ func TestRefusedMessages(t *testing.T) {
 		with(`[{"type":"tool_result","tool_use_id":"1","content":"` + long(200) + `"}]`):                                                                             "messages",
 		by(`[{"type":"thinking","thinking":"` + long(200) + `"}]`):                                                                                                   "messages",
 		by(`[{"type":"tool_use","id":"1","name":"f","input":{"a":"` + long(200) + `"}}]`):                                                                            "messages",
-		`{"max_tokens":1,"messages":[` + strings.Repeat(`{"role":"user","content":""},`, api.MaxMessages) + `{"role":"user","content":""}]}`:                         "messages",
-		with(`[` + strings.Repeat(result, api.MaxMessages) + strings.TrimSuffix(result, ",") + `]`):                                                                  "messages",
 	})
+	turn := `{"role":"user","content":""},`
+	wantRefusalOfLarge(t, `{"max_tokens":1,"messages":[`+strings.Repeat(turn, api.MaxMessages)+strings.TrimSuffix(turn, ",")+`]}`, "messages")
 	wantRefusalOfLarge(t, with(`[`+strings.Repeat(result, api.MaxMessages)+strings.TrimSuffix(result, ",")+`]`), "messages")
 	calls := strings.TrimSuffix(strings.Repeat(`{"type":"tool_use","id":"1","name":"f"},`, api.MaxTools+1), ",")
 	wantRefusalOfLarge(t, by("["+calls+"]"), fmt.Sprintf("messages.1.content.%d", api.MaxTools))

@@ -2,9 +2,12 @@ package openai
 
 import (
 	"strings"
+	"time"
 
 	"tandem/proxy/api"
 )
+
+const maxResumeSeconds = api.WholeNumber(api.MaxResumeFor / time.Second)
 
 // smallestTopP stands for a top_p of 0, which OpenAI allows: only the most likely token is left.
 const smallestTopP = 1e-6
@@ -34,7 +37,8 @@ type parameters struct {
 }
 
 type streamOptions struct {
-	IncludeUsage bool `json:"include_usage"`
+	IncludeUsage bool             `json:"include_usage"`
+	Resume       *api.WholeNumber `json:"resume"` // seconds for which the stream is kept without a reader
 }
 
 // request makes a request of the parameters, without its prompt.
@@ -62,6 +66,9 @@ func (p *parameters) request(limits api.Limits) (*api.Request, *api.Error) {
 		RepeatPenalty: p.RepetitionPenalty, PresencePenalty: p.PresencePenalty, FrequencyPenalty: p.FrequencyPenalty,
 		Seed: (*uint64)(p.Seed), Grammar: p.Grammar, LogitBias: p.LogitBias, IgnoreEnd: p.IgnoreEnd,
 		Stream: p.Stream, IncludeUsage: p.StreamOptions.IncludeUsage,
+	}
+	if p.StreamOptions.Resume != nil && p.Stream {
+		r.ResumeFor = time.Duration(*p.StreamOptions.Resume) * time.Second
 	}
 	if p.N != nil {
 		r.Choices = int(*p.N)
@@ -91,6 +98,7 @@ func (p *parameters) checkRanges() *api.Error {
 		{"presence_penalty", within(p.PresencePenalty, -api.MaxPenalty, api.MaxPenalty)},
 		{"frequency_penalty", within(p.FrequencyPenalty, -api.MaxPenalty, api.MaxPenalty)},
 		{"stop", areStops(p.Stop)},
+		{"stream_options.resume", p.StreamOptions.Resume == nil || *p.StreamOptions.Resume <= maxResumeSeconds},
 		{"n", p.N == nil || *p.N >= 1 && *p.N <= api.MaxChoices},
 	} {
 		if !c.holds {

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
@@ -208,4 +209,13 @@ func (w *writer) file(tensors []tensor) []byte {
 	pad(&out)
 	out.Write(data.Bytes())
 	return out.Bytes()
+}
+
+// Tokens gives the tokens of words that the vocabulary has, without any around them.
+func (m *Model) Tokens(text string) []int32 {
+	var out []int32
+	for _, w := range strings.Fields(text) {
+		out = append(out, int32(slices.Index(m.tokens, "\u2581"+w)))
+	}
+	return out
 }

@@ -2,10 +2,10 @@
 
 import "uplot/dist/uPlot.min.css";
 import "./app.css";
+import { loadModels, useKeyHeader } from "./chat";
 import { find, say } from "./dom";
 import { askLive, historySeconds, type Point } from "./live";
 import { showPanels } from "./panels";
-import { loadModels, useKeyHeader } from "./playground";
 import { makePlots } from "./plots";
 
 const pollMilliseconds = 1000;

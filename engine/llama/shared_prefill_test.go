@@ -1,0 +1,247 @@
+//go:build llama
+
+package llama
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tandem/engine/batch"
+	"tandem/engine/models"
+)
+
+// servedBase is a base behind a real executor, which counts the prompt tokens that it computes.
+type servedBase struct {
+	t        testing.TB
+	base     *Base
+	executor *batch.Executor
+	computed atomic.Int64
+	nextID   uint64
+}
+
+func (s *servedBase) Tokens(_, kind string, n int) {
+	if kind == "prompt" {
+		s.computed.Add(int64(n))
+	}
+}
+func (*servedBase) Decode(string, string, float64, int, int) {}
+func (*servedBase) Sampling(string, float64)                 {}
+func (*servedBase) Preempted(string)                         {}
+func (*servedBase) DecodeError(string, string)               {}
+
+func serveBase(t testing.TB, path string) *servedBase {
+	t.Helper()
+	s := &servedBase{t: t}
+	s.executor = batch.NewExecutor(batch.Options{Observe: s})
+	t.Cleanup(func() { s.executor.Close(context.Background()) })
+	b, err := New(Options{
+		BackendDir: backendDir(t), OnDevice: s.executor.Do, Logger: slog.New(slog.DiscardHandler), CacheBytes: 512 << 20, Threads: 2,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	s.base = loadFile(t, b, path, func(spec *models.BaseSpec) { spec.Parallel, spec.Context = 32, 2048 })
+	s.attach()
+	return s
+}
+
+func (s *servedBase) attach() {
+	if err := s.executor.Attach(context.Background(), "b", s.base); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(s.detach)
+}
+
+// detach may be called twice.
+func (s *servedBase) detach() { _ = s.executor.Detach(context.Background(), "b") }
+
+// forgetPrompts drops the cells of finished sequences.
+func (s *servedBase) forgetPrompts() {
+	s.detach()
+	s.attach()
+}
+
+// sharedAnswer is a request and what came of it.
+type sharedAnswer struct {
+	request *batch.Request
+	tokens  []batch.Token
+	summary batch.Summary
+	prompt  []batch.ScoredToken
+	done    chan struct{}
+}
+
+func (a *sharedAnswer) Emit(step *batch.Step) bool {
+	for _, part := range step.Prompts {
+		a.prompt = append(a.prompt, part.Tokens...)
+	}
+	for _, t := range step.Tokens {
+		a.tokens = append(a.tokens, t.Token)
+	}
+	for _, d := range step.Done {
+		a.summary = d
+		close(a.done)
+	}
+	return true
+}
+
+func (s *servedBase) start(prompt []batch.Token, most int, sampling batch.Sampling) *sharedAnswer {
+	s.t.Helper()
+	a := &sharedAnswer{done: make(chan struct{})}
+	s.nextID++
+	a.request = &batch.Request{ID: s.nextID, Base: "b", Prompt: prompt, MaxNewTokens: most, Sampling: sampling, Sink: a}
+	if err := s.executor.Submit(a.request); err != nil {
+		s.t.Fatal(err)
+	}
+	return a
+}
+
+func (a *sharedAnswer) wait(t testing.TB) *sharedAnswer {
+	t.Helper()
+	select {
+	case <-a.done:
+	case <-time.After(5 * time.Minute):
+		t.Fatal("a request isn't done")
+	}
+	if a.summary.Reason == batch.FinishError {
+		t.Fatalf("%+v", a.summary)
+	}
+	return a
+}
+
+func testModel(t testing.TB) string {
+	if path := os.Getenv("SMOLLM2"); path != "" {
+		return path
+	}
+	return demoFile(t, "demo-q8_0.gguf")
+}
+
+// Several choices cost one prefill and are what each would be alone.
+func TestChoicesShareOnePrefill(t *testing.T) {
+	const choices = 4
+	for name, path := range map[string]string{"demo": demoFile(t, "demo-q8_0.gguf"), "real": testModel(t)} {
+		t.Run(name, func(t *testing.T) {
+			s := serveBase(t, path)
+			for _, text := range []string{france, strings.Repeat("The river runs past the town and the mill. ", 8) + "Go on."} {
+				prompt := render(t, s.base, text)
+				sampling := batch.Sampling{Temperature: 1, TopK: 40, Seed: 7}
+				var alone [][]batch.Token
+				for choice := range choices {
+					sampling.Choice = uint32(choice)
+					alone = append(alone, s.start(prompt, 12, sampling).wait(t).tokens)
+					s.forgetPrompts()
+				}
+				before := s.computed.Load()
+				var together []*sharedAnswer
+				for choice := range choices {
+					sampling.Choice = uint32(choice)
+					together = append(together, s.start(prompt, 12, sampling))
+				}
+				cached, different := 0, name == "demo" // which says the same each time
+				for choice, a := range together {
+					a.wait(t)
+					cached += a.summary.CachedTokens
+					different = different || !slices.Equal(a.tokens, alone[0])
+					if !slices.Equal(a.tokens, alone[choice]) {
+						t.Errorf("prompt of %d, choice %d: %v beside others, %v alone", len(prompt), choice, a.tokens, alone[choice])
+					}
+				}
+				if !different {
+					t.Error("all choices are the same answer")
+				}
+				if computed := int(s.computed.Load() - before); computed != len(prompt)+choices-1 || cached != (choices-1)*(len(prompt)-1) {
+					t.Errorf("prompt of %d: %d tokens computed, %d taken from the first choice", len(prompt), computed, cached)
+				}
+			}
+		})
+	}
+}
+
+// Log-probabilities of a prompt through the executor, in steps beside others, equal those of the same prompt at once.
+func TestPromptLogprobsThroughTheExecutor(t *testing.T) {
+	s := serveBase(t, testModel(t))
+	prompt := render(t, s.base, strings.Repeat("The river runs past the town and the mill. ", 8))
+	others := []*sharedAnswer{s.start(prompt, 40, greedy), s.start(prompt, 40, greedy)}
+	a := &sharedAnswer{done: make(chan struct{})}
+	err := s.executor.Submit(&batch.Request{
+		ID: 1 << 40, Base: "b", Prompt: prompt, MaxNewTokens: 1, Sink: a, PromptLogprobs: true, Sampling: batch.Sampling{TopLogprobs: 5},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.wait(t)
+	for _, o := range others {
+		o.wait(t)
+	}
+	s.detach()
+	executor := newTestExecutor(t)
+	executor.run(func() {
+		for seq := range s.base.limits.Sequences {
+			s.base.Truncate(seq, 0)
+		}
+	})
+	want := referenceScores(t, s.base, executor, prompt)
+	if len(a.prompt) != len(prompt) {
+		t.Fatalf("%d of %d tokens", len(a.prompt), len(prompt))
+	}
+	var scores []batch.TokenScore
+	for _, token := range a.prompt[1:] {
+		scores = append(scores, batch.TokenScore{Logprob: token.Logprob, Top: token.Top})
+	}
+	checkScores(t, scores, prompt, want)
+}
+
+// BenchmarkPromptsThatBeginAlike is the time until all answers of 16 tokens are there, for prompts that nobody has sent
+// before: four choices of a prompt of 1,000 tokens, and 80 requests with 1,000 words in common, eight at a time. It
+// needs a model with a long context, which SMOLLM2 names.
+func BenchmarkPromptsThatBeginAlike(b *testing.B) {
+	path := os.Getenv("SMOLLM2")
+	if path == "" {
+		b.Skip("SMOLLM2 names no model")
+	}
+	s := serveBase(b, path)
+	round := 0
+	words := func(n int) string {
+		round++
+		return fmt.Sprint("Report ", round, ": ", strings.Repeat("the river runs past the old town and the mill ", n/10+1))
+	}
+	b.Run("four choices", func(b *testing.B) {
+		before := s.computed.Load()
+		for b.Loop() {
+			prompt := render(b, s.base, words(1100))[:1000]
+			var all []*sharedAnswer
+			for choice := range uint32(4) {
+				all = append(all, s.start(prompt, 16, batch.Sampling{Temperature: 1, TopK: 40, Choice: choice}))
+			}
+			for _, a := range all {
+				a.wait(b)
+			}
+		}
+		b.ReportMetric(float64(s.computed.Load()-before)/float64(b.N), "computed/op")
+	})
+	b.Run("80 requests", func(b *testing.B) {
+		before := s.computed.Load()
+		for b.Loop() {
+			common := words(1000)
+			var running []*sharedAnswer
+			for i := range 80 {
+				if len(running) == 8 {
+					running[0].wait(b)
+					running = running[1:]
+				}
+				running = append(running, s.start(render(b, s.base, fmt.Sprint(common, " Question ", i)), 16, batch.Sampling{Temperature: 1, TopK: 40}))
+			}
+			for _, a := range running {
+				a.wait(b)
+			}
+		}
+		b.ReportMetric(float64(s.computed.Load()-before)/float64(b.N), "computed/op")
+	})
+}

@@ -1,0 +1,403 @@
+package server
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"tandem/proxy/api"
+	"tandem/proxy/inflight"
+)
+
+// A stream that can be resumed (stream_options.resume) is made by a goroutine of its own into a buffer, from which its
+// first connection and later ones read. It goes on for a while without any.
+
+const (
+	streamsPrefix   = "/v1/streams/" // a stream's id follows
+	streamPathForm  = streamsPrefix + "{id}"
+	streamIDHeader  = "X-Stream-Id"
+	lastEventHeader = "Last-Event-ID"
+
+	maxResumable      = 256     // streams at a time
+	maxResumableBytes = 4 << 20 // of a stream's events; the oldest are forgotten
+)
+
+// resumableStreams are those of a server, by their id.
+type resumableStreams struct {
+	s       *Server
+	running sync.WaitGroup
+
+	mu      sync.Mutex
+	streams map[string]*resumableStream
+}
+
+// resumableStream is the buffer of one stream.
+type resumableStream struct {
+	id        string
+	key       string // name of the API key that may read it
+	revision  []byte
+	resumeFor time.Duration
+
+	mu        sync.Mutex
+	events    []byte        // those kept
+	ends      []int         // where each ends in events
+	first     int           // number of the first one
+	complete  bool          // no further one comes
+	read      bool          // the last one was read
+	readers   int           // connections
+	idleSince time.Time     // without readers
+	changed   chan struct{} // closed and made anew when something of this is different
+}
+
+// reserve makes room for a stream, or refuses the request before it is admitted.
+func (r *resumableStreams) reserve(x *exchange, request *api.Request) *api.Error {
+	if request.ResumeFor <= 0 || !request.Stream {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.streams) >= maxResumable {
+		return api.NewError(api.TypeQueueFull, "%d streams that can be resumed are kept already; try again later, or without stream_options.resume", maxResumable).
+			After(time.Second)
+	}
+	st := &resumableStream{id: newRequestID(), key: x.key, resumeFor: request.ResumeFor, changed: make(chan struct{})}
+	r.streams[st.id] = st
+	x.resumable = st
+	return nil
+}
+
+// release forgets a stream. Those that read it get to its end.
+func (r *resumableStreams) release(st *resumableStream) {
+	if st == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.streams, st.id)
+}
+
+func (r *resumableStreams) find(id, key string) *resumableStream {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if st := r.streams[id]; st != nil && st.key == key {
+		return st
+	}
+	return nil
+}
+
+// begin answers with a stream whose first events, if any, are made. The exchange's answer goes to a goroutine that
+// makes the others; the connection becomes the first reader.
+func (r *resumableStreams) begin(source eventSource) {
+	x := source.x
+	st := x.resumable
+	st.revision = x.answer.Revision()
+	maker := *x // of its own, since the connection's exchange ends with the connection
+	maker.ctx, maker.resumable = nil, nil
+	maker.streaming, maker.receivedBytes = true, len(x.ctx.Request.Body())
+	source.x, source.started = &maker, true
+	x.answer, x.resumable, x.finished = nil, nil, true
+	st.append(source.events)
+	st.readers++
+	r.running.Go(func() { r.make(&source, st) })
+	x.replyBuffered(st, 0)
+}
+
+// make makes the events of a stream for as long as somebody reads or may come back, and then keeps them.
+func (r *resumableStreams) make(source *eventSource, st *resumableStream) {
+	x := source.x
+	defer r.release(st)
+	defer x.recoverStream(st)
+	idle := time.NewTicker(resumeCheckInterval)
+	defer idle.Stop()
+	for !source.complete {
+		select {
+		case <-x.answer.Ready():
+			if source.takePieces() {
+				source.reportWritten(time.Now())
+				x.sentBytes += len(source.events)
+				st.append(source.events)
+			}
+		case <-r.s.drainExpired:
+			source.breakOff()
+			st.append(source.events)
+		case <-idle.C:
+			if st.isAbandoned(time.Now()) {
+				source.outcome = inflight.ClientGone
+				x.recordError(api.Cancelled())
+				x.answer.Cancel(x.err)
+				source.complete = true
+			}
+		}
+	}
+	st.end()
+	x.settle(source.outcome)
+	x.finish()
+	r.keep(st, idle.C)
+}
+
+// keep keeps the events of a complete stream for as long as somebody reads or may come back: its client may not have
+// got what was written. A drain ends that for a stream that was read to its end.
+func (r *resumableStreams) keep(st *resumableStream, check <-chan time.Time) {
+	stop := r.s.drainStarts
+	for !st.isAbandoned(time.Now()) {
+		select {
+		case <-stop:
+			if st.isRead() {
+				return
+			}
+			stop = r.s.drainExpired
+		case <-check:
+			if stop == r.s.drainExpired && st.isRead() {
+				return
+			}
+		case <-r.s.drainExpired:
+			return
+		}
+	}
+}
+
+// resumeCheckInterval is the precision of resumeFor.
+const resumeCheckInterval = 200 * time.Millisecond
+
+// recoverStream ends a stream whose making panicked.
+func (x *exchange) recoverStream(st *resumableStream) {
+	if fault := recover(); fault != nil {
+		x.failAfterPanic(fault)
+		st.end()
+		x.finish()
+	}
+}
+
+// append adds events, each with its number, and wakes the readers.
+func (st *resumableStream) append(events []byte) {
+	if len(events) == 0 {
+		return
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for len(events) > 0 {
+		n := bytes.Index(events, []byte("\n\n")) + 2
+		if n < 2 {
+			n = len(events)
+		}
+		st.events = strconv.AppendInt(append(st.events, "id: "...), int64(st.first+len(st.ends)), 10)
+		st.events = append(append(st.events, '\n'), events[:n]...)
+		st.ends = append(st.ends, len(st.events))
+		events = events[n:]
+	}
+	st.forgetOldest()
+	st.wake()
+}
+
+// forgetOldest keeps the buffer within its bound.
+func (st *resumableStream) forgetOldest() {
+	if len(st.events) <= maxResumableBytes {
+		return
+	}
+	n := 0
+	for n < len(st.ends)-1 && len(st.events)-st.ends[n] > maxResumableBytes/2 { // not for each event
+		n++
+	}
+	cut := st.ends[n]
+	st.events = append([]byte(nil), st.events[cut:]...)
+	st.ends = slices.Clone(st.ends[n+1:])
+	for i := range st.ends {
+		st.ends[i] -= cut
+	}
+	st.first += n + 1
+}
+
+// wake tells everybody who waits. The caller holds mu.
+func (st *resumableStream) wake() {
+	close(st.changed)
+	st.changed = make(chan struct{})
+}
+
+func (st *resumableStream) end() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.complete = true
+	st.wake()
+}
+
+// isAbandoned reports whether nobody has read for as long as the client asked to be waited for.
+func (st *resumableStream) isAbandoned(now time.Time) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.readers == 0 && now.Sub(st.idleSince) >= st.resumeFor
+}
+
+func (st *resumableStream) isRead() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.read
+}
+
+// attach counts a reader that wants the events from number from on; false: the first of them is forgotten, or there
+// never was such a number.
+func (st *resumableStream) attach(from int) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if from < st.first || from > st.first+len(st.ends) {
+		return false
+	}
+	st.readers++
+	return true
+}
+
+func (st *resumableStream) detach(wroteAll bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.readers--
+	st.read = st.read || wroteAll
+	st.idleSince = time.Now()
+	st.wake()
+}
+
+// eventsFrom appends the events from number from on, of about most bytes, and returns the number after them. ok is
+// false when the first of them is forgotten. changed is closed when there may be more.
+func (st *resumableStream) eventsFrom(dst []byte, from, most int) (events []byte, next int, complete, ok bool, changed <-chan struct{}) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if from < st.first {
+		return dst, from, false, false, nil
+	}
+	next = from
+	start := 0
+	if i := from - st.first; i > 0 {
+		start = st.ends[i-1]
+	}
+	end := start
+	for i := from - st.first; i < len(st.ends) && (end == start || st.ends[i]-start <= most); i++ {
+		end, next = st.ends[i], next+1
+	}
+	return append(dst, st.events[start:end]...), next, st.complete && next == st.first+len(st.ends), true, st.changed
+}
+
+// replyBuffered answers with the events of a stream from number from on. The stream counts the reader already.
+func (x *exchange) replyBuffered(st *resumableStream, from int) {
+	x.setStreamHeaders()
+	h := &x.ctx.Response.Header
+	h.Set(streamIDHeader, st.id)
+	x.setRevisionHeader(st.revision)
+	x.streaming = true
+	r := &bufferedReader{x: x, stream: st, next: from, conn: x.ctx.Conn(), timer: time.NewTimer(x.s.opts.StreamHeartbeat)}
+	x.ctx.Response.ImmediateHeaderFlush = true
+	_ = x.ctx.SetWriteDeadline(time.Now().Add(x.s.opts.WriteTimeout))
+	x.ctx.SetBodyStream(r, -1)
+}
+
+// bufferedReader is the body of a reply that reads a stream's buffer.
+type bufferedReader struct {
+	x      *exchange
+	stream *resumableStream
+	conn   net.Conn
+	timer  *time.Timer
+	next   int // number of the next event
+	buffer []byte
+	unread []byte
+	last   bool // unread holds the end of the stream
+	all    bool // the end was written
+	closed bool
+}
+
+// readChunk is about how many bytes of a buffer are written at once.
+const readChunk = 32 << 10
+
+// Read implements io.Reader.
+func (r *bufferedReader) Read(p []byte) (int, error) {
+	if len(r.unread) == 0 {
+		if err := r.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, r.unread)
+	r.unread = r.unread[n:]
+	r.x.sentBytes += n
+	return n, nil
+}
+
+// fill waits for the next events or keep-alive.
+func (r *bufferedReader) fill() error {
+	for {
+		if r.last {
+			r.all = true
+			return io.EOF
+		}
+		events, next, complete, ok, changed := r.stream.eventsFrom(r.buffer[:0], r.next, readChunk)
+		if !ok {
+			return errStreamBroken // too slow: what comes next is forgotten
+		}
+		r.buffer, r.next, r.last = events, next, complete
+		if len(events) > 0 {
+			r.unread = events
+			return r.conn.SetWriteDeadline(time.Now().Add(r.x.s.opts.WriteTimeout))
+		}
+		if complete {
+			continue
+		}
+		r.timer.Reset(r.x.s.opts.StreamHeartbeat)
+		select {
+		case <-changed:
+		case <-r.x.clientCtx.Done():
+			return errClientGone
+		case <-r.timer.C:
+			// One line: after a blank one some clients would take the id before it for that of an event without data.
+			r.unread = append(r.buffer[:0], ": keep-alive\n"...)
+			return r.conn.SetWriteDeadline(time.Now().Add(r.x.s.opts.WriteTimeout))
+		}
+	}
+}
+
+// CloseWithError is called by fasthttp when the body is written, or can't be.
+func (r *bufferedReader) CloseWithError(error) error {
+	if !r.closed {
+		r.closed = true
+		r.timer.Stop()
+		r.stream.detach(r.all)
+		r.x.finish()
+	}
+	return nil
+}
+
+// resumeStream serves GET /v1/streams/{id}: the events after the one that Last-Event-ID names, and those that come.
+func (s *Server) resumeStream(x *exchange) {
+	if _, err := s.authenticate(x); err != nil {
+		x.replyError(err)
+		return
+	}
+	id := strings.TrimPrefix(string(x.ctx.Path()), streamsPrefix)
+	st := s.resumable.find(id, x.key)
+	if st == nil {
+		err := api.NotFound(string(x.ctx.Path()))
+		err.Message = "no stream with this id is kept for this API key"
+		x.replyError(err)
+		return
+	}
+	from := 0
+	if given := string(x.ctx.Request.Header.Peek(lastEventHeader)); given != "" {
+		n, ok := api.ParseWholeNumber(given)
+		if !ok || n > 1<<40 {
+			x.replyError(api.Invalid(lastEventHeader, "Last-Event-ID must be the id of an event of this stream"))
+			return
+		}
+		from = int(n) + 1
+	}
+	if !st.attach(from) {
+		x.replyError(api.Invalid(lastEventHeader, "the events after this id are not kept any more, or there is no such id"))
+		return
+	}
+	if x.ctx.IsHead() {
+		st.detach(false)
+		x.ctx.SetStatusCode(fasthttp.StatusOK)
+		return
+	}
+	x.replyBuffered(st, from)
+}
