@@ -89,6 +89,10 @@ test-prometheus: ## a real Prometheus scrapes a server in which faults are injec
 test-page: ## the live page in headless Chromium, with screenshots in out/page (needs Node)
 	@scripts/test-page.sh
 
+.PHONY: test-clients
+test-clients: ## what people use against both programs: SDKs, LangChain, LiteLLM, … (needs Python 3.11 and Node; ENGINE=mock is faster)
+	@scripts/clients.sh
+
 .PHONY: test-deploy
 test-deploy: ## decode what is in deploy/ strictly, check it against the docs and try it with both programs
 	@cd deploy/test && $(GO) vet ./... && $(GO) test -count=1 ./... # what it reads is outside its module, where no cache looks

@@ -35,6 +35,7 @@ func (*servedBase) Decode(string, string, float64, int, int) {}
 func (*servedBase) Sampling(string, float64)                 {}
 func (*servedBase) Preempted(string)                         {}
 func (*servedBase) DecodeError(string, string)               {}
+func (*servedBase) Embedded(string, int)                     {}
 
 func serveBase(t testing.TB, path string) *servedBase {
 	t.Helper()
@@ -69,8 +70,8 @@ func (s *servedBase) forgetPrompts() {
 	s.attach()
 }
 
-// answer is a request and what came of it.
-type answer struct {
+// sharedAnswer is a request and what came of it.
+type sharedAnswer struct {
 	request *batch.Request
 	tokens  []batch.Token
 	summary batch.Summary
@@ -78,7 +79,7 @@ type answer struct {
 	done    chan struct{}
 }
 
-func (a *answer) Emit(step *batch.Step) bool {
+func (a *sharedAnswer) Emit(step *batch.Step) bool {
 	for _, part := range step.Prompts {
 		a.prompt = append(a.prompt, part.Tokens...)
 	}
@@ -92,9 +93,9 @@ func (a *answer) Emit(step *batch.Step) bool {
 	return true
 }
 
-func (s *servedBase) start(prompt []batch.Token, most int, sampling batch.Sampling) *answer {
+func (s *servedBase) start(prompt []batch.Token, most int, sampling batch.Sampling) *sharedAnswer {
 	s.t.Helper()
-	a := &answer{done: make(chan struct{})}
+	a := &sharedAnswer{done: make(chan struct{})}
 	s.nextID++
 	a.request = &batch.Request{ID: s.nextID, Base: "b", Prompt: prompt, MaxNewTokens: most, Sampling: sampling, Sink: a}
 	if err := s.executor.Submit(a.request); err != nil {
@@ -103,7 +104,7 @@ func (s *servedBase) start(prompt []batch.Token, most int, sampling batch.Sampli
 	return a
 }
 
-func (a *answer) wait(t testing.TB) *answer {
+func (a *sharedAnswer) wait(t testing.TB) *sharedAnswer {
 	t.Helper()
 	select {
 	case <-a.done:
@@ -139,7 +140,7 @@ func TestChoicesShareOnePrefill(t *testing.T) {
 					s.forgetPrompts()
 				}
 				before := s.computed.Load()
-				var together []*answer
+				var together []*sharedAnswer
 				for choice := range choices {
 					sampling.Choice = uint32(choice)
 					together = append(together, s.start(prompt, 12, sampling))
@@ -168,8 +169,8 @@ func TestChoicesShareOnePrefill(t *testing.T) {
 func TestPromptLogprobsThroughTheExecutor(t *testing.T) {
 	s := serveBase(t, testModel(t))
 	prompt := render(t, s.base, strings.Repeat("The river runs past the town and the mill. ", 8))
-	others := []*answer{s.start(prompt, 40, greedy), s.start(prompt, 40, greedy)}
-	a := &answer{done: make(chan struct{})}
+	others := []*sharedAnswer{s.start(prompt, 40, greedy), s.start(prompt, 40, greedy)}
+	a := &sharedAnswer{done: make(chan struct{})}
 	err := s.executor.Submit(&batch.Request{
 		ID: 1 << 40, Base: "b", Prompt: prompt, MaxNewTokens: 1, Sink: a, PromptLogprobs: true, Sampling: batch.Sampling{TopLogprobs: 5},
 	})
@@ -216,7 +217,7 @@ func BenchmarkPromptsThatBeginAlike(b *testing.B) {
 		before := s.computed.Load()
 		for b.Loop() {
 			prompt := render(b, s.base, words(1100))[:1000]
-			var all []*answer
+			var all []*sharedAnswer
 			for choice := range uint32(4) {
 				all = append(all, s.start(prompt, 16, batch.Sampling{Temperature: 1, TopK: 40, Choice: choice}))
 			}
@@ -230,7 +231,7 @@ func BenchmarkPromptsThatBeginAlike(b *testing.B) {
 		before := s.computed.Load()
 		for b.Loop() {
 			common := words(1000)
-			var running []*answer
+			var running []*sharedAnswer
 			for i := range 80 {
 				if len(running) == 8 {
 					running[0].wait(b)

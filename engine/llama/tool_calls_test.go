@@ -161,8 +161,8 @@ func TestRequiredCallsBind(t *testing.T) {
 	}
 }
 
-// tokensOf encodes an answer; control tokens are those whose text it has.
-func tokensOf(base *Base, text string) (tokens []batch.Token) {
+// answerTokens encodes an answer; control tokens are those whose text it has.
+func answerTokens(base *Base, text string) (tokens []batch.Token) {
 	from := 0
 	for i := 0; i < len(text); i++ {
 		if sp := base.vocab.specialAt([]byte(text), i); sp != nil {
@@ -214,12 +214,12 @@ func TestGrammarBeginsAtATrigger(t *testing.T) {
 			"": false, "Hello <tool": false, "Hello <b>": false,
 			"<tool_call>\n": true, "So:\n<tool_call>\n{\"name\": \"get_": true,
 		} {
-			mask := maskAfter(t, base, prompt, tokensOf(base, text))
+			mask := maskAfter(t, base, prompt, answerTokens(base, text))
 			if (mask != nil) != want {
 				t.Errorf("%s: after %q constrained: %v", name, text, mask != nil)
 			}
 		}
-		open := maskAfter(t, base, prompt, tokensOf(base, "<tool_call>\n{\"name\": \""))
+		open := maskAfter(t, base, prompt, answerTokens(base, "<tool_call>\n{\"name\": \""))
 		for text, want := range map[string]bool{"g": true, "x": false} {
 			token := base.vocab.encodePlain([]byte("a" + text))[1:]
 			if len(token) == 1 && open[token[0]/32]>>(token[0]%32)&1 != 0 != want {
@@ -241,7 +241,7 @@ func TestReplaysHaveTheSameGrammar(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			tokens := tokensOf(base, "<think>\nhm\n</think>\n\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}\n</tool_call>")
+			tokens := answerTokens(base, "<think>\nhm\n</think>\n\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}\n</tool_call>")
 			sampling := batch.Sampling{Grammar: prompt.Grammar, Logprobs: true}
 			for _, tr := range prompt.Triggers {
 				sampling.Triggers = append(sampling.Triggers, batch.Trigger{Kind: batch.TriggerKind(tr.Kind), Value: tr.Value, Token: tr.Token})
@@ -295,7 +295,7 @@ func TestSchemasBesideToolsAndReasoning(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		mask := maskAfter(t, base, prompt, tokensOf(base, test.text))
+		mask := maskAfter(t, base, prompt, answerTokens(base, test.text))
 		if mask == nil || mask[end/32]>>(end%32)&1 != 0 != test.ended {
 			t.Errorf("%s: may end after %q: %v", name, test.text, !test.ended)
 		}

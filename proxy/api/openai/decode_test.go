@@ -61,7 +61,8 @@ func TestDecodeTools(t *testing.T) {
 		tools + `,"tool_choice":"none"`:        func(r *api.Request) { r.ToolChoice.Mode = api.ToolsNone },
 		tools + `,"tool_choice":"required"`:    func(r *api.Request) { r.ToolChoice.Mode = api.ToolsRequired },
 		tools + `,"tool_choice":{"type":"function","function":{"name":"f"}}`: func(r *api.Request) {
-			r.ToolChoice = api.ToolChoice{Mode: api.ToolsNamed, Name: "f"}
+			// OpenAI's API calls a named function exactly once, and clients refuse two calls.
+			r.ToolChoice, r.ParallelToolCalls = api.ToolChoice{Mode: api.ToolsNamed, Name: "f"}, false
 		},
 		tools + `,"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"required","tools":[{"type":"function","function":{"name":"f"}}]}}`: func(r *api.Request) {
 			r.Tools, r.ToolChoice.Mode = r.Tools[1:], api.ToolsRequired

@@ -91,7 +91,8 @@ func (c *toolChoice) apply(r *api.Request, list []tool, parallel *bool, limitByt
 		return err
 	}
 	r.Tools, r.ToolChoice = tools, choice
-	r.ParallelToolCalls = len(tools) > 0 && (parallel == nil || *parallel)
+	// A choice that names a function means exactly one call of it; clients refuse an answer with two.
+	r.ParallelToolCalls = len(tools) > 0 && choice.Mode != api.ToolsNamed && (parallel == nil || *parallel)
 	return nil
 }
 
