@@ -36,7 +36,7 @@ func ModelNames() *Schema {
 }
 
 // ToolNames is the form of a function's name.
-func ToolNames() *Schema { return Matching(fmt.Sprintf("^[A-Za-z0-9_.:-]{1,%d}$", api.MaxToolName)) }
+func ToolNames() *Schema { return Matching(fmt.Sprintf("^[A-Za-z0-9_.-]{1,%d}$", api.MaxToolName)) }
 
 // InferenceParameters are the request headers that every endpoint for inference takes.
 func InferenceParameters() []Parameter {
