@@ -253,7 +253,7 @@ func (b *sentBody) problem() string {
 		return problem
 	}
 	if b.status == 200 {
-		if b.forbidden != nil {
+		if b.forbidden != nil && !onlyIgnored(b.forbidden) {
 			return fmt.Sprintf("the document doesn't allow this body, but it is answered: %v", b.forbidden)
 		}
 		return ""
@@ -291,6 +291,31 @@ func (o *apiOperation) knows(param, body string) bool {
 	if param == "" || o.places[place] {
 		return true
 	}
+	if around := place[:max(0, strings.LastIndexAny(place, ".["))]; o.places[around] && o.isOpen(around) {
+		return true
+	}
 	name, err := json.Marshal(param)
 	return err == nil && strings.Contains(body, strings.Trim(string(name), `"`))
+}
+
+// isOpen reports whether the document doesn't say what is inside of a field.
+func (o *apiOperation) isOpen(place string) bool {
+	for other := range o.places {
+		if strings.HasPrefix(other, place+".") || strings.HasPrefix(other, place+"[") {
+			return false
+		}
+	}
+	return true
+}
+
+var (
+	faults = regexp.MustCompile(`at '(/[^']*)'`)
+	// ignored are fields that are read, but mean nothing beside others: calls in messages that aren't an assistant's.
+	ignored = regexp.MustCompile(`^/messages/[0-9]+/tool_calls/[0-9]+/`)
+)
+
+// onlyIgnored reports whether all that is wrong with a body is in fields that are ignored.
+func onlyIgnored(forbidden error) bool {
+	list := faults.FindAllStringSubmatch(forbidden.Error(), -1)
+	return len(list) > 0 && !slices.ContainsFunc(list, func(fault []string) bool { return !ignored.MatchString(fault[1]) })
 }
