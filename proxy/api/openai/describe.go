@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"time"
 
 	"tandem/proxy/api"
 	"tandem/proxy/openapi"
@@ -219,7 +220,9 @@ func parameterFields() openapi.Fields {
 		"stop":               {Doc: "The answer ends before the first of these texts.", Schema: openapi.StopStrings()},
 		"stream":             {Doc: "Answer as server-sent events.", Default: false},
 
-		"stream_options":               {Doc: "What a stream has besides text."},
+		"stream_options": {Doc: "What a stream has besides text."},
+		"stream_options.resume": {Doc: "Seconds for which a stream is kept without a reader, so that GET /v1/streams/{id} can go on with it. Not in OpenAI's API.",
+			Default: 0, Schema: openapi.Integer(0, int64(api.MaxResumeFor/time.Second))},
 		"stream_options.include_usage": {Doc: "A last chunk with the numbers of tokens.", Default: false},
 
 		"response_format":                    {Doc: "What the answer has to be. Not together with grammar."},

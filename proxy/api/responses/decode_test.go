@@ -72,7 +72,7 @@ func TestDecodeParameters(t *testing.T) {
 		},
 		`"store":true,"truncation":"auto","metadata":{"a":"b"},"user":"u","service_tier":"auto","prompt_cache_key":"k"`: func(*api.Request) {},
 		`"safety_identifier":"s","background":false,"conversation":null,"prompt":null,"previous_response_id":null`:      func(*api.Request) {},
-		`"max_tool_calls":3,"context_management":[{"type":"compaction"}],"from_the_future":[{"a":null}]`:                func(*api.Request) {},
+		`"max_tool_calls":3,"context_management":[{"type":"compaction"}],"service_tier":[{"a":null}]`:                   func(*api.Request) {},
 	} {
 		want := defaultRequest(user("Hi"))
 		change(&want)
