@@ -5,7 +5,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"time"
 
 	"tandem/proxy/api"
 	"tandem/proxy/openapi"
@@ -57,7 +56,7 @@ func chatEndpoint() (openapi.Endpoint, error) {
 		Doc:     "As OpenAI's API has it. Fields that aren't listed are ignored.",
 		Body:    body, Examples: chatExamples(),
 		Replies: []openapi.Reply{{
-			Status: 200, Doc: "The message.", Headers: openapi.InferenceHeaders(),
+			Status: 200, Doc: "The message.", Headers: append(openapi.InferenceHeaders(), "X-Stream-Id"),
 			Content: openapi.WholeOrStream(chatReply(), &openapi.Events{Data: openapi.AnyOf(chatChunk(), Errors().Schema), Last: "[DONE]"}),
 		}},
 	}.Inference(), err
@@ -83,7 +82,7 @@ func completionEndpoint() (openapi.Endpoint, error) {
 		Doc:     "As OpenAI's API has it: no chat template. Fields that aren't listed are ignored.",
 		Body:    body.Named("CompletionRequest"), Examples: completionExamples(),
 		Replies: []openapi.Reply{{
-			Status: 200, Doc: "The text.", Headers: openapi.InferenceHeaders(),
+			Status: 200, Doc: "The text.", Headers: append(openapi.InferenceHeaders(), "X-Stream-Id"),
 			Content: openapi.WholeOrStream(completionReply(), &openapi.Events{Data: openapi.AnyOf(completionReply(), Errors().Schema), Last: "[DONE]"}),
 		}},
 	}.Inference(), nil
@@ -165,7 +164,17 @@ func modelEndpoints() []openapi.Endpoint {
 	models := openapi.Object(openapi.Has("object", openapi.Constant("list")), openapi.Has("data", openapi.List(modelEntry(), 0, 0))).Named("OpenAIModels")
 	id := openapi.Parameter{Name: "id", In: "path", Required: true, Schema: openapi.Text(1, 0),
 		Description: "The name of a model, or name and version with a colon between them. Slashes may stand as they are."}
+	streamID := openapi.Parameter{Name: "id", In: "path", Required: true, Schema: openapi.Text(1, 0), Description: "X-Stream-Id of the stream."}
+	lastEvent := openapi.Parameter{Name: "Last-Event-ID", In: "header", Schema: openapi.Text(0, 0), Description: "The id of the last event that was read; without it the stream comes from its start."}
+	stream := openapi.WholeOrStream(nil, &openapi.Events{Data: openapi.AnyOf(chatChunk(), completionReply(), Errors().Schema), Last: "[DONE]"})[1:]
 	return []openapi.Endpoint{
+		{
+			Method: "get", Path: "/v1/streams/{id}", ID: "resumeStream", Tag: "openai", Key: true, Summary: "The rest of a stream",
+			Doc:        "Of one that was begun with stream_options.resume and the same key.",
+			Parameters: append([]openapi.Parameter{streamID, lastEvent}, openapi.CommonParameters()...),
+			Replies:    []openapi.Reply{{Status: 200, Doc: "The events.", Headers: []string{"X-Model-Revision", "X-Stream-Id"}, Content: stream}},
+			Errors:     Errors(), ErrorTypes: openapi.ConnectionErrors(api.TypeUnauthorized, api.TypeNotFound),
+		},
 		{
 			Method: "get", Path: "/v1/models", ID: "listModels", Tag: "openai", Summary: "Every name that model can have",
 			Parameters: openapi.CommonParameters(), Examples: []openapi.Example{{Name: "models", Summary: "The models"}},
@@ -220,9 +229,8 @@ func parameterFields() openapi.Fields {
 		"stop":               {Doc: "The answer ends before the first of these texts.", Schema: openapi.StopStrings()},
 		"stream":             {Doc: "Answer as server-sent events.", Default: false},
 
-		"stream_options": {Doc: "What a stream has besides text."},
-		"stream_options.resume": {Doc: "Seconds for which a stream is kept without a reader, so that GET /v1/streams/{id} can go on with it. Not in OpenAI's API.",
-			Default: 0, Schema: openapi.Integer(0, int64(api.MaxResumeFor/time.Second))},
+		"stream_options":               {Doc: "What a stream has besides text."},
+		"stream_options.resume":        {Doc: "Seconds for which the stream is kept for GET /v1/streams/{id} while nobody reads it. Not in OpenAI's API.", Schema: openapi.Integer(0, int64(maxResumeSeconds))},
 		"stream_options.include_usage": {Doc: "A last chunk with the numbers of tokens.", Default: false},
 
 		"response_format":                    {Doc: "What the answer has to be. Not together with grammar."},

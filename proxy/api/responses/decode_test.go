@@ -278,6 +278,7 @@ func TestDecodeErrors(t *testing.T) {
 		bodyStart + `,"reasoning":{"effort":7}}`:                            `reasoning.effort reasoning.effort must be`,
 		bodyStart + `,"reasoning":{"effort":"` + long + `"}}`:               `reasoning.effort reasoning.effort must be`,
 		bodyStart + `,"metadata":{"a":1}}`:                                  `metadata metadata must be an object of at most 16 strings`,
+		bodyStart + `,"metadata":{"a":null}}`:                               `metadata metadata must be`,
 		bodyStart + `,"metadata":"a"}`:                                      `metadata metadata must be`,
 		bodyStart + `,"metadata":{"a":"` + strings.Repeat("ä", 513) + `"}}`: `metadata metadata must be`,
 		bodyStart + `,"user":"` + strings.Repeat("u", 1025) + `"}`:          `user user must be a string of at most 1024 bytes`,
