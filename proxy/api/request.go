@@ -99,6 +99,8 @@ type Request struct {
 	// ResumeFor keeps a stream for so long without a reader, so that a client that lost its connection can read on; 0:
 	// the answer is cancelled when its client leaves.
 	ResumeFor time.Duration
+	// UnknownFields are names in the body that the dialect doesn't know and ignored.
+	UnknownFields []string
 	// Extra is what the dialect's encoder needs of the body besides this.
 	Extra any
 }

@@ -41,7 +41,7 @@ func TestDecodeChat(t *testing.T) {
 		chatStart + `,"modalities":[ "text" ],"web_search_options":null}`:      func(*api.Request) {},
 		chatStart + `,"user":"u","metadata":{"a":"b"},"service_tier":"auto"}`:  func(*api.Request) {},
 		chatStart + `,"store":false,"parallel_tool_calls":true,"verbosity":1}`: func(*api.Request) {},
-		chatStart + `,"name":"x","from_the_future":[{"a":null}]}`:              func(*api.Request) {},
+		chatStart + `,"verbosity":"low","prediction":[{"a":null}]}`:            func(*api.Request) {},
 	} {
 		want := defaultRequest()
 		want.Messages, want.SplitOutput = user("Hi"), true

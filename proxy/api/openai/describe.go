@@ -440,5 +440,11 @@ func modelEntry() *openapi.Schema {
 		openapi.Has("created", openapi.Count().About("The same for all: models don't say when they were made.")),
 		openapi.Has("owned_by", openapi.Constant("tandem")),
 		openapi.May("context_length", openapi.IntegerFrom(1).About("Tokens; absent until the model was loaded once.")),
+		openapi.May("size_bytes", openapi.IntegerFrom(1).About("Of the base model's files.")),
+		openapi.May("quantization", openapi.Text(1, 0).About("As the file's header says.")),
+		openapi.May("architecture", openapi.Text(1, 0)),
+		openapi.May("capabilities", openapi.List(openapi.Words(api.CapabilityChat, api.CapabilityCompletion, api.CapabilityTools, api.CapabilityReasoning,
+			api.CapabilityEmbeddings, api.CapabilityRerank), 0, 0).About("Absent while no version of the model is loaded.")),
+		openapi.Has("state", openapi.Words(api.StateLoaded, api.StateLoading, api.StateNotLoaded)),
 	).Named("OpenAIModel")
 }

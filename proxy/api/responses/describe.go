@@ -97,7 +97,7 @@ func fields() openapi.Fields {
 		"input[].error":     {Doc: "What went wrong with an mcp_call.", Schema: anything},
 		"input[].status":    {Doc: "How a call ended."},
 
-		"tools":               {Doc: fmt.Sprintf("Tools that the model may call, at most %d functions. Those that only OpenAI has are left out.", api.MaxTools), Entries: tool{}, MaxItems: maxListedTools},
+		"tools":               {Doc: fmt.Sprintf("Tools that the model may call, at most %d functions. Those that only OpenAI has are left out.", api.MaxTools), Entries: listedTool{}, MaxItems: maxListedTools},
 		"tools[].type":        {Doc: "function, custom or namespace; others are left out.", Required: true, Schema: openapi.Text(1, 0)},
 		"tools[].name":        {Doc: "Its name, which no other tool has; 1 to 64 letters, digits and _ - ."},
 		"tools[].description": {Doc: "What it does, for the model."},
@@ -105,7 +105,7 @@ func fields() openapi.Fields {
 		"tools[].format":      {Doc: "Of a custom tool: what its input may be.", Schema: anything},
 		"tools[].tools":       {Doc: "Of a namespace.", Schema: openapi.List(openapi.Map(&openapi.Schema{}), 0, maxListedTools)},
 
-		"tool_choice":           {Doc: "Whether tools may, must, or mustn't be called, or which one must be.", Schema: openapi.Words("none", "auto", "required"), Object: toolReference{}},
+		"tool_choice":           {Doc: "Whether tools may, must, or mustn't be called, or which one must be.", Schema: openapi.Words("none", "auto", "required"), Object: toolChoiceObject{}},
 		"tool_choice.type":      {Doc: "function, custom: that one must be called. allowed_tools: only these count. Others mean nothing.", Required: true, Schema: openapi.Text(1, 0)},
 		"tool_choice.name":      {Doc: "One of tools."},
 		"tool_choice.namespace": {Doc: "Of the tool."},

@@ -141,7 +141,7 @@ def tools_stream():
 
 
 def tools_parallel():
-    calls = calls_of(create(h.CALL_TWO, tools=TOOLS, max_tokens=200))
+    calls = calls_of(create(h.CALL_TWO, tools=TOOLS, max_tokens=h.CALL_TOKENS))
     h.equal(len({c.id for c in calls}), len(calls), "different ids")
     if h.MOCK:
         h.equal([c.input["city"] for c in calls], ["Paris", "Rome"], "cities")

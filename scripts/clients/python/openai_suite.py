@@ -182,15 +182,15 @@ def tools_stream():
 
 
 def tools_parallel():
-    reply = chat(h.CALL_TWO, tools=TOOLS, max_tokens=200)
+    reply = chat(h.CALL_TWO, tools=TOOLS, max_tokens=h.CALL_TOKENS)
     calls = reply.choices[0].message.tool_calls or []
     h.equal(len({c.id for c in calls}), len(calls), "different ids")
     if h.MOCK:
         h.equal([json.loads(c.function.arguments)["city"] for c in calls], ["Paris", "Rome"], "cities")
-        pieces = [c for chunk in chat(h.CALL_TWO, tools=TOOLS, max_tokens=200, stream=True) for c in chunk.choices[0].delta.tool_calls or []]
+        pieces = [c for chunk in chat(h.CALL_TWO, tools=TOOLS, max_tokens=h.CALL_TOKENS, stream=True) for c in chunk.choices[0].delta.tool_calls or []]
         texts = {i: "".join(p.function.arguments or "" for p in pieces if p.index == i) for i in (0, 1)}
         h.equal(texts, {0: '{"city":"Paris"}', 1: '{"city":"Rome"}'}, "arguments by index")
-        h.equal(len(chat(h.CALL_TWO, tools=TOOLS, parallel_tool_calls=False, max_tokens=200).choices[0].message.tool_calls), 1, "calls when not parallel")
+        h.equal(len(chat(h.CALL_TWO, tools=TOOLS, parallel_tool_calls=False, max_tokens=h.CALL_TOKENS).choices[0].message.tool_calls), 1, "calls when not parallel")
 
 
 def tool_loop():
