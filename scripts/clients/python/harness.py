@@ -29,8 +29,8 @@ CALL_PARIS = 'call get_weather {"city":"Paris"}'  # the mock makes this call
 CALL_TWO = CALL_PARIS + '\ncall get_weather {"city":"Rome"}'
 LONG = "one two three four five " * 400 if MOCK else "Write a very long story about every year of a sailor's life."
 LONG_TOKENS = 2500
-FEW_TOKENS = 64
-CALL_TOKENS = 200
+FEW_TOKENS = 64 if MOCK else 24  # the time that a model takes
+CALL_TOKENS = 200 if MOCK else 96
 
 WEATHER_SCHEMA = {
     "type": "object",
