@@ -124,7 +124,8 @@ func (en *entry) submission(now time.Time, replaySteps bool) *Submission {
 		return s
 	}
 	rec := en.rec
-	s.Rendered = &Rendered{PromptTokens: rec.PromptTokens, Grammar: rec.Grammar, Stops: rec.Stops, ParserState: rec.ParserState}
+	form := rec.Rendered
+	s.Rendered = &form
 	s.Generated = rec.Generated[:len(rec.Generated):len(rec.Generated)]
 	s.ExpectRevision = rec.Revision
 	s.ReplaySteps = replaySteps

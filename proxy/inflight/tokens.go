@@ -66,8 +66,10 @@ func (t *Table) Accepted(conn Engine, id uint64, attempt uint32, a *Accepted) {
 		t.dispatch(now)
 		return
 	}
-	r := &a.Rendered
-	en.rec.SetRendered(slices.Clone(r.PromptTokens), r.Grammar, slices.Clone(r.Stops), slices.Clone(r.ParserState), slices.Clone(a.Revision), a.MaxNewTokens)
+	form := a.Rendered // what it points to is the frame's
+	form.PromptTokens, form.Triggers = slices.Clone(form.PromptTokens), slices.Clone(form.Triggers)
+	form.Stops, form.ParserState = slices.Clone(form.Stops), slices.Clone(form.ParserState)
+	en.rec.SetRendered(form, slices.Clone(a.Revision), a.MaxNewTokens)
 	s := a.Sampling
 	en.sampling = &s
 	en.endPause(now) // from here on its prefill is its own
