@@ -83,6 +83,9 @@ var requirements = map[string]string{
 	"response_format":                    `an object such as {"type":"json_object"}`,
 	"response_format.type":               "text, json_object or json_schema",
 	"response_format.json_schema":        "an object with a member schema",
+	"response_format.schema":             "a JSON schema that is an object",
+	"json_schema":                        "a JSON schema that is an object",
+	"timings_per_token":                  "true or false",
 	"response_format.json_schema.schema": "a JSON schema that is an object",
 }
 

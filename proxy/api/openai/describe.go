@@ -233,6 +233,9 @@ func parameterFields() openapi.Fields {
 		"stream_options.resume":        {Doc: "Seconds for which the stream is kept for GET /v1/streams/{id} while nobody reads it. Not in OpenAI's API.", Schema: openapi.Integer(0, int64(maxResumeSeconds))},
 		"stream_options.include_usage": {Doc: "A last chunk with the numbers of tokens.", Default: false},
 
+		"json_schema":                        {Doc: "The same as response_format with that schema. Not in OpenAI's API.", Schema: openapi.Map(&openapi.Schema{})},
+		"timings_per_token":                  {Doc: "Whether the reply and each chunk with text have the engine's times. Not in OpenAI's API.", Default: false},
+		"response_format.schema":             {Doc: "With json_object: what it has to be. Not in OpenAI's API.", Schema: openapi.Map(&openapi.Schema{})},
 		"response_format":                    {Doc: "What the answer has to be. Not together with grammar."},
 		"response_format.type":               {Doc: "text: anything. json_object: a JSON object. json_schema: JSON that fits a schema.", Required: true, Schema: openapi.Words("text", "json_object", "json_schema")},
 		"response_format.json_schema":        {Doc: "Required with the type json_schema. Its other members are ignored."},
