@@ -272,7 +272,7 @@ func sampleRequest(t *testing.T, e *openapi.Endpoint, dialect api.Dialect) *api.
 	if err != nil {
 		t.Fatalf("the first example of %s: %v", e.Path, err)
 	}
-	r.Stream, r.IncludeUsage, r.Logprobs, r.TopLogprobs = true, true, true, 1
+	r.Stream, r.IncludeUsage, r.Logprobs, r.TopLogprobs, r.Timings = true, true, true, 1, true
 	return r
 }
 
@@ -294,7 +294,7 @@ func sampleStart(request *api.Request) api.ReplyStart {
 func sampleStream(e api.Encoder, reply *api.Reply) []byte {
 	stream := e.AppendStart(nil)
 	for _, delta := range []api.Delta{
-		{Kind: api.DeltaReasoning, Text: []byte("Hm.")}, {Text: []byte("Hi"), Logprobs: reply.Results[0].Logprobs},
+		{Kind: api.DeltaReasoning, Text: []byte("Hm.")}, {Text: []byte("Hi"), Tokens: 1, Logprobs: reply.Results[0].Logprobs},
 		{Kind: api.DeltaToolCall, ToolCall: &reply.Results[0].ToolCalls[0]}, {Kind: api.DeltaToolArguments, Text: []byte("{}")},
 	} {
 		stream = e.AppendDelta(stream, &delta)

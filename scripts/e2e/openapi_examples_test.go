@@ -107,7 +107,7 @@ func (s *testServer) sendExample(o *apiOperation, x exampleRequest) (capturedRep
 }
 
 // passing are members whose values are other ones each time.
-var passing = regexp.MustCompile(`(\\?"(?:created|timestamp|response_time|generation_time|memory_free|memory_total)\\?":)[0-9.]+`)
+var passing = regexp.MustCompile(`(\\?"(?:created|created_at|completed_at|timestamp|response_time|generation_time|memory_free|memory_total)\\?":)[0-9.]+`)
 
 func writeExample(t *testing.T, file string, reply capturedReply) {
 	t.Helper()
