@@ -50,7 +50,7 @@ func (s *service) serverOptions() server.Options {
 	return server.Options{
 		Requests: s.requestTable, Metrics: s.metrics, Live: s.live, DisablePage: !c.PageEnabled, Keys: s.keys, Log: s.log, Domains: s.domains,
 		Limits: s.rateLimiter, DefaultLimit: c.RateLimit, IETFRateLimitHeaders: c.IETFHeaders,
-		KeyHeader: c.APIKeyHeader, MetricsPath: c.MetricsPath, Prometheus: c.PrometheusEnabled, SeparateMetrics: c.MetricsAddr != "",
+		Version: version, KeyHeader: c.APIKeyHeader, MetricsPath: c.MetricsPath, Prometheus: c.PrometheusEnabled, SeparateMetrics: c.MetricsAddr != "",
 		RequestLimits: api.Limits{PromptBytes: c.PromptBytes},
 		MaxBodyBytes:  c.MaxBodyBytes, MaxHeaderBytes: c.MaxHeaderBytes, MaxConnections: c.MaxConnections,
 		ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout, IdleTimeout: c.IdleTimeout, RequestTimeout: c.RequestTimeout,

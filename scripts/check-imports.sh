@@ -15,11 +15,12 @@ schema/trace:
 schema/parts:
 proxy: proxy/adminsocket proxy/selftest proxy/top proxy/server proxy/inflight proxy/link proxy/queue proxy/journal proxy/auth proxy/limit proxy/metrics proxy/api schema/settings schema/catalogue schema/trace proxy/trace
 proxy/api:
-proxy/api/infer: proxy/api
-proxy/api/openai: proxy/api
-proxy/api/responses: proxy/api proxy/api/openai
-proxy/api/vocabulary: proxy/api
-proxy/api/anthropic: proxy/api
+proxy/api/infer: proxy/api proxy/openapi
+proxy/api/openai: proxy/api proxy/openapi
+proxy/api/responses: proxy/api proxy/openapi proxy/api/openai
+proxy/api/vocabulary: proxy/api proxy/openapi
+proxy/api/anthropic: proxy/api proxy/openapi
+proxy/openapi: proxy/api
 proxy/auth:
 proxy/limit:
 proxy/trace: schema/trace
@@ -31,7 +32,7 @@ proxy/link: proxy/api proxy/inflight schema schema/wire
 proxy/adminsocket: proxy/link
 proxy/selftest: proxy/api schema/catalogue
 proxy/top: proxy/metrics proxy/server
-proxy/server: schema/parts proxy/api/vocabulary proxy/api proxy/api/infer proxy/api/openai proxy/api/responses proxy/api/anthropic proxy/auth proxy/limit proxy/inflight proxy/metrics proxy/trace
+proxy/server: schema/parts proxy/api/vocabulary proxy/api proxy/api/infer proxy/api/openai proxy/api/responses proxy/api/anthropic proxy/auth proxy/limit proxy/inflight proxy/metrics proxy/openapi proxy/trace
 engine: engine/link engine/batch engine/models engine/supervise engine/devices engine/demo engine/metrics engine/llama engine/mock engine/fault engine/preload engine/trace schema/settings schema/trace
 engine/batch:
 engine/models:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs scripts/page: the live page in headless Chromium, with a real proxy and a mock engine behind it, and once more
 # with llama.cpp and the demo model when bin/tandem-engine is there (make build). Before that, without a browser, the
-# page's module that reads streams. Screenshots and logs are kept in out/page. About three minutes. CHROMIUM names
-# another browser. Needs Node 20 or later.
+# page's module that reads streams. Screenshots and logs are kept in out/page. Some minutes. CHROMIUM names another
+# browser. Needs Node 20 or later.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -30,8 +30,8 @@ var (
 // renderError is an error of the template or the tokeniser.
 type renderError struct {
 	error
-	constrained bool   // the request has a schema or a grammar, which then caused the error
-	param       string // otherwise: the field with the text that the template refused
+	constraint string // the field that the answer's grammar is made of, which then caused the error; empty: none
+	param      string // otherwise: the field with the text that the template refused
 }
 
 func (e *renderError) Unwrap() error { return e.error }
@@ -77,7 +77,11 @@ func failureOf(err error) failure {
 	case errors.Is(err, errModelChanged):
 		return failure{code: "model_changed", text: err.Error()}
 	case errors.Is(err, batch.ErrGrammarTooComplex):
-		return failure{code: "grammar_too_complex", text: err.Error(), param: "json_schema"}
+		param := "json_schema"
+		if render, ok := errors.AsType[*renderError](err); ok && render.constraint != "" {
+			param = render.constraint
+		}
+		return failure{code: "grammar_too_complex", text: err.Error(), param: param}
 	case errors.Is(err, batch.ErrInvalid):
 		return failure{code: "invalid_request", text: err.Error()}
 	}
@@ -85,8 +89,8 @@ func failureOf(err error) failure {
 		switch {
 		case errors.Is(err, models.ErrMessages): // the template renders other messages, as the load has checked
 			return failure{code: "invalid_request", text: shorten(err.Error()), param: render.param}
-		case render.constrained:
-			return failure{code: "invalid_request", text: err.Error(), param: "json_schema"}
+		case render.constraint != "":
+			return failure{code: "invalid_request", text: err.Error(), param: render.constraint}
 		}
 	}
 	return failure{code: "internal", text: err.Error()}

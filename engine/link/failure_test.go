@@ -28,9 +28,9 @@ func TestEndings(t *testing.T) {
 		{batch.ErrGrammarTooComplex, schema.FinishReason_error, "grammar_too_complex"},
 		{batch.ErrUnknownBase, schema.FinishReason_error, "internal"},
 		{errModelChanged, schema.FinishReason_error, "model_changed"},
-		{&renderError{errors.New("template"), false, "prompt"}, schema.FinishReason_error, "internal"},
-		{&renderError{fmt.Errorf("%w: no system role", models.ErrMessages), true, "system"}, schema.FinishReason_error, "invalid_request"},
-		{&renderError{models.ErrPromptTooLong, true, "prompt"}, schema.FinishReason_error, "context_length_exceeded"},
+		{&renderError{errors.New("template"), "", "prompt"}, schema.FinishReason_error, "internal"},
+		{&renderError{fmt.Errorf("%w: no system role", models.ErrMessages), "json_schema", "system"}, schema.FinishReason_error, "invalid_request"},
+		{&renderError{models.ErrPromptTooLong, "json_schema", "prompt"}, schema.FinishReason_error, "context_length_exceeded"},
 	} {
 		got := endingFor(fmt.Errorf("wrapped: %w", test.err))
 		if got.reason != test.reason || got.failure.code != test.code {

@@ -170,9 +170,20 @@ func (l *Link) render(ctx context.Context, base models.Base, in models.Input, to
 		if in.HasSystem {
 			param = "system"
 		}
-		return prompt, &renderError{err, in.Grammar != "" || len(in.JSONSchema) > 0, param}
+		return prompt, &renderError{err, constraintOf(in), param}
 	}
 	return prompt, nil
+}
+
+// constraintOf is the field that an answer's grammar is made of; empty: there is none.
+func constraintOf(in models.Input) string {
+	switch {
+	case in.Grammar != "" || len(in.JSONSchema) > 0:
+		return "json_schema"
+	case len(in.Tools) > 0:
+		return "tools"
+	}
+	return ""
 }
 
 // executorRequest makes the request for the executor.

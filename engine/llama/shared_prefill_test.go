@@ -35,6 +35,7 @@ func (*servedBase) Decode(string, string, float64, int, int) {}
 func (*servedBase) Sampling(string, float64)                 {}
 func (*servedBase) Preempted(string)                         {}
 func (*servedBase) DecodeError(string, string)               {}
+func (*servedBase) Embedded(string, int)                     {}
 
 func serveBase(t testing.TB, path string) *servedBase {
 	t.Helper()

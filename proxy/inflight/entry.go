@@ -36,6 +36,7 @@ type entry struct {
 
 	pendingText     []byte // of the answer, not taken yet
 	pendingTokens   int    // tokens whose text is in pendingText
+	pendingTook     time.Duration
 	pendingLogprobs []api.TokenLogprob
 	promptLogprobs  []api.TokenLogprob
 	result          *Result
@@ -123,7 +124,8 @@ func (en *entry) submission(now time.Time, replaySteps bool) *Submission {
 		return s
 	}
 	rec := en.rec
-	s.Rendered = &Rendered{PromptTokens: rec.PromptTokens, Grammar: rec.Grammar, Stops: rec.Stops, ParserState: rec.ParserState}
+	form := rec.Rendered
+	s.Rendered = &form
 	s.Generated = rec.Generated[:len(rec.Generated):len(rec.Generated)]
 	s.ExpectRevision = rec.Revision
 	s.ReplaySteps = replaySteps
@@ -217,10 +219,10 @@ func (en *entry) Take(dst []byte) Piece {
 
 func (en *entry) take(dst []byte) Piece {
 	p := Piece{
-		Choice: en.choice, Text: append(dst, en.pendingText...), Tokens: en.pendingTokens, Logprobs: en.pendingLogprobs,
+		Choice: en.choice, Text: append(dst, en.pendingText...), Tokens: en.pendingTokens, Logprobs: en.pendingLogprobs, Took: en.pendingTook,
 		Accepted: en.everAccepted, Attempt: en.attempt, LostAt: en.lostAt,
 	}
-	en.pendingText, en.pendingTokens, en.pendingLogprobs = en.pendingText[:0], 0, nil
+	en.pendingText, en.pendingTokens, en.pendingLogprobs, en.pendingTook = en.pendingText[:0], 0, nil, 0
 	if cap(en.pendingText) > maxKeptTextBytes {
 		en.pendingText = nil
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tandem/proxy/api"
+	"tandem/proxy/journal"
 )
 
 // Engine is the connection to one attached engine process as the request table uses it. Except for Metrics and Load,
@@ -164,12 +165,10 @@ type Sampling struct {
 }
 
 // Rendered is the form in which a request is replayed.
-type Rendered struct {
-	PromptTokens []int32
-	Grammar      string
-	Stops        []string
-	ParserState  []byte
-}
+type Rendered = journal.Rendered
+
+// Trigger is a text in an answer at which its grammar begins.
+type Trigger = journal.Trigger
 
 // Accepted is an engine's answer to a Submission, before the first token.
 type Accepted struct {

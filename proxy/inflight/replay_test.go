@@ -27,7 +27,7 @@ func TestAnswerContinuesAfterARestart(t *testing.T) {
 		if second.Attempt != first.Attempt+1 || second.ID != first.ID || len(second.Generated) != 3 || second.Generated[2] != 12 {
 			t.Fatalf("replayed %+v", second)
 		}
-		if second.Rendered == nil || second.Rendered.Grammar != "root" || string(second.ExpectRevision) != "rev1" || second.MaxNewTokens != 100 ||
+		if second.Rendered == nil || second.Rendered.Grammar != "root" || len(second.Rendered.Triggers) != 1 || second.Rendered.Triggers[0].Value != "<call>" || string(second.ExpectRevision) != "rev1" || second.MaxNewTokens != 100 ||
 			second.Sampling.Seed != first.Sampling.Seed {
 			t.Errorf("replay isn't in the form that the engine rendered: %+v", second)
 		}

@@ -121,7 +121,7 @@ func (table *tableTest) admit(change func(*Request)) Answer {
 func (table *tableTest) sendAccepted(f *fakeEngine, s *Submission) {
 	table.Accepted(f, s.ID, s.Attempt, &Accepted{
 		Model: s.Model, Version: s.Version, Revision: []byte("rev1"), MaxNewTokens: 100, Lookup: LookupMiss,
-		Rendered: Rendered{PromptTokens: []int32{1, 2, 3}, Grammar: "root", Stops: []string{"\n"}},
+		Rendered: Rendered{PromptTokens: []int32{1, 2, 3}, Grammar: "root", Stops: []string{"\n"}, Triggers: []Trigger{{Kind: 2, Value: "<call>"}}},
 		Sampling: Sampling{Seed: s.Sampling.Seed},
 	})
 }

@@ -66,8 +66,10 @@ func (t *Table) Accepted(conn Engine, id uint64, attempt uint32, a *Accepted) {
 		t.dispatch(now)
 		return
 	}
-	r := &a.Rendered
-	en.rec.SetRendered(slices.Clone(r.PromptTokens), r.Grammar, slices.Clone(r.Stops), slices.Clone(r.ParserState), slices.Clone(a.Revision), a.MaxNewTokens)
+	form := a.Rendered // what it points to is the frame's
+	form.PromptTokens, form.Triggers = slices.Clone(form.PromptTokens), slices.Clone(form.Triggers)
+	form.Stops, form.ParserState = slices.Clone(form.Stops), slices.Clone(form.ParserState)
+	en.rec.SetRendered(form, slices.Clone(a.Revision), a.MaxNewTokens)
 	s := a.Sampling
 	en.sampling = &s
 	en.endPause(now) // from here on its prefill is its own
@@ -144,6 +146,7 @@ func (t *Table) addToken(e *engine, tok *Token, now time.Time) (first bool, prob
 	en.rec.AddToken(tok.Token, len(text))
 	en.pendingText = append(en.pendingText, text...)
 	en.pendingTokens++
+	en.pendingTook += tok.SinceLast
 	if en.req.Infer.Logprobs {
 		en.pendingLogprobs = append(en.pendingLogprobs, tok.logprobs())
 	}
@@ -294,6 +297,7 @@ func (t *Table) complete(en *entry, e *engine, s *Summary, now time.Time) {
 	result := &Result{
 		FinishReason: string(api.FinishStop), PromptTokens: s.PromptTokens, CachedTokens: s.CachedTokens, OutputTokens: len(en.rec.Generated),
 		Seed: en.seed, GenerationTime: en.timing.prefill + en.timing.decode,
+		Queue: en.queueTime(), Prefill: en.timing.prefill, Decode: en.timing.decode,
 		ReasoningTokens: s.Reasoning, Stop: s.Stop, Embedding: slices.Clone(s.Embedding), PromptLogprobs: en.promptLogprobs,
 	}
 	if s.Reason == FinishLength {

@@ -19,6 +19,8 @@ const (
 	// both with their text.
 	bytesPerLogprob    = 64
 	bytesPerTopLogprob = 48
+	// bytesPerTrigger is what a trigger of a grammar takes besides its text.
+	bytesPerTrigger = 32
 	// bytesPerEmbedding counts the numbers of one.
 	bytesPerEmbedding = 16 << 10
 )
@@ -76,6 +78,31 @@ func (j *Journal) Open(bytes int64) *Record {
 	return &Record{journal: j, reservedBytes: bytes}
 }
 
+// Rendered is what an engine made of a request, and the form in which the request is sent again.
+type Rendered struct {
+	PromptTokens []int32
+	Grammar      string
+	Triggers     []Trigger // the grammar begins at the first of these; none: with the answer
+	Stops        []string
+	ParserState  []byte
+}
+
+// Trigger is a text in an answer at which its grammar begins. The engine knows what its kinds mean.
+type Trigger struct {
+	Kind  uint8
+	Value string
+	Token int32
+}
+
+// Bytes is about what the form takes in memory and in a frame.
+func (r *Rendered) Bytes() int64 {
+	n := 4*len(r.PromptTokens) + len(r.Grammar) + len(r.ParserState)
+	for _, t := range r.Triggers {
+		n += bytesPerTrigger + len(t.Value)
+	}
+	return int64(n)
+}
+
 // Record of what one request has received. The zero value of a field means that nothing came yet.
 type Record struct {
 	journal       *Journal
@@ -83,11 +110,7 @@ type Record struct {
 	closed        bool
 
 	Accepted bool // the fields from here to Generated are what the engine returned
-	// PromptTokens, Grammar, Stops and ParserState are the form in which the request is sent again.
-	PromptTokens []int32
-	Grammar      string
-	Stops        []string
-	ParserState  []byte
+	Rendered
 	Revision     []byte // of the model that generated
 	Numerics     string // numerics id of the engine that generated the newest token
 	MaxNewTokens int    // after cutting to the context
@@ -103,11 +126,10 @@ func (r *Record) Reserved() int64 { return r.reservedBytes }
 
 // SetRendered records what the engine made of the request. It keeps the slices. What it needs beyond the reservation is
 // added to that, since a record is never truncated.
-func (r *Record) SetRendered(promptTokens []int32, grammar string, stops []string, parserState, revision []byte, maxNewTokens int) {
+func (r *Record) SetRendered(form Rendered, revision []byte, maxNewTokens int) {
 	r.Accepted = true
-	r.PromptTokens, r.Grammar, r.Stops = promptTokens, grammar, stops
-	r.ParserState, r.Revision, r.MaxNewTokens = parserState, revision, maxNewTokens
-	r.grow(recordOverheadBytes + 4*int64(len(promptTokens)) + int64(len(grammar)+len(parserState)) + bytesPerNewToken*int64(maxNewTokens))
+	r.Rendered, r.Revision, r.MaxNewTokens = form, revision, maxNewTokens
+	r.grow(recordOverheadBytes + form.Bytes() + bytesPerNewToken*int64(maxNewTokens))
 }
 
 // AddToken records the next token, and how many bytes of text came with it.
@@ -123,12 +145,12 @@ func (r *Record) AddToken(id int32, textBytes int) {
 // Reset returns to the state before an engine accepted the request. It is only for a request without a token.
 func (r *Record) Reset() {
 	r.Accepted = false
-	r.PromptTokens, r.Grammar, r.Stops, r.ParserState, r.Revision = nil, "", nil, nil, nil
+	r.Rendered, r.Revision = Rendered{}, nil
 }
 
 // ReplayBytes is about the size of the frame that sends this record again.
 func (r *Record) ReplayBytes() int64 {
-	return recordOverheadBytes + 4*int64(len(r.PromptTokens)+len(r.Generated)) + int64(len(r.Grammar)+len(r.ParserState))
+	return recordOverheadBytes + 4*int64(len(r.Generated)) + r.Bytes()
 }
 
 // grow raises the reservation to at least so many bytes.

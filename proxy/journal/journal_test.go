@@ -43,7 +43,7 @@ func TestEstimateCoversARequest(t *testing.T) {
 	if rec == nil {
 		t.Fatal("a request that just fits was refused")
 	}
-	rec.SetRendered(make([]int32, 1000), "root ::= x", nil, nil, []byte("rev"), 256)
+	rec.SetRendered(Rendered{PromptTokens: make([]int32, 1000), Grammar: "root ::= x"}, []byte("rev"), 256)
 	for i := range 256 {
 		rec.AddToken(int32(i), 8)
 	}
@@ -56,7 +56,7 @@ func TestEstimateCoversARequest(t *testing.T) {
 func TestRecordGrowsBeyondItsEstimate(t *testing.T) {
 	j := New(10_000)
 	rec := j.Open(5_000)
-	rec.SetRendered(make([]int32, 10_000), "", nil, nil, nil, 100)
+	rec.SetRendered(Rendered{PromptTokens: make([]int32, 10_000)}, nil, 100)
 	if len(rec.PromptTokens) != 10_000 || j.ReservedBytes() < 40_000 {
 		t.Errorf("%d tokens kept, %d bytes reserved", len(rec.PromptTokens), j.ReservedBytes())
 	}
@@ -80,7 +80,7 @@ func TestHeldTokens(t *testing.T) {
 
 func TestTokensAreKeptInOrder(t *testing.T) {
 	rec := New(1 << 20).Open(100)
-	rec.SetRendered([]int32{1, 2}, "g", []string{"stop"}, []byte("p"), []byte("r"), 10)
+	rec.SetRendered(Rendered{PromptTokens: []int32{1, 2}, Grammar: "g", Stops: []string{"stop"}, ParserState: []byte("p")}, []byte("r"), 10)
 	for i, text := range []string{"Pa", "", "ris."} {
 		rec.AddToken(int32(i+7), len(text))
 	}
@@ -91,9 +91,9 @@ func TestTokensAreKeptInOrder(t *testing.T) {
 		t.Errorf("ReplayBytes = %d", rec.ReplayBytes())
 	}
 	again := New(1 << 20).Open(100)
-	again.SetRendered([]int32{1}, "g", nil, nil, []byte("r"), 10)
+	again.SetRendered(Rendered{PromptTokens: []int32{1}, Grammar: "g", Triggers: []Trigger{{Kind: 2, Value: "<call>"}}}, []byte("r"), 10)
 	again.Reset()
-	if again.Accepted || again.PromptTokens != nil || again.Revision != nil {
+	if again.Accepted || again.PromptTokens != nil || again.Triggers != nil || again.Revision != nil {
 		t.Error("Reset left something of the old engine")
 	}
 }

@@ -18,7 +18,7 @@ const (
 	maxPromptIDs   = 1 << 21 // of a rendered prompt
 	maxModels      = 1 << 14 // also of loaded ones
 	maxVersions    = 1 << 16 // versions of all models together
-	maxListEntries = 1 << 10 // stops, devices, bases, heartbeats
+	maxListEntries = 1 << 10 // stops, triggers, devices, bases, heartbeats
 
 	maxEmbeddingBytes = 4 << 16
 )
@@ -221,7 +221,7 @@ func (d *decoder) decodeAccepted(from schema.Accepted) error {
 	r.keepErr(err)
 	a.Rendered.PromptTokens = r.ids(a.Rendered.PromptTokens[:0], rendered.PromptTokens)
 	a.Rendered.Grammar, a.Rendered.ParserState = r.text(rendered.Grammar()), r.data(rendered.ParserState())
-	a.Rendered.Stops = r.texts(rendered.Stops)
+	a.Rendered.Stops, a.Rendered.Triggers = r.texts(rendered.Stops), r.triggers(rendered.Triggers)
 	s, err := from.Sampling()
 	r.keepErr(err)
 	if r.err != nil {

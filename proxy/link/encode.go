@@ -46,7 +46,7 @@ func (s *inferFrame) Size() int {
 	n += len(s.Grammar) + len(s.tools) + len(s.ToolChoice.Name) + len(s.TemplateValues) + biasBytes*len(s.Sampling.LogitBias)
 	stops := s.Stops
 	if s.Rendered != nil {
-		n += 4*len(s.Rendered.PromptTokens) + len(s.Rendered.Grammar) + len(s.Rendered.ParserState)
+		n += int(s.Rendered.Bytes())
 		stops = slices.Concat(stops, s.Rendered.Stops)
 	}
 	for _, stop := range stops {
@@ -147,11 +147,32 @@ func (s *inferFrame) writeReplay(to schema.InferRequest) error {
 	if err := writeTexts(rendered.NewStops, s.Rendered.Stops); err != nil {
 		return err
 	}
+	if err := writeTriggers(rendered, s.Rendered.Triggers); err != nil {
+		return err
+	}
 	w := fieldWriter{}
 	w.text(rendered.SetGrammar, s.Rendered.Grammar)
 	w.data(rendered.SetParserState, s.Rendered.ParserState)
 	w.data(to.SetExpectRevision, s.ExpectRevision)
 	return w.err
+}
+
+func writeTriggers(to schema.Rendered, triggers []inflight.Trigger) error {
+	if len(triggers) == 0 {
+		return nil
+	}
+	list, err := to.NewTriggers(int32(len(triggers)))
+	if err != nil {
+		return err
+	}
+	for i, t := range triggers {
+		list.At(i).SetKind(t.Kind)
+		list.At(i).SetToken(t.Token)
+		if err := list.At(i).SetValue(t.Value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *inferFrame) writeMessages(to schema.InferRequest) error {

@@ -21,7 +21,8 @@ func TestSubmissionFrame(t *testing.T) {
 	e.Infer(&inflight.Submission{
 		ID: 9, Attempt: 2, Model: "demo", Version: "v1.0", Prompt: "hi", Timeout: time.Second, Owner: 3, MaxNewTokens: 11, FitContext: true, PlainSampling: true,
 		Stops: []string{"a", "b"}, Sampling: inflight.Sampling{Temperature: &temperature, TopK: &topK, Seed: 99},
-		Rendered: &inflight.Rendered{PromptTokens: []int32{1, 2}, Grammar: "g", Stops: []string{"c"}}, Generated: []int32{5}, ReplaySteps: true,
+		Rendered: &inflight.Rendered{PromptTokens: []int32{1, 2}, Grammar: "g", Stops: []string{"c"},
+			Triggers: []inflight.Trigger{{Kind: 2, Value: "<call>"}, {Kind: 1, Token: 7}}}, Generated: []int32{5}, ReplaySteps: true,
 		ExpectRevision: []byte("rev"),
 	})
 	p.expect(schema.Frame_Which_infer, func(f schema.Frame) {
@@ -37,11 +38,15 @@ func TestSubmissionFrame(t *testing.T) {
 		ids, _ := rendered.PromptTokens()
 		revision, _ := in.ExpectRevision()
 		stops, _ := in.Stops()
+		triggers, _ := rendered.Triggers()
+		word, _ := triggers.At(0).Value()
 		switch {
 		case f.Id() != 9, f.Attempt() != 2, string(prompt) != "hi", in.TimeoutNs() != 1e9, in.Owner() != 3, in.MaxNewTokens() != 11, !in.FitContext(), !in.PlainSampling(), stops.Len() != 2:
 			t.Error("the request's own fields are wrong")
 		case s.Present() != 3, s.TopK() != 40, seeds.Len() != 1, seeds.At(0) != 99:
 			t.Errorf("sampling: present %b, seeds %d", s.Present(), seeds.Len())
+		case triggers.Len() != 2, triggers.At(0).Kind() != 2, word != "<call>", triggers.At(1).Token() != 7:
+			t.Errorf("%d triggers, the first is %q", triggers.Len(), word)
 		case generated.At(0) != 5, ids.Len() != 2, in.Replay() != schema.ReplayMode_decode, in.CountCache(), string(revision) != "rev":
 			t.Error("the replay's fields are wrong")
 		}
@@ -69,7 +74,7 @@ func TestOversizeRequestKeepsTheConnection(t *testing.T) {
 	for n := 56 << 10; n <= 66<<10; n += 256 {
 		s := &inflight.Submission{ID: uint64(n), Model: strings.Repeat("m", 256), Version: strings.Repeat("v", 256), Prompt: strings.Repeat("x", n), Stops: stops,
 			RequestID: strings.Repeat("r", 64), Traceparent: strings.Repeat("t", 55),
-			Rendered: &inflight.Rendered{Stops: stops}, Generated: []int32{1}, ExpectRevision: make([]byte, 32)}
+			Rendered: &inflight.Rendered{Stops: stops, Triggers: slices.Repeat([]inflight.Trigger{{Kind: 2, Value: "<tool_call>"}}, 64)}, Generated: []int32{1}, ExpectRevision: make([]byte, 32)}
 		if !e.Infer(s) {
 			continue
 		}

@@ -111,6 +111,20 @@ func (r *fieldReader) texts(get func() (capnp.TextList, error)) []string {
 	return texts
 }
 
+func (r *fieldReader) triggers(get func() (schema.Trigger_List, error)) []inflight.Trigger {
+	list, err := get()
+	if err != nil || list.Len() > maxListEntries {
+		r.keepErr(listError("triggers", list.Len(), err))
+		return nil
+	}
+	triggers := make([]inflight.Trigger, list.Len())
+	for i := range triggers {
+		t := list.At(i)
+		triggers[i] = inflight.Trigger{Kind: t.Kind(), Value: r.text(t.Value()), Token: t.Token()}
+	}
+	return triggers
+}
+
 func (r *fieldReader) heartbeats(dst []inflight.Heartbeat, get func() (schema.Beat_List, error)) []inflight.Heartbeat {
 	list, err := get()
 	if err != nil || list.Len() > maxListEntries {

@@ -2,6 +2,7 @@ package link
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -64,6 +65,14 @@ func TestFramesReachTheHandlerInOrder(t *testing.T) {
 			return err
 		}
 		ids.Set(2, 77)
+		triggers, err := r.NewTriggers(1)
+		if err != nil {
+			return err
+		}
+		triggers.At(0).SetKind(2)
+		if err := triggers.At(0).SetValue("<call>"); err != nil {
+			return err
+		}
 		s, err := a.NewSampling()
 		if err != nil {
 			return err
@@ -89,6 +98,9 @@ func TestFramesReachTheHandlerInOrder(t *testing.T) {
 		t.Errorf("%v bases", n)
 	}
 	a := h.next(t, "accepted").value.(inflight.Accepted)
+	if !slices.Equal(a.Rendered.Triggers, []inflight.Trigger{{Kind: 2, Value: "<call>"}}) {
+		t.Errorf("triggers %+v", a.Rendered.Triggers)
+	}
 	if a.Lookup != inflight.LookupMiss || len(a.Rendered.PromptTokens) != 3 || *a.Sampling.Temperature != 0.5 || a.Sampling.TopK != nil {
 		t.Errorf("accepted %+v", a)
 	}

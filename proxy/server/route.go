@@ -67,6 +67,7 @@ func (s *Server) makeRoutes() error {
 	s.addResponsesRoutes()
 	s.addVocabularyRoutes()
 	s.addAnthropicRoutes()
+	s.addOpenAPIRoute()
 	s.addLivePageRoutes()
 	s.otherRoute = &route{path: "other", dialect: defaultDialect, metrics: s.opts.Metrics.Endpoint("other")}
 	if !s.opts.Prometheus {

@@ -48,7 +48,8 @@ type Options struct {
 	// SeparateMetrics keeps the metrics off the main listener, since ServeMetrics serves them on a listener of their
 	// own.
 	SeparateMetrics bool
-	DisablePage     bool // / is 404; /status/live stays
+	DisablePage     bool   // / is 404; /status/live stays
+	Version         string // of the program, for the OpenAPI document; empty: api.ServiceVersion
 	RequestLimits   api.Limits
 
 	MaxBodyBytes   int // 8 MiB
@@ -80,9 +81,16 @@ type Options struct {
 	IETFRateLimitHeaders bool
 }
 
+// Defaults that the OpenAPI document has as well.
+const (
+	defaultKeyHeader   = "X-API-Key"
+	defaultMetricsPath = "/prometheus"
+)
+
 func (o *Options) fillDefaults() {
-	defaultTo(&o.KeyHeader, "X-API-Key")
-	defaultTo(&o.MetricsPath, "/prometheus")
+	defaultTo(&o.KeyHeader, defaultKeyHeader)
+	defaultTo(&o.MetricsPath, defaultMetricsPath)
+	defaultTo(&o.Version, api.ServiceVersion)
 	defaultTo(&o.MaxBodyBytes, 8<<20)
 	defaultTo(&o.MaxHeaderBytes, 16<<10)
 	defaultTo(&o.MaxConnections, 4096)

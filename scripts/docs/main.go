@@ -1,6 +1,7 @@
-// Docs writes the pages that are made from the lists of settings and metrics: docs/settings.md, docs/metrics.md and
-// deploy/config.example.yaml. With -check it writes nothing and fails when one of them isn't current, when a page names
-// a file or a function that isn't there, and when a line of a page or a comment is too long.
+// Docs writes the pages that are made from the lists of settings and metrics (docs/settings.md, docs/metrics.md and
+// deploy/config.example.yaml), and the OpenAPI document out of what the endpoints say of themselves. With -check it
+// writes nothing and fails when one of them isn't current, when a page names a file or a function that isn't there, and
+// when a line of a page or a comment is too long.
 //
 //	go run ./scripts/docs [-check]
 package main
@@ -34,17 +35,23 @@ type page struct {
 	text []byte
 }
 
-func pages() []page {
+func pages(root string) ([]page, error) {
+	openAPI, err := openAPIPage(root)
 	return []page{
 		{"docs/settings.md", settingsPage()},
 		{"docs/metrics.md", metricsPage()},
 		{"deploy/config.example.yaml", exampleConfig()},
-	}
+		openAPI,
+	}, err
 }
 
 func run(root string, check bool) error {
+	list, err := pages(root)
+	if err != nil {
+		return err
+	}
 	var problems []error
-	for _, p := range pages() {
+	for _, p := range list {
 		name := filepath.Join(root, filepath.FromSlash(p.path))
 		current, err := os.ReadFile(name)
 		if err == nil && bytes.Equal(current, p.text) {

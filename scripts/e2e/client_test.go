@@ -102,7 +102,7 @@ func question(text, version string) string {
 }
 
 // event is a server-sent event.
-type event struct{ name, data string }
+type event struct{ id, name, data string }
 
 // stream posts a streaming request and calls each for every event until the stream ends or each returns false.
 func (s *testServer) stream(ctx context.Context, body string, each func(event) bool, headers ...string) (int, error) {
@@ -119,23 +119,30 @@ func (s *testServer) stream(ctx context.Context, body string, each func(event) b
 		raw, _ := io.ReadAll(resp.Body)
 		return resp.StatusCode, fmt.Errorf("status %d: %s", resp.StatusCode, raw)
 	}
-	lines := bufio.NewScanner(resp.Body)
+	return resp.StatusCode, readEvents(resp.Body, each)
+}
+
+// readEvents calls each for every event until they end or each returns false.
+func readEvents(from io.Reader, each func(event) bool) error {
+	lines := bufio.NewScanner(from)
 	lines.Buffer(nil, 1<<20)
 	var e event
 	for lines.Scan() {
 		switch line := lines.Text(); {
 		case line == "":
 			if e.data != "" && !each(e) {
-				return resp.StatusCode, nil
+				return nil
 			}
 			e = event{}
+		case strings.HasPrefix(line, "id: "):
+			e.id = line[len("id: "):]
 		case strings.HasPrefix(line, "event: "):
 			e.name = line[len("event: "):]
 		case strings.HasPrefix(line, "data: "):
 			e.data = line[len("data: "):]
 		}
 	}
-	return resp.StatusCode, lines.Err()
+	return lines.Err()
 }
 
 // textOf returns the text in an event.

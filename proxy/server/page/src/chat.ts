@@ -60,7 +60,9 @@ async function openStream(body: string, signal: AbortSignal): Promise<ReadableSt
   const headers: Record<string, string> = { "Content-Type": "application/json" };
   if (key.value) headers[keyHeader] = key.value;
   const options: RequestInit = { method: "POST", headers, body, signal, cache: "no-store", credentials: "omit" };
-  const reply = await fetch("/v1/chat/completions", options).catch(() => { throw new Error("the server can't be reached"); });
+  const reply = await fetch("/v1/chat/completions", options).catch(() => {
+    throw new Error("the server can't be reached");
+  });
   if (reply.ok && reply.body) return reply.body;
   const told = (await reply.json().catch(() => ({}))) as ErrorBody;
   const after = reply.headers.get("Retry-After");
@@ -126,7 +128,7 @@ function readOut(answer: Answer): void {
   say(spoken, [answer.content, ...calls].filter(Boolean).join("\n"));
 }
 
-/** An answer that failed, or was stopped before it began, isn't part of later requests: its message can be sent again. */
+/** What failed, or was stopped before it began, isn't part of later requests: the message can be sent again. */
 function giveBack(turn: Turn): void {
   if (message.value === "") message.value = turn.question;
 }
@@ -209,7 +211,9 @@ message.addEventListener("keydown", (event) => {
   event.preventDefault();
   if (!current) form.requestSubmit();
 });
-tools.addEventListener("input", () => tools.setCustomValidity(isJSON(tools.value) ? "" : "This is not valid JSON."));
+tools.addEventListener("input", () => {
+  tools.setCustomValidity(isJSON(tools.value) ? "" : "This is not valid JSON.");
+});
 tools.addEventListener("invalid", () => { tools.closest("details")!.open = true; }); // the browser says why beside it
 stop.addEventListener("click", () => abort("stopped"));
 find("clear").addEventListener("click", () => {

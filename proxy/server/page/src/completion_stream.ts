@@ -53,7 +53,9 @@ function parse(data: string): Chunk & ErrorBody {
   try {
     value = JSON.parse(data);
   } catch { /* it stays null */ }
-  if (typeof value !== "object" || value === null) throw new Error(`the stream has an event that can't be read: ${data.slice(0, 80)}`);
+  if (typeof value !== "object" || value === null) {
+    throw new Error(`the stream has an event that can't be read: ${data.slice(0, 80)}`);
+  }
   return value;
 }
 
@@ -65,7 +67,9 @@ async function* readEvents(body: ReadableStream<Uint8Array>): AsyncGenerator<str
   let data: string[] = [];
   try {
     for (;;) {
-      const { value, done } = await reader.read().catch(() => { throw new Error("the connection was lost before the answer's end"); });
+      const { value, done } = await reader.read().catch(() => {
+        throw new Error("the connection was lost before the answer's end");
+      });
       if (done) return;
       // A line's end that is cut between \r and \n gives one blank line too many, which says nothing.
       const lines = (rest + decoder.decode(value, { stream: true })).split(/\r\n|\r|\n/);

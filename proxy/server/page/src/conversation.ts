@@ -25,7 +25,8 @@ class Turn {
 
   constructor(question: string) {
     this.question = question;
-    this.element = make("li", "turn", make("p", "who", "You"), textBox(document.createTextNode(question)), this.who, this.parts);
+    const asked = textBox(document.createTextNode(question));
+    this.element = make("li", "turn", make("p", "who", "You"), asked, this.who, this.parts);
   }
 
   /** Shows an answer as far as it has come. */
@@ -53,7 +54,9 @@ class Turn {
     if (!this.answer) return [];
     const reply: Message = { role: "assistant", content: this.answer.content };
     if (this.answer.calls.length > 0) {
-      reply.tool_calls = this.answer.calls.map(({ id, name, arguments: text }) => ({ id, type: "function", function: { name, arguments: text } }));
+      reply.tool_calls = this.answer.calls.map((call) => (
+        { id: call.id, type: "function", function: { name: call.name, arguments: call.arguments } }
+      ));
     }
     return [{ role: "user", content: this.question }, reply];
   }
