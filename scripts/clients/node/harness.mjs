@@ -34,6 +34,8 @@ export const CITY_JSON = '{"city":"Rome","warm":true}';
 export const ASK_CITY = MOCK ? CITY_JSON : "Name one of the cities Paris, Rome and Oslo, and say whether it is warm there.";
 
 export const skip = (why) => ({ skip: why });
+export const mockOnly = (test, why) => (MOCK ? test : skip(why));
+export const NO_REASONING = "SmolLM2 doesn't reason";
 
 export function says(got, want) {
   assert.equal(typeof got, "string", "the text isn't a string");

@@ -98,13 +98,12 @@ const cases = {
     const parsed = await client.chat.completions.parse(options(h.ASK_CITY, { response_format: zodResponseFormat(City, "city") }));
     h.isCity(parsed.choices[0].message.parsed);
   },
-  async reasoning() {
+  reasoning: h.mockOnly(async () => {
     const { message } = (await chat("think why not\nyes")).choices[0];
-    if (!h.MOCK) return;
     assert.deepEqual([message.reasoning_content, message.content], ["why not", "yes"]);
     const deltas = (await chunks("think why not\nyes")).map((c) => c.choices[0].delta);
     assert.equal(deltas.map((d) => d.reasoning_content ?? "").join(""), "why not");
-  },
+  }, h.NO_REASONING),
   async tools_auto() {
     const reply = await chat(h.CALL_PARIS, { tools: TOOLS, max_tokens: h.CALL_TOKENS });
     if (h.MOCK) h.isWeather(onlyCall(reply).function.arguments);

@@ -98,12 +98,11 @@ def schema():
 def reasoning():
     thinking = {"type": "enabled", "budget_tokens": 1024}
     reply = create("think why not\nyes", max_tokens=2048, thinking=thinking)
-    if h.MOCK:
-        h.equal([b.type for b in reply.content], ["thinking", "text"], "blocks")
-        h.equal((reply.content[0].thinking, reply.content[1].text), ("why not", "yes"), "reasoning and text")
-        with client.messages.stream(**options("think why not\nyes", max_tokens=2048, thinking=thinking)) as events:
-            thought = "".join(e.thinking for e in events if e.type == "thinking")
-        h.equal(thought, "why not", "reasoning of the stream")
+    h.equal([b.type for b in reply.content], ["thinking", "text"], "blocks")
+    h.equal((reply.content[0].thinking, reply.content[1].text), ("why not", "yes"), "reasoning and text")
+    with client.messages.stream(**options("think why not\nyes", max_tokens=2048, thinking=thinking)) as events:
+        thought = "".join(e.thinking for e in events if e.type == "thinking")
+    h.equal(thought, "why not", "reasoning of the stream")
 
 
 def only_call(reply, name="get_weather"):
@@ -219,7 +218,7 @@ def cancel_reply():
 NOT_THERE = h.skip("Anthropic's API has no such thing")
 h.run("anthropic-python", anthropic.__version__, {
     "list": list_models, "chat": whole_reply, "stream": stream, "n": NOT_THERE, "stop": stop, "seed": NOT_THERE,
-    "logprobs": NOT_THERE, "schema": schema, "reasoning": reasoning, "tools_auto": tools_auto, "tools_required": tools_required,
+    "logprobs": NOT_THERE, "schema": schema, "reasoning": h.mock_only(reasoning, h.NO_REASONING), "tools_auto": tools_auto, "tools_required": tools_required,
     "tools_named": tools_named, "tools_stream": tools_stream, "tools_parallel": tools_parallel, "tool_loop": tool_loop,
     "completions": NOT_THERE, "count": count, "embeddings": NOT_THERE, "responses": NOT_THERE, "responses_stream": NOT_THERE,
     "responses_tools": NOT_THERE, "errors": errors, "cancel_stream": cancel_stream, "cancel_reply": cancel_reply,

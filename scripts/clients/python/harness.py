@@ -53,6 +53,14 @@ class skip(str):
     """Stands in a table for a case that the client has nothing for; the text says why."""
 
 
+def mock_only(case, why):
+    """A case for which the model of the tests is no good."""
+    return case if MOCK else skip(why)
+
+
+NO_REASONING = "SmolLM2 doesn't reason"
+
+
 class Failed(AssertionError):
     pass
 

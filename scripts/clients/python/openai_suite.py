@@ -125,11 +125,10 @@ def schema():
 
 def reasoning():
     message = chat("think why not\nyes").choices[0].message
-    if h.MOCK:
-        h.equal((message.reasoning_content, message.content), ("why not", "yes"), "reasoning and text")
-        deltas = [c.choices[0].delta for c in chat("think why not\nyes", stream=True)]
-        h.equal("".join(getattr(d, "reasoning_content", None) or "" for d in deltas), "why not", "reasoning of the stream")
-        h.equal("".join(d.content or "" for d in deltas), "yes", "text of the stream")
+    h.equal((message.reasoning_content, message.content), ("why not", "yes"), "reasoning and text")
+    deltas = [c.choices[0].delta for c in chat("think why not\nyes", stream=True)]
+    h.equal("".join(getattr(d, "reasoning_content", None) or "" for d in deltas), "why not", "reasoning of the stream")
+    h.equal("".join(d.content or "" for d in deltas), "yes", "text of the stream")
 
 
 def only_call(reply, name="get_weather"):
@@ -314,7 +313,7 @@ def cancel_reply():
 
 h.run("openai-python", openai.__version__, {
     "list": list_models, "chat": whole_reply, "stream": stream, "n": several, "stop": stop, "seed": seed,
-    "logprobs": logprobs, "schema": schema, "reasoning": reasoning, "tools_auto": tools_auto,
+    "logprobs": logprobs, "schema": schema, "reasoning": h.mock_only(reasoning, h.NO_REASONING), "tools_auto": tools_auto,
     "tools_required": tools_required, "tools_named": tools_named, "tools_stream": tools_stream,
     "tools_parallel": tools_parallel, "tool_loop": tool_loop, "completions": completions,
     "count": count, "embeddings": embeddings, "responses": responses,
