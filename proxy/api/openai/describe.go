@@ -340,7 +340,6 @@ func envelopeMembers(object string) []openapi.Property {
 		openapi.Has("created", openapi.Count().About("When the request came, Unix time in seconds.")),
 		openapi.Has("model", openapi.Text(1, 0).About("The model and version that were used.")),
 		openapi.May("system_fingerprint", openapi.Matching("^fp_[0-9a-f]+$").About("Names the model's files.")),
-		openapi.May("timings", timings()),
 	}
 }
 
@@ -376,15 +375,6 @@ func toolCallSchema() *openapi.Schema {
 		openapi.Has("id", openapi.Text(1, 0)), openapi.Has("type", openapi.Constant("function")),
 		openapi.Has("function", openapi.Object(openapi.Has("name", openapi.ToolNames()), openapi.Has("arguments", openapi.Text(0, 0).About("JSON, as the model wrote it.")))),
 	).Named("ToolCall")
-}
-
-// timings are there with timings_per_token; a chunk with text has its own tokens and time only.
-func timings() *openapi.Schema {
-	milliseconds := openapi.AtLeast(0)
-	return openapi.Object(
-		openapi.May("queue_ms", milliseconds), openapi.May("cache_n", openapi.Count()), openapi.May("prompt_n", openapi.Count()),
-		openapi.May("prompt_ms", milliseconds), openapi.Has("predicted_n", openapi.Count()), openapi.Has("predicted_ms", milliseconds),
-	).About("With timings_per_token: tokens and milliseconds by the engine's clock.")
 }
 
 func chatReply() *openapi.Schema {
