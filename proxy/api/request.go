@@ -239,6 +239,12 @@ type ToolChoice struct {
 	Name string
 }
 
+// SetParallelCalls sets ParallelToolCalls as the client wants it. A function that is asked for by its name is called
+// once, as in OpenAI's and Anthropic's APIs. Tools and ToolChoice must be set.
+func (r *Request) SetParallelCalls(wanted bool) {
+	r.ParallelToolCalls = wanted && len(r.Tools) > 0 && r.ToolChoice.Mode != ToolsNamed
+}
+
 // TextBytes is the size of all texts that the client sent for the prompt, schema and tools included.
 func (r *Request) TextBytes() int {
 	n := len(r.Prompt) + 4*len(r.PromptTokens) + len(r.System) + len(r.JSONSchema) + len(r.Grammar) + len(r.TemplateOptions)

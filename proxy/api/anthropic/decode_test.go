@@ -136,7 +136,7 @@ func TestDecodeTools(t *testing.T) {
 		`"tools":[` + f + `,` + g + `],"tool_choice":{"type":"any","disable_parallel_tool_use":true}`: {
 			both, api.ToolChoice{Mode: api.ToolsRequired}, false,
 		},
-		`"tools":[` + f + `,` + g + `],"tool_choice":{"type":"tool","name":"g"}`: {both, api.ToolChoice{Mode: api.ToolsNamed, Name: "g"}, true},
+		`"tools":[` + f + `,` + g + `],"tool_choice":{"type":"tool","name":"g"}`: {both, api.ToolChoice{Mode: api.ToolsNamed, Name: "g"}, false},
 		`"tools":[` + f + `,` + g + `],"tool_choice":{"type":"none"}`:            {both, api.ToolChoice{Mode: api.ToolsNone}, true},
 		// A tool that is left out never refuses the request.
 		`"tools":[` + search + `],"tool_choice":{"type":"any"}`:                                          {},

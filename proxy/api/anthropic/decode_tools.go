@@ -94,10 +94,10 @@ func (c *toolChoice) apply(r *api.Request, list toolList) *api.Error {
 		return err
 	}
 	r.Tools = tools
-	r.ParallelToolCalls = len(tools) > 0 && (c == nil || !c.DisableParallel)
 	if c != nil {
 		r.ToolChoice, err = c.check(tools, leftOut)
 	}
+	r.SetParallelCalls(c == nil || !c.DisableParallel)
 	return err
 }
 

@@ -92,7 +92,7 @@ func (c *toolChoice) apply(r *api.Request, list []tool, parallel *bool, limitByt
 	}
 	r.Tools, r.ToolChoice = tools, choice
 	// A choice that names a function means exactly one call of it; clients refuse an answer with two.
-	r.ParallelToolCalls = len(tools) > 0 && choice.Mode != api.ToolsNamed && (parallel == nil || *parallel)
+	r.SetParallelCalls(parallel == nil || *parallel)
 	return nil
 }
 

@@ -113,7 +113,7 @@ func (b *requestBody) request(limits api.Limits) (*api.Request, *api.Error) {
 	if err := b.ToolChoice.apply(r, tools); err != nil {
 		return nil, err
 	}
-	r.ParallelToolCalls = len(r.Tools) > 0 && b.wantsParallelCalls()
+	r.SetParallelCalls(b.wantsParallelCalls())
 	if err := checkTextBytes(r, limits.MaxPromptBytes()); err != nil {
 		return nil, err
 	}
