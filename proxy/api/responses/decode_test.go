@@ -153,7 +153,9 @@ func TestDecodeTools(t *testing.T) {
 	const hosted = `"tools":[{"type":"web_search","filters":{}},{"type":"mcp","server_label":"s","allowed_tools":["a"]},{"type":"code_interpreter","container":{"type":"auto"}},
 		{"type":"local_shell"},{"type":"apply_patch"},{"type":"image_generation"},{"type":"file_search","vector_store_ids":[]},{"type":"computer_use_preview"}]`
 	with := func(choice api.ToolChoice, tools ...api.Tool) func(*api.Request) {
-		return func(r *api.Request) { r.Tools, r.ToolChoice, r.ParallelToolCalls = tools, choice, len(tools) > 0 && choice.Mode != api.ToolsNamed }
+		return func(r *api.Request) {
+			r.Tools, r.ToolChoice, r.ParallelToolCalls = tools, choice, len(tools) > 0 && choice.Mode != api.ToolsNamed
+		}
 	}
 	required := api.ToolChoice{Mode: api.ToolsRequired}
 	for fields, change := range map[string]func(*api.Request){
