@@ -79,7 +79,7 @@ func DecodeTools(data []byte) ([]Tool, error) {
 		case t.Type != "function":
 			return nil, fmt.Errorf("tool %d: its type is %q, only function is known", i, shorten(t.Type))
 		case !toolName.MatchString(f.Name):
-			return nil, fmt.Errorf("tool %d: its name must have 1 to %d letters, digits, _, - or .", i, toolNameMax)
+			return nil, fmt.Errorf("tool %d: its name must have 1 to %d letters, digits, dots, _ or -", i, toolNameMax)
 		case slices.ContainsFunc(tools, func(other Tool) bool { return other.Name == f.Name }):
 			return nil, fmt.Errorf("tool %d: another one is named %s, too", i, f.Name)
 		}
