@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"tandem/engine/models"
 	"tandem/schema"
+	"tandem/schema/wire"
 )
 
 // call is a Call copied out of its frame.
@@ -71,6 +73,10 @@ func decodeCall(f schema.Frame) (call, error) {
 
 // startCall runs a call on a goroutine of its own, which replies when it is done.
 func (s *session) startCall(c call) {
+	if c.which == schema.Call_Which_metrics { // short, and clients' calls mustn't keep the figures away
+		s.work.Go(func() { s.runCall(c) })
+		return
+	}
 	s.mu.Lock()
 	full := s.callsRunning >= maxCalls
 	if !full {
@@ -216,8 +222,10 @@ func (s *session) detokenize(c call) {
 		return
 	}
 	defer lease.Release()
-	text, err := lease.Base.Detokenize(c.tokens)
+	text, err := textOf(lease.Base, c.tokens)
 	switch {
+	case errors.Is(err, errTextTooLong):
+		s.replyFailure(c.id, failureOf(&invalidFieldError{"tokens", fmt.Sprintf("have more than %d bytes of text; ask for fewer", maxCallText)}))
 	case errors.Is(err, models.ErrToken):
 		s.replyFailure(c.id, failureOf(&invalidFieldError{"tokens", "hold what isn't one: " + err.Error()}))
 	case err != nil:
@@ -227,8 +235,26 @@ func (s *session) detokenize(c call) {
 	}
 }
 
+var errTextTooLong = errors.New("text is too long")
+
+// textOf is the text of tokens, of at most maxCallText bytes. It is made in parts, since a token may have hundreds.
+func textOf(base models.Base, tokens []int32) ([]byte, error) {
+	const tokensOfPart = 4096
+	var text []byte
+	for part := range slices.Chunk(tokens, tokensOfPart) {
+		more, err := base.Detokenize(part)
+		if err != nil {
+			return nil, err
+		}
+		if text = append(text, more...); len(text) > maxCallText {
+			return nil, errTextTooLong
+		}
+	}
+	return text, nil
+}
+
 func (s *session) reply(id uint64, fill func(schema.Reply) error) {
-	_ = s.conn.Send(func(f schema.Frame) error { // the reader notices a lost connection
+	err := s.conn.Send(func(f schema.Frame) error { // the reader notices a lost connection
 		f.SetId(id)
 		r, err := f.NewReply()
 		if err != nil {
@@ -236,6 +262,9 @@ func (s *session) reply(id uint64, fill func(schema.Reply) error) {
 		}
 		return fill(r)
 	})
+	if errors.Is(err, wire.ErrTooLarge) { // the caller would wait for ever
+		s.replyFailure(id, failure{code: "invalid_request", text: "the reply is too large for one frame; ask for less"})
+	}
 }
 
 func (s *session) replyFailure(id uint64, why failure) {

@@ -218,5 +218,11 @@ func TestTextsAndTokensByCall(t *testing.T) {
 	if got := detokenize(make([]int32, maxCallTokens+1)...); got.text != "invalid_request" {
 		t.Errorf("detokenize over the limit: %+v", got)
 	}
+	if got := detokenize(slices.Repeat([]int32{longToken}, maxCallTokens)...); got.text != "invalid_request" {
+		t.Errorf("detokenize to more text than a frame holds: %+v", got)
+	}
+	if got := detokenize(slices.Repeat([]int32{longToken}, 5000)...); len(got.bytes) != 5000*64 {
+		t.Errorf("detokenize in parts gives %d bytes", len(got.bytes))
+	}
 	e.awaitIdle()
 }

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"slices"
 
@@ -21,11 +22,18 @@ func (b *fakeBase) Tokenize(_ context.Context, text string, special bool, limit 
 	return tokens, nil
 }
 
+// longToken is a token with a text of 64 bytes.
+const longToken = 200
+
 func (b *fakeBase) Detokenize(tokens []int32) ([]byte, error) {
 	var text []byte
 	for _, t := range tokens {
 		if t < 0 || t > 255 {
 			return nil, models.ErrToken
+		}
+		if t == longToken {
+			text = append(text, bytes.Repeat([]byte{' '}, 64)...)
+			continue
 		}
 		text = append(text, byte(t))
 	}

@@ -317,6 +317,19 @@ func TestCalls(t *testing.T) {
 	if r := call(1, func(c schema.Call) error { c.SetMetrics(); return nil }); string(r.bytes) != "some_metric 1\n" {
 		t.Errorf("metrics: %+v", r)
 	}
+	e.link.mu.Lock()
+	s := e.link.session
+	e.link.mu.Unlock()
+	setRunning := func(n int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.callsRunning = n
+	}
+	setRunning(maxCalls) // clients' calls don't keep the metrics away
+	if r := call(9, func(c schema.Call) error { c.SetMetrics(); return nil }); string(r.bytes) != "some_metric 1\n" {
+		t.Errorf("metrics beside many calls: %+v", r)
+	}
+	setRunning(0)
 	if r := call(2, load("abc")); r.reply != "ok" {
 		t.Errorf("load: %+v", r)
 	}

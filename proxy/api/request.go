@@ -18,8 +18,9 @@ const (
 	MaxNestingDepth = 64
 	MaxMessages     = 1024 // of a conversation
 	MaxTools        = 128
-	MaxToolName     = 64 // bytes
-	MaxChoices      = 32 // n
+	MaxToolName     = 64        // bytes
+	MaxToolBytes    = 512 << 10 // of all tools in AppendTools' form; engines take no more
+	MaxChoices      = 32        // n
 	MaxInputs       = 2048
 	MaxTopLogprobs  = 20
 	MaxLogitBias    = 1024

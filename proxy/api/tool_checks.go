@@ -17,6 +17,15 @@ func IsToolName(s string) bool {
 	}) < 0
 }
 
+// CheckToolBytes refuses tools that are too large for an engine. In JSON they may take several times their bytes, and
+// each choice of a request takes them to the engine.
+func CheckToolBytes(tools []Tool) *Error {
+	if n := len(AppendTools(nil, tools)); n > MaxToolBytes {
+		return Invalid("tools", "tools have %d bytes as JSON, more than the limit of %d; shorten them or leave some out", n, MaxToolBytes)
+	}
+	return nil
+}
+
 // ToolParameters checks the schema of a function's arguments. Absent and null mean none.
 func ToolParameters(v jsontext.Value) (schema []byte, ok bool) {
 	switch v.Kind() {

@@ -49,15 +49,13 @@ func (t *Table) dispatchVerdict(it queue.Item) queue.Verdict {
 	base := e.bases[it.Base]
 	c := credit{
 		sequences: base.sequences, outstanding: base.outstanding, replaysSent: base.replays,
-		awaitingFirstToken: e.awaitingFirstToken, suspectSent: e.suspect != nil, replayBytes: e.replayBytes,
+		awaitingFirstToken: e.awaitingFirstToken, suspectSent: e.suspect != nil, unacceptedBytes: e.unacceptedBytes,
 		replaysWaiting: t.queue.HasBase(queue.Replay, it.Base),
 	}
 	if c.replaysWaiting && len(t.memoryShortages) > 0 {
 		c.replaysWaiting = t.hasWaitingReplays(mv)
 	}
-	if it.Class == queue.Replay {
-		c.itemBytes = t.entries[it.ID].rec.ReplayBytes()
-	}
+	c.itemBytes = t.entries[it.ID].sendBytes()
 	for other := range e.loading {
 		c.otherLoading = c.otherLoading || other != mv
 	}
@@ -96,6 +94,8 @@ func (t *Table) send(e *engine, en *entry, now time.Time) {
 	en.sentAlone = en.state == suspect
 	en.apply(dispatched)
 	en.engine, en.sentAt, en.hasTokenHere = e, now, false
+	en.unacceptedBytes = en.sendBytes()
+	e.unacceptedBytes += en.unacceptedBytes
 	base := e.bases[en.model]
 	base.outstanding++
 	e.awaitingFirstToken++
@@ -106,8 +106,6 @@ func (t *Table) send(e *engine, en *entry, now time.Time) {
 	if isReplay {
 		en.replayPending = true
 		base.replays++
-		en.replayFrameBytes = en.rec.ReplayBytes()
-		e.replayBytes += en.replayFrameBytes
 		t.log.Debug("request is sent again", "request_id", en.req.ID, "attempt", en.attempt, "pid", e.hello.PID, "tokens", len(en.rec.Generated),
 			"held", en.rec.HeldTokens, "constrained", en.rec.Grammar != "", "alone", en.sentAlone)
 	}
@@ -142,7 +140,7 @@ func (t *Table) releaseFromEngine(en *entry) {
 		return
 	}
 	t.noteFirstToken(en)
-	t.releaseReplayBytes(en)
+	t.releaseUnacceptedBytes(en)
 	e := en.engine
 	base := e.bases[en.model]
 	base.outstanding--

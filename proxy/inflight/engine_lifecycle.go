@@ -24,7 +24,7 @@ type engine struct {
 	bases              map[string]baseCounts
 	requests           int    // that are at the engine
 	awaitingFirstToken int    // of them, those without a token from this engine
-	replayBytes        int64  // of frames that it hasn't accepted yet
+	unacceptedBytes    int64  // of frames that it hasn't accepted yet
 	suspect            *entry // sent alone, without a token yet
 	madeProgress       bool   // it gave a token or finished a request
 
@@ -140,6 +140,7 @@ func (t *Table) Lost(conn Engine, l Loss) {
 	}
 	t.engines = slices.DeleteFunc(t.engines, func(x *engine) bool { return x == e })
 	t.updateUnavailableSince(now)
+	t.noteEnginesChanged()
 	requests := t.requestsAt(e)
 	level := slog.LevelWarn
 	if e.drained || t.draining {

@@ -49,7 +49,7 @@ type entry struct {
 	hasTokenHere       bool // got a token from the engine it is at, or ended there
 	sentAlone          bool // as a suspect: no other request at the engine waited for its first token
 	replayPending      bool // sent again, and how that went isn't counted yet
-	replayFrameBytes   int64
+	unacceptedBytes    int64
 	strikes            int // crashes that it may have caused
 	protocolViolations int // in frames about it
 

@@ -4,9 +4,11 @@ import "tandem/proxy/queue"
 
 // Bounds of what an engine is sent before it has answered.
 const (
-	maxSentWhileUnloaded = 8       // requests at an engine for a base that isn't loaded yet
-	maxReplaysSent       = 8       // replays of a base at a time that have no new token yet
-	maxReplayBytesSent   = 8 << 20 // of replay frames that the engine hasn't accepted yet
+	maxSentWhileUnloaded = 8 // requests at an engine for a base that isn't loaded yet
+	maxReplaysSent       = 8 // replays of a base at a time that have no new token yet
+	// maxUnacceptedBytes bounds what an engine was sent and hasn't accepted. A connection whose backlog overflows is
+	// closed, so it is well below that: in a frame a text may take several times its bytes.
+	maxUnacceptedBytes = 16 << 20
 )
 
 // credit is what decides whether an engine is sent one more request for a base.
@@ -17,8 +19,8 @@ type credit struct {
 	awaitingFirstToken int  // requests of any base at the engine that have no token from it
 	suspectSent        bool // one of them is a suspect
 	replaysSent        int  // replays of the base that have no new token yet
-	replayBytes        int64
-	itemBytes          int64 // what a replay adds to replayBytes
+	unacceptedBytes    int64
+	itemBytes          int64 // what this request adds to unacceptedBytes
 
 	replaysWaiting        bool // replays of the base wait
 	otherLoading          bool // another version is being loaded
@@ -41,7 +43,8 @@ func (c credit) verdict(class queue.Class) queue.Verdict {
 	if c.sequences > 0 {
 		limit = c.sequences + lookAhead(c.sequences)
 	}
-	full := c.outstanding >= limit || c.otherSuspectLoad
+	tooManyBytes := c.unacceptedBytes > 0 && c.unacceptedBytes+c.itemBytes > maxUnacceptedBytes
+	full := c.outstanding >= limit || c.otherSuspectLoad || tooManyBytes
 	switch class {
 	case queue.Suspect:
 		if c.otherLoading {
@@ -52,7 +55,7 @@ func (c credit) verdict(class queue.Class) queue.Verdict {
 		}
 		return queue.Dispatch
 	case queue.Replay:
-		if c.replaysSent >= maxReplaysSent || c.replayBytes > 0 && c.replayBytes+c.itemBytes > maxReplayBytesSent {
+		if c.replaysSent >= maxReplaysSent {
 			return queue.SkipBase
 		}
 	default:

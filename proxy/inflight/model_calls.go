@@ -48,23 +48,32 @@ func (t *Table) Render(ctx context.Context, c ModelCall, r *api.Request) (render
 	return rendered, err
 }
 
+// maxCallAttempts is at how many engines a call is made. One that ends two of them may be the reason; a request that
+// isn't known to be innocent is quarantined, but nobody remembers calls.
+const maxCallAttempts = 2
+
 // callModel makes a call at the engine that has the model, and again at the next engine if that one is lost meanwhile.
 // It waits for an engine for EngineWait.
 func (t *Table) callModel(ctx context.Context, c ModelCall, call func(Engine, modelVersion) error) *api.Error {
 	wait := time.NewTimer(t.options.EngineWait)
 	defer wait.Stop()
-	for {
+	var lost Engine // where the call was made last
+	for attempts := 0; ; {
 		e, mv, changed, err := t.engineForCall(c)
 		if err != nil {
 			return err
 		}
-		if e != nil {
+		if e != nil && e != lost {
 			failure := call(e, mv)
 			if failure == nil {
 				return nil
 			}
 			if err := callError(ctx, failure, t.contextTokens(mv.model)); err != nil {
 				return err
+			}
+			lost = e
+			if attempts++; attempts == maxCallAttempts {
+				return api.EngineUnavailable(retryEngineAfter)
 			}
 		}
 		select { // no engine, or one that is gone

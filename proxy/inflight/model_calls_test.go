@@ -34,6 +34,53 @@ func TestCallIsMadeAgainAtTheNextEngine(t *testing.T) {
 	})
 }
 
+// While engines are exchanged there are two; the older one serves when the newer one is lost.
+func TestCallIsMadeAgainAtTheEngineThatIsLeft(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		table.attach(LastExit{})
+		f := table.attach(LastExit{})
+		f.callError = errors.New("engine is disconnected")
+		result := make(chan *api.Error, 1)
+		began := time.Now()
+		go func() {
+			_, err := table.Tokenize(t.Context(), ModelCall{Model: "demo"}, "four", true)
+			result <- err
+		}()
+		synctest.Wait()
+		table.lose(f)
+		if err := <-result; err != nil || time.Since(began) != 0 {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
+}
+
+// A call that may have ended two engines isn't tried at a third one.
+func TestCallThatEndsEnginesIsGivenUp(t *testing.T) {
+	inBubble(t, Options{EngineWait: time.Hour}, func(t *testing.T, table *tableTest) {
+		result := make(chan *api.Error, 1)
+		go func() {
+			_, err := table.Render(t.Context(), ModelCall{Model: "demo"}, &api.Request{Prompt: "x"})
+			result <- err
+		}()
+		for range maxCallAttempts {
+			f := table.attach(LastExit{})
+			f.callError = errors.New("engine is disconnected")
+			table.Catalog(f, demoCatalog())
+			synctest.Wait()
+			table.lose(f)
+			synctest.Wait()
+		}
+		select {
+		case err := <-result:
+			if err == nil || err.Type != api.TypeEngineUnavailable {
+				t.Errorf("got %v", err)
+			}
+		default:
+			t.Fatal("the call still waits for another engine")
+		}
+	})
+}
+
 func TestCallsWaitForAnEngineOnlySoLong(t *testing.T) {
 	inBubble(t, Options{EngineWait: 3 * time.Second}, func(t *testing.T, table *tableTest) {
 		began := time.Now()

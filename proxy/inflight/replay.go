@@ -37,10 +37,18 @@ func (t *Table) hasWaitingReplays(mv modelVersion) bool {
 	return false
 }
 
-// releaseReplayBytes takes a replay's frame out of the engine's count of bytes under way: the engine has it.
-func (t *Table) releaseReplayBytes(en *entry) {
-	en.engine.replayBytes -= en.replayFrameBytes
-	en.replayFrameBytes = 0
+// sendBytes is about what the request takes in a frame: its texts and, of a replay, what it received.
+func (en *entry) sendBytes() int64 {
+	if len(en.rec.Generated) == 0 {
+		return en.promptBytes
+	}
+	return en.promptBytes + en.rec.ReplayBytes()
+}
+
+// releaseUnacceptedBytes takes a request out of the engine's count of bytes under way: the engine has it.
+func (t *Table) releaseUnacceptedBytes(en *entry) {
+	en.engine.unacceptedBytes -= en.unacceptedBytes
+	en.unacceptedBytes = 0
 }
 
 // oversizeError returns the error of a request that doesn't fit into a frame.

@@ -31,7 +31,7 @@ type Table struct {
 	draining  bool
 
 	engines           []*engine     // attached, oldest first
-	enginesChanged    chan struct{} // closed and made anew when an engine comes or lists its models
+	enginesChanged    chan struct{} // closed and made anew when an engine lists its models or is lost
 	catalog           catalog       // the last one that an engine sent while it was the newest
 	lastHello         Hello         // of the engine that attached last
 	disconnectedSince time.Time     // no engine is attached since then; zero while one is

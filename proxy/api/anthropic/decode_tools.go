@@ -90,6 +90,9 @@ type toolChoice struct {
 // apply sets the tools of a request.
 func (c *toolChoice) apply(r *api.Request, list toolList) *api.Error {
 	tools, leftOut, err := list.clients()
+	if err == nil {
+		err = api.CheckToolBytes(tools)
+	}
 	if err != nil {
 		return err
 	}

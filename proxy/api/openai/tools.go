@@ -86,6 +86,9 @@ func (c *toolChoice) apply(r *api.Request, list []tool, parallel *bool, limitByt
 			return err
 		}
 	}
+	if err := api.CheckToolBytes(tools); err != nil {
+		return err
+	}
 	choice, err := c.check(tools)
 	if err != nil {
 		return err

@@ -76,7 +76,7 @@ func (l toolList) check() (*toolSet, *api.Error) {
 			}
 		}
 	}
-	return s, nil
+	return s, api.CheckToolBytes(s.functions)
 }
 
 // add takes a tool in; at is its place in the body.
