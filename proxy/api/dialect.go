@@ -64,6 +64,8 @@ type Delta struct {
 	ToolCall *ToolCall      // of DeltaToolCall, without arguments
 	CallAt   int            // of DeltaToolCall and DeltaToolArguments: which call of the choice, from 0
 	Logprobs []TokenLogprob // of the tokens behind Text; only where the request asks for them
+	Tokens   int            // how many came with this delta and those after it of the same write
+	Took     time.Duration  // that the engine took for them
 }
 
 // TokenLogprob is one token with its log-probability.

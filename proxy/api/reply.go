@@ -107,6 +107,9 @@ type Metadata struct {
 	ReasoningTokens int    // of TokensGenerated
 	ResponseTime    time.Duration
 	GenerationTime  time.Duration // prefill and decode, by the engine's clock
+	QueueTime       time.Duration // in the proxy and the engine
+	PrefillTime     time.Duration
+	DecodeTime      time.Duration
 	FinishReason    FinishReason
 	Stop            string // the stop string that ended it
 	PromptTokens    int

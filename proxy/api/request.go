@@ -96,9 +96,13 @@ type Request struct {
 	Stream bool
 	// IncludeUsage asks a stream to say at its end how many tokens it took, in dialects that do so only when asked.
 	IncludeUsage bool
+	// Timings asks for the engine's times in the reply, in dialects that have a place for them.
+	Timings bool
 	// ResumeFor keeps a stream for so long without a reader, so that a client that lost its connection can read on; 0:
 	// the answer is cancelled when its client leaves.
 	ResumeFor time.Duration
+	// UnknownFields are names in the body that the dialect doesn't know and ignored.
+	UnknownFields []string
 	// Extra is what the dialect's encoder needs of the body besides this.
 	Extra any
 }

@@ -16,7 +16,33 @@ type Model struct {
 	ChatTemplate   bool
 	Context        int // tokens; 0 until it was loaded once
 	Problems       []Problem
+
+	Bytes        uint64               // of its files; 0: not known
+	Quantization string               // "": not known
+	Architecture string               // "": not known
+	Capabilities []string             // nil: not known, none of its versions is loaded
+	States       map[string]LoadState // of its versions; those that aren't here aren't loaded
 }
+
+// LoadState says whether a version is in memory.
+type LoadState string
+
+// Load states.
+const (
+	StateLoaded    LoadState = "loaded"
+	StateLoading   LoadState = "loading"
+	StateNotLoaded LoadState = "not_loaded"
+)
+
+// Capabilities of a model, in the words of GET /v1/models.
+const (
+	CapabilityChat       = "chat" // it has a chat template
+	CapabilityCompletion = "completion"
+	CapabilityTools      = "tools"     // its chat template has a form of its own for them
+	CapabilityReasoning  = "reasoning" // its chat template has a form for it
+	CapabilityEmbeddings = "embeddings"
+	CapabilityRerank     = "rerank"
+)
 
 // Problem is why a version can't be loaded.
 type Problem struct{ Version, Text string }

@@ -6,14 +6,14 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// IsToolName reports whether a function may have that name: letters, digits, _, -, . and :, at most MaxToolName of
-// them.
+// IsToolName reports whether a function may have that name: letters, digits, _, - and ., at most MaxToolName of them.
+// The engine takes no others.
 func IsToolName(s string) bool {
 	if s == "" || len(s) > MaxToolName {
 		return false
 	}
 	return strings.IndexFunc(s, func(c rune) bool {
-		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("_-.:", c))
+		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("_-.", c))
 	}) < 0
 }
 

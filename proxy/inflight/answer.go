@@ -54,6 +54,7 @@ type Piece struct {
 	Text     []byte             // dst with the new text appended; a part stream if the request splits its output
 	Tokens   int                // tokens behind the new text
 	Logprobs []api.TokenLogprob // of these tokens, where the request asks for them
+	Took     time.Duration      // that the engine took for them: of the first one since its prefill began
 	Done     bool               // the choice is complete or failed: Result or Err is final
 	More     bool               // another choice has something new
 	Last     bool               // every choice is done and was taken
@@ -78,6 +79,9 @@ type Result struct {
 	ReasoningTokens int                // of OutputTokens
 	PromptLogprobs  []api.TokenLogprob // where the request asks for them
 	Embedding       []float32          // of tasks that don't generate
+	Queue           time.Duration      // in the proxy and the engine
+	Prefill         time.Duration
+	Decode          time.Duration
 	Seed            uint64
 	GenerationTime  time.Duration // sum of the per-token times of the engine
 }

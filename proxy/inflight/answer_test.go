@@ -19,8 +19,9 @@ func TestAnswerInOnePiece(t *testing.T) {
 		table.serve(f, s, 3)
 		<-a.Ready()
 		p := table.wantAnswer(a, "abc", "", true)
-		want := Result{FinishReason: "stop", PromptTokens: 3, OutputTokens: 3, Seed: s.Sampling.Seed, GenerationTime: 3 * time.Millisecond}
-		if p.Result == nil || !reflect.DeepEqual(*p.Result, want) || p.Tokens != 3 || !p.Accepted {
+		want := Result{FinishReason: "stop", PromptTokens: 3, OutputTokens: 3, Seed: s.Sampling.Seed, GenerationTime: 3 * time.Millisecond,
+			Prefill: time.Millisecond, Decode: 2 * time.Millisecond}
+		if p.Result == nil || !reflect.DeepEqual(*p.Result, want) || p.Tokens != 3 || p.Took != 3*time.Millisecond || !p.Accepted {
 			t.Errorf("result %+v, want %+v", p.Result, want)
 		}
 		a.Settle(Delivered)

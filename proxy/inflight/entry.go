@@ -36,6 +36,7 @@ type entry struct {
 
 	pendingText     []byte // of the answer, not taken yet
 	pendingTokens   int    // tokens whose text is in pendingText
+	pendingTook     time.Duration
 	pendingLogprobs []api.TokenLogprob
 	promptLogprobs  []api.TokenLogprob
 	result          *Result
@@ -218,10 +219,10 @@ func (en *entry) Take(dst []byte) Piece {
 
 func (en *entry) take(dst []byte) Piece {
 	p := Piece{
-		Choice: en.choice, Text: append(dst, en.pendingText...), Tokens: en.pendingTokens, Logprobs: en.pendingLogprobs,
+		Choice: en.choice, Text: append(dst, en.pendingText...), Tokens: en.pendingTokens, Logprobs: en.pendingLogprobs, Took: en.pendingTook,
 		Accepted: en.everAccepted, Attempt: en.attempt, LostAt: en.lostAt,
 	}
-	en.pendingText, en.pendingTokens, en.pendingLogprobs = en.pendingText[:0], 0, nil
+	en.pendingText, en.pendingTokens, en.pendingLogprobs, en.pendingTook = en.pendingText[:0], 0, nil, 0
 	if cap(en.pendingText) > maxKeptTextBytes {
 		en.pendingText = nil
 	}

@@ -106,7 +106,7 @@ func (t *Table) recordOutcome(en *entry, outcome Outcome, now time.Time) {
 		Reason: end.reason, ErrorType: end.errorType, Domain: t.metrics.Domain(en.domain),
 		FurtherChoice: en.isFurtherChoice(), SharesPrompt: en.sharesPrompt(),
 		PromptTokens: en.promptTokens(), CachedTokens: en.summary.CachedTokens, OutputTokens: len(en.rec.Generated),
-		Queue:      max(0, en.firstSentAt.Sub(en.req.Received)) + en.summary.Queue,
+		Queue:      en.queueTime(),
 		Prefill:    en.timing.prefill,
 		Decode:     en.timing.decode,
 		Restart:    en.pausedFor,
@@ -114,6 +114,11 @@ func (t *Table) recordOutcome(en *entry, outcome Outcome, now time.Time) {
 		FirstToken: en.timing.firstToken,
 		Total:      now.Sub(en.req.Received),
 	})
+}
+
+// queueTime is how long the request waited, in the proxy and at the engine that finished it.
+func (en *entry) queueTime() time.Duration {
+	return max(0, en.firstSentAt.Sub(en.req.Received)) + en.summary.Queue
 }
 
 // stage returns how far a request had come.

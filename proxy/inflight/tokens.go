@@ -146,6 +146,7 @@ func (t *Table) addToken(e *engine, tok *Token, now time.Time) (first bool, prob
 	en.rec.AddToken(tok.Token, len(text))
 	en.pendingText = append(en.pendingText, text...)
 	en.pendingTokens++
+	en.pendingTook += tok.SinceLast
 	if en.req.Infer.Logprobs {
 		en.pendingLogprobs = append(en.pendingLogprobs, tok.logprobs())
 	}
@@ -296,6 +297,7 @@ func (t *Table) complete(en *entry, e *engine, s *Summary, now time.Time) {
 	result := &Result{
 		FinishReason: string(api.FinishStop), PromptTokens: s.PromptTokens, CachedTokens: s.CachedTokens, OutputTokens: len(en.rec.Generated),
 		Seed: en.seed, GenerationTime: en.timing.prefill + en.timing.decode,
+		Queue: en.queueTime(), Prefill: en.timing.prefill, Decode: en.timing.decode,
 		ReasoningTokens: s.Reasoning, Stop: s.Stop, Embedding: slices.Clone(s.Embedding), PromptLogprobs: en.promptLogprobs,
 	}
 	if s.Reason == FinishLength {

@@ -217,6 +217,9 @@ func (m *Metrics) ConfigLoaded(at time.Time) {
 // KeyReloadFailed counts a failed reload of the key file.
 func (m *Metrics) KeyReloadFailed() { m.vectors.counter("llm_key_reload_failures_total").Inc() }
 
+// UnknownFields counts fields of requests that were ignored because no dialect knows them.
+func (m *Metrics) UnknownFields(n int) { m.vectors.counter("llm_unknown_fields_total").Add(float64(n)) }
+
 // Rejected counts a request rejected before the engine accepted it, by a reason of llm_requests_rejected_total.
 func (m *Metrics) Rejected(reason string) { counterOr(m.rejected, reason, "internal").Inc() }
 

@@ -139,6 +139,7 @@ var headers = []header{
 	{"X-Request-Id", "The request's id: the client's, if it is of [A-Za-z0-9._-]{1,64}, otherwise a new one.", Matching("^[A-Za-z0-9._-]{1,64}$")},
 	{"X-Model-Revision", "Checksum of the files of the model that answered.", Matching("^[0-9a-f]+$")},
 	{"Request-Id", "The same as X-Request-Id.", Matching("^[A-Za-z0-9._-]{1,64}$")},
+	{"X-Stream-Id", "The id of a stream that can be resumed.", Text(1, 0)},
 	{"traceresponse", "Trace and span of the request (W3C).", Text(0, 0)},
 	{"Retry-After", "Seconds after which to try again. It is absent where that won't help.", IntegerFrom(1)},
 	{"WWW-Authenticate", "How to send a key.", Text(0, 0)},

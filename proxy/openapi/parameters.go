@@ -36,7 +36,7 @@ func ModelNames() *Schema {
 }
 
 // ToolNames is the form of a function's name.
-func ToolNames() *Schema { return Matching(fmt.Sprintf("^[A-Za-z0-9_.:-]{1,%d}$", api.MaxToolName)) }
+func ToolNames() *Schema { return Matching(fmt.Sprintf("^[A-Za-z0-9_.-]{1,%d}$", api.MaxToolName)) }
 
 // InferenceParameters are the request headers that every endpoint for inference takes.
 func InferenceParameters() []Parameter {
@@ -78,3 +78,6 @@ func StopStrings() *Schema {
 func Unsupported(harmless ...any) *Schema {
 	return &Schema{Enum: append([]any{nil, false, []string{}, map[string]string{}}, harmless...)}
 }
+
+// Absent is a field that is there only so that it can be refused: it may be null or false.
+func Absent() *Schema { return &Schema{Enum: []any{nil, false}} }

@@ -34,7 +34,7 @@ func (c *choice) add(x *exchange, deltas []api.Delta, p *inflight.Piece) ([]api.
 	if !x.request.SplitOutput {
 		if len(p.Text) > 0 || len(p.Logprobs) > 0 {
 			c.content = append(c.content, p.Text...)
-			deltas = append(deltas, api.Delta{Choice: p.Choice, Text: p.Text, Logprobs: p.Logprobs})
+			deltas = append(deltas, api.Delta{Choice: p.Choice, Text: p.Text, Logprobs: p.Logprobs, Tokens: p.Tokens, Took: p.Took})
 		}
 		return deltas, nil
 	}
@@ -49,6 +49,9 @@ func (c *choice) add(x *exchange, deltas []api.Delta, p *inflight.Piece) ([]api.
 			return deltas, err
 		}
 		deltas = append(deltas, d)
+	}
+	if len(deltas) > before {
+		deltas[before].Tokens, deltas[before].Took = p.Tokens, p.Took
 	}
 	return attachLogprobs(deltas, before, p), nil
 }
@@ -145,7 +148,7 @@ func (x *exchange) metadata(r *inflight.Result) api.Metadata {
 	return api.Metadata{
 		Model: x.answer.Model(), Version: x.answer.Version(), Stop: r.Stop, ReasoningTokens: r.ReasoningTokens,
 		TokensGenerated: r.OutputTokens, PromptTokens: r.PromptTokens, CachedTokens: r.CachedTokens, Seed: r.Seed, FinishReason: api.FinishReason(r.FinishReason),
-		GenerationTime: r.GenerationTime, ResponseTime: x.sinceReceived(),
+		GenerationTime: r.GenerationTime, QueueTime: r.Queue, PrefillTime: r.Prefill, DecodeTime: r.Decode, ResponseTime: x.sinceReceived(),
 	}
 }
 
@@ -169,6 +172,8 @@ func (x *exchange) usage(results []api.Result) api.Metadata {
 		total.TokensGenerated += m.TokensGenerated
 		total.ReasoningTokens += m.ReasoningTokens
 		total.GenerationTime += m.GenerationTime
+		total.PrefillTime += m.PrefillTime
+		total.DecodeTime += m.DecodeTime
 		if (i+1)%perInput == 0 {
 			total.PromptTokens += m.PromptTokens
 			total.CachedTokens += m.CachedTokens

@@ -10,6 +10,7 @@ import (
 	"tandem/proxy/api/anthropic"
 	"tandem/proxy/api/infer"
 	"tandem/proxy/api/openai"
+	"tandem/proxy/api/responses"
 	"tandem/proxy/api/vocabulary"
 	"tandem/proxy/metrics"
 	"tandem/proxy/openapi"
@@ -39,7 +40,7 @@ func OpenAPI(captured map[string]openapi.Captured) ([]byte, error) {
 func describedEndpoints() ([]openapi.Endpoint, error) {
 	var list []openapi.Endpoint
 	var problems []error
-	for _, describe := range []func() ([]openapi.Endpoint, error){infer.Endpoints, openai.Endpoints, anthropic.Endpoints, vocabularyEndpoints, monitoringEndpoints} {
+	for _, describe := range []func() ([]openapi.Endpoint, error){infer.Endpoints, openai.Endpoints, responses.Endpoints, anthropic.Endpoints, vocabularyEndpoints, monitoringEndpoints} {
 		endpoints, err := describe()
 		list, problems = append(list, endpoints...), append(problems, err)
 	}

@@ -58,6 +58,10 @@ func (s *Server) decode(x *exchange, who caller) (*inflight.Request, *api.Error)
 	if err != nil {
 		return nil, err
 	}
+	if n := len(body.UnknownFields); n > 0 {
+		s.opts.Metrics.UnknownFields(n)
+		s.log.Debug("unknown fields were ignored", "request_id", x.id, "endpoint", x.route.path, "fields", body.UnknownFields)
+	}
 	if body.Stream && !h.IsHTTP11() {
 		return nil, api.UpgradeRequired()
 	}

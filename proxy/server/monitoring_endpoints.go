@@ -10,6 +10,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"tandem/proxy/api"
+	"tandem/proxy/inflight"
 	"tandem/proxy/metrics"
 )
 
@@ -50,7 +51,11 @@ func (s *Server) installedModels() []api.Model {
 	st := s.snapshot()
 	list := make([]api.Model, 0, len(st.Models))
 	for _, m := range st.Models {
-		listed := api.Model{Name: m.Name, Description: m.Description, DefaultVersion: m.DefaultVersion, Context: m.ContextTokens}
+		listed := api.Model{
+			Name: m.Name, Description: m.Description, DefaultVersion: m.DefaultVersion, Context: m.ContextTokens,
+			Bytes: m.Bytes, Quantization: m.Quantization, Architecture: m.Architecture,
+		}
+		noteLoaded(&listed, st.Loaded)
 		for _, v := range m.Versions {
 			listed.Versions = append(listed.Versions, v.Name)
 			if v.Problem != "" {
@@ -58,6 +63,41 @@ func (s *Server) installedModels() []api.Model {
 			}
 		}
 		list = append(list, listed)
+	}
+	return list
+}
+
+// noteLoaded adds what is known of a model because a version of it is loaded.
+func noteLoaded(m *api.Model, loaded []inflight.Loaded) {
+	for i := range loaded {
+		l := &loaded[i]
+		if l.Model != m.Name {
+			continue
+		}
+		if m.States == nil {
+			m.States = make(map[string]api.LoadState)
+		}
+		m.States[l.Version] = api.StateLoaded
+		if l.Loading {
+			m.States[l.Version] = api.StateLoading
+			continue
+		}
+		m.Capabilities = capabilities(&l.Facts)
+	}
+}
+
+func capabilities(f *inflight.Facts) []string {
+	var list []string
+	for _, c := range []struct {
+		has  bool
+		name string
+	}{
+		{f.Generates && f.ChatTemplate, api.CapabilityChat}, {f.Generates, api.CapabilityCompletion}, {f.Tools, api.CapabilityTools},
+		{f.Reasoning, api.CapabilityReasoning}, {f.Embeddings, api.CapabilityEmbeddings}, {f.Scores, api.CapabilityRerank},
+	} {
+		if c.has {
+			list = append(list, c.name)
+		}
 	}
 	return list
 }

@@ -133,3 +133,16 @@ func TestOpenAIClientDisconnect(t *testing.T) {
 		})
 	})
 }
+
+// A misspelt field has no effect, as clients of OpenAI's API expect, but an operator can see that there are some.
+func TestUnknownFieldsAreCounted(t *testing.T) {
+	ts := startTestServer(t, capitalTable(), nil)
+	forEachOpenAIEndpoint(t, func(t *testing.T, e openAIEndpoint) {
+		before := ts.metricValue("llm_unknown_fields_total")
+		r := ts.postOpenAI(e, strings.TrimSuffix(e.body, "}")+`,"temprature":1,"from_the_future":[],"user":"u","metadata":{}}`)
+		if r.StatusCode != 200 {
+			t.Fatalf("status %d, %s", r.StatusCode, r.body)
+		}
+		ts.expectMetric(before+2, "llm_unknown_fields_total")
+	})
+}

@@ -14,6 +14,7 @@ import (
 func TestOpenAIModels(t *testing.T) {
 	table := capitalTable()
 	table.set(func(s *inflight.Status) {
+		s.Loaded[0].Facts = inflight.Facts{Generates: true, ChatTemplate: true, Tools: true}
 		s.Models = append(s.Models, inflight.Model{Name: "org/plain", ContextTokens: 2048, Versions: []inflight.Version{{Name: "base"}, {Name: "cut-off", Problem: "bad file"}}})
 	})
 	ts := startTestServer(t, table, withOrigins(appOrigin))
@@ -24,6 +25,11 @@ func TestOpenAIModels(t *testing.T) {
 			Created       int64
 			OwnedBy       string `json:"owned_by"`
 			ContextLength int    `json:"context_length"`
+			SizeBytes     int    `json:"size_bytes"`
+			Quantization  string
+			Architecture  string
+			Capabilities  []string
+			State         string
 		}
 	}
 	r := ts.do("GET", "/v1/models", "", "Origin", appOrigin) // without a key, as /models
@@ -35,6 +41,14 @@ func TestOpenAIModels(t *testing.T) {
 	want := "demo demo:base demo:v1.0 demo:v1.1 org/plain org/plain:base"
 	if got := strings.Join(ids, " "); r.StatusCode != 200 || list.Object != "list" || got != want {
 		t.Errorf("status %d, %s\ngot  %s\nwant %s", r.StatusCode, list.Object, got, want)
+	}
+	states := map[string]string{}
+	for _, m := range list.Data {
+		states[m.ID] = m.State + " " + strings.Join(m.Capabilities, ",")
+	}
+	const what = " chat,completion,tools"
+	if states["demo"] != "not_loaded"+what || states["demo:v1.0"] != "loaded"+what || states["demo:v1.1"] != "loading"+what || states["org/plain"] != "not_loaded " {
+		t.Errorf("states %v", states)
 	}
 	checkReadable(t, r.Header)
 	for path, id := range map[string]string{

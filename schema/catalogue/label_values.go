@@ -37,7 +37,7 @@ var (
 	verdicts         = []string{"good", "bad"}
 	limitScopes      = []string{"key", "ip", Other}
 	limitDecisions   = []string{"allowed", "denied"}
-	callMethods      = []string{"metrics", "load", "tokenize", "ping", Other}
+	callMethods      = []string{"metrics", "load", "tokenize", "detokenize", "render", "ping", Other}
 	callCodes        = []string{"deadline", "disconnected", "unsupported", "failed", Other}
 	directions       = []string{"sent", "received"}
 	dropReasons      = []string{"stale_attempt", "stale_connection", "unknown_request", Other}

@@ -35,6 +35,7 @@ var proxyMetrics = []Metric{
 
 	{"llm_requests_rejected_total", Counter, Proxy, Refused, labels(closedLabel("reason", rejectReasons, "internal")), nil, "Requests refused before inference", false},
 	{"llm_requests_cancelled_total", Counter, Proxy, Refused, labels(closedLabel("stage", stages, "queue")), nil, "Requests that the client gave up: queue, prefill, decode", false},
+	{"llm_unknown_fields_total", Counter, Proxy, Refused, nil, nil, "Fields of requests that the endpoint doesn't know and ignored; the log at debug has their names", false},
 	{"llm_rate_limit_decisions_total", Counter, Proxy, Refused, labels(closedLabel("scope", limitScopes, Other), closedLabel("decision", limitDecisions, "denied")), nil, "Rate limiter decisions", false},
 	{"llm_rate_limit_tracked_keys", Gauge, Proxy, Refused, nil, nil, "Rate limiter buckets in memory", false},
 	{"llm_rate_limit_store_up", Gauge, Proxy, Refused, nil, nil, "1 while the store of the rate limits answers; the one in memory always does", false},

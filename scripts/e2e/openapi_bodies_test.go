@@ -25,7 +25,6 @@ var meaningful = map[string][]any{
 	"base_model":           {"demo", "demo", "demo", "", "nothing/here"},
 	"adapter_version":      {"v1.0", "v1.1", "v2.0", "base", "", "v9"},
 	"model":                {"demo", "demo:v1.0", "demo:base", "demo:v2.0", "", "nothing", "demo:", ":v1.0"},
-	"json_schema":          nil, // by place: an object in one dialect, a schema in another
 	"grammar":              {`root ::= "yes" | "no"`, `root ::= [a-z]+`, ""},
 	"chat_template_kwargs": {map[string]any{}, map[string]any{"enable_thinking": false}, map[string]any{"é": []any{1, nil, map[string]any{}}}},
 	"max_tokens":           {1, 2, 7, 16, json.Number("16.0"), json.Number("1e1"), json.Number("1000000")},
@@ -75,8 +74,37 @@ func (m *bodyMaker) fit(body map[string]any) {
 	if inner, _ := format["json_schema"].(map[string]any); format["type"] == "json_schema" && inner == nil {
 		format["json_schema"] = map[string]any{"schema": pick(m, someSchemas)}
 	}
+	if text, ok := body["text"].(map[string]any); ok {
+		if format, ok := text["format"].(map[string]any); ok {
+			format["schema"] = pick(m, someSchemas)
+		}
+	}
 	m.fitTools(body)
 	m.fitMessages(body)
+	items, _ := body["input"].([]any)
+	for _, it := range items {
+		if it, ok := it.(map[string]any); ok && body["prompt"] == nil {
+			m.fitItem(it)
+		}
+	}
+}
+
+// fitItem gives an item of an input what its type needs.
+func (m *bodyMaker) fitItem(it map[string]any) {
+	it["type"] = pick(m, []string{"message", "message", "message", "reasoning", "function_call", "custom_tool_call", "local_shell_call", "apply_patch_call", "mcp_call",
+		"function_call_output", "custom_tool_call_output", "local_shell_call_output", "apply_patch_call_output", "web_search_call"})
+	it["role"] = pick(m, []string{"user", "assistant", "system", "developer"})
+	it["call_id"], it["name"], it["input"] = "call_1", "f", pick(m, someTexts)
+	it["action"], it["operation"], it["output"] = map[string]any{"command": []any{"ls"}}, map[string]any{}, pick(m, someTexts)
+	if _, ok := it["content"].([]any); !ok {
+		it["content"] = pick(m, someTexts)
+	}
+	if _, ok := it["summary"].([]any); !ok {
+		delete(it, "summary")
+	}
+	if it["arguments"] == nil || m.oneIn(2) {
+		it["arguments"] = "{}"
+	}
 }
 
 // fitTools gives tools different names and chooses one of them, if any.
@@ -92,13 +120,18 @@ func (m *bodyMaker) fitTools(body map[string]any) {
 			tool = function
 		}
 		tool["name"] = "tool_" + strconv.Itoa(i)
+		if tool["tools"] != nil || tool["format"] != nil {
+			tool["type"] = "function"
+			delete(tool, "tools")
+			delete(tool, "format")
+		}
 	}
 	switch choice := body["tool_choice"].(type) {
 	case map[string]any:
 		delete(body, "tool_choice")
 		if _, flat := choice["function"]; len(tools) > 0 && flat {
 			body["tool_choice"] = map[string]any{"type": "function", "function": map[string]any{"name": "tool_0"}}
-		} else if len(tools) > 0 && body["max_tokens"] != nil {
+		} else if len(tools) > 0 && body["input"] == nil {
 			body["tool_choice"] = map[string]any{"type": pick(m, []string{"auto", "any", "none"})}
 		}
 	case string:
@@ -190,8 +223,20 @@ func (m *bodyMaker) known(s map[string]any, place string) (any, bool) {
 	if slices.Contains(types, any("null")) && m.oneIn(8) {
 		return nil, true
 	}
-	if others := s["additionalProperties"]; (name == "schema" || name == "json_schema" || name == "parameters") && others != nil {
-		return pick(m, someSchemas), true
+	open := s["type"] == nil && s["enum"] == nil && s["anyOf"] == nil
+	switch name {
+	case "schema", "json_schema", "parameters", "input_schema":
+		if open || s["additionalProperties"] != nil {
+			return pick(m, someSchemas), true
+		}
+	case "content", "summary", "output":
+		if open {
+			return pick(m, []any{pick(m, someTexts), []any{}, []any{map[string]any{"type": "input_text", "text": pick(m, someTexts)}}}), true
+		}
+	case "arguments":
+		if open {
+			return pick(m, []any{"{}", "", `{"a":1}`, "no JSON", map[string]any{}, map[string]any{"a": pick(m, hugeNumbers)}}), true
+		}
 	}
 	if list := meaningful[name]; list != nil && !m.oneIn(20) {
 		return pick(m, list), true
@@ -225,7 +270,7 @@ func bound(s map[string]any, name string, otherwise float64) float64 {
 func (m *bodyMaker) text(s map[string]any, place string) string {
 	low, high := int(bound(s, "minLength", 0)), int(bound(s, "maxLength", 300))
 	if pattern, ok := s["pattern"].(string); ok && strings.Contains(pattern, "A-Z") {
-		return pick(m, []string{"f", "get_weather", "a.b:c-d", strings.Repeat("n", 64)})
+		return pick(m, []string{"f", "get_weather", "a.b_c-d", strings.Repeat("n", 64)})
 	}
 	switch {
 	case low == 0 && m.oneIn(10):
@@ -299,9 +344,14 @@ func (m *bodyMaker) object(s map[string]any, place string, depth int) any {
 			object[name] = m.value(members[name], place+"."+name, depth+1)
 		}
 	}
+	others := member(s, "additionalProperties")
 	if members == nil && depth < 4 {
 		for range m.rnd.IntN(3) {
-			object[pick(m, someTexts)] = m.anything(depth + 1)
+			if len(others) > 0 {
+				object[pick(m, someTexts)] = m.value(others, place+".", depth+1)
+			} else {
+				object[pick(m, someTexts)] = m.anything(depth + 1)
+			}
 		}
 	}
 	return object

@@ -197,7 +197,7 @@ func sseEvents(stream string) (list []event, problem string) {
 		for line := range strings.SplitSeq(block, "\n") {
 			name, value, _ := strings.Cut(line, ": ")
 			switch {
-			case strings.HasPrefix(line, ":"):
+			case strings.HasPrefix(line, ":"), name == "id":
 			case name == "event" && e.name == "":
 				e.name = value
 			case name == "data" && e.data == "":

@@ -59,9 +59,10 @@ var refusals = []struct {
 	{"fields that don't go together", 400, regexp.MustCompile(`can't be combined|needs logprobs|must be the same as n|not possible in a stream|asks for a tool|not among tools|twice|more than the limit`)},
 	{"a limit in bytes", 400, regexp.MustCompile(`bytes|must be a string or a list of at most`)},
 	{"max_tokens of 0 without echo", 400, regexp.MustCompile(`max_tokens must be`)},
-	{"a member that its type or role needs", 400, regexp.MustCompile(`is required|content must be|json_schema\.schema must be|tool_choice must be|\.name must be|\.input_schema must be`)},
+	{"a member that its type or role needs", 400, regexp.MustCompile(`is required|content must be|json_schema\.schema must be|tool_choice must be|\.name must be|\.input_schema must be|role is`)},
+	{"what isn't stored, or can't be read", 400, regexp.MustCompile(`not stored|nothing in it`)},
 	{"what the other side may say", 400, regexp.MustCompile(`must be in messages of|end with one of the user`)},
-	{"what the model can't do", 400, regexp.MustCompile(`context|unusable grammar|chat template|too complex|token|empty prompt|dimensions is`)},
+	{"what the model can't do", 400, regexp.MustCompile(`context|unusable grammar|chat template|too complex|token|empty prompt|dimensions is|can't score|can't give|can't generate`)},
 }
 
 // sentBody is one body and what became of it.
@@ -69,7 +70,8 @@ type sentBody struct {
 	operation *apiOperation
 	how       string // as documented, changed, broken
 	text      string
-	allowed   bool // by its schema
+	forbidden error // why its schema doesn't allow it; nil: it does
+	closed    bool  // the server closed the connection after the reply
 	status    int
 	kind      string
 	reply     string
@@ -102,6 +104,9 @@ func TestBodiesMadeOfTheDocument(t *testing.T) {
 	}
 	operations := bodyOperations(s.openAPI())
 	for _, o := range operations {
+		if withLlama && o.id == rerankID {
+			continue // which the demo model can't do
+		}
 		if n := counts[o.path+" as documented: 200"]; n < run.bodies/len(operations)/8 { // of a third
 			t.Errorf("%s answered only %d bodies; the test tries too little", o.path, n)
 		}
@@ -162,19 +167,22 @@ func makeBodies(d *apiDocument, run propertyRun) []sentBody {
 		if b.how == "broken" {
 			b.text = m.mutateText(b.text)
 		}
-		b.allowed = b.operation.allows(b.text)
+		b.forbidden = b.operation.allows(b.text)
 	}
 	return list
 }
 
-// allows reports whether a body is JSON that its schema allows. The server reads JSON more strictly than the library
-// that checks schemas here: see strictJSON.
-func (o *apiOperation) allows(text string) bool {
+// allows returns why a body isn't JSON that its schema allows; nil: it is. The server reads JSON more strictly than the
+// library that checks schemas: see strictJSON.
+func (o *apiOperation) allows(text string) error {
 	if !strictJSON(text) {
-		return false
+		return errNotJSON
 	}
 	value, err := parseJSON(hugeExponent.ReplaceAllString(text, "${1}300"))
-	return err == nil && o.valid.Validate(value) == nil
+	if err != nil {
+		return err
+	}
+	return o.valid.Validate(value)
 }
 
 // hugeExponent is that of a number which the library that checks schemas can't hold. It may stand in a text as well,
@@ -199,7 +207,12 @@ func (s *testServer) sendAll(bodies []sentBody, connections int) {
 		})
 	}
 	workers.Wait()
-	if n := dialled.Load(); n != int64(connections) {
+	for i := range bodies {
+		if bodies[i].closed {
+			connections++
+		}
+	}
+	if n := dialled.Load(); n > int64(connections) {
 		s.t.Errorf("%d connections were made where %d should have lasted", n, connections)
 	}
 }
@@ -222,6 +235,7 @@ func (s *testServer) sendBody(client *http.Client, b *sentBody, id string) {
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(resp.Body)
+	b.closed = resp.Close
 	b.status, b.kind, b.reply, b.err, b.took = resp.StatusCode, resp.Header.Get("Content-Type"), string(raw), err, time.Since(began)
 	if b.err == nil && resp.Header.Get("X-Request-Id") != id {
 		b.err = fmt.Errorf("the reply has the id %q", resp.Header.Get("X-Request-Id"))
@@ -235,13 +249,15 @@ func (b *sentBody) problem() string {
 		return b.err.Error()
 	case b.status == 500:
 		return "an internal error"
+	case b.closed && b.status != 413:
+		return "the server closed the connection"
 	}
 	if problem := b.operation.checkReply(b.status, b.kind, b.reply); problem != "" {
 		return problem
 	}
 	if b.status == 200 {
-		if !b.allowed {
-			return "the document doesn't allow this body, but it is answered"
+		if b.forbidden != nil && !onlyIgnored(b.forbidden) {
+			return fmt.Sprintf("the document doesn't allow this body, but it is answered: %v", b.forbidden)
 		}
 		return ""
 	}
@@ -251,7 +267,7 @@ func (b *sentBody) problem() string {
 		return ""
 	case !b.operation.knows(param, b.text):
 		return fmt.Sprintf("the error blames %q, which the document doesn't have", param)
-	case !b.allowed:
+	case b.forbidden != nil:
 		return ""
 	}
 	for _, r := range refusals {
@@ -278,6 +294,31 @@ func (o *apiOperation) knows(param, body string) bool {
 	if param == "" || o.places[place] {
 		return true
 	}
+	if around := place[:max(0, strings.LastIndexAny(place, ".["))]; o.places[around] && o.isOpen(around) {
+		return true
+	}
 	name, err := json.Marshal(param)
 	return err == nil && strings.Contains(body, strings.Trim(string(name), `"`))
+}
+
+// isOpen reports whether the document doesn't say what is inside of a field.
+func (o *apiOperation) isOpen(place string) bool {
+	for other := range o.places {
+		if strings.HasPrefix(other, place+".") || strings.HasPrefix(other, place+"[") {
+			return false
+		}
+	}
+	return true
+}
+
+var (
+	faults = regexp.MustCompile(`at '(/[^']*)'`)
+	// ignored are fields that are read, but mean nothing beside others: calls in messages that aren't an assistant's.
+	ignored = regexp.MustCompile(`^/messages/[0-9]+/tool_calls/[0-9]+/`)
+)
+
+// onlyIgnored reports whether all that is wrong with a body is in fields that are ignored.
+func onlyIgnored(forbidden error) bool {
+	list := faults.FindAllStringSubmatch(forbidden.Error(), -1)
+	return len(list) > 0 && !slices.ContainsFunc(list, func(fault []string) bool { return !ignored.MatchString(fault[1]) })
 }

@@ -29,6 +29,13 @@ type messagesBody struct {
 		Format *outputFormat `json:"format"`
 	} `json:"output_config"`
 	OutputFormat *outputFormat `json:"output_format"` // where output_config.format was before
+
+	Unknown jsontext.Value `json:",embed"`
+}
+
+// ignoredFields are Anthropic's fields that have no effect here on purpose.
+var ignoredFields = map[string]bool{
+	"metadata": true, "service_tier": true, "mcp_servers": true, "container": true, "context_management": true, "betas": true, "inference_geo": true,
 }
 
 func (b *messagesBody) request(limits api.Limits) (*api.Request, *api.Error) {
@@ -71,7 +78,7 @@ func (b *messagesBody) prompt(limits api.Limits) (*api.Request, *api.Error) {
 	if err := c.addMessages(b.Messages); err != nil {
 		return nil, err
 	}
-	r := &api.Request{Model: model, Version: version, Messages: c.list, SplitOutput: true}
+	r := &api.Request{Model: model, Version: version, Messages: c.list, SplitOutput: true, UnknownFields: api.UnknownFields(b.Unknown, ignoredFields)}
 	if err := b.ToolChoice.apply(r, b.Tools); err != nil {
 		return nil, err
 	}

@@ -83,10 +83,13 @@ var requirements = map[string]string{
 	"response_format":                    `an object such as {"type":"json_object"}`,
 	"response_format.type":               "text, json_object or json_schema",
 	"response_format.json_schema":        "an object with a member schema",
+	"response_format.schema":             "a JSON schema that is an object",
+	"json_schema":                        "a JSON schema that is an object",
+	"timings_per_token":                  "true or false",
 	"response_format.json_schema.schema": "a JSON schema that is an object",
 }
 
-const toolName = "a name of 1 to 64 letters, digits and the characters _ - . :"
+const toolName = "a name of 1 to 64 letters, digits and the characters _ - ."
 
 // decodeBody reads a body into b, a pointer to a struct.
 func decodeBody(body []byte, b any) *api.Error {

@@ -27,6 +27,8 @@ type chatBody struct {
 	Modalities       jsontext.Value `json:"modalities"`
 	Audio            jsontext.Value `json:"audio"`
 	WebSearchOptions jsontext.Value `json:"web_search_options"`
+
+	Unknown jsontext.Value `json:",embed"`
 }
 
 // chatMessage is one message as the client wrote it.
@@ -60,6 +62,7 @@ func (b *chatBody) request(limits api.Limits) (*api.Request, *api.Error) {
 		return nil, err
 	}
 	r.Messages, r.SplitOutput = messages, true
+	r.UnknownFields = api.UnknownFields(b.Unknown, ignoredFields)
 	if r.Logprobs, r.TopLogprobs, err = b.logprobs(); err != nil {
 		return nil, err
 	}

@@ -20,6 +20,8 @@ type completionBody struct {
 	Echo     bool             `json:"echo"`
 	Logprobs *api.WholeNumber `json:"logprobs"` // how many of the most likely tokens at each place
 	Suffix   jsontext.Value   `json:"suffix"`
+
+	Unknown jsontext.Value `json:",embed"`
 }
 
 // completionExtra is what the encoder needs besides the request.
@@ -47,6 +49,7 @@ func (b *completionBody) request(limits api.Limits) (*api.Request, *api.Error) {
 		r.Logprobs, r.TopLogprobs = true, int(*b.Logprobs)
 	}
 	b.setPrompt(r)
+	r.UnknownFields = api.UnknownFields(b.Unknown, ignoredFields)
 	if n := r.ChoiceCount(); n > api.MaxInputs {
 		return nil, api.Invalid("n", "n times the number of prompts is %d, more than the limit of %d; send several requests", n, api.MaxInputs)
 	}

@@ -41,7 +41,7 @@ func TestDecodeChat(t *testing.T) {
 		chatStart + `,"modalities":[ "text" ],"web_search_options":null}`:      func(*api.Request) {},
 		chatStart + `,"user":"u","metadata":{"a":"b"},"service_tier":"auto"}`:  func(*api.Request) {},
 		chatStart + `,"store":false,"parallel_tool_calls":true,"verbosity":1}`: func(*api.Request) {},
-		chatStart + `,"name":"x","from_the_future":[{"a":null}]}`:              func(*api.Request) {},
+		chatStart + `,"verbosity":"low","prediction":[{"a":null}]}`:            func(*api.Request) {},
 	} {
 		want := defaultRequest()
 		want.Messages, want.SplitOutput = user("Hi"), true
@@ -210,6 +210,9 @@ func TestDecodeParameters(t *testing.T) {
 		`"response_format":null`:                   func(*api.Request) {},
 		`"response_format":{"type":"text"}`:        func(*api.Request) {},
 		`"response_format":{"type":"json_object"}`: func(r *api.Request) { r.JSONSchema = []byte(`{"type":"object"}`) },
+		`"json_schema":{"type":"array"},"response_format":{"type":"text"}`: func(r *api.Request) { r.JSONSchema = []byte(`{"type":"array"}`) },
+		`"json_schema":null,"timings_per_token":true`:                      func(r *api.Request) { r.Timings = true },
+		`"response_format":{"type":"json_object","schema":{"const":7}}`:    func(r *api.Request) { r.JSONSchema = []byte(`{"const":7}`) },
 		`"response_format":{"type":"json_schema","json_schema":{"name":"n","strict":true,"schema":{"type":"array"}}}`: func(r *api.Request) {
 			r.JSONSchema = []byte(`{"type":"array"}`)
 		},
@@ -374,6 +377,8 @@ func TestParameterRefusals(t *testing.T) {
 		"stream":             {`"true"`, "1"},
 		"stream_options":     {"true", "[]"},
 		"response_format":    {`"json_object"`, "[]"},
+		"json_schema":        {"7", "[]", `"x"`, `{"title":"` + long(200) + `"}`},
+		"timings_per_token":  {"1"},
 	}
 	for dialect, start := range map[api.Dialect]string{Chat: chatStart, Completions: completionStart} {
 		for field, bad := range values {
@@ -383,6 +388,8 @@ func TestParameterRefusals(t *testing.T) {
 		}
 		wantRefusals(t, dialect, refusals{
 			start + `,"stream_options":{"include_usage":1}}`:                                   "stream_options.include_usage",
+			start + `,"response_format":{"type":"json_object"},"json_schema":{}}`:              "json_schema",
+			start + `,"response_format":{"type":"json_object","schema":7}}`:                    "response_format.schema",
 			start + `,"response_format":{}}`:                                                   "response_format.type",
 			start + `,"response_format":{"type":"grammar"}}`:                                   "response_format.type",
 			start + `,"response_format":{"type":7}}`:                                           "response_format.type",

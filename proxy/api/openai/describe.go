@@ -56,7 +56,7 @@ func chatEndpoint() (openapi.Endpoint, error) {
 		Doc:     "As OpenAI's API has it. Fields that aren't listed are ignored.",
 		Body:    body, Examples: chatExamples(),
 		Replies: []openapi.Reply{{
-			Status: 200, Doc: "The message.", Headers: openapi.InferenceHeaders(),
+			Status: 200, Doc: "The message.", Headers: append(openapi.InferenceHeaders(), "X-Stream-Id"),
 			Content: openapi.WholeOrStream(chatReply(), &openapi.Events{Data: openapi.AnyOf(chatChunk(), Errors().Schema), Last: "[DONE]"}),
 		}},
 	}.Inference(), err
@@ -82,7 +82,7 @@ func completionEndpoint() (openapi.Endpoint, error) {
 		Doc:     "As OpenAI's API has it: no chat template. Fields that aren't listed are ignored.",
 		Body:    body.Named("CompletionRequest"), Examples: completionExamples(),
 		Replies: []openapi.Reply{{
-			Status: 200, Doc: "The text.", Headers: openapi.InferenceHeaders(),
+			Status: 200, Doc: "The text.", Headers: append(openapi.InferenceHeaders(), "X-Stream-Id"),
 			Content: openapi.WholeOrStream(completionReply(), &openapi.Events{Data: openapi.AnyOf(completionReply(), Errors().Schema), Last: "[DONE]"}),
 		}},
 	}.Inference(), nil
@@ -164,7 +164,17 @@ func modelEndpoints() []openapi.Endpoint {
 	models := openapi.Object(openapi.Has("object", openapi.Constant("list")), openapi.Has("data", openapi.List(modelEntry(), 0, 0))).Named("OpenAIModels")
 	id := openapi.Parameter{Name: "id", In: "path", Required: true, Schema: openapi.Text(1, 0),
 		Description: "The name of a model, or name and version with a colon between them. Slashes may stand as they are."}
+	streamID := openapi.Parameter{Name: "id", In: "path", Required: true, Schema: openapi.Text(1, 0), Description: "X-Stream-Id of the stream."}
+	lastEvent := openapi.Parameter{Name: "Last-Event-ID", In: "header", Schema: openapi.Text(0, 0), Description: "The id of the last event that was read; without it the stream comes from its start."}
+	stream := openapi.WholeOrStream(nil, &openapi.Events{Data: openapi.AnyOf(chatChunk(), completionReply(), Errors().Schema), Last: "[DONE]"})[1:]
 	return []openapi.Endpoint{
+		{
+			Method: "get", Path: "/v1/streams/{id}", ID: "resumeStream", Tag: "openai", Key: true, Summary: "The rest of a stream",
+			Doc:        "Of one that was begun with stream_options.resume and the same key.",
+			Parameters: append([]openapi.Parameter{streamID, lastEvent}, openapi.CommonParameters()...),
+			Replies:    []openapi.Reply{{Status: 200, Doc: "The events.", Headers: []string{"X-Model-Revision", "X-Stream-Id"}, Content: stream}},
+			Errors:     Errors(), ErrorTypes: openapi.ConnectionErrors(api.TypeUnauthorized, api.TypeNotFound),
+		},
 		{
 			Method: "get", Path: "/v1/models", ID: "listModels", Tag: "openai", Summary: "Every name that model can have",
 			Parameters: openapi.CommonParameters(), Examples: []openapi.Example{{Name: "models", Summary: "The models"}},
@@ -220,8 +230,12 @@ func parameterFields() openapi.Fields {
 		"stream":             {Doc: "Answer as server-sent events.", Default: false},
 
 		"stream_options":               {Doc: "What a stream has besides text."},
+		"stream_options.resume":        {Doc: "Seconds for which the stream is kept for GET /v1/streams/{id} while nobody reads it. Not in OpenAI's API.", Schema: openapi.Integer(0, int64(maxResumeSeconds))},
 		"stream_options.include_usage": {Doc: "A last chunk with the numbers of tokens.", Default: false},
 
+		"json_schema":                        {Doc: "The same as response_format with that schema. Not in OpenAI's API.", Schema: openapi.Map(&openapi.Schema{})},
+		"timings_per_token":                  {Doc: "Whether the reply and each chunk with text have the engine's times. Not in OpenAI's API.", Default: false},
+		"response_format.schema":             {Doc: "With json_object: what it has to be. Not in OpenAI's API.", Schema: openapi.Map(&openapi.Schema{})},
 		"response_format":                    {Doc: "What the answer has to be. Not together with grammar."},
 		"response_format.type":               {Doc: "text: anything. json_object: a JSON object. json_schema: JSON that fits a schema.", Required: true, Schema: openapi.Words("text", "json_object", "json_schema")},
 		"response_format.json_schema":        {Doc: "Required with the type json_schema. Its other members are ignored."},
@@ -253,7 +267,7 @@ func chatFields() openapi.Fields {
 		"messages[].reasoning_content":               {Doc: "What an assistant thought."},
 		"messages[].name":                            {Doc: "Of a tool's message: the function. Otherwise ignored."},
 		"messages[].tool_call_id":                    {Doc: "Which call a tool's message answers; required there."},
-		"messages[].tool_calls":                      {Doc: "What an assistant called.", MaxItems: api.MaxTools},
+		"messages[].tool_calls":                      {Doc: "What an assistant called; ignored in other messages.", MaxItems: api.MaxTools},
 		"messages[].tool_calls[].id":                 {Doc: "Names the call."},
 		"messages[].tool_calls[].type":               {Doc: "Only functions are supported.", Schema: openapi.Words("function")},
 		"messages[].tool_calls[].function":           {Doc: "The call.", Required: true},
@@ -326,6 +340,7 @@ func envelopeMembers(object string) []openapi.Property {
 		openapi.Has("created", openapi.Count().About("When the request came, Unix time in seconds.")),
 		openapi.Has("model", openapi.Text(1, 0).About("The model and version that were used.")),
 		openapi.May("system_fingerprint", openapi.Matching("^fp_[0-9a-f]+$").About("Names the model's files.")),
+		openapi.May("timings", timings()),
 	}
 }
 
@@ -348,6 +363,15 @@ func toolCallSchema() *openapi.Schema {
 		openapi.Has("id", openapi.Text(1, 0)), openapi.Has("type", openapi.Constant("function")),
 		openapi.Has("function", openapi.Object(openapi.Has("name", openapi.ToolNames()), openapi.Has("arguments", openapi.Text(0, 0).About("JSON, as the model wrote it.")))),
 	).Named("ToolCall")
+}
+
+// timings are there with timings_per_token; a chunk with text has its own tokens and time only.
+func timings() *openapi.Schema {
+	milliseconds := openapi.AtLeast(0)
+	return openapi.Object(
+		openapi.May("queue_ms", milliseconds), openapi.May("cache_n", openapi.Count()), openapi.May("prompt_n", openapi.Count()),
+		openapi.May("prompt_ms", milliseconds), openapi.Has("predicted_n", openapi.Count()), openapi.Has("predicted_ms", milliseconds),
+	).About("With timings_per_token: tokens and milliseconds by the engine's clock.")
 }
 
 func chatReply() *openapi.Schema {
@@ -429,5 +453,11 @@ func modelEntry() *openapi.Schema {
 		openapi.Has("created", openapi.Count().About("The same for all: models don't say when they were made.")),
 		openapi.Has("owned_by", openapi.Constant("tandem")),
 		openapi.May("context_length", openapi.IntegerFrom(1).About("Tokens; absent until the model was loaded once.")),
+		openapi.May("size_bytes", openapi.IntegerFrom(1).About("Of the base model's files.")),
+		openapi.May("quantization", openapi.Text(1, 0).About("As the file's header says.")),
+		openapi.May("architecture", openapi.Text(1, 0)),
+		openapi.May("capabilities", openapi.List(openapi.Words(api.CapabilityChat, api.CapabilityCompletion, api.CapabilityTools, api.CapabilityReasoning,
+			api.CapabilityEmbeddings, api.CapabilityRerank), 0, 0).About("Absent while no version of the model is loaded.")),
+		openapi.Has("state", openapi.Words(api.StateLoaded, api.StateLoading, api.StateNotLoaded)),
 	).Named("OpenAIModel")
 }

@@ -17,6 +17,8 @@ type embeddingBody struct {
 	Input          embeddingInput   `json:"input"`
 	EncodingFormat *string          `json:"encoding_format"`
 	Dimensions     *api.WholeNumber `json:"dimensions"`
+
+	Unknown jsontext.Value `json:",embed"`
 }
 
 // embeddingInput is a text, a list of texts, a list of token ids, or a list of such lists.
@@ -38,7 +40,7 @@ func (b *embeddingBody) request(limits api.Limits) (*api.Request, *api.Error) {
 	if err := checkInputs("input", b.Input.inputs, limits.MaxPromptBytes()); err != nil {
 		return nil, err
 	}
-	r := &api.Request{Task: api.TaskEmbed, Inputs: b.Input.inputs, Raw: true}
+	r := &api.Request{Task: api.TaskEmbed, Inputs: b.Input.inputs, Raw: true, UnknownFields: api.UnknownFields(b.Unknown, ignoredFields)}
 	r.Model, r.Version, _ = api.SplitModelID(b.Model)
 	extra := embeddingExtra{}
 	if b.EncodingFormat != nil {

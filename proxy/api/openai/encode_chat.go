@@ -26,7 +26,7 @@ func (e *chatEncoder) AppendReply(dst []byte, r *api.Reply) []byte {
 		}
 		dst = e.appendChoice(dst, i, &r.Results[i])
 	}
-	return append(appendUsage(append(dst, ']'), &r.Usage), '}')
+	return append(e.appendTimings(appendUsage(append(dst, ']'), &r.Usage), &r.Usage), '}')
 }
 
 func (e *chatEncoder) appendChoice(dst []byte, i int, r *api.Result) []byte {
@@ -83,15 +83,15 @@ func (e *chatEncoder) AppendDelta(dst []byte, d *api.Delta) []byte {
 		dst = append(api.AppendString(append(dst, `,"function":{"arguments":`...), d.Text), "}}]"...)
 	}
 	if len(d.Logprobs) == 0 {
-		return e.stream.end(append(dst, `},"logprobs":null,"finish_reason":null}`...))
+		return e.stream.endDelta(append(dst, `},"logprobs":null,"finish_reason":null}`...), &e.envelope, d)
 	}
 	dst = e.appendLogprobs(append(dst, `},"logprobs":`...), d.Logprobs)
-	return e.stream.end(append(dst, `,"finish_reason":null}`...))
+	return e.stream.endDelta(append(dst, `,"finish_reason":null}`...), &e.envelope, d)
 }
 
 func (e *chatEncoder) AppendChoiceEnd(dst []byte, choice int, r *api.Result) []byte {
 	dst = append(appendIndex(e.stream.begin(dst), choice), `,"delta":{},"logprobs":null,"finish_reason":"`...)
-	return e.stream.end(append(append(dst, chatFinishReason(r)...), `"}`...))
+	return e.stream.endChoice(append(append(dst, chatFinishReason(r)...), `"}`...), &e.envelope, r)
 }
 
 func (e *chatEncoder) AppendEnd(dst []byte, r *api.Reply) []byte {

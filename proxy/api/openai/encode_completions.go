@@ -36,7 +36,7 @@ func (e *completionEncoder) AppendReply(dst []byte, r *api.Reply) []byte {
 		}
 		dst = e.appendChoice(dst, i, &r.Results[i])
 	}
-	return append(appendUsage(append(dst, ']'), &r.Usage), '}')
+	return append(e.appendTimings(appendUsage(append(dst, ']'), &r.Usage), &r.Usage), '}')
 }
 
 func (e *completionEncoder) appendChoice(dst []byte, i int, r *api.Result) []byte {
@@ -84,13 +84,13 @@ func (e *completionEncoder) AppendDelta(dst []byte, d *api.Delta) []byte {
 	dst = api.AppendString(append(e.stream.begin(dst), `{"text":`...), d.Text)
 	dst = strconv.AppendInt(append(dst, `,"index":`...), int64(d.Choice), 10)
 	dst, e.textOffsets[d.Choice] = e.appendLogprobs(append(dst, `,"logprobs":`...), d.Logprobs, e.textOffsets[d.Choice])
-	return e.stream.end(append(dst, `,"finish_reason":null}`...))
+	return e.stream.endDelta(append(dst, `,"finish_reason":null}`...), &e.envelope, d)
 }
 
 func (e *completionEncoder) AppendChoiceEnd(dst []byte, choice int, r *api.Result) []byte {
 	dst = strconv.AppendInt(append(e.stream.begin(dst), `{"text":"","index":`...), int64(choice), 10)
 	dst = append(append(dst, `,"logprobs":null,"finish_reason":"`...), r.Metadata.FinishReason...)
-	return e.stream.end(append(dst, `"}`...))
+	return e.stream.endChoice(append(dst, `"}`...), &e.envelope, r)
 }
 
 func (e *completionEncoder) AppendEnd(dst []byte, r *api.Reply) []byte {

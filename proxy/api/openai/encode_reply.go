@@ -2,6 +2,7 @@ package openai
 
 import (
 	"strconv"
+	"time"
 
 	"tandem/proxy/api"
 )
@@ -18,12 +19,14 @@ type envelope struct {
 	choices     int
 	usage       bool // a stream ends with the numbers of tokens
 	logprobs    bool
+	timings     bool
 }
 
 func newEnvelope(start *api.ReplyStart, idPrefix string) envelope {
 	e := envelope{
 		requestID: start.RequestID, idPrefix: idPrefix, model: modelID(start.Model, start.Version),
 		createdUnix: start.Created.Unix(), choices: start.Request.ChoiceCount(), usage: start.Request.IncludeUsage, logprobs: start.Request.Logprobs,
+		timings: start.Request.Timings,
 	}
 	if len(start.Revision) >= fingerprintDigits {
 		e.fingerprint = "fp_" + start.Revision[:fingerprintDigits]
@@ -61,22 +64,34 @@ func appendIndex(dst []byte, choice int) []byte {
 
 // chunks writes the chunks of a stream: what is the same in all of them is written once.
 type chunks struct {
-	head string // up to the choices
-	tail string // behind them; says that there is no usage yet if one will follow
+	head  string // up to the choices
+	usage string // says that there is none yet if one will follow
 }
 
 func (e *envelope) chunks(object string) chunks {
-	c := chunks{head: string(e.appendHead([]byte("data: "), object)), tail: "]}\n\n"}
+	c := chunks{head: string(e.appendHead([]byte("data: "), object))}
 	if e.usage {
-		c.tail = "],\"usage\":null}\n\n"
+		c.usage = `,"usage":null`
 	}
 	return c
 }
 
-// begin and end append what is around the only choice of a chunk.
+// begin appends what is before the only choice of a chunk; end, endDelta and endChoice append what follows it.
 func (c *chunks) begin(dst []byte) []byte { return append(dst, c.head...) }
 
-func (c *chunks) end(dst []byte) []byte { return append(dst, c.tail...) }
+func (c *chunks) end(dst []byte) []byte {
+	return append(append(append(dst, ']'), c.usage...), "}\n\n"...)
+}
+
+// endDelta is end for a chunk with a delta.
+func (c *chunks) endDelta(dst []byte, e *envelope, d *api.Delta) []byte {
+	return append(e.appendDeltaTimings(append(append(dst, ']'), c.usage...), d), "}\n\n"...)
+}
+
+// endChoice is end for the last chunk of a choice.
+func (c *chunks) endChoice(dst []byte, e *envelope, r *api.Result) []byte {
+	return append(e.appendTimings(append(append(dst, ']'), c.usage...), &r.Metadata), "}\n\n"...)
+}
 
 // appendUsage appends the chunk without choices.
 func (c *chunks) appendUsage(dst []byte, m *api.Metadata) []byte {
@@ -96,4 +111,31 @@ func appendUsage(dst []byte, m *api.Metadata) []byte {
 		dst = append(api.AppendInt(dst, `,"completion_tokens_details":{"reasoning_tokens":`, m.ReasoningTokens), '}')
 	}
 	return append(dst, '}')
+}
+
+// appendTimings appends the member timings of a whole answer, in llama-server's names, if it was asked for: tokens and
+// milliseconds by the engine's clock.
+func (e *envelope) appendTimings(dst []byte, m *api.Metadata) []byte {
+	if !e.timings {
+		return dst
+	}
+	dst = appendMilliseconds(append(dst, `,"timings":{"queue_ms":`...), m.QueueTime)
+	dst = api.AppendInt(dst, `,"cache_n":`, m.CachedTokens)
+	dst = api.AppendInt(dst, `,"prompt_n":`, m.PromptTokens-m.CachedTokens)
+	dst = appendMilliseconds(append(dst, `,"prompt_ms":`...), m.PrefillTime)
+	dst = api.AppendInt(dst, `,"predicted_n":`, m.TokensGenerated)
+	return append(appendMilliseconds(append(dst, `,"predicted_ms":`...), m.DecodeTime), '}')
+}
+
+// appendDeltaTimings appends the member timings of a chunk: its tokens, and the time that they took.
+func (e *envelope) appendDeltaTimings(dst []byte, d *api.Delta) []byte {
+	if !e.timings || d.Tokens == 0 {
+		return dst
+	}
+	dst = api.AppendInt(dst, `,"timings":{"predicted_n":`, d.Tokens)
+	return append(appendMilliseconds(append(dst, `,"predicted_ms":`...), d.Took), '}')
+}
+
+func appendMilliseconds(dst []byte, d time.Duration) []byte {
+	return strconv.AppendFloat(dst, float64(d.Microseconds())/1000, 'f', -1, 64)
 }

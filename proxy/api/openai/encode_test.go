@@ -253,6 +253,26 @@ func TestCompletionLogprobsWithEcho(t *testing.T) {
 	}
 }
 
+func TestTimings(t *testing.T) {
+	result := answer
+	m := &result.Metadata
+	m.CachedTokens, m.QueueTime, m.PrefillTime, m.DecodeTime = 4, 1500*time.Microsecond, 20*time.Millisecond, 70*time.Millisecond
+	const whole = `,"timings":{"queue_ms":1.5,"cache_n":4,"prompt_n":3,"prompt_ms":20,"predicted_n":8,"predicted_ms":70}`
+	for _, dialect := range []api.Dialect{Chat, Completions} {
+		for _, wanted := range []bool{true, false} {
+			e := dialect.NewEncoder(startOfChoices(1, api.Request{Timings: wanted}))
+			reply := string(e.AppendReply(nil, replyOf(result)))
+			checkJSON(t, []byte(reply))
+			b := e.AppendDelta(nil, &api.Delta{Text: []byte("Pa"), Tokens: 2, Took: 12500 * time.Microsecond})
+			list := events(t, e.AppendChoiceEnd(b, 0, &result))
+			got := []bool{strings.HasSuffix(reply, whole+"}"), strings.HasSuffix(list[0], `],"timings":{"predicted_n":2,"predicted_ms":12.5}}`), strings.HasSuffix(list[1], whole+"}")}
+			if got[0] != wanted || got[1] != wanted || got[2] != wanted {
+				t.Errorf("wanted %v: %v\n%s\n%s", wanted, got, reply, strings.Join(list, "\n"))
+			}
+		}
+	}
+}
+
 // An answer that failed isn't complete, so no [DONE] follows.
 func TestErrorEvent(t *testing.T) {
 	for _, dialect := range []api.Dialect{Chat, Completions} {

@@ -112,10 +112,11 @@ func param(e *api.Error, params map[string]string) string {
 func Message(e *api.Error, params map[string]string, requestID string) string {
 	switch e.Type {
 	case api.TypeContextExceeded:
+		// Clients look for one text or the other, and some see nothing of an error but its message.
 		if e.ContextTokens > 0 {
-			return fmt.Sprintf("This model's maximum context length is %d tokens: %s", e.ContextTokens, e.Message)
+			return fmt.Sprintf("This model's maximum context length is %d tokens: %s (context_length_exceeded)", e.ContextTokens, e.Message)
 		}
-		return "This model's maximum context length is exceeded: " + e.Message
+		return "This model's maximum context length is exceeded: " + e.Message + " (context_length_exceeded)"
 	case api.TypeInternal:
 		return strings.Replace(e.Message, "this request id", "the request id "+requestID, 1)
 	case api.TypeModelNotFound:

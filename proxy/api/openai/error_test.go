@@ -87,9 +87,9 @@ func TestErrorsSpeakOfTheClientsFields(t *testing.T) {
 		{api.Invalid("temperature", "temperature must be 0 to 2"), "temperature", "temperature", "", "temperature must be 0 to 2"},
 		{api.Invalid("system", "the model can't take these messages: no system"), "messages", "prompt", "", "these messages: no system"},
 		{api.ContextExceeded(9000, 8192), "messages", "prompt", "context_length_exceeded",
-			"This model's maximum context length is 8192 tokens: the prompt has 9000 tokens, but the model's context holds 8192; shorten it"},
+			"This model's maximum context length is 8192 tokens: the prompt has 9000 tokens, but the model's context holds 8192; shorten it (context_length_exceeded)"},
 		{blaming(api.NewError(api.TypeContextExceeded, "the prompt is too long"), "prompt"), "messages", "prompt", "context_length_exceeded",
-			"This model's maximum context length is exceeded: the prompt is too long"},
+			"This model's maximum context length is exceeded: the prompt is too long (context_length_exceeded)"},
 		{api.Unauthorized("X-API-Key"), "", "", "invalid_api_key", "Authorization: Bearer <key>"},
 	} {
 		for dialect, param := range map[api.Dialect]string{Chat: c.chat, Completions: c.completion} {

@@ -70,5 +70,27 @@ func appendEntry(dst []byte, m *api.Model, id string, created time.Time) []byte 
 	if m.Context > 0 {
 		dst = api.AppendInt(dst, `,"context_length":`, m.Context)
 	}
-	return append(dst, '}')
+	if m.Bytes > 0 {
+		dst = api.AppendUint(dst, `,"size_bytes":`, m.Bytes)
+	}
+	if m.Quantization != "" {
+		dst = api.AppendMember(dst, `,"quantization":`, m.Quantization)
+	}
+	if m.Architecture != "" {
+		dst = api.AppendMember(dst, `,"architecture":`, m.Architecture)
+	}
+	if m.Capabilities != nil {
+		dst = append(dst, `,"capabilities":[`...)
+		for i, c := range m.Capabilities {
+			dst = api.AppendString(api.AppendComma(dst, i), c)
+		}
+		dst = append(dst, ']')
+	}
+	return append(api.AppendMember(dst, `,"state":`, string(stateOf(m, id))), '}')
+}
+
+// stateOf is the load state of the version that an id stands for.
+func stateOf(m *api.Model, id string) api.LoadState {
+	_, version, _ := strings.Cut(id, ":")
+	return cmp.Or(m.States[cmp.Or(version, m.DefaultVersion, api.BaseVersion)], api.StateNotLoaded)
 }

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"tandem/proxy/api"
 )
 
@@ -34,6 +36,10 @@ type parameters struct {
 	LogitBias logitBias        `json:"logit_bias"`
 	IgnoreEnd bool             `json:"ignore_eos"`
 	Grammar   string           `json:"grammar"`
+	// JSONSchema is another way to write response_format, and Timings asks for the engine's times, both as llama-server
+	// has them.
+	JSONSchema jsontext.Value `json:"json_schema"`
+	Timings    bool           `json:"timings_per_token"`
 }
 
 type streamOptions struct {
@@ -46,7 +52,7 @@ func (p *parameters) request(limits api.Limits) (*api.Request, *api.Error) {
 	if err := p.checkRanges(); err != nil {
 		return nil, err
 	}
-	schema, err := p.ResponseFormat.schema(limits.MaxSchemaBytes())
+	schema, err := p.schema(limits.MaxSchemaBytes())
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +70,7 @@ func (p *parameters) request(limits api.Limits) (*api.Request, *api.Error) {
 		PlainSampling: true,
 		Temperature:   p.Temperature, TopP: p.topP(), MinP: p.MinP, TopK: api.ConvertWholeNumber[int](p.TopK),
 		RepeatPenalty: p.RepetitionPenalty, PresencePenalty: p.PresencePenalty, FrequencyPenalty: p.FrequencyPenalty,
-		Seed: (*uint64)(p.Seed), Grammar: p.Grammar, LogitBias: p.LogitBias, IgnoreEnd: p.IgnoreEnd,
+		Seed: (*uint64)(p.Seed), Grammar: p.Grammar, LogitBias: p.LogitBias, IgnoreEnd: p.IgnoreEnd, Timings: p.Timings,
 		Stream: p.Stream, IncludeUsage: p.StreamOptions.IncludeUsage,
 	}
 	if p.StreamOptions.Resume != nil && p.Stream {
@@ -80,6 +86,21 @@ func (p *parameters) request(limits api.Limits) (*api.Request, *api.Error) {
 		r.Stop = p.Stop
 	}
 	return r, nil
+}
+
+// schema is that of response_format or json_schema.
+func (p *parameters) schema(limitBytes int) ([]byte, *api.Error) {
+	switch p.JSONSchema.Kind() {
+	case jsontext.KindInvalid, 'n':
+		return p.ResponseFormat.schema(limitBytes)
+	case '{':
+	default:
+		return nil, invalidField("json_schema")
+	}
+	if p.ResponseFormat != nil && p.ResponseFormat.Type != "text" {
+		return nil, api.Invalid("json_schema", "json_schema can't be combined with response_format; leave one of them out")
+	}
+	return checkSchema(p.JSONSchema, "json_schema", limitBytes)
 }
 
 func (p *parameters) checkRanges() *api.Error {

@@ -22,6 +22,8 @@ type rerankBody struct {
 	TopN            *api.WholeNumber `json:"top_n"`
 	ReturnDocuments bool             `json:"return_documents"`
 	RawScores       bool             `json:"raw_scores"` // as the model gives them, not between 0 and 1
+
+	Unknown jsontext.Value `json:",embed"`
 }
 
 // documentList is a list of texts, or of objects with a text.
@@ -92,7 +94,7 @@ func (b *rerankBody) request(limits api.Limits) (*api.Request, *api.Error) {
 	case b.TopN != nil && *b.TopN < 1:
 		return nil, invalidField("top_n")
 	}
-	r := &api.Request{Task: api.TaskScore, Raw: true}
+	r := &api.Request{Task: api.TaskScore, Raw: true, UnknownFields: api.UnknownFields(b.Unknown, ignoredFields)}
 	r.Model, r.Version, _ = api.SplitModelID(b.Model)
 	bytes := len(b.Query)
 	for _, text := range b.Documents {

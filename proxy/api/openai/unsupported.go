@@ -9,6 +9,14 @@ import (
 	"tandem/proxy/api"
 )
 
+// ignoredFields are OpenAI's and other servers' fields that have no effect here on purpose: what they say is about the
+// request and not the answer, or only a hint.
+var ignoredFields = map[string]bool{
+	"user": true, "metadata": true, "store": true, "service_tier": true, "safety_identifier": true, "prompt_cache_key": true,
+	"prompt_cache_retention": true, "verbosity": true, "prediction": true, "priority": true, "cache_prompt": true, "max_tokens_per_doc": true,
+	"truncate": true, "input_type": true, "parallel_tool_calls": true, "tools": true, "tool_choice": true,
+}
+
 // refusal is a field that isn't supported, with the values that ask for nothing.
 type refusal struct {
 	param    string

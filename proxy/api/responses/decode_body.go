@@ -42,7 +42,7 @@ var requirements = map[string]string{
 	"tools[].description":        "a string",
 	"tools[].parameters":         "a JSON schema that is an object",
 	"tools[].format":             `an object such as {"type":"grammar","syntax":"lark","definition":"start: /a+/"}`,
-	"tools[].tools":              fmt.Sprintf("a list of at most %d functions", maxListedTools),
+	"tools[].tools":              fmt.Sprintf("a list of at most %d functions", api.MaxTools),
 	"tools[].tools[]":            `an object such as {"type":"function","name":"f","parameters":{"type":"object"}}`,
 	"tools[].tools[].name":       toolName,
 	"tools[].tools[].format":     `an object such as {"type":"text"}`,
@@ -83,7 +83,7 @@ var requirements = map[string]string{
 	"prompt_cache_key":  fmt.Sprintf("a string of at most %d bytes", maxEchoedBytes),
 }
 
-const toolName = "a name of 1 to 64 letters, digits and the characters _ - . :"
+const toolName = "a name of 1 to 64 letters, digits and the characters _ - ."
 
 // decodeBody reads a body into b, a pointer to a struct.
 func decodeBody(text []byte, b any) *api.Error {
@@ -184,4 +184,19 @@ func readList(dec *jsontext.Decoder, limit int, wrong error, readOne func() erro
 	}
 	_, err := dec.ReadToken()
 	return err
+}
+
+// readObjects is readList for a list of objects, which are appended to list.
+func readObjects[T any](list *[]T, dec *jsontext.Decoder, limit int, wrong error) error {
+	return readList(dec, limit, wrong, func() error {
+		if dec.PeekKind() != '{' {
+			return wrong
+		}
+		var one T
+		if err := json.UnmarshalDecode(dec, &one); err != nil {
+			return err
+		}
+		*list = append(*list, one)
+		return nil
+	})
 }

@@ -46,6 +46,8 @@ type requestBody struct {
 	Conversation       jsontext.Value `json:"conversation"`
 	Prompt             jsontext.Value `json:"prompt"`
 	Background         jsontext.Value `json:"background"`
+
+	Unknown jsontext.Value `json:",embed"`
 }
 
 type reasoning struct {
@@ -58,6 +60,12 @@ func decode(text []byte, limits api.Limits) (*api.Request, *api.Error) {
 		return nil, err
 	}
 	return b.request(limits)
+}
+
+// ignoredFields are OpenAI's fields that have no effect here on purpose.
+var ignoredFields = map[string]bool{
+	"store": true, "service_tier": true, "stream_options": true, "max_tool_calls": true, "prompt_cache_retention": true, "context_management": true,
+	"client_metadata": true,
 }
 
 func (b *requestBody) request(limits api.Limits) (*api.Request, *api.Error) {
@@ -76,7 +84,8 @@ func (b *requestBody) request(limits api.Limits) (*api.Request, *api.Error) {
 		return nil, err
 	}
 	r := &api.Request{
-		Model: model, Version: version,
+		UnknownFields: api.UnknownFields(b.Unknown, ignoredFields),
+		Model:         model, Version: version,
 		SplitOutput: true, FitContext: true, PlainSampling: true,
 		Temperature: b.Temperature, TopP: b.TopP, TopK: api.ConvertWholeNumber[int](b.TopK), MinP: b.MinP,
 		PresencePenalty: b.PresencePenalty, FrequencyPenalty: b.FrequencyPenalty,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -72,7 +73,7 @@ func TestDecodeParameters(t *testing.T) {
 		},
 		`"store":true,"truncation":"auto","metadata":{"a":"b"},"user":"u","service_tier":"auto","prompt_cache_key":"k"`: func(*api.Request) {},
 		`"safety_identifier":"s","background":false,"conversation":null,"prompt":null,"previous_response_id":null`:      func(*api.Request) {},
-		`"max_tool_calls":3,"context_management":[{"type":"compaction"}],"from_the_future":[{"a":null}]`:                func(*api.Request) {},
+		`"max_tool_calls":3,"context_management":[{"type":"compaction"}],"service_tier":[{"a":null}]`:                   func(*api.Request) {},
 	} {
 		want := defaultRequest(user("Hi"))
 		change(&want)
@@ -277,6 +278,7 @@ func TestDecodeErrors(t *testing.T) {
 		bodyStart + `,"reasoning":{"effort":7}}`:                            `reasoning.effort reasoning.effort must be`,
 		bodyStart + `,"reasoning":{"effort":"` + long + `"}}`:               `reasoning.effort reasoning.effort must be`,
 		bodyStart + `,"metadata":{"a":1}}`:                                  `metadata metadata must be an object of at most 16 strings`,
+		bodyStart + `,"metadata":{"a":null}}`:                               `metadata metadata must be`,
 		bodyStart + `,"metadata":"a"}`:                                      `metadata metadata must be`,
 		bodyStart + `,"metadata":{"a":"` + strings.Repeat("ä", 513) + `"}}`: `metadata metadata must be`,
 		bodyStart + `,"user":"` + strings.Repeat("u", 1025) + `"}`:          `user user must be a string of at most 1024 bytes`,
@@ -318,6 +320,29 @@ func TestDecodeErrors(t *testing.T) {
 		}
 		if got := err.Param + " " + err.Message; err.Status() != 400 || !strings.HasPrefix(got, want) {
 			t.Errorf("%.100s\ngot  %d %s\nwant %s", body, err.Status(), got, want)
+		}
+	}
+}
+
+// Lists in lists must not take many times the size of the body in memory.
+func TestNestedListsAreBounded(t *testing.T) {
+	const n = 1 << 20
+	for _, field := range []string{"tools", "tool_choice"} {
+		entries := strings.Repeat("{},", n) + "{}"
+		for _, body := range []string{
+			`{"input":"Hi","` + field + `":{"type":"allowed_tools","tools":[` + entries + `]}}`,
+			`{"input":"Hi","` + field + `":[{"type":"namespace","name":"n","tools":[` + entries + `]}]}`,
+			`{"input":"Hi","` + field + `":[{"type":"namespace","name":"n","tools":[{"tools":[` + entries + `]}]}]}`,
+			`{"input":[` + entries + `]}`,
+			`{"input":[{"role":"user","content":[` + entries + `]}]}`,
+		} {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := Dialect.Decode([]byte(body), api.Limits{})
+			runtime.ReadMemStats(&after)
+			if took := after.TotalAlloc - before.TotalAlloc; err == nil || took > 16*n {
+				t.Errorf("%.60s: %v, %d bytes", body, err, took)
+			}
 		}
 	}
 }

@@ -69,12 +69,12 @@ func isMetadata(v jsontext.Value) bool {
 		return true
 	}
 	const maxBytes = maxMetadata * (maxMetadataName + maxMetadataValue) * len(`\u0000\u0000`)
-	var m map[string]string
+	var m map[string]*string
 	if len(v) > maxBytes || json.Unmarshal(v, &m) != nil || len(m) > maxMetadata {
 		return false
 	}
 	for name, value := range m {
-		if utf8.RuneCountInString(name) > maxMetadataName || utf8.RuneCountInString(value) > maxMetadataValue {
+		if value == nil || utf8.RuneCountInString(name) > maxMetadataName || utf8.RuneCountInString(*value) > maxMetadataValue {
 			return false
 		}
 	}

@@ -212,6 +212,7 @@ func TestLogprobsAreThoseOfTheMessage(t *testing.T) {
 		// The server gives the tokens of a piece without a message to a delta without text.
 		{[]piece{{kind: api.DeltaReasoning, text: "hm"}, {tokens: "<think>|hm"}, {text: "a", tokens: "</think>|a"}}, "a"},
 		{[]piece{{kind: api.DeltaReasoning, text: "a"}, {tokens: "<think>|a"}, {tokens: "</think>"}, {text: "aa", tokens: "aa"}}, "aa"},
+		{[]piece{{kind: api.DeltaReasoning, text: "a"}, {tokens: "<think>|a|</think>"}, {text: "a", tokens: "a"}}, "a"},
 		// A text that could have become a stop string is held back, its tokens aren't.
 		{[]piece{{tokens: "St"}, {tokens: "op"}, {text: "Stopped", tokens: "ped"}}, "St|op|ped"},
 		{[]piece{{kind: api.DeltaReasoning, text: "hm"}, {tokens: "hm|</think>"}, {tokens: "St"}, {text: "Stop", tokens: "op"}}, "St|op"},

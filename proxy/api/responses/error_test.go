@@ -45,7 +45,7 @@ func TestEveryErrorHasAForm(t *testing.T) {
 		}
 		list := events(t, Dialect.NewEncoder(startOf(testRequest(t))).AppendErrorEvent(nil, e))
 		if last := list[len(list)-1]; !strings.Contains(string(last.Response), `"error":{"code":"`+want+`","message":"`) ||
-			!strings.Contains(string(last.Response), `why","type":"`+string(typ)+`"}`) {
+			!strings.Contains(string(last.Response), `","type":"`+string(typ)+`"}`) {
 			t.Errorf("%s: %s", typ, last.Response)
 		}
 	}

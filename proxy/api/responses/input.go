@@ -3,7 +3,6 @@ package responses
 import (
 	"errors"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"tandem/proxy/api"
@@ -52,15 +51,5 @@ func (in *input) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	case '[':
 		in.given = true
 	}
-	return readList(dec, maxItems, errInput, func() error {
-		if dec.PeekKind() != '{' {
-			return errInput
-		}
-		var it item
-		if err := json.UnmarshalDecode(dec, &it); err != nil {
-			return err
-		}
-		in.items = append(in.items, it)
-		return nil
-	})
+	return readObjects(&in.items, dec, maxItems, errInput)
 }

@@ -12,16 +12,21 @@ import (
 // toolChoice is the field tool_choice: a word, or an object that names a tool or restricts the tools.
 type toolChoice struct {
 	word   string // "" with an object, or where nothing was given
-	object *toolReference
+	object *toolChoiceObject
 }
 
-// toolReference names a tool, or with the type allowed_tools several.
+// toolReference names a tool.
 type toolReference struct {
-	Type      string       `json:"type"`
-	Name      string       `json:"name"`
-	Namespace string       `json:"namespace"`
-	Mode      string       `json:"mode"`
-	Tools     allowedTools `json:"tools"`
+	Type      string `json:"type"`
+	Name      string `json:"name"`
+	Namespace string `json:"namespace"`
+}
+
+// toolChoiceObject names a tool, or with the type allowed_tools several.
+type toolChoiceObject struct {
+	toolReference
+	Mode  string       `json:"mode"`
+	Tools allowedTools `json:"tools"`
 }
 
 type allowedTools []toolReference
@@ -38,7 +43,7 @@ func (c *toolChoice) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		c.word = token.String()
 		return err
 	case '{':
-		c.object = &toolReference{}
+		c.object = &toolChoiceObject{}
 		return json.UnmarshalDecode(dec, c.object)
 	}
 	return errToolChoice
@@ -46,17 +51,7 @@ func (c *toolChoice) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 
 // UnmarshalJSONFrom reads the list.
 func (l *allowedTools) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	return readList(dec, maxListedTools, errToolChoice, func() error {
-		if dec.PeekKind() != '{' {
-			return errToolChoice
-		}
-		var t toolReference
-		if err := json.UnmarshalDecode(dec, &t); err != nil {
-			return err
-		}
-		*l = append(*l, t)
-		return nil
-	})
+	return readObjects((*[]toolReference)(l), dec, maxListedTools, errToolChoice)
 }
 
 // apply sets the tools of a request and which of them the model must call. A choice that is about tools that were left

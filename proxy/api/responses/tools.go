@@ -5,23 +5,30 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"tandem/proxy/api"
 )
 
-// tool is an entry of the field tools. Whether a schema is to be obeyed strictly doesn't matter: it always is.
+// tool is a tool by itself or of a namespace. Whether a schema is to be obeyed strictly doesn't matter: it always is.
 type tool struct {
 	Type        string         `json:"type"`
 	Name        string         `json:"name"`
 	Description string         `json:"description"`
 	Parameters  jsontext.Value `json:"parameters"` // of a function
 	Format      jsontext.Value `json:"format"`     // of a custom tool
-	Tools       toolList       `json:"tools"`      // of a namespace
 }
 
-type toolList []tool
+// listedTool is an entry of the field tools. A namespace has tools, but no namespaces in it.
+type listedTool struct {
+	tool
+	Tools namespaceTools `json:"tools"`
+}
+
+type (
+	toolList       []listedTool
+	namespaceTools []tool
+)
 
 // maxListedTools bounds the tools of a list. At most api.MaxTools of them are offered to the model.
 const maxListedTools = 4 * api.MaxTools
@@ -30,17 +37,12 @@ var errTools = errors.New("not a list of tools")
 
 // UnmarshalJSONFrom reads the list.
 func (l *toolList) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	return readList(dec, maxListedTools, errTools, func() error {
-		if dec.PeekKind() != '{' {
-			return errTools
-		}
-		var t tool
-		if err := json.UnmarshalDecode(dec, &t); err != nil {
-			return err
-		}
-		*l = append(*l, t)
-		return nil
-	})
+	return readObjects((*[]listedTool)(l), dec, maxListedTools, errTools)
+}
+
+// UnmarshalJSONFrom reads the list.
+func (l *namespaceTools) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	return readObjects((*[]tool)(l), dec, api.MaxTools, errTools)
 }
 
 // toolSet is what is offered to the model: functions, those of namespaces, and custom tools as functions with one
@@ -61,8 +63,17 @@ type toolOrigin struct {
 func (l toolList) check() (*toolSet, *api.Error) {
 	s := &toolSet{}
 	for i := range l {
-		if err := s.add(&l[i], "", fmt.Sprintf("tools[%d]", i)); err != nil {
-			return nil, err
+		t, at := &l[i], fmt.Sprintf("tools[%d]", i)
+		if t.Type != "namespace" {
+			if err := s.add(&t.tool, "", at); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		for k := range t.Tools {
+			if err := s.add(&t.Tools[k], t.Name, fmt.Sprintf("%s.tools[%d]", at, k)); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return s, nil
@@ -70,19 +81,12 @@ func (l toolList) check() (*toolSet, *api.Error) {
 
 // add takes a tool in; at is its place in the body.
 func (s *toolSet) add(t *tool, namespace, at string) *api.Error {
-	switch {
-	case t.Type == "function":
+	switch t.Type {
+	case "function":
 		return s.addFunction(t, namespace, at)
-	case t.Type == "custom":
+	case "custom":
 		return s.addCustom(t, namespace, at)
-	case t.Type == "namespace" && namespace == "":
-		for i := range t.Tools {
-			if err := s.add(&t.Tools[i], t.Name, fmt.Sprintf("%s.tools[%d]", at, i)); err != nil {
-				return err
-			}
-		}
-		return nil
-	case t.Type == "":
+	case "":
 		return api.Invalid(at+".type", "%s.type is required; send function for a function", at)
 	}
 	s.leftOut = true

@@ -30,7 +30,8 @@ class City(BaseModel):
 
 
 def options(text=h.TEXT, **more):
-    return {"model": h.MODEL, "max_tokens": h.FEW_TOKENS, "messages": user(text), "extra_body": GREEDY} | more
+    tokens = h.CALL_TOKENS if {"tools", "output_config"} & set(more) else h.FEW_TOKENS
+    return {"model": h.MODEL, "max_tokens": tokens, "messages": user(text), "extra_body": GREEDY} | more
 
 
 def create(text=h.TEXT, **more):
@@ -90,7 +91,7 @@ def stop():
 def schema():
     reply = create(h.ASK_CITY, output_config={"format": {"type": "json_schema", "schema": h.CITY_SCHEMA}})
     h.is_city(text_of(reply))
-    parsed = client.messages.parse(model=h.MODEL, max_tokens=h.FEW_TOKENS, messages=user(h.ASK_CITY), output_format=City)
+    parsed = client.messages.parse(model=h.MODEL, max_tokens=h.CALL_TOKENS, messages=user(h.ASK_CITY), output_format=City)
     h.check(isinstance(parsed.parsed_output, City), "not the client's type", parsed)
 
 
@@ -141,7 +142,7 @@ def tools_stream():
 
 
 def tools_parallel():
-    calls = calls_of(create(h.CALL_TWO, tools=TOOLS, max_tokens=200))
+    calls = calls_of(create(h.CALL_TWO, tools=TOOLS, max_tokens=h.CALL_TOKENS))
     h.equal(len({c.id for c in calls}), len(calls), "different ids")
     if h.MOCK:
         h.equal([c.input["city"] for c in calls], ["Paris", "Rome"], "cities")
@@ -168,7 +169,7 @@ def tool_loop():
         asked.append(city)
         return "The sun shines."
 
-    runner = client.beta.messages.tool_runner(model=h.MODEL, max_tokens=h.FEW_TOKENS, messages=user(h.CALL_PARIS), tools=[get_weather],
+    runner = client.beta.messages.tool_runner(model=h.MODEL, max_tokens=h.CALL_TOKENS, messages=user(h.CALL_PARIS), tools=[get_weather],
                                               max_iterations=3, extra_body=GREEDY)
     last = runner.until_done()
     if h.MOCK:
