@@ -120,7 +120,7 @@ func cutPlans(events int, long bool) [][]int {
 		return [][]int{{events / 3, last}}
 	}
 	var plans [][]int
-	for at := 1; at <= last; at += max(1, last/longCuts) {
+	for at := 1; at <= last; at += (last + longCuts - 1) / longCuts {
 		plans = append(plans, []int{at})
 	}
 	return append(plans, []int{2, events / 3, events / 2, last})
