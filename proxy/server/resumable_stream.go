@@ -139,7 +139,9 @@ func (r *resumableStreams) make(source *eventSource, st *resumableStream) {
 	st.end()
 	x.settle(source.outcome)
 	x.finish()
-	r.keep(st, idle.C)
+	if source.outcome != inflight.ClientGone { // nobody gets what was left off
+		r.keep(st, idle.C)
+	}
 }
 
 // keep keeps the events of a complete stream for as long as somebody reads or may come back: its client may not have

@@ -4,9 +4,10 @@ package e2e
 type answerKind uint8
 
 const (
-	plainAnswer    answerKind = iota // text
-	thoughtAnswer                    // reasoning, then text
-	twoCallsAnswer                   // reasoning, perhaps text, then two calls of get_weather
+	plainAnswer      answerKind = iota // text
+	thoughtAnswer                      // reasoning, then text
+	twoCallsAnswer                     // reasoning, then two calls
+	everythingAnswer                   // reasoning, text (which the mock leaves out), two calls
 )
 
 // The functions that requests offer, with the schema of their arguments.
@@ -51,6 +52,14 @@ func messagesRequest(kind answerKind) map[string]any {
 		"stream": true, "max_tokens": 300, "temperature": 0}
 }
 
+// withText are kinds of what is said, the first of them only where the engine writes text beside calls.
+func withText(text string, others ...string) []string {
+	if withLlama {
+		return append(others, text)
+	}
+	return others
+}
+
 // dialectStreams are streams of every dialect and of everything that a stream can have in it.
 func dialectStreams() []dialectStream {
 	resume := map[string]any{"include_usage": true, "resume": 60}
@@ -71,6 +80,13 @@ func dialectStreams() []dialectStream {
 			says: []string{"response.reasoning_text.delta", "response.function_call_arguments.delta", "response.function_call_arguments.delta", "response.completed"}},
 		{name: "messages", path: "/v1/messages", read: takeMessages, body: with(messagesRequest(thoughtAnswer), "thinking", map[string]any{"type": "enabled", "budget_tokens": 1024}),
 			says: []string{"message_start", "thinking_delta", "text_delta", "message_delta", "message_stop"}},
+		{name: "chat auto tools", path: "/v1/chat/completions", read: takeChat, body: with(chatRequest(everythingAnswer), "tools", chatTools),
+			says: withText("content", "reasoning_content", "call", "arguments", "call", "arguments", "finish")},
+		{name: "responses auto tools", path: "/v1/responses", read: takeResponses, body: with(responsesRequest(everythingAnswer), "tools", responsesTools),
+			says: withText("response.output_text.delta", "response.reasoning_text.delta", "response.function_call_arguments.delta", "response.function_call_arguments.delta")},
+		{name: "messages auto tools", path: "/v1/messages", read: takeMessages, body: with(messagesRequest(everythingAnswer), "tools", messagesTools,
+			"thinking", map[string]any{"type": "enabled", "budget_tokens": 1024}),
+			says: withText("text_delta", "thinking_delta", "input_json_delta", "input_json_delta", "message_stop")},
 		{name: "messages tools", path: "/v1/messages", read: takeMessages, body: with(messagesRequest(twoCallsAnswer), "tools", messagesTools,
 			"tool_choice", map[string]any{"type": "any"}, "thinking", map[string]any{"type": "enabled", "budget_tokens": 1024}),
 			says: []string{"thinking_delta", "input_json_delta", "input_json_delta", "message_stop"}},

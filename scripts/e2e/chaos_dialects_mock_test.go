@@ -9,12 +9,14 @@ func startDialectServer(t *testing.T) *testServer {
 	return startDebugServer(t, "MOCK_TOKEN_DELAY=6ms")
 }
 
+func modelStreams() []dialectStream { return nil }
+
 // asks is a model and a message to which it answers in this way; the mock does what it is told.
 func asks(kind answerKind) (model, message string) {
 	switch kind {
 	case thoughtAnswer:
 		return "demo", "think Who lives in the forest? 🦊\nFelix lives in a green forest."
-	case twoCallsAnswer:
+	case twoCallsAnswer, everythingAnswer:
 		return "demo", "think Both cities, then.\ncall get_weather {\"city\":\"Paris\"}\ncall get_weather {\"city\":\"Côte d'Azur\"}"
 	}
 	return "demo", "Once upon a time 🦊 there was a fox"
