@@ -97,7 +97,8 @@ func TestUsageSumsAreTheMetrics(t *testing.T) {
 		prompt, output string // names in usage
 	}{
 		{"/v1/chat/completions", chatOf("Tell me of a fox.", "n", 2, "max_tokens", 12), "prompt_tokens", "completion_tokens"},
-		{"/v1/chat/completions", chatOf("Tell me of a fox.", "max_tokens", 12), "prompt_tokens", "completion_tokens"}, // from the cache
+		// from the cache
+		{"/v1/chat/completions", chatOf("Tell me of a fox.", "max_tokens", 12), "prompt_tokens", "completion_tokens"},
 		{"/v1/chat/completions", chatOf("What is the weather?", "tools", chatTools, "tool_choice", "required", "max_tokens", 60), "prompt_tokens", "completion_tokens"},
 		{"/v1/completions", map[string]any{"model": "demo", "prompt": []string{"One fox", "Two foxes", "One fox"}, "n": 2, "max_tokens": 7}, "prompt_tokens", "completion_tokens"},
 		{"/v1/completions", map[string]any{"model": "demo", "prompt": "A fox", "echo": true, "logprobs": 2, "max_tokens": 3}, "prompt_tokens", "completion_tokens"},
