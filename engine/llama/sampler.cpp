@@ -332,12 +332,15 @@ static winners draw_sampled(tdm_sampler * s, const view & v, uint32_t index) {
     return draw_all(s, v, least, k);
 }
 
+// The sum has a rounding error, which must not make a probability of more than 1. NaN, for nobody asked, stays NaN.
+static float logprob_of(float logit, double lse) { return (float) std::min((double) logit - lse, 0.0); }
+
 template <typename T> static void report_top(tdm_sampler * s, const view & v, int32_t top, double lse, T * out) {
     collect_best(s, v, std::min(top, (int32_t) TDM_TOP_MAX));
     out->n_top = (int32_t) s->candidates.size();
     for (int32_t i = 0; i < out->n_top; i++) {
         out->top_token[i]   = s->candidates[i].token;
-        out->top_logprob[i] = (float) ((double) s->candidates[i].logit - lse);
+        out->top_logprob[i] = logprob_of(s->candidates[i].logit, lse);
     }
 }
 
@@ -358,7 +361,7 @@ static bool finish(const view & v, const winners & w, double lse, tdm_draw * out
     if (w.token < 0 || !std::isfinite(w.best)) return false;
     out->token   = w.token;
     out->margin  = (float) (w.best - w.second);
-    out->logprob = (float) ((double) v.row[w.token] - lse);
+    out->logprob = logprob_of(v.row[w.token], lse);
     return true;
 }
 
@@ -423,7 +426,7 @@ bool tdm_score_token(const float * logits, int32_t n, int32_t token, int32_t top
         const view v = scan_blocks(&scratch, const_cast<float *>(logits), n, &lse);
         if (!std::isfinite(v.max)) return false;
         out->n_top   = 0;
-        out->logprob = (float) ((double) logits[token] - lse);
+        out->logprob = logprob_of(logits[token], lse);
         if (top > 0) report_top(&scratch, v, top, lse, out);
         return true;
     } catch (...) {

@@ -255,6 +255,20 @@ func TestTopLogprobsAreTheBestInOrder(t *testing.T) {
 	}
 }
 
+// A sure token has the logarithm of a probability, also where the sum of all of them is rounded.
+func TestLogprobsAreNeverPositive(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 4))
+	s := newTestSampler(t, batch.Sampling{TopLogprobs: 2}, nil)
+	for range 500 {
+		row := randomRow(r, 600, 0.3)
+		row[7] = 20 + 10*r.Float32()
+		d, err := s.drawFrom(row, 0)
+		if err != nil || d.Token != 7 || d.Logprob > 0 || d.Top[0].Logprob > 0 {
+			t.Fatalf("a lead of %g: %+v, %v", row[7], d, err)
+		}
+	}
+}
+
 func TestSmallNoiseSeldomChangesADraw(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 5))
 	s := newTestSampler(t, batch.Sampling{Temperature: 1, TopK: 40, TopP: 0.95, Seed: 9}, nil)

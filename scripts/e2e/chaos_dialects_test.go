@@ -162,7 +162,6 @@ func (d *dialectStream) checkKills(s *testServer, long bool) {
 	}
 	kills := 0
 	for _, cuts := range cutPlans(want.events, long) {
-		_, before := s.replaysOf(requestID)
 		got, err := d.follow(s, requestID, cuts)
 		if err != nil {
 			t.Errorf("killed after events %v: %v", cuts, err)
@@ -171,13 +170,10 @@ func (d *dialectStream) checkKills(s *testServer, long bool) {
 			t.Errorf("killed after events %v:\n%s", cuts, diff)
 		}
 		kills += len(cuts)
-		if _, after := s.replaysOf(requestID); after == before {
-			t.Errorf("killed after events %v: no kill fell into the answer", cuts)
-		}
 	}
 	all, midAnswer := s.replaysOf(requestID)
 	t.Logf("%d events, %d kills, %d replays, %d of them in mid-answer; %v", want.events, kills, all, midAnswer, want.kinds())
-	if midAnswer < kills/2 {
+	if midAnswer == 0 || midAnswer < kills*2/3 { // what a grammar forces at the end may come at once, with many events
 		t.Errorf("only %d replays in mid-answer of %d kills", midAnswer, kills)
 	}
 }

@@ -36,7 +36,7 @@ func (s *testServer) scrape() metrics {
 // sumInference is sum over the endpoints of inference.
 func (scraped metrics) sumInference(name string, pairs ...string) float64 {
 	total := 0.0
-	for _, endpoint := range []string{"/infer", "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"} {
+	for _, endpoint := range []string{"/infer", "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/rerank"} {
 		total += scraped.sum(name, append([]string{"endpoint", endpoint}, pairs...)...)
 	}
 	return total

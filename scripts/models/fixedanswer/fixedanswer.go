@@ -18,7 +18,8 @@ const (
 	inner   = 64
 )
 
-// Ids of tokens. Every byte has one, and so has every piece of the answer.
+// Ids of tokens. Every byte has one, and so has every piece of the answer. The blank has none: texts that the tokeniser
+// doesn't give back as they were are never forced by a grammar, in pieces that aren't the answer's. Every token is drawn.
 const (
 	begin int32 = iota + 1
 	startOfTurn
@@ -99,7 +100,7 @@ func (m *file) addHeader() {
 		m.addPair(p.key, 4, p.value)
 	}
 	m.addPair("llama.attention.layer_norm_rms_epsilon", 6, float32(1e-5))
-	m.addText("tokenizer.chat_template", chatTemplate)
+	m.addText("tokenizer.chat_template", ChatTemplate)
 }
 
 func (m *file) addVocabulary(pieces []string) {

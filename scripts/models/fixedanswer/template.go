@@ -1,7 +1,7 @@
 package fixedanswer
 
-// chatTemplate has tools as JSON lines, reasoning between <think> tags and calls between <tool_call> tags.
-const chatTemplate = `{%- if tools -%}
+// ChatTemplate has tools as JSON lines, reasoning between <think> tags and calls between <tool_call> tags.
+const ChatTemplate = `{%- if tools -%}
 {{- '<|im_start|>system\nYou can call functions:\n' -}}
 {%- for tool in tools -%}{{- (tool | tojson) + '\n' -}}{%- endfor -%}
 {{- 'Write <tool_call>{"name": …, "arguments": …}</tool_call>.<|im_end|>\n' -}}

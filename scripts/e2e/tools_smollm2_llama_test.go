@@ -1,0 +1,200 @@
+//go:build llama
+
+package e2e
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tandem/scripts/gguf"
+	"tandem/scripts/models/fixedanswer"
+)
+
+// startToolServer serves SmolLM2 with a chat template that has a form for tools and reasoning.
+func startToolServer(t *testing.T, settings ...string) *testServer {
+	t.Helper()
+	file := os.Getenv("SMOLLM2")
+	if file == "" {
+		skipUnlessCI(t, "SMOLLM2 names no model; scripts/models/fetch.sh smollm2 prints the path of one")
+	}
+	models := t.TempDir()
+	if err := os.Mkdir(filepath.Join(models, "smollm2"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := gguf.WithTemplate(file, filepath.Join(models, "smollm2", "model.gguf"), fixedanswer.ChatTemplate); err != nil {
+		t.Fatal(err)
+	}
+	return startDebugServer(t, append([]string{"MODELS_DIR=" + models, "DEFAULT_MODEL=smollm2", "CONTEXT=2048", "DETERMINISTIC=true"}, settings...)...)
+}
+
+// weatherTools are tools whose arguments a test can check.
+var weatherTools = []any{
+	map[string]any{"type": "function", "function": map[string]any{"name": "get_weather", "description": "The weather in a city", "parameters": map[string]any{
+		"type": "object", "required": []string{"city", "days"}, "additionalProperties": false,
+		"properties": map[string]any{"city": map[string]any{"enum": []string{"Paris", "Rome"}}, "days": map[string]any{"type": "integer", "minimum": 1, "maximum": 7}}}}},
+	map[string]any{"type": "function", "function": map[string]any{"name": "get_time", "parameters": map[string]any{
+		"type": "object", "properties": map[string]any{"zone": map[string]any{"enum": []string{"UTC", "CET"}}}, "required": []string{"zone"}, "additionalProperties": false}}},
+}
+
+// checkCall checks the name and arguments of a call of weatherTools.
+func checkCall(call map[string]any) error {
+	function := object(call["function"])
+	d := json.NewDecoder(strings.NewReader(text(function["arguments"])))
+	d.DisallowUnknownFields()
+	switch text(function["name"]) {
+	case "get_weather":
+		var a struct {
+			City string
+			Days int
+		}
+		if err := d.Decode(&a); err != nil || a.City != "Paris" && a.City != "Rome" || a.Days < 1 || a.Days > 7 {
+			return fmt.Errorf("%v: %w", call, err)
+		}
+	case "get_time":
+		var a struct{ Zone string }
+		if err := d.Decode(&a); err != nil || a.Zone != "UTC" && a.Zone != "CET" {
+			return fmt.Errorf("%v: %w", call, err)
+		}
+	default:
+		return fmt.Errorf("no such tool: %v", call)
+	}
+	if id := text(call["id"]); !strings.HasPrefix(id, "call_") || call["type"] != "function" {
+		return fmt.Errorf("id or type of %v", call)
+	}
+	return nil
+}
+
+// TestToolCallsOfSmolLM2 asks a real model for calls in every way. Each answer is asked for whole and as a stream.
+func TestToolCallsOfSmolLM2(t *testing.T) {
+	s := startToolServer(t)
+	named := map[string]any{"type": "function", "function": map[string]any{"name": "get_time"}}
+	for _, c := range []struct {
+		name       string
+		choice     any
+		parallel   bool
+		temp       float64
+		least      int // calls
+		most       int
+		everything bool // every call is of the named tool
+	}{
+		{"required", "required", true, 0, 1, 64, false},
+		{"required, sampled", "required", true, 1, 1, 64, false},
+		{"required, one", "required", false, 1, 1, 1, false},
+		{"named", named, false, 1, 1, 1, true},
+		{"auto", "auto", true, 0, 0, 64, false},
+		{"none", "none", true, 0, 0, 0, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			body := map[string]any{"messages": []any{map[string]any{"role": "user", "content": "What is the weather in Paris, and what time is it?"}},
+				"tools": weatherTools, "tool_choice": c.choice, "parallel_tool_calls": c.parallel, "temperature": c.temp, "seed": 5, "max_tokens": 200}
+			message, finish := s.askChat(t, body)
+			calls := list(message["tool_calls"])
+			t.Logf("%s: %d calls, content %.80q", finish, len(calls), text(message["content"]))
+			if len(calls) < c.least || len(calls) > c.most || (finish == "tool_calls") != (len(calls) > 0) && finish != "length" {
+				t.Errorf("%d calls, finish_reason %s: %v", len(calls), finish, message)
+			}
+			ids := map[string]bool{}
+			for i, entry := range calls {
+				err := checkCall(object(entry))
+				if err != nil && (finish != "length" || i < len(calls)-1) { // the last one may be cut off
+					t.Error(err)
+				}
+				ids[text(object(entry)["id"])] = true
+				if c.everything && text(object(object(entry)["function"])["name"]) != "get_time" {
+					t.Errorf("another tool: %v", entry)
+				}
+			}
+			if len(ids) != len(calls) {
+				t.Errorf("%d ids of %d calls", len(ids), len(calls))
+			}
+		})
+	}
+	checkInvariants(t, s.waitIdle())
+}
+
+// askChat asks for a whole reply, then for the same as a stream, whose deltas must add up to the reply's message.
+func (s *testServer) askChat(t *testing.T, body map[string]any) (message map[string]any, finish string) {
+	t.Helper()
+	const requestID = "tools" // of both, so that the ids of calls are equal
+	ask := func(body map[string]any) *transcript {
+		got, err := (&dialectStream{path: "/v1/chat/completions", read: takeChat, body: body}).follow(s, requestID, nil)
+		if err != nil || len(got.problems) > 0 {
+			t.Fatalf("%v, %q", err, got.problems)
+		}
+		return got
+	}
+	resp, err := s.openStream(t.Context(), "/v1/chat/completions", body, "X-Request-Id", requestID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var reply map[string]any
+	if err := json.NewDecoder(resp.Body).Decode(&reply); err != nil {
+		t.Fatal(err)
+	}
+	choice := object(list(reply["choices"])[0])
+	message, finish = object(choice["message"]), text(choice["finish_reason"])
+	streamed := ask(with(body, "stream", true))
+	if got, want := streamed.said("choice 0"), saidWhole(message, finish); got != want {
+		t.Errorf("streamed\n%s\nwhole\n%s", got, want)
+	}
+	return message, finish
+}
+
+// said is what a choice of a chat said: each kind of text put together, and the calls.
+func (t *transcript) said(lane string) string {
+	texts := map[string]string{}
+	var calls, finish strings.Builder
+	for _, x := range t.lanes[lane] {
+		switch kind, _, _ := strings.Cut(x.kind, " "); kind {
+		case "call":
+			var call map[string]any
+			_ = json.Unmarshal([]byte(x.text), &call) // encoded by add
+			fmt.Fprintf(&calls, "\n%s %s ", call["id"], object(call["function"])["name"])
+		case "arguments":
+			calls.WriteString(x.text)
+		case "finish":
+			finish.WriteString(strings.Trim(x.text, `"`))
+		default:
+			texts[kind] += x.text
+		}
+	}
+	return fmt.Sprintf("%q %q %s%s", texts["reasoning_content"], texts["content"], finish.String(), calls.String())
+}
+
+// saidWhole is the same of a whole message.
+func saidWhole(message map[string]any, finish string) string {
+	var calls strings.Builder
+	for _, entry := range list(message["tool_calls"]) {
+		call := object(entry)
+		function := object(call["function"])
+		fmt.Fprintf(&calls, "\n%s %s %s", call["id"], function["name"], function["arguments"])
+	}
+	return fmt.Sprintf("%q %q %s%s", text(message["reasoning_content"]), text(message["content"]), finish, calls.String())
+}
+
+// TestStreamsOfSmolLM2GoOnWhenTheEngineIsKilled kills in the middle of a real model's calls and texts.
+func TestStreamsOfSmolLM2GoOnWhenTheEngineIsKilled(t *testing.T) {
+	s := startToolServer(t, "REPLAY="+cmp.Or(os.Getenv("CHAOS_REPLAY"), "prefill"))
+	base := map[string]any{"model": "smollm2", "temperature": 1, "seed": 5, "stream": true}
+	ask := []any{map[string]any{"role": "user", "content": "What is the weather in Paris, and what time is it?"}}
+	usage := map[string]any{"include_usage": true}
+	for _, d := range []dialectStream{
+		{name: "smollm2 calls", path: "/v1/chat/completions", read: takeChat, says: []string{"call", "call"},
+			body: with(base, "messages", ask, "tools", weatherTools, "tool_choice", "required", "n", 2, "max_tokens", 80, "stream_options", usage)},
+		{name: "smollm2 text", path: "/v1/chat/completions", read: takeChat, says: []string{"content", "content", "logprob"},
+			body: with(base, "messages", ask, "n", 2, "logprobs", true, "top_logprobs", 5, "max_tokens", 40, "stream_options", usage)},
+	} {
+		t.Run(d.name, func(t *testing.T) {
+			inner := *s
+			inner.t = t
+			d.checkKills(&inner, os.Getenv("CHAOS_KILLS") != "")
+		})
+	}
+	checkInvariants(t, s.waitIdle())
+}
