@@ -19,7 +19,8 @@ const (
 )
 
 // Ids of tokens. Every byte has one, and so has every piece of the answer. The blank has none: texts that the tokeniser
-// doesn't give back as they were are never forced by a grammar, in pieces that aren't the answer's. Every token is drawn.
+// doesn't give back as they were are never forced by a grammar, in pieces that aren't the answer's. Every token is
+// drawn.
 const (
 	begin int32 = iota + 1
 	startOfTurn
