@@ -22,7 +22,7 @@ var fixedAnswers = map[answerKind]struct{ model, answer string }{
 }
 
 // startDialectServer serves the models with fixed answers, in the way that gives equal logits alone and beside others.
-func startDialectServer(t *testing.T) *testServer {
+func startDialectServer(t *testing.T, tokenDelay string) *testServer {
 	t.Helper()
 	s := newServer(t)
 	for _, a := range fixedAnswers {
@@ -32,7 +32,7 @@ func startDialectServer(t *testing.T) *testServer {
 		}
 		s.installModelFile(a.model+"/model.gguf", model)
 	}
-	s = startDebugServer(t, "STEP_DELAY=6ms", "REPLAY="+cmp.Or(os.Getenv("CHAOS_REPLAY"), "prefill"), "DETERMINISTIC=true", "DEMO_MODEL=true", "MODELS_DIR="+s.dir+"/models")
+	s = startDebugServer(t, "STEP_DELAY="+tokenDelay, "REPLAY="+cmp.Or(os.Getenv("CHAOS_REPLAY"), "prefill"), "DETERMINISTIC=true", "DEMO_MODEL=true", "MODELS_DIR="+s.dir+"/models")
 	for _, a := range fixedAnswers {
 		s.waitListed(a.model)
 	}

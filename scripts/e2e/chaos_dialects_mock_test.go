@@ -4,9 +4,9 @@ package e2e
 
 import "testing"
 
-func startDialectServer(t *testing.T) *testServer {
+func startDialectServer(t *testing.T, tokenDelay string) *testServer {
 	t.Helper()
-	return startDebugServer(t, "MOCK_TOKEN_DELAY=6ms")
+	return startDebugServer(t, "MOCK_TOKEN_DELAY="+tokenDelay)
 }
 
 func modelStreams() []dialectStream { return nil }

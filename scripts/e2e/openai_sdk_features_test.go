@@ -13,7 +13,7 @@ import (
 
 // TestOpenAIClientGetsEverything asks for what OpenAI's library has types for, with answers that the test has chosen.
 func TestOpenAIClientGetsEverything(t *testing.T) {
-	s := startDialectServer(t)
+	s := startDialectServer(t, "6ms")
 	client := s.openAIClient()
 	t.Run("n and logprobs", func(t *testing.T) { s.checkOpenAIChoices(t, client) })
 	t.Run("tools", func(t *testing.T) { checkOpenAITools(t, client) })
