@@ -83,7 +83,7 @@ func (s *Server) answerPreflight(x *exchange, r *route) bool {
 	h := &x.ctx.Response.Header
 	h.Set(fasthttp.HeaderAccessControlAllowMethods, methods)
 	h.Set(fasthttp.HeaderAccessControlAllowHeaders, strings.Join([]string{fasthttp.HeaderContentType, fasthttp.HeaderAuthorization, s.opts.KeyHeader,
-		requestIDHeader, timeoutHeader, domainHeader, traceparentHeader, tracestateHeader, sdkHeaders}, ", "))
+		requestIDHeader, timeoutHeader, domainHeader, lastEventHeader, traceparentHeader, tracestateHeader, sdkHeaders}, ", "))
 	h.Set(fasthttp.HeaderAccessControlMaxAge, corsMaxAge)
 	x.status = fasthttp.StatusNoContent
 	x.ctx.SetStatusCode(x.status)

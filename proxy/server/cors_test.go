@@ -138,6 +138,15 @@ func TestPreflightOfUnknownPath(t *testing.T) {
 	checkReadable(t, r.Header)
 }
 
+// A page that lost its connection goes on with the id of the last event that it got.
+func TestPagesMayResumeStreams(t *testing.T) {
+	ts := startTestServer(t, instantTable(), withOrigins(appOrigin))
+	r := ts.do("OPTIONS", "/v1/streams/x", "", "Origin", appOrigin, "Access-Control-Request-Method", "GET")
+	if allowed := strings.Split(r.Header.Get("Access-Control-Allow-Headers"), ", "); !slices.Contains(allowed, "Last-Event-ID") {
+		t.Errorf("%d %q", r.StatusCode, allowed)
+	}
+}
+
 func TestOtherPagesReadNothing(t *testing.T) {
 	ts := startTestServer(t, instantTable(), withOrigins(appOrigin))
 	for _, headers := range [][]string{nil, {"Origin", "https://evil.example"}, {"Origin", "null"}} {
