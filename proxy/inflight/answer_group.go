@@ -13,9 +13,12 @@ type answerGroup struct {
 	table *Table
 	req   Request
 	ready chan struct{}
+	// window is how many choices are in the table at a time, while there is room for them
+	window int
 
 	// Guarded by the table's mutex.
 	entries []*entry // those made so far
+	undone  int      // of them, those that aren't done
 	taken   int      // whose end was taken
 	at      int      // where Take looks first
 	closed  bool     // cancelled, failed or settled: no further entry is made
@@ -28,8 +31,8 @@ const windowOfChoices = 32
 // admitGroup takes a request with several choices in, or refuses it. The first window of choices is admitted together
 // or not at all.
 func (t *Table) admitGroup(r Request, now time.Time) (Answer, *api.Error) {
-	g := &answerGroup{table: t, req: r, ready: make(chan struct{}, 1)}
 	window := min(r.Infer.ChoiceCount(), windowOfChoices, max(1, t.options.QueueCapacity))
+	g := &answerGroup{table: t, req: r, ready: make(chan struct{}, 1), window: window}
 	for range window {
 		if err := g.admitNext(now); err != nil {
 			g.discard(err, now)
@@ -49,7 +52,9 @@ func (g *answerGroup) admitNext(now time.Time) *api.Error {
 	if choice > 0 { // all choices of a request draw from one seed
 		en.seed = g.entries[0].seed
 	}
+	g.undone++
 	if err := g.table.admit(en, now); err != nil {
+		g.undone--
 		return err
 	}
 	g.entries = append(g.entries, en)
@@ -64,18 +69,23 @@ func (g *answerGroup) discard(because *api.Error, now time.Time) {
 	}
 }
 
-// entryDone is called when an entry of the group is done: the next one takes its place, unless it failed.
+// entryDone is called when an entry of the group is done: others take its place, unless it failed. Where there is no
+// room for them they come when the next entry is done, so that other clients' requests don't end one that is half done.
 func (g *answerGroup) entryDone(en *entry, now time.Time) {
-	if g.closed || len(g.entries) == g.req.Infer.ChoiceCount() {
-		return
-	}
+	g.undone--
 	if en.err != nil {
 		g.closed = true
-		return
 	}
-	if err := g.admitNext(now); err != nil {
-		g.closed = true
-		en.result, en.err = nil, err
+	for !g.closed && g.undone < g.window && len(g.entries) < g.req.Infer.ChoiceCount() {
+		err := g.admitNext(now)
+		switch {
+		case err == nil:
+		case err.Type == api.TypeQueueFull && g.undone > 0:
+			return
+		default:
+			g.closed = true
+			en.result, en.err = nil, err
+		}
 	}
 }
 

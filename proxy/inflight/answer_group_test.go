@@ -201,3 +201,75 @@ func TestLogprobsComeWithTheirTokens(t *testing.T) {
 		a.Settle(Delivered)
 	})
 }
+
+// Requests of others that fill the queue don't end one that is half done.
+func TestChoicesWaitForRoomInTheQueue(t *testing.T) {
+	inBubble(t, Options{QueueCapacity: 2}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(withChoices(1, "one", "two", "three", "four"))
+		if len(f.infers) != 2 {
+			t.Fatalf("%d submissions", len(f.infers))
+		}
+		var others []Answer
+		for range maxSentWhileUnloaded { // those that the engine may still have, and two in the queue
+			others = append(others, table.admit(withPrompt("other")))
+		}
+		for served := 0; served < len(f.infers); served++ {
+			table.serve(f, f.infers[served], 1)
+		}
+		if p := takeAll(a, map[int]string{}); p.Err != nil || !p.Last {
+			t.Errorf("ended with %v, last %v", p.Err, p.Last)
+		}
+		for _, other := range append(others, a) {
+			other.Settle(Delivered)
+		}
+	})
+}
+
+// What only a replay needs isn't kept for the choices that are done.
+func TestChoicesThatAreDoneMakeRoomInTheJournal(t *testing.T) {
+	inBubble(t, Options{JournalMaxBytes: 1 << 20}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(func(r *Request) {
+			r.Infer = &api.Request{Task: api.TaskEmbed, Inputs: make([]api.Input, 2*windowOfChoices)}
+		})
+		for served := 0; served < len(f.infers); served++ {
+			s := f.infers[served]
+			table.sendAccepted(f, s)
+			table.Step(f, &Step{Done: []Summary{{ID: s.ID, Attempt: s.Attempt, Reason: FinishStop, PromptTokens: 3, Embedding: []float32{1}}}})
+		}
+		if p := takeAll(a, map[int]string{}); p.Err != nil || !p.Last {
+			t.Errorf("ended with %v, last %v", p.Err, p.Last)
+		}
+		if n := a.PromptTokens(); n != 3*2*windowOfChoices {
+			t.Errorf("%d prompt tokens", n)
+		}
+		a.Settle(Delivered)
+	})
+}
+
+// An engine with other files renders a request anew that has no token, and its prompt has other log-probabilities.
+func TestLogprobsOfAPromptAreThoseOfOneEngine(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		first := table.attach(LastExit{})
+		a := table.admit(func(r *Request) { r.Infer.PromptLogprobs = true })
+		score := func(f *fakeEngine, tokens ...int32) {
+			s := f.last(t)
+			table.sendAccepted(f, s)
+			p := PromptPart{ID: s.ID, Attempt: s.Attempt}
+			for _, id := range tokens {
+				p.Tokens = append(p.Tokens, api.TokenLogprob{Token: id})
+			}
+			table.Step(f, &Step{Prompts: []PromptPart{p}})
+		}
+		score(first, 1, 2)
+		table.lose(first)
+		second := table.attach(LastExit{})
+		score(second, 7, 8, 9)
+		table.sendStop(second, second.last(t), 0)
+		if got := a.Take(nil).Result.PromptLogprobs; len(got) != 3 || got[0].Token != 7 || got[1].Token != 8 {
+			t.Errorf("got %+v", got)
+		}
+		a.Settle(Delivered)
+	})
+}

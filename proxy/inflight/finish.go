@@ -27,9 +27,20 @@ func (t *Table) finish(en *entry, result *Result, err *api.Error, now time.Time)
 	en.endPause(now)
 	en.apply(ended)
 	if en.group != nil {
+		en.dropReplay()
 		en.group.entryDone(en, now)
 	}
 	en.notify()
+}
+
+// dropReplay frees what only sending the request again needs. The other choices of the group may still take long.
+func (en *entry) dropReplay() {
+	en.summary.PromptTokens = en.promptTokens()
+	answerBytes := int64(0)
+	if en.result != nil {
+		answerBytes = 4 * int64(len(en.result.Embedding))
+	}
+	en.rec.Shrink(en.req.Infer, answerBytes)
 }
 
 // cancel ends a request early and sends what waits in its place. Its entry is deleted before the engine is told, so

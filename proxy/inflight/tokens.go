@@ -69,6 +69,7 @@ func (t *Table) Accepted(conn Engine, id uint64, attempt uint32, a *Accepted) {
 	form := a.Rendered // what it points to is the frame's
 	form.PromptTokens, form.Triggers = slices.Clone(form.PromptTokens), slices.Clone(form.Triggers)
 	form.Stops, form.ParserState = slices.Clone(form.Stops), slices.Clone(form.ParserState)
+	en.promptLogprobs = nil // maybe of other files: they come anew
 	en.rec.SetRendered(form, slices.Clone(a.Revision), a.MaxNewTokens)
 	s := a.Sampling
 	en.sampling = &s

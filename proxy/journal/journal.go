@@ -148,6 +148,20 @@ func (r *Record) Reset() {
 	r.Rendered, r.Revision = Rendered{}, nil
 }
 
+// Shrink drops what only sending the request again needs, and lowers the reservation to what its answer takes: what was
+// received, and answerBytes besides.
+func (r *Record) Shrink(req *api.Request, answerBytes int64) {
+	need := recordOverheadBytes + newTokenBytes(req)*int64(len(r.Generated)) + answerBytes
+	if req.PromptLogprobs {
+		need += logprobBytes(req) * int64(len(r.PromptTokens))
+	}
+	r.Rendered = Rendered{}
+	if less := r.reservedBytes - need; less > 0 && !r.closed {
+		r.reservedBytes -= less
+		r.journal.reservedBytes -= less
+	}
+}
+
 // ReplayBytes is about the size of the frame that sends this record again.
 func (r *Record) ReplayBytes() int64 {
 	return recordOverheadBytes + 4*int64(len(r.Generated)) + r.Bytes()
