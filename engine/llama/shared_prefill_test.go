@@ -161,7 +161,7 @@ func TestChoicesShareOnePrefill(t *testing.T) {
 				}
 				before := s.computed.Load()
 				var together []*sharedAnswer
-				release := s.hold() // so that none comes when the first is nearly computed, and awaiting it isn't worth it
+				release := s.hold() // or one comes when the first is nearly computed, and awaiting it isn't worth it
 				for choice := range choices {
 					sampling.Choice = uint32(choice)
 					together = append(together, s.start(prompt, 12, sampling))
