@@ -152,6 +152,10 @@ func TestBrokenDefaultIsToldOnceAndLoadedWhenMended(t *testing.T) {
 // MODELS_FOLLOW_LINKS decides about links that leave the models directory.
 func TestLinksOutOfTheModelsDirectory(t *testing.T) {
 	for setting, wantProblem := range map[string]bool{"true": false, "false": true} {
+		preloaded := "msg=loaded model=linked"
+		if wantProblem {
+			preloaded = `msg="model can't be loaded" model=linked`
+		}
 		c, err := loadConfig(nil, append(testEnvironment(t), "MODELS_FOLLOW_LINKS="+setting))
 		if err != nil {
 			t.Fatal(err)
@@ -163,7 +167,8 @@ func TestLinksOutOfTheModelsDirectory(t *testing.T) {
 		if err := errors.Join(os.MkdirAll(c.ModelsDir, 0o755), os.Symlink(filepath.Join(elsewhere.ModelsDir, "download.gguf.xz"), link)); err != nil {
 			t.Fatal(err)
 		}
-		e, err := start(c, slog.New(slog.DiscardHandler))
+		log := newWaitableLog(t)
+		e, err := start(c, slog.New(slog.NewTextHandler(log, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,6 +176,7 @@ func TestLinksOutOfTheModelsDirectory(t *testing.T) {
 		if !found || (m.Versions[0].Problem != "") != wantProblem {
 			t.Errorf("MODELS_FOLLOW_LINKS=%s: %+v", setting, m)
 		}
+		log.waitFor(t, preloaded) // closing waits for a load, but not as long as it takes on a busy machine
 		if err := e.close(); err != nil {
 			t.Error(err)
 		}
