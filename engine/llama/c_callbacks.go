@@ -23,7 +23,8 @@ func tdmGoLog(level C.int32_t, text *C.char, length C.int32_t) {
 	if l == nil {
 		return
 	}
-	l.Log(context.Background(), slogLevel(int(level)), string(unsafe.Slice((*byte)(unsafe.Pointer(text)), int(length))), "source", "llama.cpp")
+	line := string(unsafe.Slice((*byte)(unsafe.Pointer(text)), int(length)))
+	l.Log(context.Background(), levelOf(int(level), line), line, "source", "llama.cpp")
 }
 
 // tdmGoProgress calls the progress callback of a load; false aborts the load.

@@ -13,6 +13,7 @@ import "C"
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 )
 
@@ -52,4 +53,13 @@ func slogLevel(ggml int) slog.Level {
 		return slog.LevelWarn
 	}
 	return slog.LevelError
+}
+
+// levelOf is the level of a line. Where a CPU has a weight format of its own (AMX), an adapter's load warns of each
+// tensor that it stays in the usual format: hundreds of lines about which nobody can do anything.
+func levelOf(ggml int, line string) slog.Level {
+	if strings.Contains(line, "cannot use buft") && strings.Contains(line, "fallback to CPU") {
+		return slog.LevelDebug
+	}
+	return slogLevel(ggml)
 }

@@ -57,3 +57,14 @@ func TestTheLibrarysLogArrivesAtItsLevel(t *testing.T) {
 	}
 	New(Options{BackendDir: backendDir(t), OnDevice: newTestExecutor(t).do, Logger: slog.New(slog.DiscardHandler)})
 }
+
+func TestLevelsOfTheLibrarysLines(t *testing.T) {
+	for line, want := range map[string]slog.Level{
+		"llama_adapter_lora_init_impl: lora for 'blk.2.attn_k.weight' cannot use buft 'AMX', fallback to CPU": slog.LevelDebug,
+		"llama_context: n_ctx_seq (512) > n_ctx_train (256)":                                                  slog.LevelWarn,
+	} {
+		if got := levelOf(ggmlWarn, line); got != want {
+			t.Errorf("%q: %s, want %s", line, got, want)
+		}
+	}
+}
