@@ -119,7 +119,7 @@ fuzz: ## each fuzz target for FUZZTIME (default one minute)
 	@scripts/fuzz.sh $(or $(FUZZTIME),1m)
 
 .PHONY: bench
-bench: ## figures of proxy, wire and engine; the engine beside llama-server
+bench: ## figures of proxy, wire and engine, and a server at work beside llama-server; QUICK=1: the last, shortened
 	@$(REAL_MODEL) && scripts/bench.sh
 
 .PHONY: lint

@@ -1,21 +1,43 @@
 #!/usr/bin/env bash
-# Builds what is measured and runs the benchmarks. Arguments: unary, stream, scrapes, memory, engine, smollm2 (all by
-# default). The engine is measured beside llama-server built from the same source; that build takes minutes the first
-# time. LLAMA_SERVER=none leaves it out. smollm2 is the same as engine with the real model that SMOLLM2 names (make
-# bench sets it).
+# Builds what is measured and runs the benchmarks. Arguments: unary, stream, scrapes, memory, engine, smollm2, serving
+# (all by default; smollm2 and serving need the real model that SMOLLM2 names, make bench sets it). QUICK=1 runs serving
+# alone and shortened, in about five minutes.
+#
+# The engine is measured beside llama-server: in the parts engine and smollm2 from the same build of the library, which
+# shows what our own code costs; in serving from the source without our patches, which is what its users run. Each
+# build takes minutes the first time. LLAMA_SERVER=none and PEERS=none leave them out.
+#
+# serving writes its results into docs/benchmarks, or BENCH_RESULTS; with QUICK=1 it only prints them.
+# BENCH_SCENARIOS=throughput,overload … runs some of its scenarios.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 make --no-print-directory build
-CGO_ENABLED=0 go build -o bin/tandem-engine-mock ./engine
-parts="${*:-unary stream scrapes memory engine${SMOLLM2:+ smollm2}}"
-if [[ " $parts " == *" engine "* || " $parts " == *" smollm2 "* ]] && [[ -z "${LLAMA_SERVER:-}" ]]; then
+if [ "${QUICK:-}" = 1 ]; then
+  parts="${*:-serving}"
+else
+  parts="${*:-unary stream scrapes memory engine${SMOLLM2:+ smollm2 serving}}"
+fi
+has() { [[ " $parts " == *" $1 "* ]]; }
+
+if has unary || has stream || has scrapes || has memory; then
+  CGO_ENABLED=0 go build -o bin/tandem-engine-mock ./engine
+fi
+if { has engine || has smollm2; } && [[ -z "${LLAMA_SERVER:-}" ]]; then
   LLAMA_SERVER=$(SERVER=1 scripts/build-llama.sh)/bin/llama-server
 fi
 [ "${LLAMA_SERVER:-none}" != none ] || unset LLAMA_SERVER
 export LLAMA_SERVER="${LLAMA_SERVER:-}"
+if has serving; then
+  PEERS="${PEERS:-$(scripts/build-peers.sh)}"
+  [ "$PEERS" != none ] || PEERS=
+  export PEERS
+  if [ "${QUICK:-}" != 1 ] && [ -z "${BENCH_SCENARIOS:-}" ]; then
+    export BENCH_RESULTS="${BENCH_RESULTS:-docs/benchmarks}"
+  fi
+fi
 # shellcheck disable=SC2086
 go run ./scripts/bench $parts
-if [[ " $parts " == *" unary "* ]]; then
+if has unary; then
   go test ./schema/wire ./proxy/api -run '^$' -bench . -benchtime 1s
 fi

@@ -18,6 +18,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=native/source.sh
 . "$here/native/source.sh"
+# shellcheck source=native/progress.sh
+. "$here/native/progress.sh"
 # shellcheck source=native/flags.sh
 . "$here/native/flags.sh"
 # shellcheck source=native/recipe.sh
@@ -54,43 +56,6 @@ checkout_state() {
 	else
 		find "$dir" -type f \( -name '*.c*' -o -name '*.h*' -o -name CMakeLists.txt \) -printf '%P %s %T@\n' | sort | sha256sum
 	fi
-}
-
-fetch_tarball() {
-	local tarball dir
-	tarball=$(tarball_path)
-	if [ ! -s "$tarball" ]; then
-		[ -z "${LLAMA_TARBALL:-}" ] || die "LLAMA_TARBALL=$LLAMA_TARBALL doesn't exist"
-		command -v npm >/dev/null || die "npm is needed to fetch $package_name; run scripts/bootstrap.sh"
-		dir=$(dirname "$tarball")
-		mkdir -p "$dir"
-		dir=$(mktemp -d "$dir/fetch.XXXXXX")
-		say "fetching $package_name@$package_version (34 MiB) ..."
-		(cd "$dir" && npm pack --silent "$package_name@$package_version" >/dev/null) || die "npm pack $package_name@$package_version failed"
-		check_tarball "$dir/$package_name-$package_version.tgz"
-		mv "$dir/$package_name-$package_version.tgz" "$tarball"
-		rmdir "$dir"
-	fi
-	check_tarball "$tarball"
-	printf '%s\n' "$tarball"
-}
-
-check_tarball() {
-	printf '%s  %s\n' "$package_sha512" "$1" | sha512sum --check --status ||
-		die "$1 has another checksum than the pinned one; remove it and try again"
-}
-
-# One line of ninja's in twenty; the shell reads line by line where awk would buffer.
-show_progress() {
-	local line done_steps all_steps shown=0
-	while IFS= read -r line; do
-		[[ $line =~ ^\[([0-9]+)/([0-9]+)\] ]] || continue
-		done_steps=${BASH_REMATCH[1]} all_steps=${BASH_REMATCH[2]}
-		if [ $((20 * done_steps / all_steps)) -gt "$shown" ]; then
-			shown=$((20 * done_steps / all_steps))
-			say "$done_steps of $all_steps steps"
-		fi
-	done
 }
 
 build() {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -32,6 +31,7 @@ const (
 	ggufArray   = 9
 
 	tensorF32  = 0
+	tensorF16  = 1
 	tensorQ8_0 = 8
 
 	blockValues = 32 // values in a Q8_0 block: one f16 scale and 32 int8
@@ -48,10 +48,23 @@ type tensor struct {
 
 func (t tensor) size() uint64 {
 	n := uint64(t.rows) * uint64(t.cols)
-	if t.kind == tensorF32 {
+	switch t.kind {
+	case tensorF32:
 		return n * 4
+	case tensorF16:
+		return n * 2
 	}
 	return n / blockValues * blockBytes
+}
+
+// withOffsets lays tensors one behind the other.
+func withOffsets(list []tensor) []tensor {
+	offset := uint64(0)
+	for i := range list {
+		list[i].offset = offset
+		offset += (list[i].size() + alignment - 1) / alignment * alignment
+	}
+	return list
 }
 
 // writeBenchModel writes the model to path by way of a temporary file.
@@ -76,11 +89,8 @@ func writeBenchModel(path string) error {
 
 func benchTensors() []tensor {
 	var list []tensor
-	offset := uint64(0)
 	add := func(name string, rows, cols int, kind uint32) {
-		t := tensor{name: name, rows: rows, cols: cols, kind: kind, offset: offset}
-		list = append(list, t)
-		offset += (t.size() + alignment - 1) / alignment * alignment
+		list = append(list, tensor{name: name, rows: rows, cols: cols, kind: kind})
 	}
 	add("token_embd.weight", benchVocab, benchEmbd, tensorQ8_0)
 	add("output_norm.weight", 1, benchEmbd, tensorF32)
@@ -96,7 +106,7 @@ func benchTensors() []tensor {
 		add(p+"ffn_up.weight", benchFF, benchEmbd, tensorQ8_0)
 		add(p+"ffn_down.weight", benchEmbd, benchFF, tensorQ8_0)
 	}
-	return list
+	return withOffsets(list)
 }
 
 // gguf writes a GGUF file; the first error is kept.
@@ -145,13 +155,17 @@ func (g *gguf) list(name string, kind uint32, n int) {
 	g.u64(uint64(n))
 }
 
-func (g *gguf) header(tensors []tensor) {
-	const keys = 25
-	io.WriteString(g.w, "GGUF")
-	g.written = 4
+// begin writes what every file begins with.
+func (g *gguf) begin(tensors []tensor, keys uint64) {
+	g.bytes([]byte("GGUF"))
 	g.u32(3)
 	g.u64(uint64(len(tensors)))
 	g.u64(keys)
+}
+
+func (g *gguf) header(tensors []tensor) {
+	const keys = 25
+	g.begin(tensors, keys)
 	g.text("general.architecture", "llama")
 	g.text("general.name", "bench")
 	g.number("general.file_type", 7)
@@ -175,6 +189,11 @@ func (g *gguf) header(tensors []tensor) {
 	g.number("tokenizer.ggml.eos_token_id", 1)
 	g.flag("tokenizer.ggml.add_bos_token", true)
 	g.flag("tokenizer.ggml.add_eos_token", false)
+	g.describe(tensors)
+}
+
+// describe writes the table of the tensors, which ends the header.
+func (g *gguf) describe(tensors []tensor) {
 	for _, t := range tensors {
 		g.str(t.name)
 		if t.rows == 1 {

@@ -7,6 +7,7 @@
 //	bench scrapes gaps between the events of a stream without and with a scrape each second
 //	bench engine  tokens per second at 1, 4, 16 and 32 streams, beside llama-server when LLAMA_SERVER names it
 //	bench smollm2 the same with the real model that SMOLLM2 names
+//	bench serving kinds of work that users have, beside llama-server, with the real model that SMOLLM2 names
 //	bench memory  resident memory of the idle programs, and time from engine start to the first token
 //	bench model   only writes the model of the engine part, BENCH_DIR/models/bench/model.gguf
 package main
@@ -36,12 +37,12 @@ func bench(args []string) error {
 	}
 	fmt.Printf("machine: %s, %d CPUs, %s\n", cpuModel(), runtime.NumCPU(), runtime.Version())
 	parts := map[string]func() error{"unary": benchUnary, "stream": benchStream, "scrapes": benchScrapes,
-		"engine": benchEngineThroughput, "smollm2": benchSmolLM2, "memory": benchMemoryAndStartup,
+		"engine": benchEngineThroughput, "smollm2": benchSmolLM2, "serving": benchServing, "memory": benchMemoryAndStartup,
 		"model": func() error { return ensureBenchModel(benchModelPath()) }}
 	for _, name := range args {
 		part, ok := parts[name]
 		if !ok {
-			return fmt.Errorf("no part %q; there are unary, stream, scrapes, memory, engine, smollm2 and model", name)
+			return fmt.Errorf("no part %q; there are unary, stream, scrapes, memory, engine, smollm2, serving and model", name)
 		}
 		fmt.Printf("\n== %s\n", name)
 		if err := part(); err != nil {

@@ -23,3 +23,28 @@ cache_root() {
 tarball_path() {
 	printf '%s\n' "${LLAMA_TARBALL:-$(cache_root)/download/$package_name-$package_version.tgz}"
 }
+
+# Prints the path of the package, fetched if need be. Uses say and die of the script that reads this file.
+fetch_tarball() {
+	local tarball dir
+	tarball=$(tarball_path)
+	if [ ! -s "$tarball" ]; then
+		[ -z "${LLAMA_TARBALL:-}" ] || die "LLAMA_TARBALL=$LLAMA_TARBALL doesn't exist"
+		command -v npm >/dev/null || die "npm is needed to fetch $package_name; run scripts/bootstrap.sh"
+		dir=$(dirname "$tarball")
+		mkdir -p "$dir"
+		dir=$(mktemp -d "$dir/fetch.XXXXXX")
+		say "fetching $package_name@$package_version (34 MiB) ..."
+		(cd "$dir" && npm pack --silent "$package_name@$package_version" >/dev/null) || die "npm pack $package_name@$package_version failed"
+		check_tarball "$dir/$package_name-$package_version.tgz"
+		mv "$dir/$package_name-$package_version.tgz" "$tarball"
+		rmdir "$dir"
+	fi
+	check_tarball "$tarball"
+	printf '%s\n' "$tarball"
+}
+
+check_tarball() {
+	printf '%s  %s\n' "$package_sha512" "$1" | sha512sum --check --status ||
+		die "$1 has another checksum than the pinned one; remove it and try again"
+}

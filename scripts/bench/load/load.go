@@ -1,0 +1,202 @@
+// Package load sends requests to an inference server and notes when what came back. It knows closed loops, where a
+// number of clients each send one request after another, and open loops, where requests come at given times whether or
+// not earlier ones are done; users who don't know of each other are an open loop. It isn't a server's client library:
+// what a request looks like and which event is the last are told by whoever describes the server.
+package load
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Job is what is asked of a server.
+type Job struct {
+	Prompt    string
+	MaxTokens int
+	Adapter   int           // counted from 0; NoAdapter: the base model
+	Deadline  time.Duration // the client leaves then; 0: it waits RequestTimeout
+}
+
+// NoAdapter is the base model.
+const NoAdapter = -1
+
+// RequestTimeout ends a request whatever happens, so that a benchmark ends.
+const RequestTimeout = 10 * time.Minute
+
+// maxEventBytes is the longest line that is read.
+const maxEventBytes = 1 << 20
+
+// Server is a server under load. Replies must be streams of server-sent events.
+type Server struct {
+	Name    string
+	Request func(Job) (*http.Request, error)
+	// Last reads the data of an event: whether it is the last of its stream, and how many tokens the stream had.
+	Last func(event []byte) (tokens int, last bool, err error)
+}
+
+// Timeline is what a client saw of one request. Times count from the start of the run.
+type Timeline struct {
+	Sent, Ended time.Duration
+	Events      []time.Duration // when each event with text came
+	Tokens      int             // 0 unless the reply is whole
+	Status      int             // 0: no reply
+	RetryAfter  string
+	Err         error // why the reply isn't whole
+}
+
+// TTFT is the time to the first token.
+func (t *Timeline) TTFT() time.Duration { return t.Events[0] - t.Sent }
+
+// Whole is the time to the end of the reply.
+func (t *Timeline) Whole() time.Duration { return t.Ended - t.Sent }
+
+// Run is a number of requests and how long they took together.
+type Run struct {
+	Timelines []Timeline
+	Elapsed   time.Duration
+}
+
+// Closed sends the jobs from a number of clients, each of which sends its next one when the last is answered.
+func Closed(ctx context.Context, s Server, jobs []Job, clients int) Run {
+	c := newClient(s, clients)
+	defer c.close()
+	run := Run{Timelines: make([]Timeline, len(jobs))}
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for range clients {
+		group.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(jobs) || ctx.Err() != nil {
+					return
+				}
+				run.Timelines[i] = c.send(ctx, jobs[i])
+			}
+		})
+	}
+	group.Wait()
+	run.Elapsed = c.now()
+	return run
+}
+
+// Open sends each job at its time, and waits for all replies.
+func Open(ctx context.Context, s Server, jobs []Job, arrivals []time.Duration) Run {
+	c := newClient(s, len(jobs))
+	defer c.close()
+	run := Run{Timelines: make([]Timeline, len(jobs))}
+	var group sync.WaitGroup
+	for i := range jobs {
+		group.Go(func() {
+			select {
+			case <-time.After(arrivals[i] - c.now()):
+				run.Timelines[i] = c.send(ctx, jobs[i])
+			case <-ctx.Done():
+				run.Timelines[i] = Timeline{Err: ctx.Err()}
+			}
+		})
+	}
+	group.Wait()
+	run.Elapsed = c.now()
+	return run
+}
+
+// Poisson returns the times of independent arrivals, perSecond on average, within a duration. Equal seeds give equal
+// times.
+func Poisson(perSecond float64, within time.Duration, seed uint64) []time.Duration {
+	random := rand.New(rand.NewPCG(seed, 1))
+	var times []time.Duration
+	for at := 0.0; ; {
+		at += random.ExpFloat64() / perSecond
+		d := time.Duration(at * float64(time.Second))
+		if d >= within {
+			return times
+		}
+		times = append(times, d)
+	}
+}
+
+type client struct {
+	server Server
+	http   http.Client
+	began  time.Time
+}
+
+func newClient(s Server, connections int) *client {
+	transport := &http.Transport{MaxIdleConnsPerHost: connections, DisableCompression: true}
+	return &client{server: s, http: http.Client{Transport: transport}, began: time.Now()}
+}
+
+func (c *client) now() time.Duration { return time.Since(c.began) }
+func (c *client) close()             { c.http.CloseIdleConnections() }
+
+func (c *client) send(ctx context.Context, j Job) Timeline {
+	limit := RequestTimeout
+	if j.Deadline > 0 {
+		limit = j.Deadline
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	t := Timeline{Sent: c.now()}
+	t.Err = c.receive(ctx, j, &t)
+	t.Ended = c.now()
+	return t
+}
+
+func (c *client) receive(ctx context.Context, j Job, t *Timeline) error {
+	request, err := c.server.Request(j)
+	if err != nil {
+		return err
+	}
+	reply, err := c.http.Do(request.WithContext(ctx))
+	if err != nil {
+		return err
+	}
+	defer reply.Body.Close()
+	t.Status, t.RetryAfter = reply.StatusCode, reply.Header.Get("Retry-After")
+	if reply.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(reply.Body, 1000))
+		return fmt.Errorf("%s: status %d: %s", c.server.Name, reply.StatusCode, body)
+	}
+	return c.readEvents(reply.Body, t)
+}
+
+var errCutOff = errors.New("the stream ended without its last event")
+
+func (c *client) readEvents(body io.Reader, t *Timeline) error {
+	lines := bufio.NewScanner(body)
+	lines.Buffer(nil, maxEventBytes)
+	for lines.Scan() {
+		event, ok := bytes.CutPrefix(lines.Bytes(), []byte("data: "))
+		if !ok {
+			continue
+		}
+		at := c.now()
+		tokens, last, err := c.server.Last(event)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.server.Name, err)
+		}
+		if !last {
+			t.Events = append(t.Events, at)
+			continue
+		}
+		if len(t.Events) == 0 { // an answer of one event
+			t.Events = append(t.Events, at)
+		}
+		t.Tokens = tokens
+		_, err = io.Copy(io.Discard, body) // so that the connection can be used again
+		return err
+	}
+	if err := lines.Err(); err != nil {
+		return err
+	}
+	return errCutOff
+}

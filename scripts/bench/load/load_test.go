@@ -1,0 +1,146 @@
+package load
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestPercentile(t *testing.T) {
+	var hundred []float64
+	for i := range 100 {
+		hundred = append(hundred, float64(100-i))
+	}
+	for _, c := range []struct {
+		values  []float64
+		percent float64
+		want    float64
+	}{
+		{hundred, 99, 99}, {hundred, 50, 50}, {hundred, 100, 100}, {hundred, 0, 1},
+		{[]float64{7}, 99, 7}, {[]float64{2, 1}, 99, 2}, {[]float64{2, 1}, 50, 1},
+	} {
+		if got := Percentile(c.values, c.percent); got != c.want {
+			t.Errorf("%g %% of %d values: %g, want %g", c.percent, len(c.values), got, c.want)
+		}
+	}
+	if !math.IsNaN(Percentile(nil, 50)) || !math.IsNaN(Median(nil)) {
+		t.Error("no values have a percentile")
+	}
+	if m := Median([]float64{4, 1, 3, 2}); m != 2.5 {
+		t.Errorf("median %g", m)
+	}
+}
+
+func TestPoissonArrivals(t *testing.T) {
+	times := Poisson(50, 100*time.Second, 3)
+	if n := len(times); n < 4700 || n > 5300 { // 5,000 with a deviation of 71
+		t.Errorf("%d arrivals", n)
+	}
+	longer := 0 // gaps above the mean: 1/e of them
+	for i := 1; i < len(times); i++ {
+		if times[i]-times[i-1] > 20*time.Millisecond {
+			longer++
+		}
+	}
+	if share := float64(longer) / float64(len(times)); share < 0.34 || share > 0.40 {
+		t.Errorf("%.3f of the gaps are above the mean", share)
+	}
+}
+
+// testServer answers the prompt's words one by one; "refuse" is 503 and "cut" ends before the last event.
+func testServer(t *testing.T) Server {
+	h := func(w http.ResponseWriter, r *http.Request) {
+		var body bytes.Buffer
+		body.ReadFrom(r.Body)
+		if body.String() == "refuse" {
+			w.Header().Set("Retry-After", "7")
+			http.Error(w, "full", http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		words := strings.Fields(body.String())
+		for _, word := range words {
+			fmt.Fprintf(w, ": a comment\n\ndata: %s\n\n", word)
+			w.(http.Flusher).Flush()
+		}
+		if words[0] != "cut" {
+			fmt.Fprintf(w, "data: end %d\n\n", len(words))
+		}
+	}
+	s := httptest.NewServer(http.HandlerFunc(h))
+	t.Cleanup(s.Close)
+	return Server{
+		Name: "test",
+		Request: func(j Job) (*http.Request, error) {
+			return http.NewRequest("POST", s.URL, strings.NewReader(j.Prompt))
+		},
+		Last: func(event []byte) (tokens int, last bool, err error) {
+			if !bytes.HasPrefix(event, []byte("end ")) {
+				return 0, false, nil
+			}
+			_, err = fmt.Sscanf(string(event), "end %d", &tokens)
+			return tokens, true, err
+		},
+	}
+}
+
+func TestTimelinesOfReplies(t *testing.T) {
+	jobs := []Job{{Prompt: "a b c"}, {Prompt: "refuse"}, {Prompt: "cut off"}, {Prompt: "d"}}
+	run := Closed(context.Background(), testServer(t), jobs, 2)
+	if n := run.Timelines[0].Tokens + run.Timelines[3].Tokens; n != 4 {
+		t.Errorf("%d tokens", n)
+	}
+	if gaps := run.Gaps(); len(gaps) != 2 || len(run.FirstTokens()) != 2 || len(run.WholeReplies()) != 2 {
+		t.Errorf("gaps %v, first tokens %v, whole replies %v", gaps, run.FirstTokens(), run.WholeReplies())
+	}
+	refused := run.Timelines[1]
+	if refused.Status != 503 || refused.RetryAfter != "7" || refused.Err == nil {
+		t.Errorf("refused: %+v", refused)
+	}
+	if !errors.Is(run.Timelines[2].Err, errCutOff) || run.Timelines[2].Tokens != 0 {
+		t.Errorf("cut off: %+v", run.Timelines[2])
+	}
+	if run.Failure() == nil || run.TokensPerSecond() <= 0 || run.RequestsPerSecond() <= 0 {
+		t.Errorf("failure %v, %g tokens/s, %g requests/s", run.Failure(), run.TokensPerSecond(), run.RequestsPerSecond())
+	}
+}
+
+// Requests of an open loop come though earlier ones aren't answered.
+func TestOpenLoopDoesNotWaitForReplies(t *testing.T) {
+	const requests = 8
+	var atOnce atomic.Int64
+	all := make(chan struct{})
+	s := testServer(t)
+	gate := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if atOnce.Add(1) == requests {
+			close(all)
+		}
+		<-all
+		fmt.Fprint(w, "data: end 1\n\n")
+	}))
+	t.Cleanup(gate.Close)
+	s.Request = func(Job) (*http.Request, error) { return http.NewRequest("POST", gate.URL, nil) }
+	run := Open(context.Background(), s, make([]Job, requests), make([]time.Duration, requests))
+	if err := run.Failure(); err != nil || len(run.FirstTokens()) != requests {
+		t.Errorf("%v; %d replies", err, len(run.FirstTokens()))
+	}
+}
+
+func TestClientLeavesAtItsDeadline(t *testing.T) {
+	never := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	t.Cleanup(never.Close)
+	s := testServer(t)
+	s.Request = func(Job) (*http.Request, error) { return http.NewRequest("POST", never.URL, nil) }
+	run := Open(context.Background(), s, []Job{{Deadline: 20 * time.Millisecond}}, []time.Duration{0})
+	if !errors.Is(run.Failure(), context.DeadlineExceeded) {
+		t.Errorf("%v", run.Failure())
+	}
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"tandem/scripts/bench/load"
+	"tandem/scripts/bench/report"
+)
+
+const (
+	servedModel  = "smollm2"
+	adapterCount = 8
+	peerName     = "llama-server"
+)
+
+// serving is a comparison of Tandem with llama-server on a real model, scenario by scenario.
+type serving struct {
+	ctx      context.Context
+	models   string   // directory of models
+	model    string   // the real model's file
+	adapters []string // files
+	demo     string   // the demo model's file
+	peers    string   // directory of the programs to compare with; empty: nothing to compare with
+	threads  string
+	quick    bool
+	rounds   int
+	report   *report.Report
+	began    time.Time
+}
+
+// A scenario is a kind of work that users have.
+type scenario struct {
+	name string
+	run  func(*serving) error
+}
+
+var scenarios = []scenario{
+	{"throughput", (*serving).throughput},
+	{"short-answers", (*serving).shortAnswers},
+	{"adapters", (*serving).mixedAdapters},
+	{"shared-prefix", (*serving).sharedPrefix},
+	{"long-prompt", (*serving).longPrompt},
+	{"long-beside-streams", (*serving).longBesideStreams},
+	{"overload", (*serving).overload},
+	{"demo", (*serving).demoModel},
+}
+
+// benchServing runs all scenarios, or those that BENCH_SCENARIOS lists, and writes the results to BENCH_RESULTS.
+func benchServing() error {
+	b, err := newServing()
+	if err != nil {
+		return err
+	}
+	wanted := os.Getenv("BENCH_SCENARIOS")
+	for i, s := range scenarios {
+		if wanted != "" && !strings.Contains(","+wanted+",", ","+s.name+",") {
+			continue
+		}
+		b.say("scenario %d of %d: %s", i+1, len(scenarios), s.name)
+		if err := s.run(b); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	if len(b.report.Rows) == 0 {
+		return fmt.Errorf("BENCH_SCENARIOS=%s: %w", wanted, errNothingMeasured)
+	}
+	return b.write()
+}
+
+func newServing() (*serving, error) {
+	file := os.Getenv("SMOLLM2")
+	if file == "" {
+		return nil, errors.New("SMOLLM2 names no model; scripts/models/fetch.sh smollm2 prints the path of one")
+	}
+	root := filepath.Join(envOr("BENCH_DIR", filepath.Join(os.TempDir(), "tandem-bench")), "serving")
+	b := &serving{ctx: context.Background(), models: root, peers: os.Getenv("PEERS"), threads: envOr("THREADS", "2"),
+		quick: os.Getenv("QUICK") == "1", rounds: 3, began: time.Now()}
+	if b.quick {
+		b.rounds = 1
+	}
+	dir := filepath.Join(root, servedModel)
+	b.model = filepath.Join(dir, "model.gguf")
+	var err error
+	if b.adapters, err = ensureAdapters(filepath.Join(dir, "versions"), adapterCount); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "model.yaml"), []byte("template: off\n"), 0o644); err != nil {
+		return nil, err
+	}
+	if err := linkOrCopyModel(file, b.model); err != nil {
+		return nil, err
+	}
+	if b.demo, err = ensureDemoModel(filepath.Join(filepath.Dir(root), "demo-file")); err != nil {
+		return nil, err
+	}
+	b.report = &report.Report{Machine: machine(), Date: time.Now().UTC().Format(time.DateOnly), Revision: revision(),
+		Model: "SmolLM2-135M-Instruct Q4_1", Command: b.command(), Rounds: b.rounds}
+	return b, nil
+}
+
+func (b *serving) command() string {
+	if b.quick {
+		return "make bench QUICK=1"
+	}
+	return "make bench"
+}
+
+func revision() string {
+	out, err := exec.Command("git", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (b *serving) say(format string, args ...any) {
+	fmt.Printf("%5.0fs  %s\n", time.Since(b.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// add appends a row and shows it.
+func (b *serving) add(r *report.Row) {
+	b.report.Rows = append(b.report.Rows, r)
+	b.say("%s", r)
+}
+
+// full is a number of requests, or the smaller one of a quick run.
+func (b *serving) full(n, quick int) int {
+	if b.quick {
+		return quick
+	}
+	return n
+}
+
+// write writes table, values and picture into BENCH_RESULTS, or only shows the table.
+func (b *serving) write() error {
+	if err := b.report.WriteMarkdown(os.Stdout); err != nil {
+		return err
+	}
+	dir := os.Getenv("BENCH_RESULTS")
+	if dir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for name, write := range map[string]func(*os.File) error{
+		"results.md":   func(f *os.File) error { return b.writePage(f) },
+		"results.json": func(f *os.File) error { return b.report.WriteJSON(f) },
+		"results.svg":  func(f *os.File) error { return b.report.WritePicture(f) },
+	} {
+		if err := writeFile(filepath.Join(dir, name), write); err != nil {
+			return err
+		}
+	}
+	b.say("written to %s", dir)
+	return nil
+}
+
+func writeFile(path string, write func(*os.File) error) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
+}
+
+func (b *serving) writePage(f *os.File) error {
+	r := b.report
+	fmt.Fprintf(f, "# Results\n\nWritten by `%s` on %s: %s, %s threads, revision %s, %s.\nMedians of %d alternating rounds; a ratio is the "+
+		"median of the rounds' own. What each piece of work is: [README.md](README.md). Every round's value: `results.json`.\n\n",
+		r.Command, r.Date, r.Machine, b.threads, r.Revision, r.Model, r.Rounds)
+	if err := r.WriteMarkdown(f); err != nil {
+		return err
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintf(f, "\n%s\n", note)
+	}
+	return nil
+}
+
+// alternate runs the same work on each server, round by round, and returns the runs by server and round.
+func (b *serving) alternate(what string, servers []load.Server, work func(s load.Server, round int) (load.Run, error)) ([][]load.Run, error) {
+	runs := make([][]load.Run, len(servers))
+	for round := range b.rounds {
+		for i, s := range servers {
+			b.say("%s: round %d of %d, %s", what, round+1, b.rounds, s.Name)
+			run, err := work(s, round)
+			if err != nil {
+				return nil, err
+			}
+			runs[i] = append(runs[i], run)
+		}
+	}
+	return runs, nil
+}
+
+// closed is a closed loop in which every request must be answered.
+func (b *serving) closed(s load.Server, jobs []load.Job, clients int) (load.Run, error) {
+	run := load.Closed(b.ctx, s, jobs, clients)
+	return run, run.Failure()
+}
+
+// each computes a figure of each round.
+func each(runs []load.Run, figure func(load.Run) float64) []float64 {
+	var values []float64
+	for _, r := range runs {
+		values = append(values, figure(r))
+	}
+	return values
+}
+
+// compare makes a row of a figure of our runs and the peer's; theirs may be missing.
+func compare(row report.Row, runs [][]load.Run, figure func(load.Run) float64) *report.Row {
+	row.Ours = each(runs[0], figure)
+	if len(runs) > 1 {
+		row.Peer, row.Theirs = peerName, each(runs[1], figure)
+	}
+	return &row
+}
+
+func ttftP99(r load.Run) float64  { return load.Percentile(r.FirstTokens(), 99) }
+func wholeP99(r load.Run) float64 { return load.Percentile(r.WholeReplies(), 99) }

@@ -1,0 +1,367 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"tandem/scripts/bench/load"
+	"tandem/scripts/bench/report"
+)
+
+// Sizes of the caches of llama-server, which divides -c among its -np slots.
+var (
+	manySlots = []string{"-np", "32", "-c", "65536"} // 2,048 tokens each
+	longSlots = []string{"-np", "8", "-c", "65536"}  // 8,192 tokens each
+)
+
+const shortWords = 48 // of most prompts
+
+// promptNumber makes prompts that no other request of the run has: of a scenario, a round and a request.
+func promptNumber(scenario, round, i int) uint64 {
+	return uint64(scenario)<<32 | uint64(round)<<20 | uint64(i)
+}
+
+// shortJobs are requests that have nothing in common.
+func shortJobs(scenario, round, n, maxTokens int) []load.Job {
+	jobs := make([]load.Job, n)
+	for i := range jobs {
+		jobs[i] = load.Job{Prompt: promptOf(promptNumber(scenario, round, i), shortWords), MaxTokens: maxTokens, Adapter: load.NoAdapter}
+	}
+	return jobs
+}
+
+// throughput: 1 to 32 streams without anything special.
+func (b *serving) throughput() error {
+	servers, stop, err := b.startPair(b.model, servedModel, []string{"CONTEXT=8192"}, manySlots...)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	for n, streams := range []int{1, 4, 16, 32} {
+		requests := b.full(max(8, 2*streams), max(4, streams))
+		work := fmt.Sprintf("%d streams, %d words in, 64 tokens out", streams, shortWords)
+		runs, err := b.alternate(work, servers, func(s load.Server, round int) (load.Run, error) {
+			return b.closed(s, shortJobs(10+n, round, requests, 64), streams)
+		})
+		if err != nil {
+			return err
+		}
+		b.add(compare(report.Row{Scenario: "throughput", Work: work, Figure: "tokens/s", Required: report.Bound{AtLeast: 1}}, runs, load.Run.TokensPerSecond))
+	}
+	return nil
+}
+
+// shortAnswers: where prompts are most of the work.
+func (b *serving) shortAnswers() error {
+	servers, stop, err := b.startPair(b.model, servedModel, []string{"CONTEXT=8192"}, manySlots...)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	for n, c := range []struct{ streams, tokens, requests, quick int }{{16, 16, 64, 32}, {32, 32, 96, 32}} {
+		work := fmt.Sprintf("%d streams, %d words in, %d tokens out", c.streams, shortWords, c.tokens)
+		runs, err := b.alternate(work, servers, func(s load.Server, round int) (load.Run, error) {
+			return b.closed(s, shortJobs(20+n, round, b.full(c.requests, c.quick), c.tokens), c.streams)
+		})
+		if err != nil {
+			return err
+		}
+		row := report.Row{Scenario: "short-answers", Work: work, Figure: "tokens/s", Required: report.Bound{AtLeast: 1}}
+		b.add(compare(row, runs, load.Run.TokensPerSecond))
+		row = report.Row{Scenario: "short-answers", Work: work, Figure: "whole answer p99", Unit: "s", LessIsBetter: true, Required: report.Bound{AtMost: 1}}
+		b.add(compare(row, runs, wholeP99))
+	}
+	return nil
+}
+
+// mixedAdapters: requests of eight adapters at once.
+func (b *serving) mixedAdapters() error {
+	const streams = 32
+	servers, stop, err := b.startPair(b.model, servedModel, []string{"CONTEXT=8192"}, append(b.adapterArgs(), manySlots...)...)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	requests := b.full(96, 32)
+	work := fmt.Sprintf("%d streams over %d adapters, %d words in, 32 tokens out", streams, adapterCount, shortWords)
+	jobs := func(round int) []load.Job {
+		list := shortJobs(30, round, requests, 32)
+		for i := range list {
+			list[i].Adapter = i % adapterCount
+		}
+		return list
+	}
+	if err := b.loadAdapters(servers); err != nil {
+		return err
+	}
+	if len(servers) > 1 { // once more, all requests with the same adapter
+		oneAdapter := servers[1]
+		oneAdapter.Name = "llama-server, one adapter"
+		servers = append(servers, oneAdapter)
+	}
+	runs, err := b.alternate(work, servers, func(s load.Server, round int) (load.Run, error) {
+		list := jobs(round)
+		if s.Name == "llama-server, one adapter" {
+			for i := range list {
+				list[i].Adapter = 0
+			}
+		}
+		return b.closed(s, list, streams)
+	})
+	if err != nil {
+		return err
+	}
+	row := report.Row{Scenario: "adapters", Work: work, Figure: "tokens/s", Required: report.Bound{AtLeast: 1.5}}
+	b.add(compare(row, runs, load.Run.TokensPerSecond))
+	if len(runs) > 2 {
+		row.Figure, row.Required = "tokens/s beside one adapter for all", report.Bound{AtLeast: 0.9}
+		row.Ours, row.Peer, row.Theirs = each(runs[0], load.Run.TokensPerSecond), peerName, each(runs[2], load.Run.TokensPerSecond)
+		b.add(&row)
+	}
+	b.add(compare(report.Row{Scenario: "adapters", Work: work, Figure: "TTFT p99", Unit: "s", LessIsBetter: true, Required: report.Bound{AtMost: 0.25}}, runs, ttftP99))
+	gaps := func(percent float64) func(load.Run) float64 {
+		return func(r load.Run) float64 { return load.Percentile(r.Gaps(), percent) / load.Median(r.Gaps()) }
+	}
+	// beside nothing: llama-server serves one adapter after the other, so its gaps are those of one
+	row = report.Row{Scenario: "adapters", Work: work, Figure: "gap between tokens, p99 ÷ median", LessIsBetter: true,
+		Required: report.Bound{AtMost: 4, Alone: true}, Ours: each(runs[0], gaps(99))}
+	b.add(&row)
+	row = report.Row{Scenario: "adapters", Work: work, Figure: "gap between tokens, longest ÷ median", LessIsBetter: true, Ours: each(runs[0], gaps(100))}
+	b.add(&row)
+	return nil
+}
+
+// loadAdapters asks each version once, so that no load is measured.
+func (b *serving) loadAdapters(servers []load.Server) error {
+	var jobs []load.Job
+	for i := range adapterCount {
+		jobs = append(jobs, load.Job{Prompt: "Hello", MaxTokens: 2, Adapter: i})
+	}
+	for _, s := range servers {
+		if _, err := b.closed(s, jobs, 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sharedPrefix: many requests with one long system text, which nobody has sent before.
+func (b *serving) sharedPrefix() error {
+	const clients = 8
+	servers, stop, err := b.startPair(b.model, servedModel, []string{"CONTEXT=8192"}, manySlots...)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	requests, words := b.full(80, 24), 1000
+	work := fmt.Sprintf("%d requests that share %d words, %d at a time", requests, words, clients)
+	runs, err := b.alternate(work, servers, func(s load.Server, round int) (load.Run, error) {
+		shared := promptOf(promptNumber(40, round, 0), words)
+		jobs := shortJobs(41, round, requests, 32)
+		for i := range jobs {
+			jobs[i].Prompt = shared + " " + promptOf(promptNumber(41, round, i), 12)
+		}
+		return b.closed(s, jobs, clients)
+	})
+	if err != nil {
+		return err
+	}
+	row := report.Row{Scenario: "shared-prefix", Work: work, Figure: "requests/s", Required: report.Bound{AtLeast: 3}}
+	b.add(compare(row, runs, load.Run.RequestsPerSecond))
+	row = report.Row{Scenario: "shared-prefix", Work: work, Figure: "TTFT p99", Unit: "s", LessIsBetter: true, Required: report.Bound{AtMost: 0.2}}
+	b.add(compare(row, runs, ttftP99))
+	return nil
+}
+
+// longPrompt: a long prompt alone, then another one of the same length, beside the kept cells of the first.
+func (b *serving) longPrompt() error {
+	servers, stop, err := b.startPair(b.model, servedModel, []string{"CONTEXT=8192"}, longSlots...)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	words := b.full(5500, 2000)
+	seconds := make(map[string][]load.Run)
+	work := fmt.Sprintf("one prompt of %d words alone", words)
+	runs, err := b.alternate(work, servers, func(s load.Server, round int) (load.Run, error) {
+		jobs := []load.Job{
+			{Prompt: promptOf(promptNumber(50, round, 0), words), MaxTokens: 64, Adapter: load.NoAdapter},
+			{Prompt: promptOf(promptNumber(50, round, 1), words), MaxTokens: 64, Adapter: load.NoAdapter},
+		}
+		first, err := b.closed(s, jobs[:1], 1)
+		if err != nil {
+			return first, err
+		}
+		second, err := b.closed(s, jobs[1:], 1)
+		seconds[s.Name] = append(seconds[s.Name], second)
+		return first, err
+	})
+	if err != nil {
+		return err
+	}
+	row := report.Row{Scenario: "long-prompt", Work: work, Figure: "TTFT", Unit: "s", LessIsBetter: true, Required: report.Bound{AtMost: 1.03}}
+	b.add(compare(row, runs, ttftP99))
+	var next [][]load.Run
+	for _, s := range servers {
+		next = append(next, seconds[s.Name])
+	}
+	median := func(r load.Run) float64 { return 1000 * load.Median(r.Gaps()) }
+	row = report.Row{Scenario: "long-prompt", Work: work, Figure: "gap between its tokens", Unit: "ms", LessIsBetter: true}
+	b.add(compare(row, runs, median))
+	row.Work, row.Figure, row.Required = "the next request after it, of the same length", "gap between tokens", report.Bound{AtMost: 1.05}
+	b.add(compare(row, next, median))
+	return nil
+}
+
+// longBesideStreams: a long prompt comes while four streams are running.
+func (b *serving) longBesideStreams() error {
+	servers, stop, err := b.startPair(b.model, servedModel, []string{"CONTEXT=8192"}, longSlots...)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	const streams = 4
+	words := b.full(1500, 1500)
+	work := fmt.Sprintf("a prompt of %d words comes beside %d streams", words, streams)
+	longest := make(map[string][]float64)
+	runs, err := b.alternate(work, servers, func(s load.Server, round int) (load.Run, error) {
+		ratio, long, err := b.disturb(s, shortJobs(60, round, streams, b.full(500, 400)),
+			load.Job{Prompt: promptOf(promptNumber(61, round, 0), words), MaxTokens: 16, Adapter: load.NoAdapter})
+		longest[s.Name] = append(longest[s.Name], ratio)
+		return long, err
+	})
+	if err != nil {
+		return err
+	}
+	row := report.Row{Scenario: "long-beside-streams", Work: work, Figure: "longest gap of the streams ÷ median", LessIsBetter: true,
+		Ours: longest["tandem"], Required: report.Bound{AtMost: 4, Alone: true}}
+	b.add(&row)
+	if len(servers) > 1 {
+		b.add(&report.Row{Scenario: "long-beside-streams", Work: work, Figure: "the same of llama-server", LessIsBetter: true, Ours: longest[peerName]})
+	}
+	row = report.Row{Scenario: "long-beside-streams", Work: work, Figure: "TTFT of the prompt", Unit: "s", LessIsBetter: true, Required: report.Bound{AtMost: 1.4}}
+	b.add(compare(row, runs, ttftP99))
+	return nil
+}
+
+// settleTime is how long streams run before they are disturbed.
+const settleTime = 2 * time.Second
+
+var errStreamsTooShort = errors.New("the streams ended before the prompt's first token")
+
+// disturb sends one request beside streams, and returns the streams' longest gap meanwhile by their median before.
+func (b *serving) disturb(s load.Server, streams []load.Job, disturber load.Job) (ratio float64, long load.Run, err error) {
+	arrivals := make([]time.Duration, len(streams)+1)
+	arrivals[len(streams)] = settleTime
+	run := load.Open(b.ctx, s, append(slices.Clone(streams), disturber), arrivals)
+	if err := run.Failure(); err != nil {
+		return 0, run, err
+	}
+	last := run.Timelines[len(streams)]
+	quiet := load.Run{Timelines: run.Timelines[:len(streams)], Elapsed: run.Elapsed}
+	for i := range quiet.Timelines {
+		if quiet.Timelines[i].Ended < last.Events[0] {
+			return 0, run, errStreamsTooShort
+		}
+	}
+	before := load.Median(quiet.GapsBetween(settleTime/2, settleTime))
+	during := slices.Max(quiet.GapsBetween(last.Sent, last.Events[0]))
+	return during / before, load.Run{Timelines: run.Timelines[len(streams):], Elapsed: run.Elapsed}, nil
+}
+
+// overload: four times what the server can do, from users who leave after 20 seconds.
+func (b *serving) overload() error {
+	const deadline, streams, tokens = 20 * time.Second, 32, 64
+	servers, stop, err := b.startPair(b.model, servedModel, []string{"CONTEXT=8192"}, manySlots...)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	within := time.Duration(b.full(45, 30)) * time.Second
+	capacity, err := b.closed(servers[0], shortJobs(70, 0, b.full(128, 64), tokens), streams)
+	if err != nil {
+		return err
+	}
+	can := capacity.RequestsPerSecond()
+	work := fmt.Sprintf("4 × overload: %.1f requests/s for %.0f s, deadline %.0f s", 4*can, within.Seconds(), deadline.Seconds())
+	b.say("capacity: %.2f requests/s", can)
+	runs := make([][]load.Run, len(servers))
+	for i, s := range servers { // one round: it takes a minute, and what it has in common with another is the queue
+		arrivals := load.Poisson(4*can, within, 11)
+		jobs := shortJobs(71, 0, len(arrivals), tokens)
+		for k := range jobs {
+			jobs[k].Deadline = deadline
+		}
+		b.say("%s: %s", work, s.Name)
+		runs[i] = []load.Run{load.Open(b.ctx, s, jobs, arrivals)}
+	}
+	inTime := func(r load.Run) float64 { return goodput(r, within) }
+	row := report.Row{Scenario: "overload", Work: work, Figure: "answers in time a second"}
+	b.add(compare(row, runs, inTime))
+	row = report.Row{Scenario: "overload", Work: work, Figure: "answers in time, of capacity", Required: report.Bound{AtLeast: 0.9, Alone: true}, Ours: []float64{inTime(runs[0][0]) / can}}
+	b.add(&row)
+	refusals, retryAfter := refused(runs[0][0])
+	row = report.Row{Scenario: "overload", Work: work, Figure: fmt.Sprintf("refusals (%d) p99", len(refusals)), Unit: "ms", LessIsBetter: true,
+		Required: report.Bound{AtMost: 10, Alone: true}, Ours: []float64{1000 * load.Percentile(refusals, 99)}}
+	b.add(&row)
+	b.add(&report.Row{Scenario: "overload", Work: work, Figure: "Retry-After, median", Unit: "s", Ours: []float64{load.Median(retryAfter)}})
+	return nil
+}
+
+// goodput is how many whole answers there were a second, until the last of them or the last arrival.
+func goodput(r load.Run, within time.Duration) float64 {
+	answers := 0
+	for i := range r.Timelines {
+		if t := &r.Timelines[i]; t.Err == nil {
+			answers++
+			within = max(within, t.Ended)
+		}
+	}
+	return float64(answers) / within.Seconds()
+}
+
+// refused returns how long refusals took and what their Retry-After said, in seconds. Clients that left at their
+// deadline, and the server's own timeouts, aren't refusals.
+func refused(r load.Run) (took, retryAfter []float64) {
+	for i := range r.Timelines {
+		t := &r.Timelines[i]
+		if t.Err == nil || errors.Is(t.Err, context.DeadlineExceeded) || t.Status == 504 {
+			continue
+		}
+		took = append(took, t.Whole().Seconds())
+		if n, err := strconv.Atoi(t.RetryAfter); err == nil {
+			retryAfter = append(retryAfter, float64(n))
+		}
+	}
+	return took, retryAfter
+}
+
+// demoModel: requests that cost next to nothing, so that everything around the model shows.
+func (b *serving) demoModel() error {
+	servers, stop, err := b.startPair(b.demo, "demo", nil, "-np", "32", "-c", "16384")
+	if err != nil {
+		return err
+	}
+	defer stop()
+	for _, clients := range []int{1, 16, 64} {
+		work := fmt.Sprintf("demo model, %d connections", clients)
+		runs, err := b.alternate(work, servers, func(s load.Server, round int) (load.Run, error) {
+			jobs := make([]load.Job, b.full(500+100*clients, 200+20*clients))
+			for i := range jobs {
+				jobs[i] = load.Job{Prompt: "What is the capital of " + countries[(i+round)%len(countries)] + "?", MaxTokens: 16, Adapter: load.NoAdapter}
+			}
+			return b.closed(s, jobs, clients)
+		})
+		if err != nil {
+			return err
+		}
+		b.add(compare(report.Row{Scenario: "demo", Work: work, Figure: "requests/s"}, runs, load.Run.RequestsPerSecond))
+	}
+	return nil
+}
+
+var countries = [...]string{"France", "Norway", "Japan", "Kenya", "Peru", "Canada", "Egypt", "India", "Italy", "Chile", "Ghana", "Spain"}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"tandem/engine/demo"
+	"tandem/scripts/bench/load"
+
+	"github.com/ulikunitz/xz"
+)
+
+func machine() string {
+	return fmt.Sprintf("%s, %d CPUs, %s", cpuModel(), runtime.NumCPU(), runtime.Version())
+}
+
+// startPair starts Tandem and, where it was built, llama-server; both serve the same file. stop ends both.
+func (b *serving) startPair(file, model string, settings []string, peerArgs ...string) (servers []load.Server, stop func(), err error) {
+	ours, stopOurs, err := b.startTandem(model, settings...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if b.peers == "" {
+		return []load.Server{ours}, stopOurs, nil
+	}
+	theirs, stopTheirs, err := b.startPeer(file, peerArgs...)
+	if err != nil {
+		stopOurs()
+		return nil, nil, err
+	}
+	return []load.Server{ours, theirs}, func() { stopOurs(); stopTheirs() }, nil
+}
+
+func (b *serving) startTandem(model string, settings ...string) (load.Server, func(), error) {
+	settings = append([]string{"MODELS_DIR=" + b.models, "DEFAULT_MODEL=" + model, "DEFAULT_VERSION=base", "THREADS=" + b.threads,
+		"PARALLEL=32", "CACHE_SIZE=10", "REQUEST_TIMEOUT=600s"}, settings...)
+	s, err := startTandem(envOr("PROXY", "bin/tandem-proxy"), envOr("ENGINE_PROGRAM", "bin/tandem-engine"), settings...)
+	if err != nil {
+		return load.Server{}, nil, err
+	}
+	return load.Server{
+		Name: "tandem",
+		Request: func(j load.Job) (*http.Request, error) {
+			version := "base"
+			if j.Adapter != load.NoAdapter {
+				version = adapterName(j.Adapter)
+			}
+			body := map[string]any{"base_model": model, "adapter_version": version, "prompt": j.Prompt,
+				"max_new_tokens": j.MaxTokens, "temperature": 0, "stream": true}
+			r, err := jsonRequest(s.url+"/infer", body)
+			if err == nil {
+				r.Header.Set("X-API-Key", "bench-key")
+				if j.Deadline > 0 {
+					r.Header.Set("X-Request-Timeout", fmt.Sprint(j.Deadline.Seconds()))
+				}
+			}
+			return r, err
+		},
+		Last: func(event []byte) (int, bool, error) {
+			if !bytes.HasPrefix(event, []byte(`{"result"`)) {
+				return 0, false, refusal(event)
+			}
+			var e struct {
+				Metadata struct {
+					Tokens int `json:"tokens_generated"`
+				} `json:"metadata"`
+			}
+			err := json.Unmarshal(event, &e)
+			return e.Metadata.Tokens, true, err
+		},
+	}, s.stop, nil
+}
+
+// refusal is the error that an event of a stream tells.
+func refusal(event []byte) error {
+	if bytes.HasPrefix(event, []byte(`{"error"`)) {
+		return fmt.Errorf("error event: %s", event)
+	}
+	return nil
+}
+
+// startPeer starts llama-server as its users do: nothing is set but the sizes that the work needs.
+func (b *serving) startPeer(file string, args ...string) (load.Server, func(), error) {
+	port, err := freePort()
+	if err != nil {
+		return load.Server{}, nil, err
+	}
+	args = append([]string{"--host", "127.0.0.1", "--port", fmt.Sprint(port), "-m", file, "-t", b.threads, "--no-webui", "--log-disable"}, args...)
+	// not the library that our engine was linked with
+	p, err := startProcess(peerName, filepath.Join(b.peers, "llama-server"), []string{"LD_LIBRARY_PATH=" + b.peers}, args...)
+	if err != nil {
+		return load.Server{}, nil, err
+	}
+	url := fmt.Sprintf("http://127.0.0.1:%d", port)
+	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+	defer cancel()
+	if err := waitForOK(ctx, url+"/health"); err != nil {
+		stop(p)
+		return load.Server{}, nil, err
+	}
+	return load.Server{
+		Name: peerName,
+		Request: func(j load.Job) (*http.Request, error) {
+			body := map[string]any{"prompt": j.Prompt, "n_predict": j.MaxTokens, "temperature": 0, "stream": true}
+			if j.Adapter != load.NoAdapter {
+				body["lora"] = []map[string]any{{"id": j.Adapter, "scale": 1}}
+			}
+			return jsonRequest(url+"/completion", body)
+		},
+		Last: func(event []byte) (int, bool, error) {
+			var e struct {
+				Stop   bool `json:"stop"`
+				Tokens int  `json:"tokens_predicted"`
+			}
+			if err := refusal(event); err != nil {
+				return 0, false, err
+			}
+			err := json.Unmarshal(event, &e)
+			return e.Tokens, e.Stop, err
+		},
+	}, func() { stop(p) }, nil
+}
+
+func jsonRequest(url string, body any) (*http.Request, error) {
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	r, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(encoded))
+	if err == nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	return r, err
+}
+
+// ensureDemoModel unpacks the built-in model for llama-server.
+func ensureDemoModel(dir string) (string, error) {
+	path := filepath.Join(dir, "demo.gguf")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	unpacked, err := xz.NewReader(bytes.NewReader(demo.Files()[0].Packed))
+	if err != nil {
+		return "", err
+	}
+	return path, writeFile(path, func(f *os.File) error {
+		_, err := io.Copy(f, unpacked)
+		return err
+	})
+}
+
+// adapterArgs makes llama-server load the adapters, none of which applies unless a request says so.
+func (b *serving) adapterArgs() []string {
+	return []string{"--lora", strings.Join(b.adapters, ","), "--lora-init-without-apply"}
+}
