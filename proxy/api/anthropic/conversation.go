@@ -164,8 +164,8 @@ func (c *conversation) addToolUse(b *block, at string) *api.Error {
 		return invalidField(at + ".name")
 	case len(b.Input) > 0 && b.Input.Kind() != '{' && b.Input.Kind() != 'n':
 		return invalidField(at + ".input")
-	case len(c.turn.calls) == api.MaxTools:
-		return api.Invalid(at, "the assistant has more than %d tool_use blocks in one turn", api.MaxTools)
+	case len(c.turn.calls) == api.MaxToolCalls:
+		return api.Invalid(at, "the assistant has more than %d tool_use blocks in one turn", api.MaxToolCalls)
 	}
 	arguments, _ := api.ToolArguments(b.Input)
 	c.turn.calls = append(c.turn.calls, api.ToolCall{ID: b.ID, Name: b.Name, Arguments: arguments})

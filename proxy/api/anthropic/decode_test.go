@@ -338,8 +338,8 @@ func TestRefusedMessages(t *testing.T) {
 	turn := `{"role":"user","content":""},`
 	wantRefusalOfLarge(t, `{"max_tokens":1,"messages":[`+strings.Repeat(turn, api.MaxMessages)+strings.TrimSuffix(turn, ",")+`]}`, "messages")
 	wantRefusalOfLarge(t, with(`[`+strings.Repeat(result, api.MaxMessages)+strings.TrimSuffix(result, ",")+`]`), "messages")
-	calls := strings.TrimSuffix(strings.Repeat(`{"type":"tool_use","id":"1","name":"f"},`, api.MaxTools+1), ",")
-	wantRefusalOfLarge(t, by("["+calls+"]"), fmt.Sprintf("messages.1.content.%d", api.MaxTools))
+	calls := strings.TrimSuffix(strings.Repeat(`{"type":"tool_use","id":"1","name":"f"},`, api.MaxToolCalls+1), ",")
+	wantRefusalOfLarge(t, by("["+calls+"]"), fmt.Sprintf("messages.1.content.%d", api.MaxToolCalls))
 }
 
 // wantRefusalOfLarge is for bodies that are refused for another reason than their length.
@@ -357,7 +357,7 @@ func TestRefusedTools(t *testing.T) {
 		tools(`7`):                                                                  "tools.0",
 		tools(`{}`):                                                                 "tools.0.name",
 		tools(`{"name":"a b"}`):                                                     "tools.0.name",
-		tools(`{"name":"` + long(65) + `"}`):                                        "tools.0.name",
+		tools(`{"name":"` + long(129) + `"}`):                                       "tools.0.name",
 		tools(`{"name":"f"},{"name":"f"}`):                                          "tools.1.name",
 		tools(`{"name":"f","description":7}`):                                       "tools.0.description",
 		tools(`{"name":"f","input_schema":true}`):                                   "tools.0.input_schema",

@@ -99,7 +99,7 @@ func fields() openapi.Fields {
 
 		"tools":                {Doc: "Tools that the model may call. Those of other types than custom are Anthropic's and are left out.", Entries: tool{}, MaxItems: api.MaxTools},
 		"tools[].type":         {Doc: "custom, or nothing."},
-		"tools[].name":         {Doc: "Its name, which no other tool has; 1 to 64 letters, digits and _ - ."},
+		"tools[].name":         {Doc: "Its name, which no other tool has; 1 to 128 letters, digits and _ - ."},
 		"tools[].description":  {Doc: "What it does, for the model."},
 		"tools[].input_schema": {Doc: fmt.Sprintf("JSON schema of its input, of at most %d bytes.", api.MaxSchemaBytes), Schema: &openapi.Schema{}},
 

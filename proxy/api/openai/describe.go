@@ -267,7 +267,7 @@ func chatFields() openapi.Fields {
 		"messages[].reasoning_content":               {Doc: "What an assistant thought."},
 		"messages[].name":                            {Doc: "Of a tool's message: the function. Otherwise ignored."},
 		"messages[].tool_call_id":                    {Doc: "Which call a tool's message answers; required there."},
-		"messages[].tool_calls":                      {Doc: "What an assistant called; ignored in other messages.", MaxItems: api.MaxTools},
+		"messages[].tool_calls":                      {Doc: "What an assistant called; ignored in other messages.", MaxItems: api.MaxToolCalls},
 		"messages[].tool_calls[].id":                 {Doc: "Names the call."},
 		"messages[].tool_calls[].type":               {Doc: "Only functions are supported.", Schema: openapi.Words("function")},
 		"messages[].tool_calls[].function":           {Doc: "The call.", Required: true},
