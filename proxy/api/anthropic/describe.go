@@ -112,7 +112,7 @@ func fields() openapi.Fields {
 		"top_p":          {Doc: "Only the most likely tokens that have this probability together; 1: off.", Schema: openapi.Range(0, 1)},
 
 		"messages":           {Doc: fmt.Sprintf("The conversation, of at most %d bytes of text. The last one is the user's.", api.MaxPromptBytes), Required: true, Entries: message{}, MinItems: 1, MaxItems: api.MaxMessages},
-		"messages[].role":    {Doc: "Who says it.", Required: true, Schema: openapi.Words("user", "assistant")},
+		"messages[].role":    {Doc: "Who says it.", Required: true, Schema: openapi.Words("user", "assistant", "system")},
 		"messages[].content": {Doc: "A text, or blocks of which each has what its type needs.", Required: true, Schema: openapi.Text(0, api.MaxPromptBytes), Entries: block{}},
 
 		"messages[].content[].type": {Doc: "tool_result is the user's; tool_use, thinking and redacted_thinking are the assistant's.", Required: true,
