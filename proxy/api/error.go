@@ -52,7 +52,7 @@ type Error struct {
 	// PromptTokens is what the prompt has and ContextTokens what the model's context holds, of a TypeContextExceeded; 0
 	// of others, or not known.
 	PromptTokens, ContextTokens int
-	Cause         error // for the log only, never rendered; may be nil
+	Cause                       error // for the log only, never rendered; may be nil
 }
 
 func (e *Error) Error() string {
