@@ -172,8 +172,12 @@ func modelEndpoints() []openapi.Endpoint {
 			Method: "get", Path: "/v1/streams/{id}", ID: "resumeStream", Tag: "openai", Key: true, Summary: "The rest of a stream",
 			Doc:        "Of one that was begun with stream_options.resume and the same key.",
 			Parameters: append([]openapi.Parameter{streamID, lastEvent}, openapi.CommonParameters()...),
-			Replies:    []openapi.Reply{{Status: 200, Doc: "The events.", Headers: []string{"X-Model-Revision", "X-Stream-Id"}, Content: stream}},
-			Errors:     Errors(), ErrorTypes: openapi.ConnectionErrors(api.TypeUnauthorized, api.TypeNotFound),
+			Examples: []openapi.Example{
+				{Name: "rest", Summary: "A stream from its start", Path: "/v1/streams/{id}"},
+				{Name: "unknown", Summary: "A stream that isn't kept", Path: "/v1/streams/nothing"},
+			},
+			Replies: []openapi.Reply{{Status: 200, Doc: "The events.", Headers: []string{"X-Model-Revision", "X-Stream-Id"}, Content: stream}},
+			Errors:  Errors(), ErrorTypes: openapi.ConnectionErrors(api.TypeUnauthorized, api.TypeNotFound),
 		},
 		{
 			Method: "get", Path: "/v1/models", ID: "listModels", Tag: "openai", Summary: "Every name that model can have",
