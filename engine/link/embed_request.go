@@ -125,7 +125,7 @@ func checkTokenCount(n, limit int) error {
 }
 
 func tooLongToEmbed(limit int) error {
-	return &contextLengthError{"prompt", fmt.Sprintf("the text is longer than the model's context of %d tokens; shorten it", limit)}
+	return &contextLengthError{param: "prompt", text: fmt.Sprintf("the text is longer than the model's context of %d tokens; shorten it", limit)}
 }
 
 // embedError gives an error of Embed the words and the type that clients get.

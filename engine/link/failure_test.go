@@ -10,6 +10,13 @@ import (
 	"tandem/schema"
 )
 
+func TestContextFailureSaysHowLongThePromptIs(t *testing.T) {
+	_, err := maxAnswerTokens(0, true, &models.Defaults{}, 520, 512)
+	if f := endingFor(err).failure; f.code != "context_length_exceeded" || f.param != "prompt" || f.promptTokens != 520 {
+		t.Errorf("%+v", f)
+	}
+}
+
 func TestEndings(t *testing.T) {
 	for _, test := range []struct {
 		err    error
