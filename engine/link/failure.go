@@ -88,6 +88,8 @@ func failureOf(err error) failure {
 	}
 	if render, ok := errors.AsType[*renderError](err); ok {
 		switch {
+		case errors.Is(err, models.ErrTools):
+			return failure{code: "invalid_request", text: shorten(err.Error()), param: "tools"}
 		case errors.Is(err, models.ErrMessages): // the template renders other messages, as the load has checked
 			return failure{code: "invalid_request", text: shorten(err.Error()), param: render.param}
 		case render.constraint != "":

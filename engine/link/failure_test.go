@@ -37,6 +37,7 @@ func TestEndings(t *testing.T) {
 		{errModelChanged, schema.FinishReason_error, "model_changed"},
 		{&renderError{errors.New("template"), "", "prompt"}, schema.FinishReason_error, "internal"},
 		{&renderError{fmt.Errorf("%w: no system role", models.ErrMessages), "json_schema", "system"}, schema.FinishReason_error, "invalid_request"},
+		{&renderError{fmt.Errorf("%w: $ref x", models.ErrTools), "tools", "prompt"}, schema.FinishReason_error, "invalid_request"},
 		{&renderError{models.ErrPromptTooLong, "json_schema", "prompt"}, schema.FinishReason_error, "context_length_exceeded"},
 	} {
 		got := endingFor(fmt.Errorf("wrapped: %w", test.err))

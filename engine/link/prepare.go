@@ -178,8 +178,10 @@ func (l *Link) render(ctx context.Context, base models.Base, in models.Input, to
 // constraintOf is the field that an answer's grammar is made of; empty: there is none.
 func constraintOf(in models.Input) string {
 	switch {
-	case in.Grammar != "" || len(in.JSONSchema) > 0:
+	case len(in.JSONSchema) > 0:
 		return "json_schema"
+	case in.Grammar != "":
+		return "grammar"
 	case len(in.Tools) > 0:
 		return "tools"
 	}
