@@ -240,6 +240,7 @@ struct Failure {
   text      @1 :Text;   # for people
   param     @2 :Text;   # the request's field, when one is to blame
   retryable @3 :Bool;
+  promptTokens @4 :UInt32; # of context_length_exceeded: what the prompt has; 0: not counted
 }
 
 struct Event {

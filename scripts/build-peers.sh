@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Builds what Tandem is measured beside: llama-server and llama-batched-bench from the same source, flags and compiler as
-# the engine's library, but without our patches, which is what their users run. Where the CPU has AMX the patch of its
-# tile configuration is applied all the same: without it they end with an illegal instruction. Prints the directory of
-# the result; progress goes to stderr. Takes about five minutes on two cores, once; kept in the cache outside the tree.
+# Builds what Tandem is measured beside: llama-server and llama-batched-bench from the same source, flags and compiler
+# as the engine's library, but without our patches, which is what their users run. Where the CPU has AMX the patch of
+# its tile configuration is applied all the same: without it they end with an illegal instruction. Prints the directory
+# of the result; progress goes to stderr. Takes about five minutes on two cores, once; kept in the cache outside the
+# tree.
 #
 # Environment: as for build-llama.sh.
 set -euo pipefail

@@ -74,8 +74,12 @@ func TestSubmitRefuses(t *testing.T) {
 		"long prompt":  {func(r *Request) { r.Prompt = prompt(1, 513) }, ErrContextExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := e.Submit(good(tc.change)); !errors.Is(err, tc.want) {
+			err := e.Submit(good(tc.change))
+			if !errors.Is(err, tc.want) {
 				t.Errorf("got %v, want %v", err, tc.want)
+			}
+			if field, _ := errors.AsType[*FieldError](err); name == "no prompt" && (field == nil || field.Field != "prompt") {
+				t.Errorf("%v blames no field", err)
 			}
 		})
 	}

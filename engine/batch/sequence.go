@@ -87,7 +87,7 @@ func validate(r *Request, l Limits) error {
 	case r.Sink == nil:
 		return fmt.Errorf("%w: no sink", ErrInvalid)
 	case len(r.Prompt) == 0:
-		return fmt.Errorf("%w: empty prompt", ErrInvalid)
+		return &FieldError{"prompt", "has no tokens"}
 	case r.MaxNewTokens <= 0:
 		return fmt.Errorf("%w: max new tokens is %d", ErrInvalid, r.MaxNewTokens)
 	case r.Timeout < 0:

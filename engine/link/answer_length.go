@@ -7,7 +7,10 @@ import (
 )
 
 // contextLengthError is the error of a request that doesn't fit the model's context.
-type contextLengthError struct{ param, text string }
+type contextLengthError struct {
+	param, text  string
+	promptTokens int // of a prompt that is too long; 0: not counted
+}
 
 func (e *contextLengthError) Error() string { return e.text }
 
@@ -16,10 +19,12 @@ func (e *contextLengthError) Error() string { return e.text }
 // for is all that is left, unless the model has a default.
 func maxAnswerTokens(requested int, fit bool, d *models.Defaults, promptTokens, contextTokens int) (int, error) {
 	if requested > contextTokens && !fit {
-		return 0, &contextLengthError{"max_new_tokens", fmt.Sprintf("max_new_tokens is %d, the context holds %d tokens", requested, contextTokens)}
+		return 0, &contextLengthError{param: "max_new_tokens",
+			text: fmt.Sprintf("max_new_tokens is %d, the context holds %d tokens", requested, contextTokens)}
 	}
 	if promptTokens >= contextTokens {
-		return 0, &contextLengthError{"prompt", fmt.Sprintf("the prompt has %d tokens, the context of %d leaves no room for an answer", promptTokens, contextTokens)}
+		return 0, &contextLengthError{param: "prompt", promptTokens: promptTokens,
+			text: fmt.Sprintf("the prompt has %d tokens, the context of %d leaves no room for an answer", promptTokens, contextTokens)}
 	}
 	switch {
 	case requested != 0:

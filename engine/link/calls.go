@@ -223,11 +223,12 @@ func (s *session) detokenize(c call) {
 	}
 	defer lease.Release()
 	text, err := textOf(lease.Base, c.tokens)
+	unknown, isUnknown := errors.AsType[*models.TokenError](err)
 	switch {
 	case errors.Is(err, errTextTooLong):
 		s.replyFailure(c.id, failureOf(&invalidFieldError{"tokens", fmt.Sprintf("have more than %d bytes of text; ask for fewer", maxCallText)}))
-	case errors.Is(err, models.ErrToken):
-		s.replyFailure(c.id, failureOf(&invalidFieldError{"tokens", "hold what isn't one: " + err.Error()}))
+	case isUnknown:
+		s.replyFailure(c.id, failureOf(&invalidFieldError{"tokens", "hold one that can't be used: " + unknown.Error()}))
 	case err != nil:
 		s.replyFailure(c.id, failureOf(err))
 	default:

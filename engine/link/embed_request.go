@@ -125,14 +125,15 @@ func checkTokenCount(n, limit int) error {
 }
 
 func tooLongToEmbed(limit int) error {
-	return &contextLengthError{"prompt", fmt.Sprintf("the text is longer than the model's context of %d tokens; shorten it", limit)}
+	return &contextLengthError{param: "prompt", text: fmt.Sprintf("the text is longer than the model's context of %d tokens; shorten it", limit)}
 }
 
 // embedError gives an error of Embed the words and the type that clients get.
 func embedError(err error, lease *models.Lease) error {
+	unknown, isUnknown := errors.AsType[*models.TokenError](err)
 	switch {
-	case errors.Is(err, models.ErrToken):
-		return &invalidFieldError{"prompt", "has a " + err.Error()}
+	case isUnknown:
+		return &invalidFieldError{"prompt", "has a token that can't be used: " + unknown.Error()}
 	case errors.Is(err, models.ErrPromptTooLong):
 		return tooLongToEmbed(lease.Base.Facts().ContextTokens)
 	}

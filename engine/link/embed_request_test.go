@@ -3,6 +3,7 @@ package link
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -124,6 +125,14 @@ func TestEmbeddingsRefused(t *testing.T) {
 			}
 			e.awaitIdle()
 		})
+	}
+}
+
+func TestUnknownTokensAreNamed(t *testing.T) {
+	err := embedError(fmt.Errorf("embed with m: %w", &models.TokenError{Token: 256, Place: 1}), nil)
+	const want = "prompt has a token that can't be used: token 256 at place 1 isn't in the model's vocabulary"
+	if got := failureOf(err); got.text != want || got.param != "prompt" {
+		t.Errorf("got %+v, want %s", got, want)
 	}
 }
 

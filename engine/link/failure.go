@@ -14,6 +14,7 @@ import (
 type failure struct {
 	code, text, param string
 	retryable         bool
+	promptTokens      int // of context_length_exceeded; 0: not counted
 }
 
 // earlyEnding is how a request ended that the executor never had.
@@ -60,7 +61,7 @@ func failureOf(err error) failure {
 		return failure{code: "invalid_request", text: task.Error(), param: "base_model"}
 	}
 	if tight, ok := errors.AsType[*contextLengthError](err); ok {
-		return failure{code: "context_length_exceeded", text: tight.Error(), param: tight.param}
+		return failure{code: "context_length_exceeded", text: tight.Error(), param: tight.param, promptTokens: tight.promptTokens}
 	}
 	if field, ok := errors.AsType[*batch.FieldError](err); ok {
 		return failure{code: "invalid_request", text: field.Error(), param: field.Field}
@@ -87,6 +88,8 @@ func failureOf(err error) failure {
 	}
 	if render, ok := errors.AsType[*renderError](err); ok {
 		switch {
+		case errors.Is(err, models.ErrTools):
+			return failure{code: "invalid_request", text: shorten(err.Error()), param: "tools"}
 		case errors.Is(err, models.ErrMessages): // the template renders other messages, as the load has checked
 			return failure{code: "invalid_request", text: shorten(err.Error()), param: render.param}
 		case render.constraint != "":
@@ -122,6 +125,7 @@ func stepFailure(f batch.Failure) failure {
 
 func (f *failure) write(to schema.Failure) error {
 	to.SetRetryable(f.retryable)
+	to.SetPromptTokens(uint32(f.promptTokens))
 	w := fieldWriter{}
 	w.text(to.SetCode, f.code)
 	w.text(to.SetText, f.text)

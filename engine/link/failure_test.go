@@ -10,6 +10,13 @@ import (
 	"tandem/schema"
 )
 
+func TestContextFailureSaysHowLongThePromptIs(t *testing.T) {
+	_, err := maxAnswerTokens(0, true, &models.Defaults{}, 520, 512)
+	if f := endingFor(err).failure; f.code != "context_length_exceeded" || f.param != "prompt" || f.promptTokens != 520 {
+		t.Errorf("%+v", f)
+	}
+}
+
 func TestEndings(t *testing.T) {
 	for _, test := range []struct {
 		err    error
@@ -30,6 +37,7 @@ func TestEndings(t *testing.T) {
 		{errModelChanged, schema.FinishReason_error, "model_changed"},
 		{&renderError{errors.New("template"), "", "prompt"}, schema.FinishReason_error, "internal"},
 		{&renderError{fmt.Errorf("%w: no system role", models.ErrMessages), "json_schema", "system"}, schema.FinishReason_error, "invalid_request"},
+		{&renderError{fmt.Errorf("%w: $ref x", models.ErrTools), "tools", "prompt"}, schema.FinishReason_error, "invalid_request"},
 		{&renderError{models.ErrPromptTooLong, "json_schema", "prompt"}, schema.FinishReason_error, "context_length_exceeded"},
 	} {
 		got := endingFor(fmt.Errorf("wrapped: %w", test.err))

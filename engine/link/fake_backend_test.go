@@ -79,7 +79,7 @@ func (b *fakeBase) Render(ctx context.Context, in models.Input) (models.Prompt, 
 			return models.Prompt{}, context.Cause(ctx)
 		}
 	}
-	if len(in.JSONSchema) > 0 {
+	if len(in.JSONSchema) > 0 || in.Grammar != "" {
 		return models.Prompt{}, errors.New("schema isn't supported")
 	}
 	tokens := append(make([]int32, 0, len(in.Prompt)), in.Tokens...)

@@ -3,6 +3,7 @@ package link
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
 
 	"tandem/engine/models"
@@ -27,9 +28,9 @@ const longToken = 200
 
 func (b *fakeBase) Detokenize(tokens []int32) ([]byte, error) {
 	var text []byte
-	for _, t := range tokens {
+	for i, t := range tokens {
 		if t < 0 || t > 255 {
-			return nil, models.ErrToken
+			return nil, &models.TokenError{Token: t, Place: i}
 		}
 		if t == longToken {
 			text = append(text, bytes.Repeat([]byte{' '}, 64)...)
@@ -58,7 +59,7 @@ func (b *fakeBase) Embed(ctx context.Context, task models.Task, _ models.Adapter
 	case b.backend.embedError != nil:
 		return nil, b.backend.embedError
 	case slices.Max(tokens) > 255:
-		return nil, models.ErrToken
+		return nil, fmt.Errorf("embed: %w", &models.TokenError{Token: slices.Max(tokens), Place: slices.Index(tokens, slices.Max(tokens))})
 	case task == models.TaskScore:
 		return []float32{float32(len(tokens))}, nil
 	}

@@ -142,6 +142,8 @@ func TestRequestsThatFailBeforeTheExecutor(t *testing.T) {
 			schema.FinishReason_error, "invalid_request", "temperature"},
 		"schema that can't be followed": {"x", func(r schema.InferRequest) error { return r.SetJsonSchema([]byte("{}")) },
 			schema.FinishReason_error, "invalid_request", "json_schema"},
+		"grammar that can't be followed": {"x", func(r schema.InferRequest) error { return r.SetGrammar("root ::= (") },
+			schema.FinishReason_error, "invalid_request", "grammar"},
 		"tools that aren't": {"x", func(r schema.InferRequest) error { return r.SetTools([]byte("[7]")) },
 			schema.FinishReason_error, "invalid_request", "tools"},
 		"choice of a tool that isn't there": {"x", func(r schema.InferRequest) error { return r.SetToolChoice([]byte(`{"name":"f"}`)) },

@@ -163,7 +163,7 @@ func (l *Link) render(ctx context.Context, base models.Base, in models.Input, to
 	prompt, err := base.Render(ctx, in)
 	*took = time.Since(began)
 	if errors.Is(err, models.ErrPromptTooLong) {
-		return prompt, &contextLengthError{"prompt", fmt.Sprintf("the prompt is longer than the model's context of %d tokens; shorten it", in.MaxTokens)}
+		return prompt, &contextLengthError{param: "prompt", text: fmt.Sprintf("the prompt is longer than the model's context of %d tokens; shorten it", in.MaxTokens)}
 	}
 	if err != nil {
 		param := "prompt"
@@ -178,8 +178,10 @@ func (l *Link) render(ctx context.Context, base models.Base, in models.Input, to
 // constraintOf is the field that an answer's grammar is made of; empty: there is none.
 func constraintOf(in models.Input) string {
 	switch {
-	case in.Grammar != "" || len(in.JSONSchema) > 0:
+	case len(in.JSONSchema) > 0:
 		return "json_schema"
+	case in.Grammar != "":
+		return "grammar"
 	case len(in.Tools) > 0:
 		return "tools"
 	}

@@ -166,6 +166,8 @@ func (f *answerForm) prepareWithCalls(request *formRequest) (*preparedForm, erro
 	prepared, err := f.prepare(request)
 	request.WantGrammar = false
 	switch {
+	case err != nil && !known && f.renders(request):
+		return nil, fmt.Errorf("%w: %w", models.ErrTools, err)
 	case err != nil:
 		return nil, err
 	case known:
@@ -174,6 +176,14 @@ func (f *answerForm) prepareWithCalls(request *formRequest) (*preparedForm, erro
 		f.calls.put(string(key), prepared.callForm)
 	}
 	return prepared, nil
+}
+
+// renders reports whether the template makes a prompt of a request. Without calls there is no grammar of its tools.
+func (f *answerForm) renders(request *formRequest) bool {
+	only := *request
+	only.PromptOnly, only.WantGrammar, only.Choice = true, false, "none"
+	_, err := f.prepare(&only)
+	return err == nil
 }
 
 // prepare passes a request to the library.

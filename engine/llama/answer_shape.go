@@ -3,6 +3,7 @@
 package llama
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,6 +44,8 @@ func (b *Base) shapeOf(in models.Input, messages []models.Message) (*answerShape
 	case err != nil && simple: // the template takes the messages, but the library can't read its form for them
 		b.opts.Logger.Debug("the form of an answer isn't known", "model", b.spec.Name, "error", err)
 		return &answerShape{parts: parts}, nil
+	case errors.Is(err, models.ErrTools):
+		return nil, err
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrMessage, err)
 	case !simple:

@@ -99,7 +99,7 @@ func (b *Base) Detokenize(tokens []batch.Token) ([]byte, error) {
 func (b *Base) checkTokens(tokens []batch.Token) error {
 	for i, t := range tokens {
 		if !b.vocab.valid(t) {
-			return fmt.Errorf("token %d at place %d of %d: %w", t, i, len(tokens), models.ErrToken)
+			return &models.TokenError{Token: t, Place: i}
 		}
 	}
 	return nil

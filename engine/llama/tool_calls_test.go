@@ -4,6 +4,7 @@ package llama
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -157,6 +158,21 @@ func TestRequiredCallsBind(t *testing.T) {
 					t.Errorf("%s: arguments %s", name, calls[0].Arguments)
 				}
 			}
+		}
+	}
+}
+
+func TestSchemasOfToolsThatCannotBeFollowedAreBlamedOnTools(t *testing.T) {
+	bases, _ := loadFamilies(t)
+	for name, base := range bases {
+		in := askWeather()
+		in.Tools = []models.Tool{{Name: "f", Parameters: []byte(`{"type":"object","properties":{"a":{"$ref":"https://example.org/a"}}}`)}}
+		if _, err := base.Render(t.Context(), in); !errors.Is(err, models.ErrTools) || errors.Is(err, models.ErrMessages) {
+			t.Errorf("%s: %v", name, err)
+		}
+		in.ToolChoice.None = true // then nothing is made of the schema
+		if _, err := base.Render(t.Context(), in); err != nil {
+			t.Errorf("%s, without calls: %v", name, err)
 		}
 	}
 }

@@ -39,7 +39,7 @@ func (b *Base) Detokenize(tokens []int32) ([]byte, error) {
 func checkTokens(tokens []batch.Token) error {
 	for i, t := range tokens {
 		if t < 0 || int(t) >= len(pieces) {
-			return fmt.Errorf("token %d at place %d: %w", t, i, models.ErrToken)
+			return &models.TokenError{Token: t, Place: i}
 		}
 	}
 	return nil

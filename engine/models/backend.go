@@ -193,3 +193,6 @@ var ErrPromptTooLong = errors.New("prompt is longer than the context")
 // ErrMessages is wrapped by Render's errors about messages that the model's chat template refuses; the text may be the
 // template's.
 var ErrMessages = errors.New("the model can't take these messages")
+
+// ErrTools is wrapped by Render's errors about tools of whose schemas no grammar can be made.
+var ErrTools = errors.New("unusable tools")

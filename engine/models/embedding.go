@@ -64,3 +64,15 @@ func parsePooling(name string) (Pooling, error) {
 	}
 	return p, nil
 }
+
+// TokenError says which token that a client gave isn't in the vocabulary. It wraps ErrToken.
+type TokenError struct {
+	Token int32
+	Place int
+}
+
+func (e *TokenError) Error() string {
+	return fmt.Sprintf("token %d at place %d isn't in the model's vocabulary", e.Token, e.Place)
+}
+
+func (e *TokenError) Unwrap() error { return ErrToken }

@@ -34,7 +34,7 @@ type ToolChoice struct {
 
 // Bounds on what one request may hold.
 const (
-	toolsMax          = 128
+	toolsMax          = 256
 	toolCallsMax      = 128
 	toolNameMax       = 128       // bytes
 	toolsBytesMax     = 512 << 10 // of all tools

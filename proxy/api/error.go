@@ -49,9 +49,10 @@ type Error struct {
 	Message    string        // for people: what is wrong and what to do; holds no secret and no path
 	Param      string        // request field, "" when no single field is to blame
 	RetryAfter time.Duration // 0: no Retry-After header
-	// ContextTokens is what the model's context holds, of a TypeContextExceeded; 0 of others, or not known.
-	ContextTokens int
-	Cause         error // for the log only, never rendered; may be nil
+	// PromptTokens is what the prompt has and ContextTokens what the model's context holds, of a TypeContextExceeded; 0
+	// of others, or not known.
+	PromptTokens, ContextTokens int
+	Cause                       error // for the log only, never rendered; may be nil
 }
 
 func (e *Error) Error() string {
@@ -146,7 +147,7 @@ func EngineCrashed(retryAfter time.Duration) *Error {
 // ContextExceeded is for a prompt that alone doesn't fit. promptTokens 0: it was rejected before its tokens were
 // counted.
 func ContextExceeded(promptTokens, contextTokens int) *Error {
-	e := &Error{Type: TypeContextExceeded, Param: "prompt", ContextTokens: contextTokens}
+	e := &Error{Type: TypeContextExceeded, Param: "prompt", PromptTokens: promptTokens, ContextTokens: contextTokens}
 	if promptTokens > 0 {
 		e.Message = fmt.Sprintf("the prompt has %d tokens, but the model's context holds %d; shorten it", promptTokens, contextTokens)
 	} else {

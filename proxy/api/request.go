@@ -16,9 +16,10 @@ const (
 	MaxDomainBytes  = 64
 	MaxSchemaBytes  = 64 << 10
 	MaxNestingDepth = 64
-	MaxMessages     = 1024 // of a conversation
-	MaxTools        = 128
-	MaxToolName     = 64        // bytes
+	MaxMessages     = 1024      // of a conversation
+	MaxTools        = 256       // a grammar of some 500 everyday ones is more than llguidance takes
+	MaxToolCalls    = 128       // of a message
+	MaxToolName     = 128       // bytes, as in Anthropic's API
 	MaxToolBytes    = 512 << 10 // of all tools in AppendTools' form; engines take no more
 	MaxChoices      = 32        // n
 	MaxInputs       = 2048

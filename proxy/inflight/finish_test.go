@@ -81,9 +81,9 @@ func TestContextErrorSaysWhatTheContextHolds(t *testing.T) {
 		f := table.attach(LastExit{})
 		a := table.admit(nil)
 		s := f.last(t)
-		table.Step(f, &Step{Done: []Summary{{ID: s.ID, Attempt: s.Attempt, Reason: FinishError, Failure: Failure{Code: "context_length_exceeded", Text: "why", Param: "prompt"}}}})
+		table.Step(f, &Step{Done: []Summary{{ID: s.ID, Attempt: s.Attempt, Reason: FinishError, Failure: Failure{Code: "context_length_exceeded", Text: "why", Param: "prompt", PromptTokens: 520}}}})
 		err := table.wantAnswer(a, "", api.TypeContextExceeded, true).Err
-		if err.ContextTokens != 512 || err.Param != "prompt" {
+		if err.ContextTokens != 512 || err.PromptTokens != 520 || err.Param != "prompt" {
 			t.Errorf("%+v", err)
 		}
 		a.Settle(Failed)

@@ -259,6 +259,7 @@ type Summary struct {
 type Failure struct {
 	Code, Text, Param string
 	Retryable         bool
+	PromptTokens      int // of a prompt that doesn't fit the context; 0: not counted
 }
 
 // EventKind of a ModelEvent, in the schema's order.

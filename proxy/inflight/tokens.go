@@ -334,7 +334,7 @@ func failureError(f *Failure) *api.Error {
 		return api.Internal(fmt.Errorf("engine failure %q: %s", f.Code, f.Text))
 	}
 	err := api.NewError(t, "%s", f.Text)
-	err.Param = f.Param
+	err.Param, err.PromptTokens = f.Param, f.PromptTokens
 	if err.Status() == 503 && f.Retryable { // waiting doesn't repair broken files
 		err.RetryAfter = retryEngineAfter
 	}

@@ -83,6 +83,7 @@ func stepFrame(f schema.Frame) error {
 	if err != nil {
 		return err
 	}
+	failure.SetPromptTokens(520)
 	return failure.SetCode("decode_failed")
 }
 
@@ -139,7 +140,7 @@ func TestDecodeStep(t *testing.T) {
 		if tok.ID != 2 || tok.Attempt != 3 || tok.Index != 5 || tok.Token != -5 || string(tok.Text) != "é" || tok.TextEnd != 6 || tok.Margin != 0.25 || tok.SinceLast != 7 {
 			t.Errorf("token %+v", tok)
 		}
-		if s := d.step.Done[0]; s.ID != 2 || s.Reason != inflight.FinishError || s.OutputTokens != 8 || s.Failure.Code != "decode_failed" {
+		if s := d.step.Done[0]; s.ID != 2 || s.Reason != inflight.FinishError || s.OutputTokens != 8 || s.Failure.Code != "decode_failed" || s.Failure.PromptTokens != 520 {
 			t.Errorf("summary %+v", s)
 		}
 	}

@@ -35,7 +35,7 @@ func (r *fieldReader) data(v []byte, err error) []byte {
 }
 
 func (r *fieldReader) failure(from schema.Failure) inflight.Failure {
-	return inflight.Failure{Code: r.text(from.Code()), Text: r.text(from.Text()), Param: r.text(from.Param()), Retryable: from.Retryable()}
+	return inflight.Failure{Code: r.text(from.Code()), Text: r.text(from.Text()), Param: r.text(from.Param()), Retryable: from.Retryable(), PromptTokens: int(from.PromptTokens())}
 }
 
 func (r *fieldReader) facts(from schema.Facts, err error) inflight.Facts {

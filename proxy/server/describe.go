@@ -44,6 +44,11 @@ func describedEndpoints() ([]openapi.Endpoint, error) {
 		endpoints, err := describe()
 		list, problems = append(list, endpoints...), append(problems, err)
 	}
+	for i := range list {
+		if path := list[i].Path; path == modelsPath || path == modelPathForm {
+			anthropic.DescribeModels(&list[i], path == modelsPath)
+		}
+	}
 	return list, errors.Join(problems...)
 }
 

@@ -3,6 +3,7 @@ package server
 import (
 	"strings"
 
+	"tandem/proxy/api"
 	"tandem/proxy/api/openai"
 )
 
@@ -53,8 +54,13 @@ func (s *Server) openAIModels(x *exchange) {
 }
 
 func (s *Server) openAIModel(x *exchange) {
-	id := strings.TrimPrefix(string(x.ctx.Path()), modelPrefix) // fasthttp has decoded an escaped slash
-	body, err := openai.AppendModel(nil, s.installedModels(), id, s.madeAt)
+	x.replyModels(openai.AppendModel(nil, s.installedModels(), x.modelID(), s.madeAt))
+}
+
+// modelID is the last part of the path; fasthttp has decoded an escaped slash.
+func (x *exchange) modelID() string { return strings.TrimPrefix(string(x.ctx.Path()), modelPrefix) }
+
+func (x *exchange) replyModels(body []byte, err *api.Error) {
 	if err != nil {
 		x.replyError(err)
 		return

@@ -124,17 +124,18 @@ func (s *Server) isMetrics(path string) bool {
 
 // findRoute never returns nil.
 func (s *Server) findRoute(ctx *fasthttp.RequestCtx) *route {
-	if r := s.routes[string(ctx.Path())]; r != nil {
+	return s.forClient(ctx, s.findPath(string(ctx.Path())))
+}
+
+// findPath never returns nil.
+func (s *Server) findPath(path string) *route {
+	if r := s.routes[path]; r != nil {
 		return r
 	}
-	if r := s.findAnthropicRoute(string(ctx.Path())); r != nil {
-		return r
-	}
-	if r := s.findResponsesRoute(string(ctx.Path())); r != nil {
-		return r
-	}
-	if r := s.findOpenAIRoute(string(ctx.Path())); r != nil {
-		return r
+	for _, find := range []func(string) *route{s.findAnthropicRoute, s.findResponsesRoute, s.findOpenAIRoute} {
+		if r := find(path); r != nil {
+			return r
+		}
 	}
 	return s.otherRoute
 }

@@ -24,6 +24,8 @@ type Server struct {
 	// modelRoute has every path below /v1/models/; otherOpenAIRoute is for paths below /v1/ without a route,
 	// otherAnthropicRoute for those below /v1/messages/.
 	modelRoute, otherOpenAIRoute, otherAnthropicRoute *route
+	// anthropicModelsRoute and anthropicModelRoute are the list of models and its entries for Anthropic's clients.
+	anthropicModelsRoute, anthropicModelRoute *route
 	// storedResponseRoute has the paths below /v1/responses/ that are about a stored response, streamRoute those of
 	// streams that can be resumed.
 	storedResponseRoute, streamRoute *route

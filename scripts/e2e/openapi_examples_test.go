@@ -55,7 +55,27 @@ func TestExamplesOfTheDocumentAreAnswered(t *testing.T) {
 	}
 }
 
-const rerankID = "rerank"
+const (
+	rerankID = "rerank"
+	streamID = "resumeStream"
+)
+
+// beginResumableStream leaves a stream after its first bytes and returns its id.
+func (s *testServer) beginResumableStream() string {
+	s.t.Helper()
+	resp, err := s.openStream(s.t.Context(), "/v1/chat/completions", chatOf("What is the capital of France?", "max_tokens", 64,
+		"stream", true, "stream_options", map[string]any{"resume": 60}))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := resp.Body.Read(make([]byte, 1)); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := resp.Body.Close(); err != nil {
+		s.t.Fatal(err)
+	}
+	return resp.Header.Get("X-Stream-Id")
+}
 
 type exampleRequest struct{ name, path, body string }
 
@@ -72,7 +92,11 @@ func (o *apiOperation) exampleRequests() (list []exampleRequest) {
 
 // sendExample sends a request under a fixed id and checks the reply.
 func (s *testServer) sendExample(o *apiOperation, x exampleRequest) (capturedReply, string) {
-	r, err := http.NewRequestWithContext(s.t.Context(), o.method, s.url+x.path, strings.NewReader(x.body))
+	path := x.path
+	if o.id == streamID && strings.Contains(path, "{id}") {
+		path = strings.Replace(path, "{id}", s.beginResumableStream(), 1)
+	}
+	r, err := http.NewRequestWithContext(s.t.Context(), o.method, s.url+path, strings.NewReader(x.body))
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -117,6 +117,22 @@ func TestToolCallsOfSmolLM2(t *testing.T) {
 	checkInvariants(t, s.waitIdle())
 }
 
+// TestManyToolsAndLongNames is a client with the tools of several MCP servers, whose names are put together.
+func TestManyToolsAndLongNames(t *testing.T) {
+	s := startToolServer(t, "CONTEXT=8192")
+	longName := "mcp__" + strings.Repeat("n", 123) // 128 bytes, the most that Anthropic's API takes
+	tools := []any{map[string]any{"name": longName, "input_schema": map[string]any{"type": "object", "additionalProperties": false}}}
+	for i := range 139 { // more than 128, and few enough for the context
+		tools = append(tools, map[string]any{"name": fmt.Sprintf("t%d", i), "input_schema": map[string]any{"type": "object"}})
+	}
+	reply := s.mustReply("/v1/messages", map[string]any{"max_tokens": 150, "temperature": 0, "tools": tools,
+		"messages": []any{map[string]any{"role": "user", "content": "Go."}}, "tool_choice": map[string]any{"type": "tool", "name": longName}})
+	content := list(reply["content"])
+	if call := object(content[len(content)-1]); reply["stop_reason"] != "tool_use" || call["name"] != longName {
+		t.Errorf("%v", reply)
+	}
+}
+
 // askChat asks for a whole reply, then for the same as a stream, whose deltas must add up to the reply's message.
 func (s *testServer) askChat(t *testing.T, body map[string]any) (message map[string]any, finish string) {
 	t.Helper()

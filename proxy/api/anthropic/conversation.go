@@ -74,10 +74,19 @@ func (t *turn) addText(text string) {
 
 func (c *conversation) addSystem(system jsontext.Value) *api.Error {
 	text, err := textOf(system, "system")
-	if text != "" { // an empty one says nothing, and some templates take none at all
-		c.list = append(c.list, api.Message{Role: "system", Content: text})
-	}
+	c.addSystemText(text)
 	return err
+}
+
+// addSystemText adds to the message before all others. An empty text says nothing, and some templates take none at all.
+func (c *conversation) addSystemText(text string) {
+	switch {
+	case text == "":
+	case len(c.list) == 0:
+		c.list = append(c.list, api.Message{Role: "system", Content: text})
+	default:
+		c.list[0].Content += "\n" + text
+	}
 }
 
 func (c *conversation) addMessages(list messageList) *api.Error {
@@ -89,6 +98,9 @@ func (c *conversation) addMessages(list messageList) *api.Error {
 			return err
 		}
 	}
+	if c.turn.role == "" {
+		return api.Invalid("messages", "messages has only messages of the system; add one of the user")
+	}
 	return c.endTurn()
 }
 
@@ -99,17 +111,44 @@ func (c *conversation) addMessage(m *message, param string) *api.Error {
 	case "":
 		return missingField(param + ".role")
 	case "system":
-		return api.Invalid(param+".role", "%s.role is system, but must be user or assistant; use the field system", param)
+		return c.addSystemMessage(m, param+".content")
 	default:
-		return api.Invalid(param+".role", "%s.role is %s, but must be user or assistant", param, api.Quote(m.Role))
+		return api.Invalid(param+".role", "%s.role is %s, but must be user, assistant or system", param, api.Quote(m.Role))
 	}
-	if m.Role != c.turn.role {
-		if err := c.endTurn(); err != nil {
-			return err
-		}
-		c.turn.role = m.Role
+	if err := c.beginTurn(m.Role); err != nil {
+		return err
 	}
 	return c.addContent(m.Content, param+".content")
+}
+
+// beginTurn ends the turn of the other side.
+func (c *conversation) beginTurn(role string) *api.Error {
+	if role == c.turn.role {
+		return nil
+	}
+	err := c.endTurn()
+	c.turn.role = role
+	return err
+}
+
+// addSystemMessage adds a message of the system. At the beginning it goes to the system text. Behind a turn it is a
+// text of the user at its place: many chat templates refuse a system message there, and moved to the beginning it would
+// change the whole prompt, so that nothing of it came from the KV cache.
+func (c *conversation) addSystemMessage(m *message, param string) *api.Error {
+	if len(m.Content) == 0 || m.Content.Kind() == 'n' {
+		return missingField(param)
+	}
+	text, err := textOf(m.Content, param)
+	switch {
+	case err != nil:
+		return err
+	case c.turn.role == "":
+		c.addSystemText(text)
+		return nil
+	}
+	err = c.beginTurn("user")
+	c.turn.addText(text)
+	return err
 }
 
 // addContent adds a string, or blocks. The texts of an answer are parts of one text; those of a user are texts of their
@@ -164,8 +203,8 @@ func (c *conversation) addToolUse(b *block, at string) *api.Error {
 		return invalidField(at + ".name")
 	case len(b.Input) > 0 && b.Input.Kind() != '{' && b.Input.Kind() != 'n':
 		return invalidField(at + ".input")
-	case len(c.turn.calls) == api.MaxTools:
-		return api.Invalid(at, "the assistant has more than %d tool_use blocks in one turn", api.MaxTools)
+	case len(c.turn.calls) == api.MaxToolCalls:
+		return api.Invalid(at, "the assistant has more than %d tool_use blocks in one turn", api.MaxToolCalls)
 	}
 	arguments, _ := api.ToolArguments(b.Input)
 	c.turn.calls = append(c.turn.calls, api.ToolCall{ID: b.ID, Name: b.Name, Arguments: arguments})

@@ -28,7 +28,7 @@ var requirements = map[string]string{
 
 	"messages":           fmt.Sprintf(`a list of 1 to %d messages such as {"role":"user","content":"Hello"}`, api.MaxMessages),
 	"messages.*":         `an object such as {"role":"user","content":"Hello"}`,
-	"messages.*.role":    "user or assistant",
+	"messages.*.role":    "user, assistant or system",
 	"messages.*.content": `a string or a list of blocks such as {"type":"text","text":"Hello"}`,
 
 	"messages.*.content.*":                `an object such as {"type":"text","text":"Hello"}`,
@@ -68,7 +68,7 @@ var requirements = map[string]string{
 	"output_format.schema":        "a JSON schema that is an object",
 }
 
-const toolName = "a name of 1 to 64 letters, digits and the characters _ - ."
+const toolName = "a name of 1 to 128 letters, digits and the characters _ - ."
 
 // decodeBody reads a body into b, a pointer to a struct.
 func decodeBody(body []byte, b any) *api.Error {

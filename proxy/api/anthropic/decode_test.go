@@ -105,6 +105,16 @@ func TestDecodeMessages(t *testing.T) {
 			user("a"), {Role: "assistant", ToolCalls: []api.ToolCall{call("1", "f", `{"a": [1]}`), call("2", "g", "{}")}},
 			tool("2", "g", "two"), tool("1", "f", "x\ny"), user("b\nc"),
 		},
+		// Coding clients add what is new as a message of the system behind the user's.
+		`{"role":"system","content":"a"},{"role":"system","content":[{"type":"text","text":"b"}]},{"role":"user","content":"c"}`: {
+			{Role: "system", Content: "a\nb"}, user("c"),
+		},
+		`{"role":"user","content":"a"},{"role":"system","content":[{"type":"text","text":"b","cache_control":{"type":"ephemeral"}}]},
+		 {"role":"assistant","content":[{"type":"tool_use","id":"1","name":"f"}]},
+		 {"role":"user","content":[{"type":"tool_result","tool_use_id":"1","content":"x"}]},{"role":"system","content":"c"}`: {
+			user("a\nb"), {Role: "assistant", ToolCalls: []api.ToolCall{call("1", "f", "{}")}}, tool("1", "f", "x"), user("c"),
+		},
+		`{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"system","content":"c"}`: {user("a"), assistant("b"), user("c")},
 		`{"role":"user","content":[{"type":"tool_result","tool_use_id":"9"},{"type":"tool_result","tool_use_id":"9","content":null}]}`: {
 			tool("9", "", ""), tool("9", "", ""), // of a call that isn't here any more
 		},
@@ -288,18 +298,21 @@ func TestRefusedMessages(t *testing.T) {
 	}
 	result := `{"type":"tool_result","tool_use_id":"1"},`
 	wantRefusals(t, refusals{
-		`{"max_tokens":1}`:                                "messages",
-		`{"max_tokens":1,"messages":null}`:                "messages",
-		`{"max_tokens":1,"messages":[]}`:                  "messages",
-		`{"max_tokens":1,"messages":"Hi"}`:                "messages",
-		`{"max_tokens":1,"messages":{}}`:                  "messages",
-		`{"max_tokens":1,"messages":["Hi"]}`:              "messages.0",
-		`{"max_tokens":1,"messages":[null]}`:              "messages.0.role",
-		`{"max_tokens":1,"messages":[{"content":"Hi"}]}`:  "messages.0.role",
-		`{"max_tokens":1,"messages":[{"role":7}]}`:        "messages.0.role",
-		`{"max_tokens":1,"messages":[{"role":"tool"}]}`:   "messages.0.role",
-		`{"max_tokens":1,"messages":[{"role":"system"}]}`: "messages.0.role",
-		`{"max_tokens":1,"messages":[{"role":"user"}]}`:   "messages.0.content",
+		`{"max_tokens":1}`:                                                             "messages",
+		`{"max_tokens":1,"messages":null}`:                                             "messages",
+		`{"max_tokens":1,"messages":[]}`:                                               "messages",
+		`{"max_tokens":1,"messages":"Hi"}`:                                             "messages",
+		`{"max_tokens":1,"messages":{}}`:                                               "messages",
+		`{"max_tokens":1,"messages":["Hi"]}`:                                           "messages.0",
+		`{"max_tokens":1,"messages":[null]}`:                                           "messages.0.role",
+		`{"max_tokens":1,"messages":[{"content":"Hi"}]}`:                               "messages.0.role",
+		`{"max_tokens":1,"messages":[{"role":7}]}`:                                     "messages.0.role",
+		`{"max_tokens":1,"messages":[{"role":"tool"}]}`:                                "messages.0.role",
+		`{"max_tokens":1,"messages":[{"role":"system"}]}`:                              "messages.0.content",
+		`{"max_tokens":1,"messages":[{"role":"system","content":"a"}]}`:                "messages",
+		`{"max_tokens":1,"messages":[{"role":"system","content":[{"type":"image"}]}]}`: "messages.0.content.0.type",
+		`{"max_tokens":1,"messages":[{"role":"system","content":7}]}`:                  "messages.0.content",
+		`{"max_tokens":1,"messages":[{"role":"user"}]}`:                                "messages.0.content",
 		with(`null`):                          "messages.0.content",
 		with(`7`):                             "messages.0.content",
 		with(`{"type":"text","text":"a"}`):    "messages.0.content",
@@ -338,8 +351,8 @@ func TestRefusedMessages(t *testing.T) {
 	turn := `{"role":"user","content":""},`
 	wantRefusalOfLarge(t, `{"max_tokens":1,"messages":[`+strings.Repeat(turn, api.MaxMessages)+strings.TrimSuffix(turn, ",")+`]}`, "messages")
 	wantRefusalOfLarge(t, with(`[`+strings.Repeat(result, api.MaxMessages)+strings.TrimSuffix(result, ",")+`]`), "messages")
-	calls := strings.TrimSuffix(strings.Repeat(`{"type":"tool_use","id":"1","name":"f"},`, api.MaxTools+1), ",")
-	wantRefusalOfLarge(t, by("["+calls+"]"), fmt.Sprintf("messages.1.content.%d", api.MaxTools))
+	calls := strings.TrimSuffix(strings.Repeat(`{"type":"tool_use","id":"1","name":"f"},`, api.MaxToolCalls+1), ",")
+	wantRefusalOfLarge(t, by("["+calls+"]"), fmt.Sprintf("messages.1.content.%d", api.MaxToolCalls))
 }
 
 // wantRefusalOfLarge is for bodies that are refused for another reason than their length.
@@ -357,7 +370,7 @@ func TestRefusedTools(t *testing.T) {
 		tools(`7`):                                                                  "tools.0",
 		tools(`{}`):                                                                 "tools.0.name",
 		tools(`{"name":"a b"}`):                                                     "tools.0.name",
-		tools(`{"name":"` + long(65) + `"}`):                                        "tools.0.name",
+		tools(`{"name":"` + long(129) + `"}`):                                       "tools.0.name",
 		tools(`{"name":"f"},{"name":"f"}`):                                          "tools.1.name",
 		tools(`{"name":"f","description":7}`):                                       "tools.0.description",
 		tools(`{"name":"f","input_schema":true}`):                                   "tools.0.input_schema",

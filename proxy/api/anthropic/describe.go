@@ -70,6 +70,34 @@ func Endpoints() ([]openapi.Endpoint, error) {
 
 const messagesPath = "/v1/messages"
 
+// DescribeModels adds this dialect's form to the description of GET /v1/models or GET /v1/models/{id}, of which another
+// dialect has the other form.
+func DescribeModels(e *openapi.Endpoint, list bool) {
+	form := modelInfo()
+	if list {
+		form = openapi.Object(
+			openapi.Has("data", openapi.List(modelInfo(), 0, maxModelsLimit)), openapi.Has("has_more", openapi.Bool()),
+			openapi.Has("first_id", openapi.Text(1, 0).OrNull()), openapi.Has("last_id", openapi.Text(1, 0).OrNull()),
+		).Named("AnthropicModels")
+		e.Parameters = append(e.Parameters,
+			openapi.Parameter{Name: "limit", In: "query", Schema: openapi.Integer(1, maxModelsLimit), Description: "Of Anthropic's form: how many entries. Default: 20."},
+			openapi.Parameter{Name: "before_id", In: "query", Schema: openapi.Text(0, 0), Description: "Of Anthropic's form: the entries before this one."},
+			openapi.Parameter{Name: "after_id", In: "query", Schema: openapi.Text(0, 0), Description: "Of Anthropic's form: the entries after this one."})
+	}
+	e.Parameters = append(e.Parameters, openapi.Parameter{Name: "Anthropic-Version", In: "header", Schema: openapi.Text(0, 0),
+		Description: "With it the reply, errors included, has Anthropic's form."})
+	content := &e.Replies[0].Content[0]
+	content.Schema = openapi.AnyOf(content.Schema, form)
+}
+
+func modelInfo() *openapi.Schema {
+	return openapi.Object(
+		openapi.Has("type", openapi.Constant("model")), openapi.Has("id", openapi.Text(1, 0).About("What model has to be.")),
+		openapi.Has("display_name", openapi.Text(1, 0).About("The same.")),
+		openapi.Has("created_at", openapi.Text(1, 0).About("The same for all: models don't say when they were made.")),
+	).Named("AnthropicModel")
+}
+
 // fields says what each field of messagesBody means.
 func fields() openapi.Fields {
 	schema := openapi.Map(&openapi.Schema{})
@@ -84,7 +112,7 @@ func fields() openapi.Fields {
 		"top_p":          {Doc: "Only the most likely tokens that have this probability together; 1: off.", Schema: openapi.Range(0, 1)},
 
 		"messages":           {Doc: fmt.Sprintf("The conversation, of at most %d bytes of text. The last one is the user's.", api.MaxPromptBytes), Required: true, Entries: message{}, MinItems: 1, MaxItems: api.MaxMessages},
-		"messages[].role":    {Doc: "Who says it.", Required: true, Schema: openapi.Words("user", "assistant")},
+		"messages[].role":    {Doc: "Who says it.", Required: true, Schema: openapi.Words("user", "assistant", "system")},
 		"messages[].content": {Doc: "A text, or blocks of which each has what its type needs.", Required: true, Schema: openapi.Text(0, api.MaxPromptBytes), Entries: block{}},
 
 		"messages[].content[].type": {Doc: "tool_result is the user's; tool_use, thinking and redacted_thinking are the assistant's.", Required: true,
@@ -99,7 +127,7 @@ func fields() openapi.Fields {
 
 		"tools":                {Doc: "Tools that the model may call. Those of other types than custom are Anthropic's and are left out.", Entries: tool{}, MaxItems: api.MaxTools},
 		"tools[].type":         {Doc: "custom, or nothing."},
-		"tools[].name":         {Doc: "Its name, which no other tool has; 1 to 64 letters, digits and _ - ."},
+		"tools[].name":         {Doc: "Its name, which no other tool has; 1 to 128 letters, digits and _ - ."},
 		"tools[].description":  {Doc: "What it does, for the model."},
 		"tools[].input_schema": {Doc: fmt.Sprintf("JSON schema of its input, of at most %d bytes.", api.MaxSchemaBytes), Schema: &openapi.Schema{}},
 

@@ -443,8 +443,8 @@ func TestErrorBodies(t *testing.T) {
 	models := []api.Model{{Name: "demo", Versions: []string{"base", "v1"}}}
 	_, _, noModel := api.Resolve(models, "", "", "base_model ", "")
 	_, _, noDefault := api.Resolve(models, "gone", "", "", "")
-	fromEngine := api.NewError(api.TypeContextExceeded, "%s", "the prompt has 8200 tokens, the context of 8192 leaves no room for an answer")
-	fromEngine.Param, fromEngine.ContextTokens = "prompt", 8192
+	fromEngine := api.NewError(api.TypeContextExceeded, "%s", "whatever the engine writes")
+	fromEngine.Param, fromEngine.PromptTokens, fromEngine.ContextTokens = "prompt", 8200, 8192
 	unknown := api.NewError(api.TypeContextExceeded, "the prompt doesn't fit")
 	for _, c := range []struct {
 		err        *api.Error

@@ -93,12 +93,10 @@ func messageOf(e *api.Error, requestID string) string {
 	return renameField(e.Message, e.Param)
 }
 
-// promptTooLong begins as in Anthropic's API, by which clients know when to shorten a conversation. How long the prompt
-// is stands only in the text of the error.
+// promptTooLong begins as in Anthropic's API, by which clients know when to shorten a conversation.
 func promptTooLong(e *api.Error) string {
-	var tokens int
-	if _, err := fmt.Sscanf(e.Message, "the prompt has %d tokens", &tokens); err == nil && tokens > 0 && e.ContextTokens > 0 {
-		return fmt.Sprintf("prompt is too long: %d tokens > %d maximum", tokens, e.ContextTokens)
+	if e.PromptTokens > 0 && e.ContextTokens > 0 {
+		return fmt.Sprintf("prompt is too long: %d tokens > %d maximum", e.PromptTokens, e.ContextTokens)
 	}
 	return "prompt is too long: " + e.Message
 }

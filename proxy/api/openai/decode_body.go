@@ -89,7 +89,7 @@ var requirements = map[string]string{
 	"response_format.json_schema.schema": "a JSON schema that is an object",
 }
 
-const toolName = "a name of 1 to 64 letters, digits and the characters _ - ."
+const toolName = "a name of 1 to 128 letters, digits and the characters _ - ."
 
 // decodeBody reads a body into b, a pointer to a struct.
 func decodeBody(body []byte, b any) *api.Error {

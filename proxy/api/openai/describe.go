@@ -172,8 +172,12 @@ func modelEndpoints() []openapi.Endpoint {
 			Method: "get", Path: "/v1/streams/{id}", ID: "resumeStream", Tag: "openai", Key: true, Summary: "The rest of a stream",
 			Doc:        "Of one that was begun with stream_options.resume and the same key.",
 			Parameters: append([]openapi.Parameter{streamID, lastEvent}, openapi.CommonParameters()...),
-			Replies:    []openapi.Reply{{Status: 200, Doc: "The events.", Headers: []string{"X-Model-Revision", "X-Stream-Id"}, Content: stream}},
-			Errors:     Errors(), ErrorTypes: openapi.ConnectionErrors(api.TypeUnauthorized, api.TypeNotFound),
+			Examples: []openapi.Example{
+				{Name: "rest", Summary: "A stream from its start", Path: "/v1/streams/{id}"},
+				{Name: "unknown", Summary: "A stream that isn't kept", Path: "/v1/streams/nothing"},
+			},
+			Replies: []openapi.Reply{{Status: 200, Doc: "The events.", Headers: []string{"X-Model-Revision", "X-Stream-Id"}, Content: stream}},
+			Errors:  Errors(), ErrorTypes: openapi.ConnectionErrors(api.TypeUnauthorized, api.TypeNotFound),
 		},
 		{
 			Method: "get", Path: "/v1/models", ID: "listModels", Tag: "openai", Summary: "Every name that model can have",
@@ -267,7 +271,7 @@ func chatFields() openapi.Fields {
 		"messages[].reasoning_content":               {Doc: "What an assistant thought."},
 		"messages[].name":                            {Doc: "Of a tool's message: the function. Otherwise ignored."},
 		"messages[].tool_call_id":                    {Doc: "Which call a tool's message answers; required there."},
-		"messages[].tool_calls":                      {Doc: "What an assistant called; ignored in other messages.", MaxItems: api.MaxTools},
+		"messages[].tool_calls":                      {Doc: "What an assistant called; ignored in other messages.", MaxItems: api.MaxToolCalls},
 		"messages[].tool_calls[].id":                 {Doc: "Names the call."},
 		"messages[].tool_calls[].type":               {Doc: "Only functions are supported.", Schema: openapi.Words("function")},
 		"messages[].tool_calls[].function":           {Doc: "The call.", Required: true},

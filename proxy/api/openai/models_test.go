@@ -55,15 +55,13 @@ func TestWhatIsKnownOfAModel(t *testing.T) {
 
 // What the list names can be asked for, and is what a reply then names.
 func TestListedModelsCanBeAskedFor(t *testing.T) {
-	for i := range installed {
-		for _, id := range listedIDs(&installed[i]) {
-			r, err := Chat.Decode([]byte(`{"messages":[{"role":"user","content":"Hi"}],"model":"`+id+`"}`), api.Limits{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, _, err := api.Resolve(installed, "", "", r.Model, r.Version); err != nil {
-				t.Errorf("%s: %v", id, err)
-			}
+	for _, l := range api.ListModels(installed) {
+		r, err := Chat.Decode([]byte(`{"messages":[{"role":"user","content":"Hi"}],"model":"`+l.ID+`"}`), api.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := api.Resolve(installed, "", "", r.Model, r.Version); err != nil {
+			t.Errorf("%s: %v", l.ID, err)
 		}
 	}
 }

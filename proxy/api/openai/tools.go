@@ -194,8 +194,8 @@ type messageToolCall struct {
 
 // checkToolCalls returns the calls of a message; param is their place.
 func checkToolCalls(list []messageToolCall, param string) ([]api.ToolCall, *api.Error) {
-	if len(list) > api.MaxTools {
-		return nil, api.Invalid(param, "%s has more than %d calls", param, api.MaxTools)
+	if len(list) > api.MaxToolCalls {
+		return nil, api.Invalid(param, "%s has more than %d calls", param, api.MaxToolCalls)
 	}
 	var calls []api.ToolCall
 	for i := range list {

@@ -259,8 +259,8 @@ func (c *conversation) addCall(call api.ToolCall, at string) *api.Error {
 	}
 	c.used = true
 	c.assistant()
-	if len(c.open.ToolCalls) == api.MaxTools {
-		return api.Invalid(at, "%s is one of more than %d calls after one another; send outputs between them", at, api.MaxTools)
+	if len(c.open.ToolCalls) == api.MaxToolCalls {
+		return api.Invalid(at, "%s is one of more than %d calls after one another; send outputs between them", at, api.MaxToolCalls)
 	}
 	c.open.ToolCalls = append(c.open.ToolCalls, call)
 	c.names[call.ID] = call.Name

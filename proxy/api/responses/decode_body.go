@@ -83,7 +83,7 @@ var requirements = map[string]string{
 	"prompt_cache_key":  fmt.Sprintf("a string of at most %d bytes", maxEchoedBytes),
 }
 
-const toolName = "a name of 1 to 64 letters, digits and the characters _ - ."
+const toolName = "a name of 1 to 128 letters, digits and the characters _ - ."
 
 // decodeBody reads a body into b, a pointer to a struct.
 func decodeBody(text []byte, b any) *api.Error {

@@ -256,7 +256,7 @@ func TestDecodeErrors(t *testing.T) {
 		`{"input":[{"type":"reasoning","content":[{"type":"image"}]}]}`:                                                   `input[0].content[0].type content of the type "image"`,
 		`{"input":[` + strings.Repeat(`{"role":"assistant","content":""},`, maxItems) + userItem + `]}`:                   `input`,
 		`{"input":[` + strings.Repeat(userItem+`,`, api.MaxMessages) + userItem + `]}`:                                    `input input has 1025 messages, more than the limit of 1024`,
-		`{"input":[` + strings.Repeat(`{"type":"function_call","call_id":"c","name":"f"},`, api.MaxTools) + `{"type":"function_call","call_id":"c","name":"f"}]}`: `input[128] input[128] is one of more than 128 calls`,
+		`{"input":[` + strings.Repeat(`{"type":"function_call","call_id":"c","name":"f"},`, api.MaxToolCalls) + `{"type":"function_call","call_id":"c","name":"f"}]}`: `input[128] input[128] is one of more than 128 calls`,
 
 		bodyStart + `,"model":7}`:                                           `model model must be`,
 		bodyStart + `,"model":"` + long + `"}`:                              `model model must be`,
@@ -304,7 +304,7 @@ func TestDecodeErrors(t *testing.T) {
 		bodyStart + `,"tools":[{"type":"custom","name":"f","format":7}]}`:                                             `tools[0].format tools[0].format must be`,
 		bodyStart + `,"tools":[{"type":"function","name":"f"},{"type":"function","name":"f"}]}`:                       `tools[1].name tools has "f" twice`,
 		bodyStart + `,"tools":[{"type":"namespace","name":"n","tools":[{"type":"function","name":"a b"}]}]}`:          `tools[0].tools[0].name tools[0].tools[0].name must be`,
-		bodyStart + `,"tools":[` + manyTools(api.MaxTools+1) + `]}`:                                                   `tools tools has more than 128 functions`,
+		bodyStart + `,"tools":[` + manyTools(api.MaxTools+1) + `]}`:                                                   `tools tools has more than 256 functions`,
 		bodyStart + `,"tools":[` + strings.Repeat(`{"type":"mcp"},`, maxListedTools) + `{"type":"mcp"}]}`:             `tools`,
 		bodyStart + `,"tool_choice":"maybe"}`:                                                                         `tool_choice tool_choice must be none, auto, required`,
 		bodyStart + `,"tool_choice":7}`:                                                                               `tool_choice tool_choice must be`,
@@ -530,7 +530,7 @@ func checkMessage(t *testing.T, m *api.Message) {
 	isAssistant := m.Role == "assistant"
 	switch {
 	case !slices.Contains([]string{"system", "user", "assistant", "tool"}, m.Role),
-		!isAssistant && (m.Reasoning != "" || m.ToolCalls != nil), (m.Role == "tool") != (m.ToolCallID != ""), len(m.ToolCalls) > api.MaxTools:
+		!isAssistant && (m.Reasoning != "" || m.ToolCalls != nil), (m.Role == "tool") != (m.ToolCallID != ""), len(m.ToolCalls) > api.MaxToolCalls:
 		t.Fatalf("message %+v", m)
 	}
 	for _, c := range m.ToolCalls {

@@ -99,7 +99,7 @@ func fields() openapi.Fields {
 
 		"tools":               {Doc: fmt.Sprintf("Tools that the model may call, at most %d functions. Those that only OpenAI has are left out.", api.MaxTools), Entries: listedTool{}, MaxItems: maxListedTools},
 		"tools[].type":        {Doc: "function, custom or namespace; others are left out.", Required: true, Schema: openapi.Text(1, 0)},
-		"tools[].name":        {Doc: "Its name, which no other tool has; 1 to 64 letters, digits and _ - ."},
+		"tools[].name":        {Doc: "Its name, which no other tool has; 1 to 128 letters, digits and _ - ."},
 		"tools[].description": {Doc: "What it does, for the model."},
 		"tools[].parameters":  {Doc: "Of a function: JSON schema of its arguments.", Schema: anything},
 		"tools[].format":      {Doc: "Of a custom tool: what its input may be.", Schema: anything},

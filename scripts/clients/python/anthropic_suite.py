@@ -49,7 +49,10 @@ def calls_of(message):
 def list_models():
     names = [m.id for m in client.models.list()]
     h.check(h.MODEL in names, "the model isn't in the list", names)
-    h.equal(client.models.retrieve(h.MODEL).id, h.MODEL, "id")
+    one = client.models.retrieve(h.MODEL)
+    h.equal((one.id, one.type, one.display_name), (h.MODEL, "model", h.MODEL), "the model")
+    h.check(one.created_at.year >= 2024, "created_at", one)
+    h.equal([m.id for m in client.models.list(limit=1)], names, "the list, page by page")
 
 
 def prompt_tokens(usage):
