@@ -268,3 +268,19 @@ func BenchmarkPromptsThatBeginAlike(b *testing.B) {
 		b.ReportMetric(float64(s.computed.Load()-before)/float64(b.N), "computed/op")
 	})
 }
+
+// The cells of a finished request lie before those of the next one, so most of what this sees is in one part of the
+// cache.
+func TestAnswerBehindKeptCellsIsThatOfAnEmptyCache(t *testing.T) {
+	s := serveBase(t, testModel(t))
+	long := render(t, s.base, strings.Repeat("The river runs past the town and the mill. ", 80))
+	prompt := render(t, s.base, france)
+	alone := s.start(prompt, 12, greedy).wait(t).tokens
+	s.forgetPrompts()
+	if n := len(s.start(long, 2, greedy).wait(t).tokens); n == 0 || len(long) < 600 {
+		t.Fatalf("%d tokens after a prompt of %d", n, len(long))
+	}
+	if behind := s.start(prompt, 12, greedy).wait(t).tokens; !slices.Equal(behind, alone) {
+		t.Errorf("%v behind %d kept cells, %v alone", behind, len(long), alone)
+	}
+}
