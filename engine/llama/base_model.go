@@ -31,7 +31,7 @@ type Base struct {
 	limits   batch.Limits
 	facts    models.Facts
 	size     contextSize
-	// attention is set before the first context is made; trained as well, since the library changes its number with one.
+	// Set before the first context is made; trained as well, since the library changes its number with one.
 	attention attention
 	trained   int // tokens
 	ends      textEnds
