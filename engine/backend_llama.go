@@ -15,6 +15,7 @@ import (
 	"tandem/engine/link"
 	"tandem/engine/llama"
 	"tandem/engine/metrics"
+	"tandem/engine/models"
 )
 
 // These go into the numerics id. samplerVersion changes with how tokens are drawn, patchVersion with a patch in
@@ -51,7 +52,7 @@ func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (c
 		}
 		log.Info("device", "name", d.Name, "description", d.Description, "backend", d.Backend, "memory", d.TotalBytes)
 	}
-	out.numericsID = numericsID(out.device, c.Deterministic)
+	out.numericsID = numericsID(out.device, c.Deterministic, c.Attention)
 	placement := devices.Placement{GPULayers: c.GPULayers, OneGPU: c.OneGPU, MainGPU: c.MainGPU, GPUSplit: c.GPUSplit, Watermark: c.MemoryWatermark}
 	out.fitsInMemory = func(bytes int64, alone bool) bool {
 		host, accelerators := deviceMemory(backend)
@@ -74,11 +75,11 @@ func linkDevice(d llama.Device) link.Device {
 	return out
 }
 
-// numericsID names what decides which token follows: the library, its backends' instruction sets, the device and our
-// sampler.
-func numericsID(device string, deterministic bool) string {
+// numericsID names what decides which token follows: the library, its backends' instruction sets, the device, our
+// sampler, and how attention is computed where a model.yaml doesn't say it.
+func numericsID(device string, deterministic bool, attention models.Attention) string {
 	h := fnv.New64a()
-	fmt.Fprint(h, llama.BuildInfo(), patchVersion, device, samplerVersion)
+	fmt.Fprint(h, llama.BuildInfo(), patchVersion, device, samplerVersion, attention)
 	if deterministic {
 		device += "-deterministic"
 	}

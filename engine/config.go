@@ -2,12 +2,14 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
 	"time"
 
+	"tandem/engine/models"
 	"tandem/schema/settings"
 )
 
@@ -47,6 +49,7 @@ type Config struct {
 
 	Context            int // tokens
 	Parallel           int // sequences
+	Attention          models.Attention
 	BatchTokens        int // prompt tokens of a step
 	StepTarget         time.Duration
 	Threads            int // 0: as many as may be used
@@ -81,14 +84,29 @@ const (
 // loadConfig reads the engine's settings. Errors are settings.ErrHelp, settings.ErrVersion or a list of all problems.
 func loadConfig(args, environ []string) (*Config, error) {
 	v, err := settings.Load(settings.Engine, args, environ, os.ReadFile)
-	if err != nil {
+	if v == nil {
 		return nil, err
 	}
 	c := &Config{Values: v, Warnings: v.Warnings()}
 	c.readProcess(v)
 	c.readModels(v)
 	c.readCompute(v)
+	if err := settings.Check(err, c.check()); err != nil {
+		return nil, err
+	}
 	return c, nil
+}
+
+// check finds settings that are valid but don't fit together.
+func (c *Config) check() []settings.Problem {
+	var found []settings.Problem
+	if wrong, ok := errors.AsType[*models.AttentionError](c.Attention.Check()); ok {
+		found = append(found, c.Values.Problem(wrong.Variable(), wrong.Text))
+	}
+	if c.Deterministic && c.Attention.Flash == models.FlashOff {
+		found = append(found, c.Values.Problem("FLASH_ATTENTION", "off doesn't fit DETERMINISTIC=true: only flash attention adds up in the order of positions"))
+	}
+	return found
 }
 
 func (c *Config) readProcess(v *settings.Values) {
@@ -120,6 +138,7 @@ func (c *Config) readModels(v *settings.Values) {
 
 func (c *Config) readCompute(v *settings.Values) {
 	c.Context, c.Parallel, c.BatchTokens = v.Int("CONTEXT"), v.Int("PARALLEL"), v.Int("BATCH_TOKENS")
+	c.Attention = readAttention(v)
 	c.StepTarget, c.Threads, c.Deterministic = v.Duration("STEP_TARGET"), v.Int("THREADS"), v.Bool("DETERMINISTIC")
 	c.GPULayers, c.MainGPU, c.MMap = v.Int("GPU_LAYERS"), v.Int("MAIN_GPU"), v.Bool("MMAP")
 	c.GrammarTokenBudget = v.Duration("GRAMMAR_TOKEN_BUDGET")
@@ -134,6 +153,17 @@ func (c *Config) readCompute(v *settings.Values) {
 	c.AbortMarker, c.AbortLoads = cmp.Or(v.String("ABORT_MARKER"), v.String("MOCK_ABORT_MARKER")), v.List("ABORT_LOAD")
 	c.MockFailLoad, c.MockLoadDelay, c.MockMemoryUsed = v.List("MOCK_FAIL_LOAD"), v.Duration("MOCK_LOAD_DELAY"), v.Float("MOCK_MEMORY_USED")
 	c.StepDelay = v.Duration("STEP_DELAY")
+}
+
+func readAttention(v *settings.Values) models.Attention {
+	return models.Attention{
+		KeyType: models.CacheType(v.String("CACHE_TYPE_K")), ValueType: models.CacheType(v.String("CACHE_TYPE_V")),
+		Flash: models.FlashAttention(v.String("FLASH_ATTENTION")),
+		Rope: models.RopeScaling{
+			Type: models.RopeType(v.String("ROPE_SCALING")), Factor: float32(v.Float("ROPE_FACTOR")), FreqScale: float32(v.Float("ROPE_FREQ_SCALE")),
+			OriginalContext: v.Int("ROPE_ORIGINAL_CONTEXT"), FreqBase: float32(v.Float("ROPE_FREQ_BASE")),
+		},
+	}
 }
 
 // userCacheDir is the directory for files that can be made again, or empty where there is no home.

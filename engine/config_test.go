@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"tandem/engine/batch"
+	"tandem/engine/models"
+	"tandem/schema/settings"
 )
 
 // The executor and the metrics can't import each other; this package imports both.
@@ -58,5 +61,50 @@ func TestConfigGPUSplit(t *testing.T) {
 	}
 	if _, err := loadConfig([]string{"--gpu-split=none,1"}, nil); err == nil {
 		t.Error("none and shares were taken together")
+	}
+}
+
+func TestConfigAttention(t *testing.T) {
+	c, err := loadConfig([]string{"--cache-type-k=q8_0", "--rope-scaling=yarn", "--rope-factor=4"}, []string{"CACHE_TYPE_V=q5_1", "ROPE_ORIGINAL_CONTEXT=8192"})
+	want := models.Attention{KeyType: "q8_0", ValueType: "q5_1", Flash: models.FlashAuto, Rope: models.RopeScaling{Type: models.RopeYarn, Factor: 4, OriginalContext: 8192}}
+	if err != nil || c.Attention != want {
+		t.Errorf("%+v, %v; want %+v", c.Attention, err, want)
+	}
+	for name, s := range map[string]string{"keys": "CACHE_TYPE_K", "values": "CACHE_TYPE_V"} {
+		var known []string
+		for _, kind := range models.CacheTypes() {
+			known = append(known, string(kind))
+		}
+		if choices := settings.Find(s).Choices; !slices.Equal(choices, known) {
+			t.Errorf("%s may be set to %v, and the engine knows %v", name, choices, known)
+		}
+	}
+}
+
+// TestCheckConfig: settings that don't fit together are told with all others, and nothing starts.
+func TestCheckConfig(t *testing.T) {
+	for _, c := range []struct {
+		env  []string
+		want string // empty: they are good
+	}{
+		{nil, ""},
+		{[]string{"CACHE_TYPE_K=q4_0", "FLASH_ATTENTION=off"}, ""},
+		{[]string{"CACHE_TYPE_V=iq4_nl", "FLASH_ATTENTION=on", "DETERMINISTIC=true"}, ""},
+		{[]string{"ROPE_SCALING=linear", "ROPE_FREQ_SCALE=0.25"}, ""},
+		{[]string{"CACHE_TYPE_K=q9_0"}, "variable CACHE_TYPE_K"},
+		{[]string{"CACHE_TYPE_V=q8_0", "FLASH_ATTENTION=off"}, "variable CACHE_TYPE_V: q8_0 needs flash attention"},
+		{[]string{"FLASH_ATTENTION=off", "DETERMINISTIC=true"}, "variable FLASH_ATTENTION: off doesn't fit"},
+		{[]string{"ROPE_SCALING=yarn"}, "variable ROPE_SCALING: yarn needs a factor"},
+		{[]string{"ROPE_FACTOR=2"}, "variable ROPE_FACTOR: needs the type"},
+		{[]string{"ROPE_SCALING=linear", "ROPE_FACTOR=0.5"}, "variable ROPE_FACTOR: 0.5 must be 1 to"},
+		{[]string{"ROPE_SCALING=linear", "ROPE_FACTOR=2", "ROPE_FREQ_SCALE=0.5"}, "variable ROPE_FREQ_SCALE"},
+		{[]string{"ROPE_SCALING=yarn", "CONTEXT=1"}, "variable CONTEXT"},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run([]string{"check-config"}, c.env, &stdout, &stderr)
+		good := code == 0 && strings.HasSuffix(stdout.String(), "the settings are good\n")
+		if good != (c.want == "") || c.want != "" && (code != codeUsage || !strings.Contains(stderr.String(), c.want)) {
+			t.Errorf("%v: code %d, %s", c.env, code, stderr.String())
+		}
 	}
 }

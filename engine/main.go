@@ -30,6 +30,7 @@ const usage = `Usage: tandem-engine COMMAND [SETTINGS]
 Commands:
   serve        run the engine (the default)
   supervise    run the engine as a child, start it again when it dies or hangs
+  check-config check the settings, print where each value comes from
   healthcheck  --live or --started: ask the running engine by its heartbeat; exit code 0 when it is
   licenses     print the licences of what this program contains
   version      print versions
@@ -58,7 +59,7 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 		probe, args = healthFlag(args)
 	}
 	switch command {
-	case "serve", "supervise", "healthcheck", "version":
+	case "serve", "supervise", "check-config", "healthcheck", "version":
 	case "licenses":
 		fmt.Fprint(stdout, licences)
 		return 0
@@ -80,6 +81,9 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		fmt.Fprintf(stderr, "tandem-engine: the settings can't be used:\n%v\n", err)
 		return codeUsage
+	}
+	if command == "check-config" {
+		return printSettings(c, stdout, stderr)
 	}
 	log := newLog(c, stderr)
 	for _, w := range c.Warnings {

@@ -120,7 +120,7 @@ func (e *engine) openModels() error {
 	}
 	e.cache = models.NewCache(models.CacheOptions{
 		Registry: e.registry, Backend: e.compute.backend, Dir: c.CacheDir, Size: c.CacheSize,
-		Context: c.Context, Parallel: c.Parallel, MMap: c.MMap, LoadTimeout: c.LoadTimeout, BusyWait: c.BusyWait,
+		Context: c.Context, Parallel: c.Parallel, Attention: c.Attention, MMap: c.MMap, LoadTimeout: c.LoadTimeout, BusyWait: c.BusyWait,
 		Attach: e.attach, Detach: e.detach, OnEvent: e.modelEvent, OnLoad: e.noteLoad, MemoryFits: e.compute.fitsInMemory, MemoryLeft: e.compute.memoryLeft, Log: e.log,
 	})
 	e.preloader = preload.New(preload.Options{
@@ -164,6 +164,13 @@ func (e *engine) attach(ctx context.Context, key string, b models.Base) error {
 		return err
 	}
 	e.metrics.AddBase(key)
+	kv, cells := b.Facts().KV, b.Facts().Cells
+	if kv.Bytes == 0 { // an encoder keeps nothing
+		return nil
+	}
+	e.metrics.SetKVCache(key, metrics.KVCache{Bytes: kv.Bytes, KeyType: string(kv.KeyType), ValueType: string(kv.ValueType)})
+	e.log.Info("KV cache", "base", key, "bytes", kv.Bytes, "cells", cells, "bytes_per_token", kv.Bytes/int64(max(cells, 1)),
+		"keys", kv.KeyType, "values", kv.ValueType, "flash_attention", kv.Flash, "context", b.Facts().ContextTokens)
 	return nil
 }
 

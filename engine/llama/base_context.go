@@ -22,8 +22,7 @@ func (b *Base) openContext() error {
 		return b.openEncoder()
 	}
 	C.tdm_model_device(b.model, &device)
-	trained := int(C.llama_model_n_ctx_train(b.model))
-	b.size = chooseContextSize(b.spec, b.opts, trained, cellBytes(b.model), int64(device.free))
+	b.size = chooseContextSize(b.spec, b.opts, b.attention.rope.longest, b.attention.cellBytes, int64(device.free))
 	if wanted := b.size.sequenceTokens * b.size.sequences; b.size.cells < wanted {
 		b.opts.Logger.Info("KV cache is smaller than all sequences at full length", "model", b.spec.Name, "cells", b.size.cells, "wanted", wanted)
 	}
@@ -35,6 +34,7 @@ func (b *Base) openContext() error {
 		outputs:     C.uint32_t(b.size.sequences + batch.MaxScoredTokens),
 		threads:     C.int32_t(b.threadChoice.all),
 	}
+	b.attention.apply(&params, true)
 	errBuf := newErrorBuffer()
 	defer errBuf.free()
 	if b.context = C.tdm_context_new(b.model, &params, errBuf.text, errBuf.size); b.context == nil {
@@ -46,6 +46,9 @@ func (b *Base) openContext() error {
 		return b.openEncoder()
 	}
 	b.generates = true
+	if err := b.checkFlash(); err != nil {
+		return err
+	}
 	b.setLimits()
 	b.batch = newBatchArrays(b.limits.StepTokens)
 	gpu := deviceOf(&device).GPU

@@ -31,8 +31,11 @@ type Base struct {
 	limits   batch.Limits
 	facts    models.Facts
 	size     contextSize
-	ends     textEnds
-	embed    *embedder
+	// Set before the first context is made; trained as well, since the library changes its number with one.
+	attention attention
+	trained   int // tokens
+	ends      textEnds
+	embed     *embedder
 	// generates is false for an encoder: context and memory are nil then, and the embedder has the only context.
 	generates      bool
 	rerankTemplate string // of a reranker; empty: none
@@ -60,7 +63,15 @@ func (b *Base) finishLoad(ctx context.Context, progress func(models.Progress)) e
 	if err := checkModel(b.model); err != nil {
 		return err
 	}
-	var err error
+	layers, err := cacheLayers(b.model)
+	if err != nil {
+		return err
+	}
+	file := readRope(b.model)
+	b.trained = file.trained
+	if b.attention, err = chooseAttention(b.spec.Attention, layers, file, b.opts.Deterministic); err != nil {
+		return err
+	}
 	if b.vocab, err = readVocab(b.model); err != nil {
 		return err
 	}
@@ -143,11 +154,12 @@ func (b *Base) readFacts() {
 		Quantization:  quantization(b.model),
 		Parameters:    int64(C.llama_model_n_params(b.model)),
 		ContextTokens: b.limits.SequenceMax,
-		TrainContext:  int(C.llama_model_n_ctx_train(b.model)),
+		TrainContext:  b.trained,
 		Cells:         b.limits.Cells,
 		Sequences:     b.limits.Sequences,
 		WeightBytes:   max(int64(weights), int64(C.llama_model_size(b.model))),
 		CacheBytes:    int64(cache + compute),
+		KV:            b.kvCache(int64(cache)),
 		Device:        d.Description,
 		Backend:       d.Backend,
 		ChatTemplate:  b.template != nil,

@@ -42,7 +42,7 @@ func embedPassTokens(vocabulary, size int) int {
 // about as much again to compute it.
 func (e *embedder) bytesNeeded(sequenceTokens, passTokens int) int64 {
 	output := int64(passTokens) * int64(e.base.vocab.size()+e.size) * 4
-	return int64(sequenceTokens)*cellBytes(e.base.model) + 2*output
+	return int64(sequenceTokens)*e.base.attention.cellBytes + 2*output
 }
 
 // newContext makes a context in which the longest text fits. A model that looks ahead, as encoders do, computes a text
@@ -59,6 +59,7 @@ func (e *embedder) newContext(sequenceTokens, passTokens int) error {
 	if bool(C.llama_model_is_recurrent(b.model)) || bool(C.llama_model_is_hybrid(b.model)) {
 		params.sequences = 1 // each has a state of its own
 	}
+	b.attention.apply(&params, e.causal)
 	errBuf := newErrorBuffer()
 	defer errBuf.free()
 	if e.context = C.tdm_context_new(b.model, &params, errBuf.text, errBuf.size); e.context == nil {
@@ -91,7 +92,7 @@ func (b *Base) openEncoder() error {
 	b.embed.causal = false
 	var device C.tdm_device
 	C.tdm_model_device(b.model, &device)
-	size := chooseEncoderContext(b.spec, int(C.llama_model_n_ctx_train(b.model)), b.vocab.size(), b.embed.size, int64(device.free))
+	size := chooseEncoderContext(b.spec, b.attention.rope.longest, b.vocab.size(), b.embed.size, int64(device.free))
 	if err := b.embed.newContext(size, embedStepTokens); err != nil {
 		return err
 	}
@@ -121,14 +122,14 @@ func (e *embedder) dryRun() error {
 	return nil
 }
 
-// chooseEncoderContext is the longest text: what was asked for and what the model was trained for, cut to what a
+// chooseEncoderContext is the longest text: what was asked for and what the model reads, cut to what a
 // quarter of the free memory can hold.
-func chooseEncoderContext(spec models.BaseSpec, trained, vocabulary, size int, freeBytes int64) int {
+func chooseEncoderContext(spec models.BaseSpec, longest, vocabulary, size int, freeBytes int64) int {
 	tokens := spec.Context
 	if tokens == 0 {
 		tokens = defaultContext
 	}
-	tokens = min(tokens, trained)
+	tokens = min(tokens, longest)
 	if spec.FreeBytes > 0 {
 		freeBytes = min(freeBytes, spec.FreeBytes)
 	}

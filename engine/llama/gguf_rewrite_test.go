@@ -70,10 +70,6 @@ func replaceTokens(value []byte, change func(i int, old []byte) []byte) []byte {
 // become control tokens.
 func demoWithTemplate(t testing.TB, template string, names []string) string {
 	t.Helper()
-	data, err := os.ReadFile(demoFile(t, "demo-q8_0.gguf"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	id := make(map[int]string)
 	for i, name := range names {
 		if i < 6 {
@@ -82,14 +78,7 @@ func demoWithTemplate(t testing.TB, template string, names []string) string {
 			id[1024-i] = name
 		}
 	}
-	r := &ggufReader{data: data}
-	var out bytes.Buffer
-	out.Write(r.take(8))
-	tensors, pairs := r.u64(), r.u64()
-	binary.Write(&out, binary.LittleEndian, [2]uint64{uint64(tensors), uint64(pairs)})
-	for range pairs {
-		key, kind := r.text(), r.u32()
-		value := r.value(kind)
+	return rewriteDemo(t, func(key string, value []byte) []byte {
 		switch key {
 		case "tokenizer.chat_template":
 			var b bytes.Buffer
@@ -112,6 +101,25 @@ func demoWithTemplate(t testing.TB, template string, names []string) string {
 				return old
 			})
 		}
+		return value
+	})
+}
+
+// rewriteDemo writes a copy of the demo model with other values in its header.
+func rewriteDemo(t testing.TB, change func(key string, value []byte) []byte) string {
+	t.Helper()
+	data, err := os.ReadFile(demoFile(t, "demo-q8_0.gguf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &ggufReader{data: data}
+	var out bytes.Buffer
+	out.Write(r.take(8))
+	tensors, pairs := r.u64(), r.u64()
+	binary.Write(&out, binary.LittleEndian, [2]uint64{uint64(tensors), uint64(pairs)})
+	for range pairs {
+		key, kind := r.text(), r.u32()
+		value := change(key, r.value(kind))
 		putText(&out, key)
 		binary.Write(&out, binary.LittleEndian, kind)
 		out.Write(value)

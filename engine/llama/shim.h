@@ -53,8 +53,20 @@ typedef struct {
     int32_t  threads;
     bool     embeddings; // each token gives its vector, or with classify each text its scores
     bool     classify;
+    int32_t  key_type, value_type; // ggml_type of the KV cache
+    int32_t  flash;                // llama_flash_attn_type
+    int32_t  rope_type;            // llama_rope_scaling_type
+    float    rope_base, rope_scale;  // 0: as the model's file says
+    uint32_t original_context;     // tokens that the model was trained for without scaling; 0: as the file says
 } tdm_context;
 struct llama_context * tdm_context_new(struct llama_model * model, const tdm_context * params, char * err, size_t err_size);
+bool tdm_context_flash(const struct llama_context * ctx); // attention is computed in one operation
+#define TDM_LAYERS_MAX 512 // of the library
+// A layer that keeps keys and values: numbers of a head and of a token. value_row is 0 where values are a part of keys.
+typedef struct {
+    uint32_t key_head, value_head, key_row, value_row;
+} tdm_cache_layer;
+int32_t tdm_cache_layers(const struct llama_model * model, tdm_cache_layer * out, int32_t most); // how many there are
 void tdm_context_memory(const struct llama_context * ctx, uint64_t * model, uint64_t * cache, uint64_t * compute);
 
 struct llama_adapter_lora * tdm_adapter_load(struct llama_model * model, const char * path, char * err, size_t err_size);

@@ -5,7 +5,9 @@
 #include "ggml-backend.h"
 #include "ggml-row-invariant.h"
 #include "llama-adapter.h"
+#include "llama-context.h"
 #include "llama-ext.h"
+#include "llama-model.h"
 
 #include <algorithm>
 #include <atomic>
@@ -192,6 +194,13 @@ struct llama_context * tdm_context_new(struct llama_model * model, const tdm_con
         p.n_threads_batch = params->threads;
         p.kv_unified      = true; // one sequence may use what the others leave, and prefixes are shared
         p.no_perf         = true;
+        p.type_k          = (ggml_type) params->key_type;
+        p.type_v          = (ggml_type) params->value_type;
+        p.flash_attn_type   = (llama_flash_attn_type) params->flash;
+        p.rope_scaling_type = (llama_rope_scaling_type) params->rope_type;
+        p.rope_freq_base    = params->rope_base;
+        p.rope_freq_scale   = params->rope_scale;
+        p.yarn_orig_ctx     = params->original_context;
         p.swa_full        = true; // a window that keeps its cells can be rolled back
         llama_context * ctx = llama_init_from_model(model, p);
         if (ctx == nullptr) captured.write_error(err, err_size, "llama.cpp gives no reason");
@@ -202,6 +211,25 @@ struct llama_context * tdm_context_new(struct llama_model * model, const tdm_con
         captured.write_error(err, err_size, "unknown exception");
     }
     return nullptr;
+}
+
+bool tdm_context_flash(const struct llama_context * ctx) { return ctx->get_cparams().flash_attn; }
+
+int32_t tdm_cache_layers(const struct llama_model * model, tdm_cache_layer * out, int32_t most) {
+    if (llama_model_is_recurrent(model)) return 0;
+    try {
+        const auto & h = model->hparams;
+        bool    only_recurrent = true; // a hybrid whose layers have both
+        int32_t n              = 0;
+        for (uint32_t il = 0; il < h.n_layer_all; il++) only_recurrent = only_recurrent && h.is_recr(il);
+        for (uint32_t il = 0; il < h.n_layer_all && n < most; il++) {
+            if (!h.has_kv(il) || (h.is_recr(il) && !only_recurrent) || h.n_embd_k_gqa(il) == 0) continue;
+            out[n++] = { h.n_embd_head_k(il), h.n_embd_head_v(il), h.n_embd_k_gqa(il), h.is_mla() ? 0 : h.n_embd_v_gqa(il) };
+        }
+        return n;
+    } catch (...) {
+        return TDM_EXCEPTION;
+    }
 }
 
 void tdm_context_memory(const struct llama_context * ctx, uint64_t * model, uint64_t * cache, uint64_t * compute) {

@@ -28,6 +28,7 @@ type baseSeries struct {
 	queued           *vm.Gauge
 	cellsUsed        *vm.Gauge
 	cells            *vm.Gauge
+	kvBytes          string // guarded by Metrics.mu; name of the series of the KV cache's bytes, empty: none yet
 }
 
 // stepSeries are the series of one phase.
@@ -96,6 +97,32 @@ func (m *Metrics) RemoveBase(key string) {
 	for _, name := range b.names {
 		m.set.UnregisterMetric(name)
 	}
+	if b.kvBytes != "" {
+		m.set.UnregisterMetric(b.kvBytes)
+	}
+}
+
+// KVCache is what a base keeps of the tokens before.
+type KVCache struct {
+	Bytes              int64
+	KeyType, ValueType string
+}
+
+// SetKVCache sets the size of a base's KV cache and the formats that it holds numbers in. Of two bases that share their
+// series the newer one counts.
+func (m *Metrics) SetKVCache(key string, c KVCache) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b := (*m.seriesByKey.Load())[key]
+	if b == nil {
+		return
+	}
+	name := seriesName("llm_engine_kv_bytes", modelOf(key), c.KeyType, c.ValueType)
+	if b.kvBytes != "" && b.kvBytes != name {
+		m.set.UnregisterMetric(b.kvBytes)
+	}
+	b.kvBytes = name
+	m.set.GetOrCreateGauge(name, nil).Set(float64(c.Bytes))
 }
 
 func modelOf(key string) string {

@@ -30,6 +30,7 @@ func filledMetrics() *Metrics {
 	m := New()
 	m.AddBase("demo")
 	m.AddBase("org/other")
+	m.SetKVCache("demo", KVCache{Bytes: 4096, KeyType: "f16", ValueType: "f16"})
 	m.SetLoadProgress("next", 0.5)
 	m.SetDevice(Device{Name: "CUDA0", Description: "NVIDIA", Backend: "cuda", Driver: "1", UsedBytes: 1, TotalBytes: 2, GPU: &GPU{Utilization: 0.5, Watts: 100, Celsius: 60}})
 	return m
@@ -183,5 +184,21 @@ func TestStepDoesNotAllocate(t *testing.T) {
 	m := filledMetrics()
 	if n := testing.AllocsPerRun(100, func() { m.Decode("demo", "mixed", 0.001, 8, 8); m.Tokens("demo", "generated", 8) }); n != 0 {
 		t.Errorf("%v allocations a step", n)
+	}
+}
+
+func TestKVCacheOfTheNewerBase(t *testing.T) {
+	m := filledMetrics()
+	m.AddBase("demo#2")
+	m.SetKVCache("demo#2", KVCache{Bytes: 2176, KeyType: "q8_0", ValueType: "q8_0"})
+	m.SetKVCache("gone", KVCache{Bytes: 1, KeyType: "f16", ValueType: "f16"})
+	m.RemoveBase("demo")
+	f := scrape(t, m)["llm_engine_kv_bytes"]
+	if bytes, ok := seriesValue(f, "model=demo,key_type=q8_0,value_type=q8_0"); !ok || bytes != 2176 || len(f.GetMetric()) != 1 {
+		t.Errorf("after a model was loaded anew with another format: %v", f)
+	}
+	m.RemoveBase("demo#2")
+	if f := scrape(t, m)["llm_engine_kv_bytes"]; f != nil {
+		t.Errorf("after it was unloaded: %v", f)
 	}
 }

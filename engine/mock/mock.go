@@ -11,6 +11,7 @@
 package mock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -126,6 +127,7 @@ func newBase(b *Backend, spec models.BaseSpec) *Base {
 	return &Base{backend: b, spec: spec, cache: newKVCache(sequences), facts: models.Facts{
 		Architecture: "mock", Quantization: "none", ContextTokens: context, TrainContext: context,
 		Cells: n, Sequences: sequences, WeightBytes: vocabularyBytes(), CacheBytes: int64(n) * 4,
+		KV:     models.KVCache{Bytes: int64(n) * 4, KeyType: cmp.Or(spec.Attention.KeyType, models.CacheF16), ValueType: cmp.Or(spec.Attention.ValueType, models.CacheF16)},
 		Device: "mock", Backend: "mock", Tools: true, Reasoning: true, Embeddings: true, Scores: true, EmbeddingSize: embeddingSize,
 	}}
 }

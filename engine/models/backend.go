@@ -28,6 +28,8 @@ type BaseSpec struct {
 	MMap     bool
 	Template TemplateMode
 	Pooling  Pooling
+	// Attention has no field that is wrong for every model; the backend checks the rest.
+	Attention Attention
 	// FreeBytes is the memory that is left beside the weights; 0: what the backend finds. Not every library knows a
 	// container's limit.
 	FreeBytes int64
@@ -88,6 +90,7 @@ type Facts struct {
 	Sequences     int   // after cutting to the memory watermark
 	WeightBytes   int64 // what Close frees, without the KV cache
 	CacheBytes    int64 // KV cache and compute buffers
+	KV            KVCache
 	Device        string
 	Backend       string // cpu, cuda, mock …
 	ChatTemplate  bool
@@ -97,6 +100,14 @@ type Facts struct {
 	Embeddings    bool // TaskEmbed is possible
 	Scores        bool // TaskScore is possible
 	EmbeddingSize int  // numbers of an embedding
+}
+
+// KVCache is what a base keeps of the tokens before, as it was made.
+type KVCache struct {
+	Bytes     int64 // of all cells, as measured; with recurrent models their states
+	KeyType   CacheType
+	ValueType CacheType
+	Flash     bool // attention is computed in one operation
 }
 
 // Input is a request's prompt as the client wrote it. Messages, when given, replace Prompt and System.

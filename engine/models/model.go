@@ -14,6 +14,7 @@ type Model struct {
 	DefaultVersion string // empty: the model says none
 	Template       TemplateMode
 	Pooling        Pooling
+	Attention      Attention // as far as the model sets it
 	Defaults       Defaults
 	TrainContext   int       // tokens that the model was trained for; 0: not known before the first load
 	Bytes          int64     // of the base's files, unpacked; 0: not known
@@ -60,6 +61,7 @@ type source struct {
 	adapter   *weightsFile // nil: the base alone, or a full model
 	template  TemplateMode
 	pooling   Pooling
+	attention Attention // as far as the model sets it
 	defaults  Defaults
 	problem   string
 	filesHash [sha256.Size]byte // of the files' state of base and adapter
@@ -77,8 +79,8 @@ func (s *source) setIdentity() {
 		}
 	}
 	copy(s.filesHash[:], h.Sum(nil))
-	s.baseID = fmt.Sprintf("%s/%s/%d/%d", s.model, s.base.stateID(), s.template, s.pooling)
-	s.identity = fmt.Sprintf("%x/%d/%d", s.filesHash, s.template, s.pooling)
+	s.baseID = fmt.Sprintf("%s/%s/%d/%d/%v", s.model, s.base.stateID(), s.template, s.pooling, s.attention)
+	s.identity = fmt.Sprintf("%x/%d/%d/%v", s.filesHash, s.template, s.pooling, s.attention)
 }
 
 // brokenKey is the key of Cache.brokenLoads: files that don't exist have no state, and a problem may be solved without

@@ -31,6 +31,8 @@ type CacheOptions struct {
 	Context  int // CONTEXT in tokens; 0: backend default
 	Parallel int // sequences; 0: backend default
 	MMap     bool
+	// Attention is for what a model.yaml doesn't set.
+	Attention Attention
 
 	LoadTimeout time.Duration // for one load, unpacking included; default 10 min
 	BusyWait    time.Duration // longest wait for a place; default 30 s

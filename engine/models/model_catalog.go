@@ -50,7 +50,7 @@ func (c *catalog) withLoadProblems(loadProblems map[string]string) *catalog {
 func (c *catalog) add(m Model, sources []*source) {
 	byVersion := map[string]*source{}
 	for _, s := range sources {
-		s.model, s.template, s.pooling, s.defaults = m.Name, m.Template, m.Pooling, m.Defaults
+		s.model, s.template, s.pooling, s.attention, s.defaults = m.Name, m.Template, m.Pooling, m.Attention, m.Defaults
 		s.setIdentity()
 		byVersion[s.version] = s
 		m.Versions = append(m.Versions, Version{Name: s.version, Adapter: s.adapter != nil, Problem: s.problem})
@@ -64,7 +64,7 @@ func (f foundModel) model() Model {
 	pooling, _ := parsePooling(f.file.Pooling)
 	m := Model{
 		Name: f.name, Description: f.file.Description, Domain: f.file.Domain, DefaultVersion: f.file.DefaultVersion,
-		Template: template, Pooling: pooling, Defaults: f.file.Defaults, TrainContext: f.base.header.TrainContext,
+		Template: template, Pooling: pooling, Attention: f.file.attention(), Defaults: f.file.Defaults, TrainContext: f.base.header.TrainContext,
 		Bytes: f.base.bytes, Architecture: f.base.header.Architecture, Quantization: f.base.header.Quantization,
 	}
 	if m.Description == "" && f.base.headerRead {
@@ -145,7 +145,7 @@ func sameCatalog(a, b *catalog) bool {
 	for i := range a.models {
 		x, y := &a.models[i], &b.models[i]
 		if x.Name != y.Name || x.Description != y.Description || x.Domain != y.Domain || x.DefaultVersion != y.DefaultVersion ||
-			x.Template != y.Template || x.Pooling != y.Pooling || x.Bytes != y.Bytes || x.Demo != y.Demo || x.TrainContext != y.TrainContext || !x.Defaults.equal(&y.Defaults) || !slices.Equal(x.Versions, y.Versions) {
+			x.Template != y.Template || x.Pooling != y.Pooling || x.Attention != y.Attention || x.Bytes != y.Bytes || x.Demo != y.Demo || x.TrainContext != y.TrainContext || !x.Defaults.equal(&y.Defaults) || !slices.Equal(x.Versions, y.Versions) {
 			return false
 		}
 		for _, v := range x.Versions {

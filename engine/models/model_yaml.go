@@ -34,10 +34,15 @@ type modelYAML struct {
 	Description string `yaml:"description"`
 	Domain      string `yaml:"domain"`
 	// File is that of the weights, in the model's directory; empty: model.gguf, or the only GGUF file.
-	File           string                 `yaml:"file"`
-	DefaultVersion string                 `yaml:"default_version"`
-	Template       string                 `yaml:"template"` // auto, on, off
-	Pooling        string                 `yaml:"pooling"`  // mean, cls, last, rank; empty: as the weights' file says
+	File           string `yaml:"file"`
+	DefaultVersion string `yaml:"default_version"`
+	Template       string `yaml:"template"` // auto, on, off
+	Pooling        string `yaml:"pooling"`  // mean, cls, last, rank; empty: as the weights' file says
+	// The next four are of Attention; empty: the engine's settings.
+	CacheTypeK     string                 `yaml:"cache_type_k"`
+	CacheTypeV     string                 `yaml:"cache_type_v"`
+	FlashAttention string                 `yaml:"flash_attention"` // auto, on, off
+	RopeScaling    *yamlRope              `yaml:"rope_scaling"`
 	Defaults       Defaults               `yaml:"defaults"`
 	Checksums      map[string]string      `yaml:"checksums"` // file in the model's directory → sha256, hexadecimal
 	Versions       map[string]yamlVersion `yaml:"versions"`
@@ -86,6 +91,9 @@ func (m *modelYAML) check() error {
 		return err
 	}
 	if _, err := parsePooling(m.Pooling); err != nil {
+		return err
+	}
+	if err := m.attention().Check(); err != nil {
 		return err
 	}
 	if err := checkYAMLFileName("file", m.File); m.File != "" && err != nil {

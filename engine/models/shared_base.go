@@ -96,6 +96,10 @@ func (c *Cache) loadBase(ctx context.Context, b *sharedBase, src *source) error 
 
 // openBase prepares the files, reserves the memory, loads the base and attaches it.
 func (c *Cache) openBase(ctx context.Context, b *sharedBase, src *source) (Base, error) {
+	attention := src.attention.Or(c.opts.Attention)
+	if err := attention.Check(); err != nil { // model.yaml and the settings are good, but not together
+		return nil, &LoadError{Reason: ReasonBadFormat, What: label(src.model, src.version), Err: fmt.Errorf("model.yaml with the engine's settings: %w", err)}
+	}
 	report := func(p Progress) { c.baseProgress(b.id, p) }
 	path, err := c.fileCache.prepare(ctx, src.base, label(src.model, src.version), report)
 	if err != nil {
@@ -109,7 +113,7 @@ func (c *Cache) openBase(ctx context.Context, b *sharedBase, src *source) (Base,
 	report(Progress{Phase: "weights"})
 	base, err := c.opts.Backend.LoadBase(ctx, BaseSpec{
 		Name: src.model, Key: b.key, Path: path, Context: c.opts.Context, Parallel: c.opts.Parallel, MMap: c.opts.MMap,
-		Template: src.template, Pooling: src.pooling, FreeBytes: c.opts.MemoryLeft(src.base.bytes),
+		Template: src.template, Pooling: src.pooling, Attention: attention, FreeBytes: c.opts.MemoryLeft(src.base.bytes),
 		MoreFits: func(bytes int64) bool { return c.opts.MemoryFits(bytes, c.isOnlyBase(src.baseID)) },
 	}, report)
 	if err != nil {

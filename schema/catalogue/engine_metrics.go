@@ -5,6 +5,7 @@ var engineMetrics = []Metric{
 	{"llm_engine_queue_requests", Gauge, Engine, Internals, labels(openLabel("model")), nil, "Requests in the engine scheduler queue", false},
 	{"llm_engine_kv_cells_used", Gauge, Engine, Internals, labels(openLabel("model")), nil, "KV cells in use", false},
 	{"llm_engine_kv_cells", Gauge, Engine, Internals, labels(openLabel("model")), nil, "KV cells allocated", false},
+	{"llm_engine_kv_bytes", Gauge, Engine, Internals, labels(openLabel("model"), closedLabel("key_type", cacheTypes, Other), closedLabel("value_type", cacheTypes, Other)), nil, "Memory of the KV cache, with the formats of its keys and values", false},
 	{"llm_engine_decode_calls_total", Counter, Engine, Internals, labels(openLabel("model"), closedLabel("phase", stepPhases, "mixed")), nil, "Decode calls of the library", false},
 	{"llm_engine_decode_call_duration_seconds", Histogram, Engine, Internals, labels(openLabel("model"), closedLabel("phase", stepPhases, "mixed")), &boundsStep, "Duration of a decode call: prefill, decode, mixed", false},
 	{"llm_engine_batch_tokens", Histogram, Engine, Internals, labels(openLabel("model")), &boundsBatchTokens, "Tokens per decode call", false},

@@ -46,6 +46,7 @@ var (
 	slotStates       = []string{"idle", "prefill", "decode"}
 	stepPhases       = []string{"prefill", "decode", "mixed"}
 	tokenKinds       = []string{"prompt", "cached", "generated", "drafted", "accepted"}
+	cacheTypes       = []string{"f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", Other}
 	decodeErrorCodes = []string{"decode_failed", "out_of_memory", "grammar_too_complex", "context_length_exceeded", "internal", Other}
 )
 

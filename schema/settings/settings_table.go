@@ -2,6 +2,9 @@ package settings
 
 var logLevels = []string{"debug", "info", "warn", "error"}
 
+// cacheTypes are the formats of a KV cache that llama.cpp takes.
+var cacheTypes = []string{"f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"}
+
 // settingsTable is the list, in the order of the example configuration.
 var settingsTable = []Setting{
 	{Env: "CONFIG_FILE", Kind: String, Owner: Both, Help: "Configuration file (YAML). Both programs read the same one."},
@@ -72,6 +75,14 @@ var settingsTable = []Setting{
 	{Env: "ENGINE_STALL_TIMEOUT", Path: "engine.stall_timeout", Kind: Duration, Default: "30s", Min: "1s", Max: "1h", Owner: Both, Help: "An engine whose step loop makes no progress for this long counts as hung (longer steps have a longer allowance), and so does one from which the proxy hears nothing for as long."},
 	{Env: "PARALLEL", Path: "engine.parallel", Kind: Int, Default: "32", Min: "1", Max: "256", Owner: Engine, Help: "Sequences decoded together, per base model."},
 	{Env: "CONTEXT", Path: "engine.context", Kind: Int, Default: "8192", Min: "64", Max: "16777216", Owner: Engine, Help: "Tokens that one request may hold; the model's own limit when that is lower."},
+	{Env: "CACHE_TYPE_K", Path: "engine.cache_type_k", Kind: Enum, Default: "f16", Choices: cacheTypes, Owner: Engine, Help: "Format of the keys in the KV cache; q8_0 takes about half of f16's memory. A model.yaml may set another for its model, as for the next seven."},
+	{Env: "CACHE_TYPE_V", Path: "engine.cache_type_v", Kind: Enum, Default: "f16", Choices: cacheTypes, Owner: Engine, Help: "Format of the values in the KV cache. Those after bf16 need flash attention."},
+	{Env: "FLASH_ATTENTION", Path: "engine.flash_attention", Kind: Enum, Default: "auto", Choices: []string{"auto", "on", "off"}, Owner: Engine, Help: "Attention in one operation: auto where model and device can, on refuses models that can't."},
+	{Env: "ROPE_SCALING", Path: "engine.rope_scaling", Kind: Enum, Default: "auto", Choices: []string{"auto", "none", "linear", "yarn"}, Owner: Engine, Help: "How rotary positions are scaled so that a model reads more than it was trained for; auto: as its file says. Rather for one model, in its model.yaml."},
+	{Env: "ROPE_FACTOR", Path: "engine.rope_factor", Kind: Float, Default: "0", Min: "0", Max: "1024", Owner: Engine, Help: "With linear and yarn: how many times its original context a model reads."},
+	{Env: "ROPE_FREQ_SCALE", Path: "engine.rope_freq_scale", Kind: Float, Default: "0", Min: "0", Max: "1", Owner: Engine, Help: "1/ROPE_FACTOR, in place of it."},
+	{Env: "ROPE_ORIGINAL_CONTEXT", Path: "engine.rope_original_context", Kind: Int, Default: "0", Min: "0", Max: "16777216", Owner: Engine, Help: "Tokens that the model was trained for without scaling; 0: as its file says."},
+	{Env: "ROPE_FREQ_BASE", Path: "engine.rope_freq_base", Kind: Float, Default: "0", Min: "0", Max: "1000000000000", Owner: Engine, Help: "Base of the rotary frequencies; 0: as the model's file says."},
 	{Env: "BATCH_TOKENS", Path: "engine.batch_tokens", Kind: Int, Default: "512", Min: "1", Max: "65536", Owner: Engine, Help: "Prompt tokens that one decode step takes in beside the running answers: more makes prompts faster and tokens less even."},
 	{Env: "STEP_TARGET", Path: "engine.step_target", Kind: Duration, Default: "50ms", Min: "1ms", Max: "1m", Owner: Engine, Help: "How long a decode step should take while somebody waits for a next token; prompts are taken in smaller pieces to keep it, but get at least as much time as decoding."},
 	{Env: "THREADS", Path: "engine.threads", Kind: Int, Default: "0", Min: "0", Max: "1024", Owner: Engine, Help: "CPU threads for computing; 0: as many as the process may use."},
