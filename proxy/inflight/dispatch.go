@@ -32,6 +32,9 @@ func (t *Table) dispatch(now time.Time) {
 			return
 		}
 		en := t.entries[it.ID]
+		if t.refuseHopeless(en, now) {
+			continue
+		}
 		t.send(t.targetEngine(modelVersion{en.model, en.version}), en, now)
 	}
 }

@@ -1,6 +1,6 @@
-// Package queue holds the ids of requests that wait for an engine: it bounds their number and bytes, and decides which
-// one may go next. Within a base model it is first come, first served; a base without credit holds up no other. The
-// package holds no requests, starts no goroutine and reads no clock: times are passed in.
+// Package queue holds the ids of requests that wait for an engine: it bounds their number, bytes and work, and decides
+// which one may go next. Within a base model it is first come, first served; a base without credit holds up no other.
+// The package holds no requests, starts no goroutine and reads no clock: times are passed in.
 package queue
 
 import (
@@ -28,6 +28,7 @@ type Item struct {
 	Base     string // the base model whose credit it needs; "" while that isn't known
 	Version  string
 	Bytes    int64     // memory that it takes while it waits
+	Work     int64     // that an engine will have with it, in prompt tokens
 	Deadline time.Time // zero: none
 }
 
@@ -39,6 +40,7 @@ const (
 	Queued PushResult = iota // the item waits
 	TooManyItems
 	TooManyBytes
+	TooMuchWork
 )
 
 // Verdict is the answer to whether an item may go now.
@@ -56,6 +58,7 @@ const (
 type Limits struct {
 	Items int
 	Bytes int64
+	Work  int64 // 0: no limit of its own
 }
 
 // Queue of waiting requests. It isn't safe for concurrent use; its owner holds a lock.
@@ -63,6 +66,8 @@ type Queue struct {
 	limits    Limits
 	items     map[uint64]*node
 	bytes     int64
+	work      int64
+	workOf    map[string]int64                 // by base; none is 0
 	subqueues [classCount]map[string]*subqueue // by base; none is empty
 }
 
@@ -77,7 +82,7 @@ type subqueue struct{ first, last *node }
 
 // New makes an empty queue.
 func New(limits Limits) *Queue {
-	q := &Queue{limits: limits, items: make(map[uint64]*node)}
+	q := &Queue{limits: limits, items: make(map[uint64]*node), workOf: make(map[string]int64)}
 	for c := range q.subqueues {
 		q.subqueues[c] = make(map[string]*subqueue)
 	}
@@ -89,6 +94,9 @@ func (q *Queue) Len() int { return len(q.items) }
 
 // Bytes is the memory that the waiting items take.
 func (q *Queue) Bytes() int64 { return q.bytes }
+
+// Work is what engines will have with the items that wait for a base.
+func (q *Queue) Work(base string) int64 { return q.workOf[base] }
 
 // Has reports whether anything of a class waits.
 func (q *Queue) Has(c Class) bool { return len(q.subqueues[c]) > 0 }
@@ -111,10 +119,13 @@ func (q *Queue) Push(it Item) PushResult {
 		if q.bytes+it.Bytes > q.limits.Bytes {
 			return TooManyBytes
 		}
+		if q.limits.Work > 0 && q.work > 0 && q.work+it.Work > q.limits.Work {
+			return TooMuchWork
+		}
 	}
 	n := &node{Item: it}
 	q.items[it.ID] = n
-	q.bytes += it.Bytes
+	q.count(&n.Item, 1)
 	sub := q.subqueues[it.Class][it.Base]
 	if sub == nil {
 		sub = &subqueue{}
@@ -131,13 +142,22 @@ func (q *Queue) Remove(id uint64) (Item, bool) {
 		return Item{}, false
 	}
 	delete(q.items, id)
-	q.bytes -= n.Bytes
+	q.count(&n.Item, -1)
 	sub := q.subqueues[n.Class][n.Base]
 	sub.remove(n)
 	if sub.first == nil {
 		delete(q.subqueues[n.Class], n.Base)
 	}
 	return n.Item, true
+}
+
+// count adds an item to the totals (sign 1) or takes it out of them (-1).
+func (q *Queue) count(it *Item, sign int64) {
+	q.bytes += sign * it.Bytes
+	q.work += sign * it.Work
+	if q.workOf[it.Base] += sign * it.Work; q.workOf[it.Base] == 0 {
+		delete(q.workOf, it.Base)
+	}
 }
 
 // Next removes and returns the first item that may go. It calls allow for the first item of each base, oldest first
@@ -172,6 +192,17 @@ func (q *Queue) heads(c Class) []*node {
 	}
 	slices.SortFunc(heads, func(a, b *node) int { return cmp.Compare(a.Order, b.Order) })
 	return heads
+}
+
+// Waiting returns the items of a class that wait for a base, in their order.
+func (q *Queue) Waiting(c Class, base string) []Item {
+	var items []Item
+	if sub := q.subqueues[c][base]; sub != nil {
+		for n := sub.first; n != nil; n = n.next {
+			items = append(items, n.Item)
+		}
+	}
+	return items
 }
 
 // Expire removes and returns every item whose deadline has come, oldest first.
