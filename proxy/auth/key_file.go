@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +18,8 @@ const (
 	MaxFileBytes = 4 << 20
 	maxNameBytes = 64
 	maxProblems  = 20 // reported at once
+
+	minWeight, maxWeight = 0.01, 100
 )
 
 // entry is a key with its hash and the line that defines it.
@@ -162,6 +165,8 @@ func (e *entry) parseField(f field, parseRate ParseRate) error {
 		rate, err := parseRate(text)
 		e.Rate = &rate
 		return err
+	case "weight":
+		return e.parseWeight(text)
 	case "expires":
 		return e.parseExpires(text)
 	case "enabled":
@@ -171,7 +176,7 @@ func (e *entry) parseField(f field, parseRate ParseRate) error {
 		e.Enabled = text == "true"
 		return nil
 	}
-	return errors.New("unknown field; known are name, sha256, domain, rate_limit, models, expires, enabled")
+	return errors.New("unknown field; known are name, sha256, domain, rate_limit, weight, models, expires, enabled")
 }
 
 func (e *entry) parseDigest(text string) error {
@@ -180,6 +185,15 @@ func (e *entry) parseDigest(text string) error {
 		return errors.New("want the 64 hexadecimal digits that tandem-proxy keys hash prints")
 	}
 	e.digest = digest(sum)
+	return nil
+}
+
+func (e *entry) parseWeight(text string) error {
+	weight, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(weight >= minWeight && weight <= maxWeight) {
+		return fmt.Errorf("%q is no number from %v to %v", clip(text), minWeight, maxWeight)
+	}
+	e.Weight = weight
 	return nil
 }
 

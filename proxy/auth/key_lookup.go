@@ -27,6 +27,7 @@ type Key struct {
 	Name    string    // unique; the id under which requests are counted
 	Domain  string    // "" for none
 	Rate    *Rate     // nil: the configured default
+	Weight  float64   // share of the engine against other keys; 0: 1
 	Models  []string  // nil: all
 	Expires time.Time // zero: never
 	Enabled bool

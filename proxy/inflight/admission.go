@@ -41,9 +41,9 @@ func (en *entry) estimatedWork() float64 {
 	return work + admission.Prompt(have) + admission.Generated(1)*max(en.work.NewTokens(en.askedTokens)-float64(have), 1)
 }
 
-// estimate says how long a request takes that has so much work ahead of it.
-func (t *Table) estimate(w *baseWork, mv modelVersion, ahead, work float64) admission.Estimate {
-	load := admission.Load{Sequences: w.sequences, Ahead: ahead, Share: 1}
+// estimate says how long a request takes that has so much work ahead of it, in a share of the engine's speed.
+func (t *Table) estimate(w *baseWork, mv modelVersion, ahead, share, work float64) admission.Estimate {
+	load := admission.Load{Sequences: w.sequences, Ahead: ahead, Share: share}
 	if e := t.targetEngine(mv); e != nil {
 		base := e.bases[mv.model]
 		load.AtEngine = base.outstanding
@@ -59,7 +59,9 @@ func (t *Table) checkTime(en *entry, now time.Time) *api.Error {
 	if en.deadline.IsZero() {
 		return nil
 	}
-	e := t.estimate(en.work, modelVersion{en.model, en.version}, float64(t.queue.Work(en.model)), en.estimatedWork())
+	key := t.queue.Account(en.model, en.owner, en.req.Weight)
+	ahead := float64(key.QueuedWork() + t.queue.ReplayWork(en.model))
+	e := t.estimate(en.work, modelVersion{en.model, en.version}, ahead, key.Share(), en.estimatedWork())
 	d := e.Decide(en.deadline.Sub(now))
 	if d.Admit {
 		if e.Start > 0 {
@@ -83,7 +85,7 @@ func (t *Table) refuseHopeless(en *entry, now time.Time) bool {
 	if !en.mayStillBeRefused() || !t.queue.HasBase(queue.Fresh, en.model) {
 		return false
 	}
-	e := t.estimate(en.work, modelVersion{en.model, en.version}, 0, en.estimatedWork())
+	e := t.estimate(en.work, modelVersion{en.model, en.version}, 0, 1, en.estimatedWork())
 	if !e.Hopeless(en.deadline.Sub(now)) {
 		return false
 	}
@@ -104,14 +106,13 @@ func (t *Table) refuseOverdue(now time.Time) {
 		if w.Speed() == 0 || !t.queue.HasBase(queue.Fresh, base) {
 			continue
 		}
-		fresh := t.queue.Waiting(queue.Fresh, base)
-		ahead := t.queue.Work(base)
-		for _, it := range fresh {
-			ahead -= it.Work
-		}
-		for _, it := range fresh {
+		ahead, share, last := int64(0), 1.0, (*queue.Account)(nil)
+		for _, it := range t.queue.Waiting(queue.Fresh, base) { // those of a key together
 			en := t.entries[it.ID]
-			e := t.estimate(w, modelVersion{it.Base, it.Version}, float64(ahead), float64(it.Work))
+			if key := t.queue.Account(base, it.Key, it.Weight); key != last {
+				ahead, share, last = t.queue.ReplayWork(base), key.Share(), key
+			}
+			e := t.estimate(w, modelVersion{it.Base, it.Version}, float64(ahead), share, float64(it.Work))
 			if en.mayStillBeRefused() && e.Late(en.deadline.Sub(now)) {
 				t.refuseLate(en, e, now)
 				continue
@@ -124,7 +125,11 @@ func (t *Table) refuseOverdue(now time.Time) {
 // queueRefusal is the error of a request for which the queue has no room.
 func (t *Table) queueRefusal(r queue.PushResult) *api.Error {
 	reason, err := "requests", api.QueueFull(t.options.QueueCapacity, retryFullAfter)
+	own := fmt.Sprintf("%.0f%%", 100*t.options.QueueKeyShare)
 	switch r {
+	case queue.KeyTooManyItems, queue.KeyTooManyBytes, queue.KeyTooMuchWork:
+		reason = "key"
+		err.Message = "this key's requests take " + own + " of the queue, as many as one may while others need it (QUEUE_KEY_SHARE); try again later"
 	case queue.TooManyBytes:
 		reason = "bytes"
 		err.Message = fmt.Sprintf("waiting prompts take all of the %d bytes for them (QUEUE_MAX_BYTES); try again later", t.options.QueueMaxBytes)
@@ -139,10 +144,42 @@ func (t *Table) queueRefusal(r queue.PushResult) *api.Error {
 // countStart counts what an engine computed of a request before its first new token there: the prompt, and tokens that
 // an engine before it generated.
 func (en *entry) countStart(before int) {
-	if n := len(en.rec.PromptTokens); n > 0 && !en.sharesPrompt() {
-		en.work.Add(admission.Prompt(n))
+	n := len(en.rec.PromptTokens)
+	if en.sharesPrompt() {
+		n = 0
 	}
-	en.work.Add(admission.Prompt(before))
+	if en.wasRequeued() { // computing it once more isn't the key's fault
+		en.work.Add(admission.Prompt(n + before))
+		return
+	}
+	en.countWork(admission.Prompt(n))
+}
+
+// countWork counts work that an engine did for the request.
+func (en *entry) countWork(work float64) {
+	en.work.Add(work)
+	if en.used += work; en.used > en.charged && en.account != nil {
+		en.account.Correct(en.used - en.charged)
+		en.charged = en.used
+	}
+}
+
+// charge charges the request's key with the work that is expected of it at its engine.
+func (en *entry) charge() {
+	en.account = en.table.queue.Account(en.model, en.owner, en.req.Weight)
+	en.used, en.charged = 0, en.estimatedWork()
+	if en.wasRequeued() {
+		en.charged = admission.Generated(1) * max(en.work.NewTokens(en.askedTokens)-float64(len(en.rec.Generated)), 1)
+	}
+	en.account.Charge(en.charged)
+}
+
+// settleCharge gives back what was charged and not used.
+func (en *entry) settleCharge() {
+	if en.account != nil {
+		en.account.Settle(en.used - en.charged)
+		en.account = nil
+	}
 }
 
 // countOutOfTime learns from a request whose time was over before its answer was complete.
@@ -185,7 +222,8 @@ func (t *Table) sampleWork(now time.Time) {
 			saturated = saturated || b.sequences > 0 && b.outstanding >= b.sequences
 		}
 		w.Sample(now, saturated)
-		e := t.estimate(w, modelVersion{base, t.anyVersionOf(base)}, float64(t.queue.Work(base)), 0)
+		t.queue.Shares(base).Sample(now)
+		e := t.estimate(w, modelVersion{base, t.anyVersionOf(base)}, float64(t.queue.Work(base)), 1, 0)
 		if e.Start > longest.Start || speed == 0 {
 			longest, speed = e, w.Speed()
 		}
@@ -210,6 +248,7 @@ func (t *Table) sweepWork() {
 	for base := range t.work {
 		if base != "" && t.catalog.find(base) == nil && t.queue.Work(base) == 0 {
 			delete(t.work, base)
+			t.queue.ForgetBase(base)
 		}
 	}
 }

@@ -51,6 +51,7 @@ func (t *Table) dispatchVerdict(it queue.Item) queue.Verdict {
 	}
 	base := e.bases[it.Base]
 	c := credit{
+		contended: it.Class == queue.Fresh && t.queue.Shares(it.Base).Contended(),
 		sequences: base.sequences, outstanding: base.outstanding, replaysSent: base.replays,
 		awaitingFirstToken: e.awaitingFirstToken, suspectSent: e.suspect != nil, unacceptedBytes: e.unacceptedBytes,
 		replaysWaiting: t.queue.HasBase(queue.Replay, it.Base),
@@ -95,6 +96,7 @@ func (t *Table) send(e *engine, en *entry, now time.Time) {
 		en.firstSentAt = now
 	}
 	en.sentAlone = en.state == suspect
+	en.charge()
 	en.apply(dispatched)
 	en.engine, en.sentAt, en.hasTokenHere = e, now, false
 	en.unacceptedBytes = en.sendBytes()
@@ -144,6 +146,7 @@ func (t *Table) releaseFromEngine(en *entry) {
 	}
 	t.noteFirstToken(en)
 	t.releaseUnacceptedBytes(en)
+	en.settleCharge()
 	e := en.engine
 	base := e.bases[en.model]
 	base.outstanding--

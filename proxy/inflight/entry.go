@@ -29,6 +29,8 @@ type entry struct {
 	domain         string
 	modelMetrics   *metrics.ModelMetrics // of model and version
 	work           *baseWork             // of model
+	account        *queue.Account        // of its key for the model, while it is at an engine
+	charged, used  float64               // work that was charged there, and what the engine has done of it
 	askedTokens    int                   // that the answer may have at most, before the prompt was counted
 	state          state
 	attempt        uint32
@@ -91,7 +93,7 @@ func (en *entry) class() queue.Class {
 
 // item is the entry as the queue knows it. It carries no deadline: tick checks those, for entries in every state.
 func (en *entry) item() queue.Item {
-	return queue.Item{ID: en.id, Order: en.order, Class: en.class(), Base: en.model, Version: en.version, Bytes: en.promptBytes, Work: int64(en.estimatedWork())}
+	return queue.Item{ID: en.id, Order: en.order, Class: en.class(), Base: en.model, Key: en.owner, Weight: en.req.Weight, Version: en.version, Bytes: en.promptBytes, Work: int64(en.estimatedWork())}
 }
 
 // apply changes the state; a transition that doesn't exist is a bug of the caller.

@@ -95,10 +95,10 @@ func (e *simulatedEngine) stepTime() time.Duration {
 			took += e.stepEach
 		}
 	}
-	if took > 0 {
-		took += e.stepBase
+	if len(e.running) == 0 {
+		return 0
 	}
-	return took
+	return took + e.stepBase
 }
 
 func (e *simulatedEngine) step(took time.Duration) {

@@ -72,7 +72,7 @@ func New(o Options) *Table {
 		options: o, metrics: o.Metrics, log: o.Log,
 		entries:           make(map[uint64]*entry),
 		lastID:            rand.Uint64() &^ (1<<32 - 1), // so that ids of another proxy process aren't used again
-		queue:             queue.New(queue.Limits{Items: o.QueueCapacity, Bytes: o.QueueMaxBytes, Work: o.QueueMaxTokens}),
+		queue:             queue.New(queue.Limits{Items: o.QueueCapacity, Bytes: o.QueueMaxBytes, Work: o.QueueMaxTokens, KeyShare: o.QueueKeyShare}),
 		journal:           journal.New(o.JournalMaxBytes),
 		enginesChanged:    make(chan struct{}),
 		disconnectedSince: time.Now(),

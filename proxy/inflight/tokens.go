@@ -153,7 +153,7 @@ func (t *Table) addToken(e *engine, tok *Token, now time.Time) (first bool, prob
 		en.pendingLogprobs = append(en.pendingLogprobs, tok.logprobs())
 	}
 	en.modelMetrics.Token(tok.SinceLast)
-	en.work.Add(admission.Generated(1))
+	en.countWork(admission.Generated(1))
 	if !en.req.Infer.Stream {
 		en.recordTokenLatency(1, now)
 	}

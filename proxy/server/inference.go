@@ -72,7 +72,7 @@ func (s *Server) decode(x *exchange, who caller) (*inflight.Request, *api.Error)
 		x.logPrompt(body)
 	}
 	return &inflight.Request{
-		ID: x.id, Key: who.name, Models: who.models(), Domain: s.domain(who, body.Domain, string(h.Peek(domainHeader))), Traceparent: x.span.Traceparent(),
+		ID: x.id, Key: who.name, Weight: who.weight(), Models: who.models(), Domain: s.domain(who, body.Domain, string(h.Peek(domainHeader))), Traceparent: x.span.Traceparent(),
 		Received: x.received, Timeout: limit, Infer: body,
 	}, nil
 }

@@ -36,7 +36,7 @@ var proxyMetrics = []Metric{
 	{"llm_slo_requests_total", Counter, Proxy, Latency, modelVersionLabels(closedLabel("slo", objectives, "e2e"), closedLabel("result", verdicts, "bad")), nil, "Requests judged against each objective", false},
 
 	{"llm_requests_rejected_total", Counter, Proxy, Refused, labels(closedLabel("reason", rejectReasons, "internal")), nil, "Requests refused before inference", false},
-	{"llm_admission_refusals_total", Counter, Proxy, Refused, labels(closedLabel("reason", admissionReasons, "requests")), nil, "Requests refused as queue_full: no time to answer them (deadline), no place (requests), too large prompts (bytes), too much work (tokens) or too little memory in the journal (memory)", false},
+	{"llm_admission_refusals_total", Counter, Proxy, Refused, labels(closedLabel("reason", admissionReasons, "requests")), nil, "Requests refused as queue_full: no time to answer them (deadline), no place (requests), too large prompts (bytes), too much work (tokens), too much of the queue for one key (key) or too little memory in the journal (memory)", false},
 	{"llm_requests_cancelled_total", Counter, Proxy, Refused, labels(closedLabel("stage", stages, "queue")), nil, "Requests that the client gave up: queue, prefill, decode", false},
 	{"llm_unknown_fields_total", Counter, Proxy, Refused, nil, nil, "Fields of requests that the endpoint doesn't know and ignored; the log at debug has their names", false},
 	{"llm_rate_limit_decisions_total", Counter, Proxy, Refused, labels(closedLabel("scope", limitScopes, Other), closedLabel("decision", limitDecisions, "denied")), nil, "Rate limiter decisions", false},
