@@ -41,6 +41,31 @@ func (en *entry) estimatedWork() float64 {
 	return work + admission.Prompt(have) + admission.Generated(1)*max(en.work.NewTokens(en.askedTokens)-float64(have), 1)
 }
 
+// ExpectedTokens is how many tokens a request probably takes, of its prompt and of all its answers.
+func (t *Table) ExpectedTokens(r *api.Request) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	model := ""
+	if t.catalog.known() {
+		if name, _, err := t.catalog.resolve(t.options, r.Model, r.Version); err == nil {
+			model = name
+		}
+	}
+	w := t.work[model]
+	if w == nil {
+		w = &baseWork{}
+	}
+	asked, err := r.NewTokens(t.catalog.contextTokens(model))
+	if err != nil {
+		return 0 // it is refused
+	}
+	prompt := float64(len(r.PromptTokens))
+	if prompt == 0 {
+		prompt = w.PromptTokens(int64(r.TextBytes()))
+	}
+	return int(prompt + float64(r.ChoiceCount())*w.NewTokens(asked))
+}
+
 // estimate says how long a request takes that has so much work ahead of it, in a share of the engine's speed.
 func (t *Table) estimate(w *baseWork, mv modelVersion, ahead, share, work float64) admission.Estimate {
 	load := admission.Load{Sequences: w.sequences, Ahead: ahead, Share: share}

@@ -36,7 +36,7 @@ var (
 	sources          = []string{"compute", "cache"}
 	objectives       = []string{"ttft", "tpot", "e2e"}
 	verdicts         = []string{"good", "bad"}
-	limitScopes      = []string{"key", "ip", Other}
+	limitScopes      = []string{"key", "ip", "tokens", "concurrency", Other}
 	limitDecisions   = []string{"allowed", "denied"}
 	callMethods      = []string{"metrics", "load", "tokenize", "detokenize", "render", "ping", Other}
 	callCodes        = []string{"deadline", "disconnected", "unsupported", "failed", Other}
