@@ -213,3 +213,41 @@ func (p linePlot) svg() string {
 	b.WriteString("</svg>\n")
 	return b.String()
 }
+
+// Below the capacity a restart of the engine is a pause: of what waits meanwhile nothing is refused that can be
+// answered in its time.
+func TestRestartBelowCapacityRefusesNothing(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		newEngine := func() *simulatedEngine {
+			return newSimulatedEngine(table, 8, func(*Submission) int { return overloadAsked })
+		}
+		engine := newEngine()
+		stop := engine.start()
+		pauses := rand.New(rand.NewPCG(5, 5))
+		var clients []*simulatedClient
+		for i := range 400 { // 1.6 a second of about two
+			if i == 200 {
+				stop()
+				table.Lost(engine, Loss{Reason: "eof"})
+			}
+			if i == 208 { // five seconds later
+				engine = newEngine()
+				stop = engine.start()
+			}
+			time.Sleep(time.Duration(pauses.ExpFloat64() / 1.6 * float64(time.Second))) // fake time
+			r := newRequest(nil)
+			r.Timeout, r.Infer = time.Minute, &api.Request{Prompt: strings.Repeat("word", 48), MaxNewTokens: new(overloadAsked)}
+			clients = append(clients, table.ask(t, r, 0))
+		}
+		for i, c := range clients {
+			<-c.done
+			if c.err != nil {
+				t.Errorf("request %d: %v", i, c.err)
+			}
+		}
+		stop()
+		if table.metric("llm_requests_replayed_total") == 0 {
+			t.Error("nothing was under way when the engine was lost")
+		}
+	})
+}

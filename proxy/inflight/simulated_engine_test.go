@@ -71,7 +71,7 @@ func (e *simulatedEngine) takeNew() {
 	e.seen, e.cancels = len(e.infers), nil
 	e.table.mu.Unlock()
 	for _, s := range sent {
-		e.waiting = append(e.waiting, &simulatedSequence{Submission: s, length: e.length(s)})
+		e.waiting = append(e.waiting, &simulatedSequence{Submission: s, length: e.length(s), generated: len(s.Generated)})
 		e.table.Accepted(e, s.ID, s.Attempt, &Accepted{Model: s.Model, Version: s.Version, Revision: []byte("rev1"),
 			MaxNewTokens: s.MaxNewTokens, Rendered: Rendered{PromptTokens: make([]int32, len(s.Prompt)/4)}})
 	}
