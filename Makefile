@@ -126,6 +126,10 @@ bench: ## figures of proxy, wire and engine, and a server at work beside llama-s
 lint: ## gofmt, go vet, staticcheck with and without llama.cpp, import rules, generated files
 	@scripts/lint.sh
 
+.PHONY: overload-plot
+overload-plot: ## the simulation of overload, drawn for docs/operations.md
+	$(GO) test ./proxy/inflight -count=1 -run TestGoodputUnderOverload -args -overload-plot=$(CURDIR)/docs/images/overload.svg
+
 .PHONY: generate
 generate: ## schema code (needs capnp 0.9 or later), the generated docs and licence lists
 	$(GO) generate ./schema

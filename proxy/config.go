@@ -75,6 +75,8 @@ type Config struct {
 
 	QueueCapacity   int
 	QueueMaxBytes   int64
+	QueueMaxTokens  int
+	QueueKeyShare   float64
 	JournalMaxBytes int64
 
 	EngineSocket       string
@@ -150,6 +152,7 @@ func (c *Config) readModels(v *settings.Values) {
 
 func (c *Config) readEngine(v *settings.Values) {
 	c.QueueCapacity, c.QueueMaxBytes = v.Int("QUEUE_CAPACITY"), v.Bytes("QUEUE_MAX_BYTES")
+	c.QueueMaxTokens, c.QueueKeyShare = v.Int("QUEUE_MAX_TOKENS"), v.Float("QUEUE_KEY_SHARE")
 	c.JournalMaxBytes = v.Bytes("JOURNAL_MAX_BYTES")
 	c.EngineSocket, c.EnginePeerUIDs = v.String("ENGINE_SOCKET"), userIDs(v.List("ENGINE_PEER_UIDS"))
 	c.EngineWait, c.EngineStallTimeout = v.Duration("ENGINE_WAIT"), v.Duration("ENGINE_STALL_TIMEOUT")

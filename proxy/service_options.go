@@ -32,7 +32,7 @@ func (s *service) requestTableOptions() inflight.Options {
 		ChooseDefault: func(installed []string) string {
 			return settings.DefaultModel(c.DefaultModel, c.DefaultModelSet, installed)
 		},
-		QueueCapacity: c.QueueCapacity, QueueMaxBytes: c.QueueMaxBytes, JournalMaxBytes: c.JournalMaxBytes,
+		QueueCapacity: c.QueueCapacity, QueueMaxBytes: c.QueueMaxBytes, QueueMaxTokens: int64(c.QueueMaxTokens), QueueKeyShare: c.QueueKeyShare, JournalMaxBytes: c.JournalMaxBytes,
 		EngineWait: c.EngineWait, ModelLoadWait: c.ModelLoadWait, ReplayWait: c.ReplayWait, QuarantineTTL: c.QuarantineTTL, ReplaySteps: c.ReplayDecode,
 	}
 }

@@ -25,9 +25,10 @@ proxy/auth:
 proxy/limit:
 proxy/trace: schema/trace
 proxy/queue: proxy/api
+proxy/admission:
 proxy/journal: proxy/api
 proxy/metrics: schema/catalogue
-proxy/inflight: schema/parts proxy/api proxy/queue proxy/journal proxy/metrics
+proxy/inflight: schema/parts proxy/api proxy/admission proxy/queue proxy/journal proxy/metrics
 proxy/link: proxy/api proxy/inflight schema schema/wire
 proxy/adminsocket: proxy/link
 proxy/selftest: proxy/api schema/catalogue

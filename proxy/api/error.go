@@ -124,6 +124,14 @@ func QueueFull(capacity int, retryAfter time.Duration) *Error {
 	return NewError(TypeQueueFull, "all %d waiting places are taken; try again later", capacity).After(retryAfter)
 }
 
+// NoTimeLeft is for a request that can't be answered in the time it has. start is how long it would wait, or has
+// waited; limit is all its time.
+func NoTimeLeft(start, limit, retryAfter time.Duration) *Error {
+	return NewError(TypeQueueFull,
+		"with what is ahead of it the request would begin after %s and not be complete within %s; try again later, or allow more time",
+		roundForMessage(start), roundForMessage(limit)).After(retryAfter)
+}
+
 // QueueTimeout is for a deadline that passed before work began.
 func QueueTimeout(waited time.Duration) *Error {
 	return NewError(TypeQueueTimeout, "the request waited %s and its time ran out before work began", roundForMessage(waited))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +18,10 @@ const (
 	MaxFileBytes = 4 << 20
 	maxNameBytes = 64
 	maxProblems  = 20 // reported at once
+
+	minWeight, maxWeight = 0.01, 100
+	maxConcurrency       = 1_000_000
+	maxTokensPerMinute   = 100_000_000
 )
 
 // entry is a key with its hash and the line that defines it.
@@ -162,6 +167,12 @@ func (e *entry) parseField(f field, parseRate ParseRate) error {
 		rate, err := parseRate(text)
 		e.Rate = &rate
 		return err
+	case "concurrency":
+		return parseCount(text, maxConcurrency, &e.Concurrency)
+	case "tokens_per_minute":
+		return parseCount(text, maxTokensPerMinute, &e.TokensPerMinute)
+	case "weight":
+		return e.parseWeight(text)
 	case "expires":
 		return e.parseExpires(text)
 	case "enabled":
@@ -171,7 +182,7 @@ func (e *entry) parseField(f field, parseRate ParseRate) error {
 		e.Enabled = text == "true"
 		return nil
 	}
-	return errors.New("unknown field; known are name, sha256, domain, rate_limit, models, expires, enabled")
+	return errors.New("unknown field; known are name, sha256, domain, rate_limit, tokens_per_minute, concurrency, weight, models, expires, enabled")
 }
 
 func (e *entry) parseDigest(text string) error {
@@ -180,6 +191,25 @@ func (e *entry) parseDigest(text string) error {
 		return errors.New("want the 64 hexadecimal digits that tandem-proxy keys hash prints")
 	}
 	e.digest = digest(sum)
+	return nil
+}
+
+// parseCount reads a whole number from 1 on.
+func parseCount(text string, most int, count *int) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > most {
+		return fmt.Errorf("%q is no whole number from 1 to %d; to set no limit, leave the field out", clip(text), most)
+	}
+	*count = n
+	return nil
+}
+
+func (e *entry) parseWeight(text string) error {
+	weight, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(weight >= minWeight && weight <= maxWeight) {
+		return fmt.Errorf("%q is no number from %v to %v", clip(text), minWeight, maxWeight)
+	}
+	e.Weight = weight
 	return nil
 }
 

@@ -42,12 +42,15 @@ func TestParseFileNamesEveryMistake(t *testing.T) {
     enabled: maybe
     colour: red
     colour: blue
+    weight: 0
+    concurrency: -1
+    tokens_per_minute: 1.5
   - sha256: `+sum+`
   - name: ok
     models: [x, null]
 `, "line 2: name: ", "line 3: sha256: want the 64", "line 4: domain: ", "line 5: rate_limit: rate", "line 6: models: ", "line 7: expires: ",
-		"line 8: enabled: ", "line 9: colour: unknown field", `line 10: the entry has the field "colour" twice`, "line 11: the entry has no name",
-		"line 12: the entry has no sha256", "line 13 is no model name")
+		"line 8: enabled: ", "line 9: colour: unknown field", `line 10: the entry has the field "colour" twice`, "line 11: weight: ", "line 12: concurrency: ", "line 13: tokens_per_minute: ",
+		"line 14: the entry has no name", "line 15: the entry has no sha256", "line 16 is no model name")
 	f("null fields", "keys:\n  - name: ~\n    sha256:\n", "line 2: name: want one value", "line 3: sha256: want one value")
 	f("names twice", "keys:\n"+keyEntry("a", "1")+keyEntry("a", "2"), `line 4: name "a" is taken in line 2`)
 	f("secrets twice", "keys:\n"+keyEntry("a", "1")+keyEntry("b", "1"), `line 4: the key of "b" is the same as the one in line 2`)
@@ -56,6 +59,16 @@ func TestParseFileNamesEveryMistake(t *testing.T) {
 	_, err := parseFile([]byte("keys:\n"+strings.Repeat("  - {}\n", 1000)), parseTestRate)
 	if err == nil || strings.Count(err.Error(), "\n") > maxProblems {
 		t.Errorf("the mistakes aren't bounded: %d lines", strings.Count(err.Error(), "\n"))
+	}
+}
+
+func TestSharesAndLimitsOfAKey(t *testing.T) {
+	entries, err := parseFile([]byte("keys:\n"+keyEntry("a", "1", "weight: 2.5", "concurrency: 4", "tokens_per_minute: 20000")+keyEntry("b", "2")), parseTestRate)
+	if err != nil || entries[0].Weight != 2.5 || entries[0].Concurrency != 4 || entries[0].TokensPerMinute != 20000 {
+		t.Errorf("%+v, %v", entries, err)
+	}
+	if b := entries[1]; b.Weight != 0 || b.Concurrency != 0 || b.TokensPerMinute != 0 {
+		t.Errorf("without the fields: %+v", b)
 	}
 }
 

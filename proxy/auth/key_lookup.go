@@ -24,12 +24,16 @@ var ErrNoKeys = errors.New("no API keys: set API_KEYS_FILE (make an entry with: 
 
 // Key is an API key without its secret. It is shared and must not be changed.
 type Key struct {
-	Name    string    // unique; the id under which requests are counted
-	Domain  string    // "" for none
-	Rate    *Rate     // nil: the configured default
-	Models  []string  // nil: all
-	Expires time.Time // zero: never
-	Enabled bool
+	Name   string  // unique; the id under which requests are counted
+	Domain string  // "" for none
+	Rate   *Rate   // nil: the configured default
+	Weight float64 // share of the engine against other keys; 0: 1
+	// Concurrency is how many requests may be under way, and TokensPerMinute how many tokens they may take; 0: any.
+	Concurrency     int
+	TokensPerMinute int
+	Models          []string  // nil: all
+	Expires         time.Time // zero: never
+	Enabled         bool
 }
 
 // Rate is a rate limit of a key of its own; it has the form of limit.Rate, so that one converts to the other. The zero

@@ -39,24 +39,31 @@ func (t *Table) admit(en *entry, now time.Time) *api.Error {
 	if len(t.engines) == 0 && t.crashLoop.isActive(now) {
 		return api.EngineUnavailable(crashLoopWindow)
 	}
-	estimate := journal.EstimateBytes(en.req.Infer, t.newTokens(en))
+	en.askedTokens = t.newTokens(en)
+	estimate := journal.EstimateBytes(en.req.Infer, en.askedTokens)
 	if estimate > t.journal.MaxBytes() {
+		t.metrics.AdmissionRefused("memory")
 		return api.NewError(api.TypeQueueFull, "the request may need %d bytes of memory, more than the %d that JOURNAL_MAX_BYTES allows; ask for fewer tokens", estimate, t.journal.MaxBytes())
 	}
 	if en.rec = t.journal.Open(estimate); en.rec == nil {
+		t.metrics.AdmissionRefused("memory")
 		return api.NewError(api.TypeQueueFull, "the memory for requests in flight is taken; try again later").After(retryFullAfter)
+	}
+	if err := t.checkTime(en, now); err != nil {
+		en.rec.Close()
+		return err
 	}
 	t.entries[en.id] = en
 	t.unsettled++
 	en.modelMetrics.Hold()
 	if t.canSendNow(en) {
 		t.send(t.targetEngine(modelVersion{en.model, en.version}), en, now)
-	} else if t.queue.Push(en.item()) != queue.Queued {
+	} else if result := t.queue.Push(en.item()); result != queue.Queued {
 		delete(t.entries, en.id)
 		en.rec.Close()
 		t.unsettled--
 		en.modelMetrics.Release()
-		return api.QueueFull(t.options.QueueCapacity, retryFullAfter)
+		return t.queueRefusal(result)
 	}
 	t.updateGauges()
 	return nil
@@ -76,7 +83,7 @@ func (t *Table) newEntry(r Request, now time.Time) *entry {
 	en := &entry{
 		table: t, id: t.lastID, order: t.lastOrder, req: r, owner: ownerOf(r.Key), domain: r.Domain,
 		promptBytes: int64(r.Infer.TextBytes()),
-		ready:       make(chan struct{}, 1), waitingSince: now, modelMetrics: t.metrics.Unknown(),
+		ready:       make(chan struct{}, 1), waitingSince: now, modelMetrics: t.metrics.Unknown(), work: t.workOf(""),
 	}
 	if r.Infer.Seed != nil {
 		en.seed = *r.Infer.Seed
@@ -120,6 +127,7 @@ func (t *Table) resolve(en *entry, now time.Time) *api.Error {
 		return api.Quarantined()
 	}
 	en.model, en.version, en.modelMetrics = model, version, t.metrics.Model(model, version)
+	en.work, en.askedTokens = t.workOf(model), t.newTokens(en)
 	if en.domain == "" {
 		en.domain = m.Domain
 	}

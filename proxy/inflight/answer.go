@@ -14,6 +14,7 @@ import (
 type Request struct {
 	ID          string   // X-Request-Id
 	Key         string   // name of the API key; empty without one
+	Weight      float64  // of the key among the others; 0: 1
 	Models      []string // models that the key may use; nil: all
 	Domain      string   // business domain of the key or request; empty: the model's
 	Traceparent string

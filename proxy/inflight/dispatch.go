@@ -32,6 +32,9 @@ func (t *Table) dispatch(now time.Time) {
 			return
 		}
 		en := t.entries[it.ID]
+		if t.refuseHopeless(en, now) {
+			continue
+		}
 		t.send(t.targetEngine(modelVersion{en.model, en.version}), en, now)
 	}
 }
@@ -48,6 +51,7 @@ func (t *Table) dispatchVerdict(it queue.Item) queue.Verdict {
 	}
 	base := e.bases[it.Base]
 	c := credit{
+		contended: it.Class == queue.Fresh && t.queue.Shares(it.Base).Contended(),
 		sequences: base.sequences, outstanding: base.outstanding, replaysSent: base.replays,
 		awaitingFirstToken: e.awaitingFirstToken, suspectSent: e.suspect != nil, unacceptedBytes: e.unacceptedBytes,
 		replaysWaiting: t.queue.HasBase(queue.Replay, it.Base),
@@ -92,6 +96,7 @@ func (t *Table) send(e *engine, en *entry, now time.Time) {
 		en.firstSentAt = now
 	}
 	en.sentAlone = en.state == suspect
+	en.charge()
 	en.apply(dispatched)
 	en.engine, en.sentAt, en.hasTokenHere = e, now, false
 	en.unacceptedBytes = en.sendBytes()
@@ -141,6 +146,7 @@ func (t *Table) releaseFromEngine(en *entry) {
 	}
 	t.noteFirstToken(en)
 	t.releaseUnacceptedBytes(en)
+	en.settleCharge()
 	e := en.engine
 	base := e.bases[en.model]
 	base.outstanding--

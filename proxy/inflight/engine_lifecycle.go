@@ -106,6 +106,7 @@ func (t *Table) Attached(conn Engine, h Hello) {
 	if before.Instance != 0 && before.Numerics != h.Numerics {
 		t.log.Warn("this engine may compute other tokens than the one before: answers that it continues may differ from undisturbed ones",
 			"numerics", h.Numerics, "before", before.Numerics)
+		t.forgetSpeeds()
 	}
 	switch before.Instance {
 	case 0:
@@ -141,6 +142,9 @@ func (t *Table) Lost(conn Engine, l Loss) {
 	t.engines = slices.DeleteFunc(t.engines, func(x *engine) bool { return x == e })
 	t.updateUnavailableSince(now)
 	t.noteEnginesChanged()
+	for _, w := range t.work {
+		w.Interrupt()
+	}
 	requests := t.requestsAt(e)
 	level := slog.LevelWarn
 	if e.drained || t.draining {

@@ -28,6 +28,10 @@ type entry struct {
 	model, version string // empty until an engine has listed its models
 	domain         string
 	modelMetrics   *metrics.ModelMetrics // of model and version
+	work           *baseWork             // of model
+	account        *queue.Account        // of its key for the model, while it is at an engine
+	charged, used  float64               // work that was charged there, and what the engine has done of it
+	askedTokens    int                   // that the answer may have at most, before the prompt was counted
 	state          state
 	attempt        uint32
 	engine         *engine // while state.atEngine
@@ -55,6 +59,9 @@ type entry struct {
 
 	memoryError      *api.Error // of the last load that was refused for memory
 	memoryErrorSince time.Time  // the first such refusal
+
+	admittedAt time.Time
+	predicted  time.Duration // from then until its end, of a request that had to wait; 0: not known
 
 	waitingSince time.Time // in the queue or for an engine
 	sentAt       time.Time
@@ -86,7 +93,7 @@ func (en *entry) class() queue.Class {
 
 // item is the entry as the queue knows it. It carries no deadline: tick checks those, for entries in every state.
 func (en *entry) item() queue.Item {
-	return queue.Item{ID: en.id, Order: en.order, Class: en.class(), Base: en.model, Version: en.version, Bytes: en.promptBytes}
+	return queue.Item{ID: en.id, Order: en.order, Class: en.class(), Base: en.model, Key: en.owner, Weight: en.req.Weight, Version: en.version, Bytes: en.promptBytes, Work: int64(en.estimatedWork())}
 }
 
 // apply changes the state; a transition that doesn't exist is a bug of the caller.

@@ -22,6 +22,7 @@ type credit struct {
 	unacceptedBytes    int64
 	itemBytes          int64 // what this request adds to unacceptedBytes
 
+	contended             bool // several keys use the base
 	replaysWaiting        bool // replays of the base wait
 	otherLoading          bool // another version is being loaded
 	suspectLoad           bool // sending this would begin a load in which an engine may have crashed
@@ -34,6 +35,10 @@ type credit struct {
 // a sequence becomes free.
 func lookAhead(sequences int) int { return 4 + sequences/8 }
 
+// contendedLookAhead is the same while several keys use the base. What is at the engine is served in the order in which
+// it came, so a key that is served next has to wait for all of it.
+func contendedLookAhead(sequences int) int { return sequences / 16 }
+
 // verdict decides whether a waiting request of that class may go.
 func (c credit) verdict(class queue.Class) queue.Verdict {
 	if c.suspectSent {
@@ -42,6 +47,9 @@ func (c credit) verdict(class queue.Class) queue.Verdict {
 	limit := maxSentWhileUnloaded
 	if c.sequences > 0 {
 		limit = c.sequences + lookAhead(c.sequences)
+		if c.contended {
+			limit = c.sequences + contendedLookAhead(c.sequences)
+		}
 	}
 	tooManyBytes := c.unacceptedBytes > 0 && c.unacceptedBytes+c.itemBytes > maxUnacceptedBytes
 	full := c.outstanding >= limit || c.otherSuspectLoad || tooManyBytes

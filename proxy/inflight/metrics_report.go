@@ -134,6 +134,7 @@ func (t *Table) sweepMetrics(now time.Time) (remove func()) {
 		return nil
 	}
 	t.metricsSweptAt = now
+	t.sweepWork()
 	return t.metrics.Sweep(func(model, version string) bool {
 		mv := modelVersion{model, version}
 		return t.catalog.versions[mv] || slices.ContainsFunc(t.engines, func(e *engine) bool { return e.catalog.versions[mv] })

@@ -21,6 +21,8 @@ type Options struct {
 
 	QueueCapacity   int           // waiting requests; 0: none waits, each is sent at once or refused
 	QueueMaxBytes   int64         // prompts of waiting requests
+	QueueKeyShare   float64       // of the queue that one key may use while others are active; 0: all
+	QueueMaxTokens  int64         // work of waiting requests, as package admission counts it; 0: not limited
 	JournalMaxBytes int64         // reserved for requests in flight
 	EngineWait      time.Duration // how long new requests wait while no engine is connected
 	ModelLoadWait   time.Duration // how long a request waits for its model's load
@@ -36,6 +38,8 @@ const MarginBound = 0.1
 
 const (
 	tickInterval = 100 * time.Millisecond // precision of every deadline here
+
+	overdueCheckInterval = time.Second // how often waiting requests are looked at that may not be answered in time
 
 	metricsSweepInterval = 5 * time.Second // how often the metrics get the list of installed models
 

@@ -47,6 +47,9 @@ type Table struct {
 	lastLost        lostEngine
 	quarantine      quarantine
 	memoryShortages map[modelVersion]memoryShortage
+
+	work             map[string]*baseWork // by base
+	overdueCheckedAt time.Time
 }
 
 // modelVersion names a version of a model.
@@ -69,7 +72,7 @@ func New(o Options) *Table {
 		options: o, metrics: o.Metrics, log: o.Log,
 		entries:           make(map[uint64]*entry),
 		lastID:            rand.Uint64() &^ (1<<32 - 1), // so that ids of another proxy process aren't used again
-		queue:             queue.New(queue.Limits{Items: o.QueueCapacity, Bytes: o.QueueMaxBytes}),
+		queue:             queue.New(queue.Limits{Items: o.QueueCapacity, Bytes: o.QueueMaxBytes, Work: o.QueueMaxTokens, KeyShare: o.QueueKeyShare}),
 		journal:           journal.New(o.JournalMaxBytes),
 		enginesChanged:    make(chan struct{}),
 		disconnectedSince: time.Now(),
@@ -77,6 +80,7 @@ func New(o Options) *Table {
 		reportedLoaded:    make(map[modelVersion]Loaded),
 		quarantine:        newQuarantine(),
 		memoryShortages:   make(map[modelVersion]memoryShortage),
+		work:              make(map[string]*baseWork),
 	}
 	t.metrics.SetQueueCapacity(o.QueueCapacity)
 	return t

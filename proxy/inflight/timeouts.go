@@ -24,12 +24,16 @@ func (t *Table) endExpired(now time.Time) (remove func()) {
 	}
 	for _, en := range t.entries {
 		if err := w.expired(en); err != nil {
+			if err.Type == api.TypeDeadlineExceeded {
+				en.countOutOfTime(now)
+			}
 			t.fail(en, err, now)
 		}
 	}
 	t.quarantine.removeExpired(now)
 	t.sweepMemoryShortages(now)
 	t.advanceDraining()
+	t.sampleWork(now)
 	t.dispatch(now)
 	t.updateGauges()
 	t.reportAdapters(now)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"tandem/proxy/admission"
 	"tandem/proxy/api"
 )
 
@@ -152,11 +153,13 @@ func (t *Table) addToken(e *engine, tok *Token, now time.Time) (first bool, prob
 		en.pendingLogprobs = append(en.pendingLogprobs, tok.logprobs())
 	}
 	en.modelMetrics.Token(tok.SinceLast)
+	en.countWork(admission.Generated(1))
 	if !en.req.Infer.Stream {
 		en.recordTokenLatency(1, now)
 	}
 	if !en.hasTokenHere {
 		first = true
+		en.countStart(len(en.rec.Generated) - 1)
 		t.noteFirstToken(en)
 		t.noteProgress(en, e, len(en.rec.Generated)-1, now)
 	}
@@ -293,8 +296,10 @@ func (t *Table) handleSummary(e *engine, s *Summary, now time.Time) (problem str
 // complete ends a request whose answer is complete.
 func (t *Table) complete(en *entry, e *engine, s *Summary, now time.Time) {
 	if !en.hasTokenHere {
+		en.countStart(len(en.rec.Generated))
 		t.noteProgress(en, e, len(en.rec.Generated), now)
 	}
+	en.countAnswer(now)
 	result := &Result{
 		FinishReason: string(api.FinishStop), PromptTokens: s.PromptTokens, CachedTokens: s.CachedTokens, OutputTokens: len(en.rec.Generated),
 		Seed: en.seed, GenerationTime: en.timing.prefill + en.timing.decode,

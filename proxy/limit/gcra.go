@@ -14,15 +14,15 @@ type Decision struct {
 	Rate           Rate
 	Remaining      int           // requests that would be allowed now
 	ResetAfter     time.Duration // until the whole burst is available again
-	RetryAfter     time.Duration // until one request would be allowed; 0 when Allowed
+	RetryAfter     time.Duration // until the request would be allowed; 0 when Allowed
 	CountedInStore bool          // counted in the shared store as well
 }
 
-// decision makes the Decision for a bucket that needs so long to be full again.
-func (r Rate) decision(allowed bool, needs time.Duration) Decision {
+// decision makes the Decision about n of what the rate counts, for a bucket that needs so long to be full again.
+func (r Rate) decision(allowed bool, n int, needs time.Duration) Decision {
 	interval, fillTime := r.interval(), r.fillTime()
 	if !allowed {
-		return Decision{Rate: r, ResetAfter: needs, RetryAfter: needs + interval - fillTime}
+		return Decision{Rate: r, Remaining: int(max(fillTime-needs, 0) / interval), ResetAfter: needs, RetryAfter: needs + time.Duration(n)*interval - fillTime}
 	}
 	return Decision{Allowed: true, Rate: r, Remaining: int(max(fillTime-needs, 0) / interval), ResetAfter: needs}
 }
@@ -37,9 +37,9 @@ func (r Rate) fillTime() time.Duration { return r.interval() * time.Duration(r.R
 // LocalLimiter.start.
 type bucket struct{ fullAt atomic.Int64 }
 
-// take counts one request at a time and decides about it. Of any number of calls at one time on a full bucket, exactly
-// rate.Requests are allowed.
-func (b *bucket) take(rate Rate, at int64) Decision {
+// take counts n at a time, at most rate.Requests, and decides about them. Of any number of calls for one at one time on
+// a full bucket, exactly rate.Requests are allowed.
+func (b *bucket) take(rate Rate, n int, at int64) Decision {
 	interval, fillTime := int64(rate.interval()), int64(rate.fillTime())
 	for {
 		old := b.fullAt.Load()
@@ -49,27 +49,34 @@ func (b *bucket) take(rate Rate, at int64) Decision {
 			b.fullAt.CompareAndSwap(old, at+fillTime)
 			continue
 		}
-		next := from + interval
+		next := from + int64(n)*interval
 		if next-at > fillTime {
-			return rate.decision(false, time.Duration(from-at))
+			return rate.decision(false, n, time.Duration(from-at))
 		}
 		if b.fullAt.CompareAndSwap(old, next) {
-			return rate.decision(true, time.Duration(next-at))
+			return rate.decision(true, n, time.Duration(next-at))
 		}
 	}
 }
 
-// refund takes one request back. It never makes a bucket fuller than full.
-func (b *bucket) refund(rate Rate, at int64) Decision {
-	interval := int64(rate.interval())
+// correct counts n more without asking whether they are allowed, or takes -n back. It never makes a bucket fuller than
+// full, nor emptier than empty.
+func (b *bucket) correct(rate Rate, n int, at int64) Decision {
+	interval, fillTime := int64(rate.interval()), int64(rate.fillTime())
 	for {
 		old := b.fullAt.Load()
-		next := max(old-interval, at)
-		if old <= at {
+		next := max(old, at) + int64(n)*interval
+		switch {
+		case n < 0:
+			next = max(next, at)
+		case next > at+fillTime:
+			next = max(old, at+fillTime)
+		}
+		if n < 0 && old <= at {
 			next = old
 		}
 		if b.fullAt.CompareAndSwap(old, next) {
-			return rate.decision(true, time.Duration(max(next-at, 0)))
+			return rate.decision(true, 1, time.Duration(max(next-at, 0)))
 		}
 	}
 }

@@ -21,7 +21,9 @@ import (
 type limiterTest struct {
 	limiter interface {
 		Allow(id string, rate Rate, now time.Time) Decision
+		AllowN(id string, rate Rate, n int, now time.Time) Decision
 		Refund(id string, d Decision, now time.Time) Decision
+		Correct(id string, d Decision, n int, now time.Time) Decision
 	}
 	otherProcess interface { // another process that counts in the same place
 		Allow(id string, rate Rate, now time.Time) Decision
@@ -169,6 +171,49 @@ func TestDecisions(t *testing.T) {
 		}
 		if got := c.limiter.Allow("key:a", Rate{}, c.setClock(10*time.Hour)); got != (Decision{Allowed: true}) {
 			t.Errorf("without a limit: %+v", got)
+		}
+	})
+}
+
+// Tokens are counted many at once: what is expected, then what was taken more or less.
+func TestDecisionsAboutSeveral(t *testing.T) {
+	rate := Rate{1000, time.Hour} // one comes back each 3.6 s
+	steps := []struct {
+		at        time.Duration
+		correct   bool
+		n         int
+		allowed   bool
+		remaining int
+		reset     time.Duration
+		retry     time.Duration
+	}{
+		{0, false, 600, true, 400, 36 * time.Minute, 0},
+		{0, false, 500, false, 400, 36 * time.Minute, 6 * time.Minute}, // all of them or none
+		{0, false, 400, true, 0, 60 * time.Minute, 0},
+		{30 * time.Minute, true, 200, true, 300, 42 * time.Minute, 0},  // it took more than was expected
+		{30 * time.Minute, true, 5000, true, 0, 60 * time.Minute, 0},   // far more: empty, without debt
+		{30 * time.Minute, true, -700, true, 700, 18 * time.Minute, 0}, // less
+		{30 * time.Minute, true, -5000, true, 1000, 0, 0},
+		{30 * time.Minute, false, 5000, true, 0, 60 * time.Minute, 0}, // more than the burst counts as the burst
+		{30*time.Minute + 36*time.Second, false, 5000, false, 10, 59*time.Minute + 24*time.Second, 59*time.Minute + 24*time.Second},
+	}
+	forEachLimiter(t, func(t *testing.T, c limiterTest) {
+		passed := Decision{Allowed: true, Rate: rate, CountedInStore: c.shared}
+		for i, step := range steps {
+			now := c.setClock(step.at)
+			want := Decision{Allowed: step.allowed, Rate: rate, Remaining: step.remaining, ResetAfter: step.reset, RetryAfter: step.retry}
+			got := Decision{}
+			if step.correct {
+				got = c.limiter.Correct("tokens:a", passed, step.n, now)
+			} else {
+				got = c.limiter.AllowN("tokens:a", rate, step.n, now)
+			}
+			if c.slack > 0 && got.Remaining-want.Remaining <= int(c.slack/rate.interval())+1 && got.Remaining >= want.Remaining {
+				got.Remaining = want.Remaining // where the clock can't be stopped
+			}
+			if !c.same(got, want) {
+				t.Errorf("step %d, at %v: got %+v, want %+v", i, step.at, got, want)
+			}
 		}
 	})
 }

@@ -45,6 +45,12 @@ func NewLocal(maxIDs int, now time.Time) *LocalLimiter {
 // Allow counts one request of id and decides whether it is allowed. A denied request isn't counted. It is safe from any
 // goroutine and keeps nothing of id, which may be part of a buffer that is reused.
 func (l *LocalLimiter) Allow(id string, rate Rate, now time.Time) Decision {
+	return l.AllowN(id, rate, 1, now)
+}
+
+// AllowN is Allow for n of what the rate counts, all of them or none. More than the whole burst counts as the burst.
+func (l *LocalLimiter) AllowN(id string, rate Rate, n int, now time.Time) Decision {
+	n = rate.atMostBurst(n)
 	if rate.Unlimited() {
 		return Decision{Allowed: true}
 	}
@@ -53,20 +59,27 @@ func (l *LocalLimiter) Allow(id string, rate Rate, now time.Time) Decision {
 	s.mu.RLock()
 	if b, ok := s.buckets[id]; ok {
 		// Under the shared lock, since sweep must not remove a bucket while a request is counted in it.
-		d := b.take(rate, at)
+		d := b.take(rate, n, at)
 		s.mu.RUnlock()
 		return d
 	}
 	s.mu.RUnlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.bucketFor(id, at).take(rate, at)
+	return s.bucketFor(id, at).take(rate, n, at)
 }
 
 // Refund takes back one request of id that Allow allowed with d and that was then rejected for a reason on the server's
 // side. The new decision has the state after that. An id that was swept meanwhile, or is counted in the overflow
 // bucket, gets nothing back.
 func (l *LocalLimiter) Refund(id string, d Decision, now time.Time) Decision {
+	return l.Correct(id, d, -1, now)
+}
+
+// Correct counts n more of what AllowN allowed with d, whether that is allowed or not, or takes -n back. A bucket
+// becomes at most empty, or full.
+func (l *LocalLimiter) Correct(id string, d Decision, n int, now time.Time) Decision {
+	n = d.Rate.atMostBurst(n)
 	if d.Rate.Unlimited() {
 		return Decision{Allowed: true}
 	}
@@ -76,9 +89,9 @@ func (l *LocalLimiter) Refund(id string, d Decision, now time.Time) Decision {
 	defer s.mu.RUnlock()
 	b, ok := s.buckets[id]
 	if !ok {
-		return d.Rate.decision(true, 0)
+		return d.Rate.decision(true, 1, 0)
 	}
-	return b.refund(d.Rate, at)
+	return b.correct(d.Rate, n, at)
 }
 
 // Len is the number of ids that are tracked.

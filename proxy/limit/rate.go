@@ -46,6 +46,9 @@ func ParseRate(s string) (Rate, error) {
 	return Rate{}, fmt.Errorf("rate %q: want N/second, N/minute, N/hour, N/day, or off", s)
 }
 
+// atMostBurst cuts a number, also a negative one, to the burst of the rate.
+func (r Rate) atMostBurst(n int) int { return min(max(n, -r.Requests), r.Requests) }
+
 // Unlimited reports whether the rate doesn't limit at all.
 func (r Rate) Unlimited() bool { return r.Requests <= 0 || r.Unit <= 0 }
 

@@ -8,12 +8,15 @@ import (
 
 // Names of the headers that report its limit to a client.
 const (
-	HeaderLimit      = "X-Ratelimit-Limit-Requests"
-	HeaderRemaining  = "X-Ratelimit-Remaining-Requests"
-	HeaderReset      = "X-Ratelimit-Reset-Requests"
-	HeaderRetryAfter = "Retry-After"
-	HeaderPolicy     = "RateLimit-Policy" // of the IETF's draft, with HeaderRateLimit
-	HeaderRateLimit  = "RateLimit"
+	HeaderLimit           = "X-Ratelimit-Limit-Requests"
+	HeaderRemaining       = "X-Ratelimit-Remaining-Requests"
+	HeaderLimitTokens     = "X-Ratelimit-Limit-Tokens" // of a key with a limit of tokens a minute
+	HeaderRemainingTokens = "X-Ratelimit-Remaining-Tokens"
+	HeaderResetTokens     = "X-Ratelimit-Reset-Tokens"
+	HeaderReset           = "X-Ratelimit-Reset-Requests"
+	HeaderRetryAfter      = "Retry-After"
+	HeaderPolicy          = "RateLimit-Policy" // of the IETF's draft, with HeaderRateLimit
+	HeaderRateLimit       = "RateLimit"
 )
 
 // policyName names our only policy in the headers of the IETF's draft.
@@ -35,6 +38,15 @@ func (d Decision) Headers(ietf bool) iter.Seq2[string, string] {
 		if ok && ietf {
 			_ = yield(HeaderPolicy, d.policy()) && yield(HeaderRateLimit, d.rateLimit())
 		}
+	}
+}
+
+// TokenHeaders gives the headers of a decision about tokens.
+func (d Decision) TokenHeaders() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		_ = yield(HeaderLimitTokens, strconv.Itoa(d.Rate.Requests)) &&
+			yield(HeaderRemainingTokens, strconv.Itoa(d.Remaining)) &&
+			yield(HeaderResetTokens, FormatReset(d.ResetAfter))
 	}
 }
 

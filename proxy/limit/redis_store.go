@@ -52,22 +52,22 @@ func openStore(url string, timeout time.Duration) (*redisStore, error) {
 	return &redisStore{client: client, address: o.InitAddress[0], timeout: timeout}, nil
 }
 
-// take counts one request of id, refund takes one back. Both are one round trip, and end at the latest after the
-// timeout.
-func (s *redisStore) take(id string, rate Rate) (Decision, error) {
-	return s.runScript(storeKey(id, rate), rate, "1")
+// take counts n of id if they are allowed; correct counts n more in any case, or takes -n back. Both are one round
+// trip, and end at the latest after the timeout.
+func (s *redisStore) take(id string, rate Rate, n int) (Decision, error) {
+	return s.runScript(storeKey(id, rate), rate, n, "0")
 }
-func (s *redisStore) refund(id string, rate Rate) (Decision, error) {
-	return s.runScript(storeKey(id, rate), rate, "-1")
+func (s *redisStore) correct(id string, rate Rate, n int) (Decision, error) {
+	return s.runScript(storeKey(id, rate), rate, n, "1")
 }
 
 // storeKey has the rate in it, so that proxies that disagree about the rate of an id don't count in one bucket.
 func storeKey(id string, rate Rate) string { return storeKeyPrefix + rate.String() + ":" + id }
 
-func (s *redisStore) runScript(key string, rate Rate, requests string) (Decision, error) {
+func (s *redisStore) runScript(key string, rate Rate, n int, always string) (Decision, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
 	defer cancel()
-	args := []string{strconv.FormatInt(int64(rate.interval()), 10), strconv.FormatInt(int64(rate.fillTime()), 10), requests}
+	args := []string{strconv.FormatInt(int64(rate.interval()), 10), strconv.FormatInt(int64(rate.fillTime()), 10), strconv.Itoa(n), always}
 	got, err := gcraScript.Exec(ctx, s.client, []string{key}, args).AsIntSlice()
 	if err != nil {
 		return Decision{}, fmt.Errorf("count in the store: %w", err)
@@ -75,7 +75,7 @@ func (s *redisStore) runScript(key string, rate Rate, requests string) (Decision
 	if len(got) != 2 {
 		return Decision{}, fmt.Errorf("count in the store: it answered with %d numbers", len(got))
 	}
-	d := rate.decision(got[0] == 1, time.Duration(got[1]))
+	d := rate.decision(got[0] == 1, n, time.Duration(got[1]))
 	d.CountedInStore = true
 	return d, nil
 }
@@ -87,7 +87,7 @@ func (s *redisStore) probe(ctx context.Context) error {
 	if err := s.client.Do(ctx, s.client.B().Ping().Build()).Error(); err != nil {
 		return fmt.Errorf("reach the store: %w", err)
 	}
-	_, err := s.runScript(probeKey, Rate{Requests: MaxRequests, Unit: time.Second}, "1")
+	_, err := s.runScript(probeKey, Rate{Requests: MaxRequests, Unit: time.Second}, 1, "0")
 	return err
 }
 

@@ -37,8 +37,8 @@ type SharedLimiterOptions struct {
 
 // store is what SharedLimiter needs of a store; redisStore implements it.
 type store interface {
-	take(id string, rate Rate) (Decision, error)
-	refund(id string, rate Rate) (Decision, error)
+	take(id string, rate Rate, n int) (Decision, error)
+	correct(id string, rate Rate, n int) (Decision, error)
 	probe(ctx context.Context) error
 	name() string // for the log
 	close()
@@ -81,30 +81,42 @@ func (s *SharedLimiter) Close() {
 // as well, so that without the store this process continues from what it has allowed itself, rather than with a fresh
 // burst.
 func (s *SharedLimiter) Allow(id string, rate Rate, now time.Time) Decision {
+	return s.AllowN(id, rate, 1, now)
+}
+
+// AllowN is Allow for n of what the rate counts, all of them or none. More than the whole burst counts as the burst.
+func (s *SharedLimiter) AllowN(id string, rate Rate, n int, now time.Time) Decision {
+	n = rate.atMostBurst(n)
 	if rate.Unlimited() {
 		return Decision{Allowed: true}
 	}
 	if s.storeUp.Load() {
-		d, err := s.store.take(id, rate)
+		d, err := s.store.take(id, rate, n)
 		if err == nil {
 			if d.Allowed {
-				s.local.Allow(id, rate, now)
+				s.local.AllowN(id, rate, n, now)
 			}
 			return d
 		}
 		s.markDown(err)
 	}
-	return s.local.Allow(id, rate, now)
+	return s.local.AllowN(id, rate, n, now)
 }
 
 // Refund takes back one request of id that Allow allowed with d. In the store only a request that was counted there is
 // refunded.
 func (s *SharedLimiter) Refund(id string, d Decision, now time.Time) Decision {
-	here := s.local.Refund(id, d, now)
+	return s.Correct(id, d, -1, now)
+}
+
+// Correct counts n more of what AllowN allowed with d, whether that is allowed or not, or takes -n back.
+func (s *SharedLimiter) Correct(id string, d Decision, n int, now time.Time) Decision {
+	n = d.Rate.atMostBurst(n)
+	here := s.local.Correct(id, d, n, now)
 	if !d.CountedInStore || !s.storeUp.Load() {
 		return here
 	}
-	there, err := s.store.refund(id, d.Rate)
+	there, err := s.store.correct(id, d.Rate, n)
 	if err != nil {
 		s.markDown(err)
 		return here

@@ -31,22 +31,22 @@ func (f *fakeStore) call() error {
 	return err
 }
 
-func (f *fakeStore) take(id string, rate Rate) (Decision, error) {
+func (f *fakeStore) take(id string, rate Rate, n int) (Decision, error) {
 	err := f.call()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.requests++
-	d := f.buckets.Allow(id, rate, time.Now())
+	d := f.buckets.AllowN(id, rate, n, time.Now())
 	d.CountedInStore = true
 	return d, err
 }
 
-func (f *fakeStore) refund(id string, rate Rate) (Decision, error) {
+func (f *fakeStore) correct(id string, rate Rate, n int) (Decision, error) {
 	err := f.call()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.requests++
-	d := f.buckets.Refund(id, Decision{Allowed: true, Rate: rate}, time.Now())
+	d := f.buckets.Correct(id, Decision{Allowed: true, Rate: rate}, n, time.Now())
 	d.CountedInStore = true
 	return d, err
 }

@@ -23,6 +23,8 @@ type engineLinkCounters struct {
 func (m *Metrics) resolveCounters() {
 	v := &m.vectors
 	m.rejected = countersByLabel(v, "llm_requests_rejected_total", "reason")
+	m.admissionRefused = countersByLabel(v, "llm_admission_refusals_total", "reason")
+	m.admissionWait, m.admissionSpeed = v.gauge("llm_admission_wait_seconds"), v.gauge("llm_admission_speed_tokens_per_second")
 	m.cancelled = countersByLabel(v, "llm_requests_cancelled_total", "stage")
 	m.rateLimited = make(map[string]map[string]prometheus.Counter)
 	for _, scope := range labelValues("llm_rate_limit_decisions_total", "scope") {

@@ -70,15 +70,18 @@ type Metrics struct {
 	allowed  labelAllowlist // label values that may appear
 	engine   *engineGatherer
 
-	mu               sync.Mutex                               // guards the writes of models
-	models           sync.Map                                 // modelVersion → *ModelMetrics
-	modelCount       int                                      // registered pairs, under mu
-	uninstalledSince map[modelVersion]time.Time               // of registered pairs that aren't installed; under mu
-	noModel          *ModelMetrics                            // no model applies
-	unknownModel     *ModelMetrics                            // requested, not installed
-	overflowModel    *ModelMetrics                            // shared by the pairs beyond catalogue.MaxPairs
-	endpoints        map[string]*Endpoint                     // under mu
-	rejected         map[string]prometheus.Counter            // by reason
+	mu               sync.Mutex                    // guards the writes of models
+	models           sync.Map                      // modelVersion → *ModelMetrics
+	modelCount       int                           // registered pairs, under mu
+	uninstalledSince map[modelVersion]time.Time    // of registered pairs that aren't installed; under mu
+	noModel          *ModelMetrics                 // no model applies
+	unknownModel     *ModelMetrics                 // requested, not installed
+	overflowModel    *ModelMetrics                 // shared by the pairs beyond catalogue.MaxPairs
+	endpoints        map[string]*Endpoint          // under mu
+	rejected         map[string]prometheus.Counter // by reason
+	admissionRefused map[string]prometheus.Counter // by reason
+	admissionWait    prometheus.Gauge
+	admissionSpeed   prometheus.Gauge
 	cancelled        map[string]prometheus.Counter            // by stage
 	rateLimited      map[string]map[string]prometheus.Counter // by scope and decision
 	journalBytes     prometheus.Gauge
@@ -222,6 +225,18 @@ func (m *Metrics) UnknownFields(n int) { m.vectors.counter("llm_unknown_fields_t
 
 // Rejected counts a request rejected before the engine accepted it, by a reason of llm_requests_rejected_total.
 func (m *Metrics) Rejected(reason string) { counterOr(m.rejected, reason, "internal").Inc() }
+
+// AdmissionRefused counts a request for which there was no room or no time, by a reason of
+// llm_admission_refusals_total.
+func (m *Metrics) AdmissionRefused(reason string) {
+	counterOr(m.admissionRefused, reason, "requests").Inc()
+}
+
+// SetAdmission sets how long a new request would wait, and the measured speed by which that is estimated.
+func (m *Metrics) SetAdmission(wait time.Duration, tokensPerSecond float64) {
+	m.admissionWait.Set(wait.Seconds())
+	m.admissionSpeed.Set(tokensPerSecond)
+}
 
 // Cancelled counts a request whose client disconnected in a stage: queue, prefill, decode.
 func (m *Metrics) Cancelled(stage string) { counterOr(m.cancelled, stage, "queue").Inc() }

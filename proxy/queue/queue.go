@@ -1,10 +1,12 @@
-// Package queue holds the ids of requests that wait for an engine: it bounds their number and bytes, and decides which
-// one may go next. Within a base model it is first come, first served; a base without credit holds up no other. The
-// package holds no requests, starts no goroutine and reads no clock: times are passed in.
+// Package queue holds the ids of requests that wait for an engine: it bounds their number, bytes and work, and decides
+// which one may go next: within a base model that of the key that was served least, and within a key it is first come,
+// first served. A base without credit holds up no other. The package holds no requests, starts no goroutine and reads
+// no clock: times are passed in.
 package queue
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 )
@@ -25,9 +27,12 @@ type Item struct {
 	ID       uint64
 	Order    uint64 // of admission; lower goes first within its class
 	Class    Class
-	Base     string // the base model whose credit it needs; "" while that isn't known
+	Base     string  // the base model whose credit it needs; "" while that isn't known
+	Key      uint64  // whose it is
+	Weight   float64 // of the key; 0: 1
 	Version  string
 	Bytes    int64     // memory that it takes while it waits
+	Work     int64     // that an engine will have with it, in prompt tokens
 	Deadline time.Time // zero: none
 }
 
@@ -39,6 +44,10 @@ const (
 	Queued PushResult = iota // the item waits
 	TooManyItems
 	TooManyBytes
+	TooMuchWork
+	KeyTooManyItems // of the limits, as far as one key may use them
+	KeyTooManyBytes
+	KeyTooMuchWork
 )
 
 // Verdict is the answer to whether an item may go now.
@@ -56,6 +65,9 @@ const (
 type Limits struct {
 	Items int
 	Bytes int64
+	Work  int64 // 0: no limit of its own
+	// KeyShare is the part of the limits that one key may use while others are active; 0: all.
+	KeyShare float64
 }
 
 // Queue of waiting requests. It isn't safe for concurrent use; its owner holds a lock.
@@ -63,23 +75,38 @@ type Queue struct {
 	limits    Limits
 	items     map[uint64]*node
 	bytes     int64
-	subqueues [classCount]map[string]*subqueue // by base; none is empty
+	work      int64
+	shares    map[string]*Shares                 // by base
+	usedBy    map[uint64]usage                   // by key; none is empty
+	workOf    map[string]int64                   // by base; none is 0
+	subqueues [classCount]map[string][]*subqueue // by base; none is empty
+	sorted    []*subqueue                        // of heads
+}
+
+// usage is what the items of a key take.
+type usage struct {
+	items       int
+	bytes, work int64
 }
 
 // node is an element of a subqueue's linked list.
 type node struct {
 	Item
 	prev, next *node
+	sub        *subqueue
 }
 
-// subqueue holds what waits for one base in one class, in the order of Item.Order.
-type subqueue struct{ first, last *node }
+// subqueue holds what waits for one base in one class, of Fresh ones those of one key, in the order of Item.Order.
+type subqueue struct {
+	first, last *node
+	account     *Account // of Fresh ones
+}
 
 // New makes an empty queue.
 func New(limits Limits) *Queue {
-	q := &Queue{limits: limits, items: make(map[uint64]*node)}
+	q := &Queue{limits: limits, items: make(map[uint64]*node), shares: make(map[string]*Shares), usedBy: make(map[uint64]usage), workOf: make(map[string]int64)}
 	for c := range q.subqueues {
-		q.subqueues[c] = make(map[string]*subqueue)
+		q.subqueues[c] = make(map[string][]*subqueue)
 	}
 	return q
 }
@@ -89,6 +116,18 @@ func (q *Queue) Len() int { return len(q.items) }
 
 // Bytes is the memory that the waiting items take.
 func (q *Queue) Bytes() int64 { return q.bytes }
+
+// Work is what engines will have with the items that wait for a base.
+func (q *Queue) Work(base string) int64 { return q.workOf[base] }
+
+// ReplayWork is what engines will have with the items of a base that go before every fresh one.
+func (q *Queue) ReplayWork(base string) int64 {
+	fresh := int64(0)
+	for _, sub := range q.subqueues[Fresh][base] {
+		fresh += sub.account.queued
+	}
+	return q.workOf[base] - fresh
+}
 
 // Has reports whether anything of a class waits.
 func (q *Queue) Has(c Class) bool { return len(q.subqueues[c]) > 0 }
@@ -105,24 +144,82 @@ func (q *Queue) Push(it Item) PushResult {
 		return Queued
 	}
 	if it.Class == Fresh {
-		if len(q.items) >= q.limits.Items {
-			return TooManyItems
-		}
-		if q.bytes+it.Bytes > q.limits.Bytes {
-			return TooManyBytes
+		if result := q.checkLimits(&it); result != Queued {
+			return result
 		}
 	}
-	n := &node{Item: it}
+	n := &node{Item: it, sub: q.subqueueFor(&it)}
 	q.items[it.ID] = n
-	q.bytes += it.Bytes
-	sub := q.subqueues[it.Class][it.Base]
-	if sub == nil {
-		sub = &subqueue{}
-		q.subqueues[it.Class][it.Base] = sub
+	q.count(&n.Item, 1)
+	if a := n.sub.account; a != nil {
+		if a.waiting == 0 && a.running == 0 {
+			a.shares.join(a)
+		}
+		a.waiting++
+		a.queued += it.Work
 	}
-	sub.insert(n)
+	n.sub.insert(n)
 	return Queued
 }
+
+// checkLimits decides whether there is room for a fresh item.
+func (q *Queue) checkLimits(it *Item) PushResult {
+	switch l := q.limits; {
+	case len(q.items) >= l.Items:
+		return TooManyItems
+	case q.bytes+it.Bytes > l.Bytes:
+		return TooManyBytes
+	case l.Work > 0 && q.work > 0 && q.work+it.Work > l.Work:
+		return TooMuchWork
+	case l.KeyShare <= 0 || l.KeyShare >= 1 || !q.Shares(it.Base).Contended():
+		return Queued
+	}
+	used := q.usedBy[it.Key]
+	part := func(n int64) int64 { return int64(math.Ceil(q.limits.KeyShare * float64(n))) }
+	switch l := q.limits; {
+	case int64(used.items) >= part(int64(l.Items)):
+		return KeyTooManyItems
+	case used.items > 0 && used.bytes+it.Bytes > part(l.Bytes):
+		return KeyTooManyBytes
+	case l.Work > 0 && used.items > 0 && used.work+it.Work > part(l.Work):
+		return KeyTooMuchWork
+	}
+	return Queued
+}
+
+// subqueueFor finds or makes the subqueue of an item.
+func (q *Queue) subqueueFor(it *Item) *subqueue {
+	var account *Account
+	if it.Class == Fresh {
+		account = q.Account(it.Base, it.Key, it.Weight)
+	}
+	for _, sub := range q.subqueues[it.Class][it.Base] {
+		if sub.account == account {
+			return sub
+		}
+	}
+	sub := &subqueue{account: account}
+	q.subqueues[it.Class][it.Base] = append(q.subqueues[it.Class][it.Base], sub)
+	return sub
+}
+
+// Shares returns how a base is shared between keys.
+func (q *Queue) Shares(base string) *Shares {
+	s := q.shares[base]
+	if s == nil {
+		s = newShares()
+		q.shares[base] = s
+	}
+	return s
+}
+
+// Account returns a key's account of a base; weight 0 is 1.
+func (q *Queue) Account(base string, key uint64, weight float64) *Account {
+	return q.Shares(base).account(key, weight)
+}
+
+// ForgetBase drops the shares of a base for which nothing waits.
+func (q *Queue) ForgetBase(base string) { delete(q.shares, base) }
 
 // Remove removes an item, wherever it stands.
 func (q *Queue) Remove(id uint64) (Item, bool) {
@@ -131,26 +228,44 @@ func (q *Queue) Remove(id uint64) (Item, bool) {
 		return Item{}, false
 	}
 	delete(q.items, id)
-	q.bytes -= n.Bytes
-	sub := q.subqueues[n.Class][n.Base]
+	q.count(&n.Item, -1)
+	sub := n.sub
 	sub.remove(n)
-	if sub.first == nil {
+	if a := sub.account; a != nil {
+		a.waiting--
+		a.queued -= n.Work
+	}
+	if sub.first != nil {
+		return n.Item, true
+	}
+	rest := slices.DeleteFunc(q.subqueues[n.Class][n.Base], func(s *subqueue) bool { return s == sub })
+	q.subqueues[n.Class][n.Base] = rest
+	if len(rest) == 0 {
 		delete(q.subqueues[n.Class], n.Base)
 	}
 	return n.Item, true
+}
+
+// count adds an item to the totals (sign 1) or takes it out of them (-1).
+func (q *Queue) count(it *Item, sign int64) {
+	q.bytes += sign * it.Bytes
+	q.work += sign * it.Work
+	if q.workOf[it.Base] += sign * it.Work; q.workOf[it.Base] == 0 {
+		delete(q.workOf, it.Base)
+	}
+	u := q.usedBy[it.Key]
+	u.items, u.bytes, u.work = u.items+int(sign), u.bytes+sign*it.Bytes, u.work+sign*it.Work
+	if q.usedBy[it.Key] = u; u.items == 0 {
+		delete(q.usedBy, it.Key)
+	}
 }
 
 // Next removes and returns the first item that may go. It calls allow for the first item of each base, oldest first
 // within a class. The verdict holds for everything of that base and class, except with SkipItem.
 func (q *Queue) Next(allow func(Item) Verdict) (Item, bool) {
 	for c := range q.subqueues {
-		for _, n := range q.heads(Class(c)) {
-			verdict := allow(n.Item)
-			for verdict == SkipItem && n.next != nil {
-				n = n.next
-				verdict = allow(n.Item)
-			}
-			switch verdict {
+		for _, head := range q.heads(Class(c)) {
+			switch n, verdict := q.firstAllowed(Class(c), head, allow); verdict {
 			case Dispatch:
 				return q.Remove(n.ID)
 			case StopAll:
@@ -161,17 +276,45 @@ func (q *Queue) Next(allow func(Item) Verdict) (Item, bool) {
 	return Item{}, false
 }
 
-// heads returns the first item of each base in a class, oldest first.
-func (q *Queue) heads(c Class) []*node {
-	if len(q.subqueues[c]) == 0 {
-		return nil
+// firstAllowed asks about the first item of a base, and passes those that are to be skipped: first those of the same
+// key, then those of the next ones.
+func (q *Queue) firstAllowed(c Class, head *subqueue, allow func(Item) Verdict) (*node, Verdict) {
+	subs := q.subqueues[c][head.first.Base]
+	n := head.first
+	verdict := allow(n.Item)
+	if verdict != SkipItem {
+		return n, verdict
 	}
-	heads := make([]*node, 0, len(q.subqueues[c]))
-	for _, sub := range q.subqueues[c] {
-		heads = append(heads, sub.first)
+	for _, sub := range inOrder(slices.Clone(subs)) {
+		for n = sub.first; n != nil; n = n.next {
+			if verdict = allow(n.Item); verdict != SkipItem {
+				return n, verdict
+			}
+		}
 	}
-	slices.SortFunc(heads, func(a, b *node) int { return cmp.Compare(a.Order, b.Order) })
+	return nil, SkipItem
+}
+
+// heads returns the subqueue of each base in a class that goes first, by the age of their items.
+func (q *Queue) heads(c Class) []*subqueue {
+	heads := q.sorted[:0]
+	for _, subs := range q.subqueues[c] {
+		heads = append(heads, slices.MinFunc(subs, order))
+	}
+	slices.SortFunc(heads, func(a, b *subqueue) int { return cmp.Compare(a.first.Order, b.first.Order) })
+	q.sorted = heads
 	return heads
+}
+
+// Waiting returns the items of a class that wait for a base, those of each key together in their order.
+func (q *Queue) Waiting(c Class, base string) []Item {
+	var items []Item
+	for _, sub := range q.subqueues[c][base] {
+		for n := sub.first; n != nil; n = n.next {
+			items = append(items, n.Item)
+		}
+	}
+	return items
 }
 
 // Expire removes and returns every item whose deadline has come, oldest first.

@@ -33,13 +33,13 @@ func TestPushLimits(t *testing.T) {
 		item   Item
 		want   PushResult
 	}{
-		{"room", Limits{3, 100}, 2, item(9, Fresh, "a"), Queued},
-		{"places taken", Limits{2, 100}, 2, item(9, Fresh, "a"), TooManyItems},
-		{"bytes taken", Limits{5, 29}, 2, item(9, Fresh, "a"), TooManyBytes},
-		{"bytes just fit", Limits{5, 30}, 2, item(9, Fresh, "a"), Queued},
-		{"no room at all", Limits{0, 100}, 0, item(9, Fresh, "a"), TooManyItems},
-		{"a replay is never refused", Limits{2, 20}, 2, item(9, Replay, "a"), Queued},
-		{"a suspect is never refused", Limits{2, 20}, 2, item(9, Suspect, "a"), Queued},
+		{"room", Limits{Items: 3, Bytes: 100}, 2, item(9, Fresh, "a"), Queued},
+		{"places taken", Limits{Items: 2, Bytes: 100}, 2, item(9, Fresh, "a"), TooManyItems},
+		{"bytes taken", Limits{Items: 5, Bytes: 29}, 2, item(9, Fresh, "a"), TooManyBytes},
+		{"bytes just fit", Limits{Items: 5, Bytes: 30}, 2, item(9, Fresh, "a"), Queued},
+		{"no room at all", Limits{Items: 0, Bytes: 100}, 0, item(9, Fresh, "a"), TooManyItems},
+		{"a replay is never refused", Limits{Items: 2, Bytes: 20}, 2, item(9, Replay, "a"), Queued},
+		{"a suspect is never refused", Limits{Items: 2, Bytes: 20}, 2, item(9, Suspect, "a"), Queued},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestNextOrder(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			q := New(Limits{100, 1000})
+			q := New(Limits{Items: 100, Bytes: 1000})
 			for _, it := range tt.items {
 				q.Push(it)
 			}
@@ -105,7 +105,7 @@ func TestNextOrder(t *testing.T) {
 }
 
 func TestVerdictIsAskedForEachItem(t *testing.T) {
-	q := New(Limits{100, 1000})
+	q := New(Limits{Items: 100, Bytes: 1000})
 	for i := range 6 {
 		q.Push(item(uint64(i+1), Fresh, []string{"a", "b"}[i%2]))
 	}
@@ -123,7 +123,7 @@ func TestVerdictIsAskedForEachItem(t *testing.T) {
 }
 
 func TestSkippedItemKeepsItsPlace(t *testing.T) {
-	q := New(Limits{100, 1000})
+	q := New(Limits{Items: 100, Bytes: 1000})
 	for id := uint64(1); id <= 4; id++ {
 		q.Push(item(id, Fresh, []string{"a", "b"}[id/4]))
 	}
@@ -147,7 +147,7 @@ func TestSkippedItemKeepsItsPlace(t *testing.T) {
 
 func TestExpire(t *testing.T) {
 	start := time.Unix(1000, 0)
-	q := New(Limits{100, 1000})
+	q := New(Limits{Items: 100, Bytes: 1000})
 	for i, after := range []time.Duration{3, 1, 0, 2} {
 		it := item(uint64(i+1), Fresh, "a")
 		if after > 0 {
@@ -173,7 +173,7 @@ func TestExpire(t *testing.T) {
 }
 
 func TestRemove(t *testing.T) {
-	q := New(Limits{100, 1000})
+	q := New(Limits{Items: 100, Bytes: 1000})
 	for id := uint64(1); id <= 5; id++ {
 		q.Push(item(id, Fresh, []string{"a", ""}[id%2]))
 	}
@@ -202,7 +202,7 @@ func TestRemove(t *testing.T) {
 // TestAgainstModel does random operations and compares the queue with a slice.
 func TestAgainstModel(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	q := New(Limits{50, 400})
+	q := New(Limits{Items: 50, Bytes: 400})
 	var model []Item
 	for id := uint64(1); id < 20_000; id++ {
 		switch r.IntN(4) {

@@ -57,6 +57,14 @@ func (who *caller) checkModelScope(asked string) *api.Error {
 	return nil
 }
 
+// weight returns the key's weight among the others; 0: the usual one.
+func (who *caller) weight() float64 {
+	if who.key == nil {
+		return 0
+	}
+	return who.key.Weight
+}
+
 // models returns the models that the key may use; nil: all.
 func (who *caller) models() []string {
 	if who.key == nil {

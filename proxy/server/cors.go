@@ -17,7 +17,8 @@ const anyOrigin = "*"
 
 // exposedHeaders are the reply headers that a page may read, besides the few that it may always read.
 var exposedHeaders = strings.Join([]string{requestIDHeader, anthropicIDHeader, revisionHeader, streamIDHeader, traceresponseHeader, fasthttp.HeaderRetryAfter, fasthttp.HeaderAllow,
-	limit.HeaderLimit, limit.HeaderRemaining, limit.HeaderReset, limit.HeaderPolicy, limit.HeaderRateLimit}, ", ")
+	limit.HeaderLimit, limit.HeaderRemaining, limit.HeaderReset, limit.HeaderLimitTokens, limit.HeaderRemainingTokens, limit.HeaderResetTokens,
+	limit.HeaderPolicy, limit.HeaderRateLimit}, ", ")
 
 // sdkHeaders are request headers that OpenAI's and Anthropic's client libraries for browsers send by themselves. A page
 // whose preflight doesn't allow one of them can't send its request.

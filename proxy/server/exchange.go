@@ -28,6 +28,7 @@ type exchange struct {
 
 	key       string         // name of the API key
 	rateLimit rateLimitCheck // zero: nothing was counted
+	use       keyUse         // of the key's limits
 	status    int
 	label     api.StatusLabel
 	model     *metrics.ModelMetrics // nil: none
@@ -141,6 +142,7 @@ func (x *exchange) settle(outcome inflight.Outcome) {
 		return
 	}
 	x.answer = nil
+	x.use.prompt = a.PromptTokens()
 	if x.accepted {
 		x.model = x.s.opts.Metrics.Model(a.Model(), a.Version())
 	}
@@ -187,6 +189,7 @@ func (x *exchange) finish() {
 		received = len(x.ctx.Request.Body())
 	}
 	x.s.resumable.release(x.resumable)
+	x.endKeyUse()
 	x.route.metrics.Record(metrics.Reply{Status: string(x.label), Model: x.model, Took: took, RequestBytes: received, ResponseBytes: sent,
 		TraceID: metrics.SampledTraceID(x.span.Traceparent())})
 	x.s.openExchanges.Add(-1)

@@ -62,6 +62,12 @@ func (f *fakeTable) Render(ctx context.Context, c inflight.ModelCall, r *api.Req
 	return inflight.RenderedText{Text: []byte(text), Tokens: tokens}, err
 }
 
+// ExpectedTokens of a fakeTable are as many as may be asked for.
+func (f *fakeTable) ExpectedTokens(r *api.Request) int {
+	n, _ := r.NewTokens(0)
+	return len(r.Prompt) + n
+}
+
 func (f *fakeTable) Status() inflight.Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -26,6 +26,10 @@ func (s *Server) infer(x *exchange) {
 		return
 	}
 	x.request = request.Infer
+	if err := s.checkKeyLimits(x, who, x.request); err != nil {
+		x.reject(err)
+		return
+	}
 	if err := s.resumable.reserve(x, x.request); err != nil {
 		x.reject(err)
 		return
@@ -72,7 +76,7 @@ func (s *Server) decode(x *exchange, who caller) (*inflight.Request, *api.Error)
 		x.logPrompt(body)
 	}
 	return &inflight.Request{
-		ID: x.id, Key: who.name, Models: who.models(), Domain: s.domain(who, body.Domain, string(h.Peek(domainHeader))), Traceparent: x.span.Traceparent(),
+		ID: x.id, Key: who.name, Weight: who.weight(), Models: who.models(), Domain: s.domain(who, body.Domain, string(h.Peek(domainHeader))), Traceparent: x.span.Traceparent(),
 		Received: x.received, Timeout: limit, Infer: body,
 	}, nil
 }
@@ -125,6 +129,7 @@ func (x *exchange) waitForEvent(timer <-chan time.Time) wakeReason {
 func (x *exchange) takePiece(dst []byte) inflight.Piece {
 	piece := x.answer.Take(dst)
 	x.accepted = x.accepted || piece.Accepted
+	x.countTokens(piece.Tokens)
 	return piece
 }
 

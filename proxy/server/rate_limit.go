@@ -16,7 +16,11 @@ import (
 type Limiter interface {
 	Allow(id string, rate limit.Rate, now time.Time) limit.Decision
 	Refund(id string, d limit.Decision, now time.Time) limit.Decision // of a request that Allow allowed with d
-	Len() int                                                         // ids that are tracked
+	// AllowN counts n of what the rate counts, or refuses all of them; Correct counts n more of them in any case, or
+	// takes -n back.
+	AllowN(id string, rate limit.Rate, n int, now time.Time) limit.Decision
+	Correct(id string, d limit.Decision, n int, now time.Time) limit.Decision
+	Len() int // ids that are tracked
 }
 
 // rateLimitCheck is the id under which a request was counted, and the decision.

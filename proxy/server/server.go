@@ -40,6 +40,7 @@ type Server struct {
 	expireOnce    sync.Once     // closes drainExpired
 	openExchanges atomic.Int64
 	resumable     *resumableStreams
+	places        keyPlaces
 
 	mu           sync.Mutex
 	listeners    []*listener

@@ -26,6 +26,8 @@ type Requests interface {
 	Tokenize(ctx context.Context, c inflight.ModelCall, text string, addSpecial bool) ([]int32, *api.Error)
 	Detokenize(ctx context.Context, c inflight.ModelCall, tokens []int32) ([]byte, *api.Error)
 	Render(ctx context.Context, c inflight.ModelCall, r *api.Request) (inflight.RenderedText, *api.Error)
+	// ExpectedTokens is how many tokens a request probably takes, of prompt and answer.
+	ExpectedTokens(r *api.Request) int
 	Status() inflight.Status
 	// Drain makes the table reject every further request.
 	Drain()

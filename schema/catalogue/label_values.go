@@ -27,6 +27,7 @@ var (
 	errorTypes       = []string{"model_not_found", "model_load_failed", "context_length_exceeded", "queue_full", "queue_timeout", "deadline_exceeded", "engine_unavailable", "engine_crashed", "out_of_memory", "decode_failed", "cancelled", "internal", "model_busy", "model_changed", "quarantined", "grammar_too_complex"}
 	finishReasons    = []string{"stop", "length", "cancelled", "error"}
 	rejectReasons    = []string{"unauthorized", "forbidden", "rate_limited", "invalid_request", "body_too_large", "model_not_found", "queue_full", "engine_unavailable", "draining", "deadline", "context_length_exceeded", "model_busy", "model_load_failed", "quarantined", "out_of_memory", "internal"}
+	admissionReasons = []string{"deadline", "requests", "bytes", "tokens", "key", "memory"}
 	loadFailReasons  = []string{"not_found", "bad_format", "out_of_memory", "engine_crash", "timeout", "adapter_mismatch", Other}
 	evictReasons     = []string{"lru", "memory", "ttl", "admin", "changed"}
 	restartReasons   = []string{"crash", "oom", "upgrade", "stall", Unknown}
@@ -35,7 +36,7 @@ var (
 	sources          = []string{"compute", "cache"}
 	objectives       = []string{"ttft", "tpot", "e2e"}
 	verdicts         = []string{"good", "bad"}
-	limitScopes      = []string{"key", "ip", Other}
+	limitScopes      = []string{"key", "ip", "tokens", "concurrency", Other}
 	limitDecisions   = []string{"allowed", "denied"}
 	callMethods      = []string{"metrics", "load", "tokenize", "detokenize", "render", "ping", Other}
 	callCodes        = []string{"deadline", "disconnected", "unsupported", "failed", Other}

@@ -21,6 +21,8 @@ var proxyMetrics = []Metric{
 	{"llm_lora_requests_info", Gauge, Proxy, Queue, labels(openLabel("max_lora"), openLabel("running_lora_adapters"), openLabel("waiting_lora_adapters")), nil, "Adapter state; the value is the time of the last change", true},
 	{"llm_requests_in_flight", Gauge, Proxy, Queue, labels(openLabel("endpoint")), nil, "Requests being handled", false},
 	{"llm_queue_capacity", Gauge, Proxy, Queue, nil, nil, "Configured length of the admission queue", false},
+	{"llm_admission_wait_seconds", Gauge, Proxy, Queue, nil, nil, "Estimated time until a request that comes now would be begun; of the model where it is longest", false},
+	{"llm_admission_speed_tokens_per_second", Gauge, Proxy, Queue, nil, nil, "Measured speed with all sequences in use, in prompt tokens, a generated one counting as two; of the same model, 0 while unknown", false},
 	{"llm_request_phase_seconds", Histogram, Proxy, Queue, modelVersionLabels(closedLabel("phase", phases, "decode")), &boundsPhase, "Time a request spent in a phase: queue, prefill, decode, restart (lost to an engine restart)", false},
 	{"llm_journal_bytes", Gauge, Proxy, Queue, nil, nil, "Memory reserved for what requests in flight have received", false},
 
@@ -34,6 +36,7 @@ var proxyMetrics = []Metric{
 	{"llm_slo_requests_total", Counter, Proxy, Latency, modelVersionLabels(closedLabel("slo", objectives, "e2e"), closedLabel("result", verdicts, "bad")), nil, "Requests judged against each objective", false},
 
 	{"llm_requests_rejected_total", Counter, Proxy, Refused, labels(closedLabel("reason", rejectReasons, "internal")), nil, "Requests refused before inference", false},
+	{"llm_admission_refusals_total", Counter, Proxy, Refused, labels(closedLabel("reason", admissionReasons, "requests")), nil, "Requests refused as queue_full: no time to answer them (deadline), no place (requests), too large prompts (bytes), too much work (tokens), too much of the queue for one key (key) or too little memory in the journal (memory)", false},
 	{"llm_requests_cancelled_total", Counter, Proxy, Refused, labels(closedLabel("stage", stages, "queue")), nil, "Requests that the client gave up: queue, prefill, decode", false},
 	{"llm_unknown_fields_total", Counter, Proxy, Refused, nil, nil, "Fields of requests that the endpoint doesn't know and ignored; the log at debug has their names", false},
 	{"llm_rate_limit_decisions_total", Counter, Proxy, Refused, labels(closedLabel("scope", limitScopes, Other), closedLabel("decision", limitDecisions, "denied")), nil, "Rate limiter decisions", false},

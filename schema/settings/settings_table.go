@@ -67,6 +67,8 @@ var settingsTable = []Setting{
 
 	{Env: "QUEUE_CAPACITY", Path: "queue.capacity", Kind: Int, Default: "256", Min: "0", Max: "1000000", Owner: Proxy, Help: "Requests that may wait; further ones get 503 with Retry-After."},
 	{Env: "QUEUE_MAX_BYTES", Path: "queue.max_bytes", Kind: Bytes, Default: "64MiB", Min: "1MiB", Max: "64GiB", Owner: Proxy, Help: "Memory for the prompts of waiting requests; beyond it new ones get 503."},
+	{Env: "QUEUE_MAX_TOKENS", Path: "queue.max_tokens", Kind: Int, Default: "10000000", Min: "0", Max: "1000000000", Owner: Proxy, Help: "Tokens of waiting requests, of prompts and of answers as long as they usually are, a new one counting as two; beyond it new ones get 503. 0: no limit of its own."},
+	{Env: "QUEUE_KEY_SHARE", Path: "queue.key_share", Kind: Float, Default: "0.75", Min: "0.01", Max: "1", Owner: Proxy, Help: "Share of the queue (requests, bytes, tokens) that one API key may take while other keys are active; one that is alone may take all."},
 	{Env: "REQUEST_TIMEOUT", Path: "engine.request_timeout", Kind: Duration, Default: "300s", Min: "100ms", Max: "24h", Owner: Proxy, Help: "Time for a request from its arrival to its last token; then 504."},
 
 	{Env: "ENGINE_SOCKET", Path: "engine.socket", Kind: String, Default: "/run/tandem/engine.sock", Owner: Both, check: checkSocket, Help: "Unix socket between the programs; the proxy listens, engines dial. One proxy a directory: a second one refuses to start."},

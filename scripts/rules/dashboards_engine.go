@@ -74,6 +74,8 @@ var latencyBreakdown = dashboard{
 				{expr: "sum (llm_requests_waiting{" + selectInstance + "})", legend: "waiting"},
 				{expr: "sum (llm_requests_running{" + selectInstance + "})", legend: "running"},
 				{expr: `sum (llm_requests_in_flight{` + selectInstance + `,` + inferenceRequests + `})`, legend: "in flight"}}},
+			{title: "Estimated wait of a new request", kind: timeSeriesPanel, unit: "s", description: "By it requests are refused that could not be answered in their time.",
+				queries: singleQuery("llm_admission_wait_seconds{"+selectInstance+"}", "{{instance}}")},
 			{title: "Waiting line in use", kind: timeSeriesPanel, unit: "percentunit", thresholds: thresholdBelow(0.8), queries: singleQuery("llm_requests_waiting{"+selectInstance+"} / (llm_queue_capacity{"+selectInstance+"} > 0)", "{{instance}}")},
 			{title: "Objectives met", kind: timeSeriesPanel, unit: "percentunit", description: "Share of requests that met SLO_TTFT, SLO_TPOT and SLO_E2E.",
 				queries: singleQuery(ratio(rate("llm_slo_requests_total", selectModel+`,result="good"`, "slo"), rate("llm_slo_requests_total", selectModel, "slo")), "{{slo}}")},

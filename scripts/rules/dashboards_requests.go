@@ -64,6 +64,8 @@ var errorRate = dashboard{
 				queries: singleQuery(rate("failed_inferences_total", selectModel, "error_type"), "{{error_type}}")},
 			{title: "Refused before acceptance, by reason", kind: timeSeriesPanel, unit: "reqps", stacked: true, description: "unauthorized: keys; rate_limited: RATE_LIMIT; queue_full: capacity; engine_unavailable: look at the engine.",
 				queries: singleQuery(rate("llm_requests_rejected_total", selectInstance, "reason"), "{{reason}}")},
+			{title: "Refused as queue_full, by reason", kind: timeSeriesPanel, unit: "reqps", stacked: true, description: "deadline: no time to answer them; requests, bytes, tokens: QUEUE_*; memory: JOURNAL_MAX_BYTES.",
+				queries: singleQuery(rate("llm_admission_refusals_total", selectInstance, "reason"), "{{reason}}")},
 			{title: "Clients that left", kind: timeSeriesPanel, unit: "reqps", stacked: true, description: "By how far their request was.", queries: singleQuery(rate("llm_requests_cancelled_total", selectInstance, "stage"), "{{stage}}")},
 			{title: "Model loads that failed (1 h)", kind: timeSeriesPanel, unit: "none", queries: singleQuery(`sum by (model, version, reason) (increase(model_load_failures_total{`+selectModel+`}[1h]))`, "{{model}}@{{version}}: {{reason}}")},
 			{title: "Rate limiter", kind: timeSeriesPanel, unit: "reqps", stacked: true, queries: singleQuery(rate("llm_rate_limit_decisions_total", selectInstance, "scope, decision"), "{{scope}} {{decision}}")},

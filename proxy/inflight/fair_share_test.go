@@ -1,0 +1,111 @@
+package inflight
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tandem/proxy/api"
+)
+
+// keyLoad is how many requests a second a key sends, at random times.
+type keyLoad struct {
+	key       string
+	perSecond float64
+	weight    float64
+}
+
+const (
+	sharedFor       = 2 * time.Minute
+	sharedSequences = 16
+	sharedStep      = 40 * time.Millisecond // of any batch, as on a GPU that is not full
+	sharedAsked     = 64
+	// sharedCapacity is the requests a second that the engine can answer: 48 tokens on average, in 16 sequences.
+	sharedCapacity = sharedSequences / (48 * 0.04)
+)
+
+// share runs an engine under the loads of several keys and returns each key's requests.
+func share(t *testing.T, timeout time.Duration, loads ...keyLoad) map[string][]*simulatedClient {
+	clients := make(map[string][]*simulatedClient)
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		lengths := rand.New(rand.NewPCG(3, 3))
+		engine := newSimulatedEngine(table, sharedSequences, func(*Submission) int { return sharedAsked/2 + lengths.IntN(sharedAsked/2+1) })
+		engine.stepBase, engine.stepEach, engine.stepPrompt = sharedStep, 0, 100*time.Microsecond
+		stop := engine.start()
+		defer stop()
+		start := time.Now()
+		next := make([]time.Duration, len(loads))
+		pauses := make([]*rand.Rand, len(loads))
+		for i := range loads { // each key's requests come at the same times whoever else sends some
+			pauses[i] = rand.New(rand.NewPCG(4, uint64(len(loads[i].key))))
+		}
+		for {
+			i := 0
+			for j := range next {
+				if next[j] < next[i] {
+					i = j
+				}
+			}
+			if next[i] > sharedFor {
+				break
+			}
+			time.Sleep(time.Until(start.Add(next[i]))) // fake time
+			next[i] += time.Duration(pauses[i].ExpFloat64() / loads[i].perSecond * float64(time.Second))
+			r := newRequest(nil)
+			r.Key, r.Weight, r.Timeout = loads[i].key, loads[i].weight, timeout
+			r.Infer = &api.Request{Prompt: strings.Repeat("word", 48), MaxNewTokens: new(sharedAsked)}
+			clients[r.Key] = append(clients[r.Key], table.ask(t, r, 0))
+		}
+		for _, list := range clients {
+			for _, c := range list {
+				<-c.done
+			}
+		}
+	})
+	return clients
+}
+
+// p95 of the times of those that were answered, and how many were.
+func p95(clients []*simulatedClient) (time.Duration, int) {
+	var took []time.Duration
+	for _, c := range clients {
+		if c.err == nil {
+			took = append(took, c.took)
+		}
+	}
+	slices.Sort(took)
+	return took[len(took)*95/100], len(took)
+}
+
+// A key that sends a tenth of what another one does is served nearly as if it were alone, although both together ask
+// for more than the engine can do.
+func TestSmallKeyBesideLargeOne(t *testing.T) {
+	small := keyLoad{key: "small", perSecond: 0.12 * sharedCapacity}
+	large := keyLoad{key: "large one", perSecond: 1.2 * sharedCapacity}
+	alone, _ := p95(share(t, 20*time.Second, small)["small"])
+	both := share(t, 20*time.Second, small, large)
+	beside, answered := p95(both["small"])
+	_, large95 := p95(both["large one"])
+	t.Logf("p95 alone %v, beside the other %v; %d of %d answered; of the large one %d of %d", alone, beside, answered, len(both["small"]), large95, len(both["large one"]))
+	if beside > alone*3/2 || answered != len(both["small"]) {
+		t.Errorf("p95 %v beside the other, %v alone; %d of %d answered", beside, alone, answered, len(both["small"]))
+	}
+	if rest := 0.85 * sharedFor.Seconds() * (sharedCapacity - small.perSecond); float64(large95) < rest {
+		t.Errorf("the large one got %d answers, want the rest of the capacity (%.0f)", large95, rest)
+	}
+}
+
+// Keys that both ask for more than there is are served by their weights.
+func TestSharesFollowWeights(t *testing.T) {
+	both := share(t, 20*time.Second, keyLoad{key: "a", perSecond: 2 * sharedCapacity, weight: 3}, keyLoad{key: "bb", perSecond: 2 * sharedCapacity})
+	_, a := p95(both["a"])
+	_, b := p95(both["bb"])
+	if ratio := float64(a) / float64(b); ratio < 2.6 || ratio > 3.4 {
+		t.Errorf("%d and %d answers with weights 3 and 1", a, b)
+	}
+	if total := float64(a + b); total < 0.9*sharedFor.Seconds()*sharedCapacity {
+		t.Errorf("%v answers in all, the engine can give %v", total, sharedFor.Seconds()*sharedCapacity)
+	}
+}

@@ -1,0 +1,229 @@
+package queue
+
+import (
+	"math"
+	"slices"
+	"testing"
+	"time"
+)
+
+const (
+	keyA, keyB, keyC = 1, 2, 3
+	forever          = 1 << 40
+)
+
+func keyItem(id, key uint64) Item {
+	return Item{ID: id, Order: id, Class: Fresh, Base: "m", Key: key, Bytes: 1, Work: 100}
+}
+
+// serve takes out n items, charges each with its work, and returns whose they were.
+func serve(q *Queue, n int) (keys []uint64) {
+	for range n {
+		it, ok := q.Next(always)
+		if !ok {
+			return keys
+		}
+		a := q.Account(it.Base, it.Key, it.Weight)
+		a.Charge(float64(it.Work))
+		a.Settle(0)
+		keys = append(keys, it.Key)
+	}
+	return keys
+}
+
+func fairQueue() *Queue { return New(Limits{Items: forever, Bytes: forever}) }
+
+func TestLeastServedKeyGoesNext(t *testing.T) {
+	q := fairQueue()
+	for id := uint64(1); id <= 10; id++ {
+		q.Push(keyItem(id, keyA))
+	}
+	for id := uint64(11); id <= 13; id++ {
+		q.Push(keyItem(id, keyB))
+	}
+	// Both begin alike; of those the one with less waiting goes first.
+	if got, want := serve(q, 8), []uint64{keyB, keyA, keyB, keyA, keyB, keyA, keyA, keyA}; !slices.Equal(got, want) {
+		t.Errorf("served %v, want %v", got, want)
+	}
+}
+
+func TestWeights(t *testing.T) {
+	q := fairQueue()
+	for id := uint64(1); id <= 80; id++ {
+		it := keyItem(id, id%2)
+		if it.Key == 1 {
+			it.Weight = 3
+		}
+		q.Push(it)
+	}
+	heavy := 0
+	for _, key := range serve(q, 40) {
+		if key == 1 {
+			heavy++
+		}
+	}
+	if heavy < 29 || heavy > 31 {
+		t.Errorf("%d of 40 went to the key with weight 3 against 1, want 30", heavy)
+	}
+}
+
+// Who did nothing while others were served has no claim to be served before them for as long.
+func TestIdleKeySavesNothingUp(t *testing.T) {
+	q := fairQueue()
+	q.Push(keyItem(1, keyB))
+	serve(q, 1)
+	for id := uint64(2); id <= 200; id++ {
+		q.Push(keyItem(id, keyA))
+	}
+	serve(q, 100)
+	for id := uint64(201); id <= 220; id++ {
+		q.Push(keyItem(id, keyB))
+	}
+	b := 0
+	for _, key := range serve(q, 10) {
+		if key == keyB {
+			b++
+		}
+	}
+	if b != 5 {
+		t.Errorf("%d of 10 went to the key that came back, want 5", b)
+	}
+}
+
+// Neither has a key that comes when nothing waits, after others had the engine for themselves.
+func TestKeyThatComesToAnIdleQueue(t *testing.T) {
+	q := fairQueue()
+	for id := uint64(1); id <= 50; id++ {
+		q.Push(keyItem(id, keyA))
+	}
+	serve(q, 50)
+	for id := uint64(51); id <= 70; id++ {
+		q.Push(keyItem(id, keyB))
+		q.Push(keyItem(id+100, keyA))
+	}
+	b := 0
+	for _, key := range serve(q, 10) {
+		if key == keyB {
+			b++
+		}
+	}
+	if b != 5 {
+		t.Errorf("%d of 10 went to the new key, want 5", b)
+	}
+}
+
+// What a request took beyond what was expected of it counts, and what it didn't take is given back.
+func TestCorrections(t *testing.T) {
+	q := fairQueue()
+	a, b := q.Account("m", keyA, 0), q.Account("m", keyB, 0)
+	a.Charge(100)
+	b.Charge(100)
+	a.Correct(50) // its answer is longer than expected
+	b.Charge(0)
+	b.Settle(-60) // and one of b's goes on
+	q.Push(keyItem(1, keyA))
+	q.Push(keyItem(2, keyB))
+	q.Push(keyItem(3, keyB))
+	// b came after a and so began where a was: 100 + 100 - 60 against 100 + 50.
+	if got, want := serve(q, 3), []uint64{keyB, keyA, keyB}; !slices.Equal(got, want) {
+		t.Errorf("served %v, want %v", got, want)
+	}
+}
+
+func TestShare(t *testing.T) {
+	type key struct {
+		weight, served float64
+		running        bool
+	}
+	tests := []struct {
+		name string
+		keys []key // the share of the first is asked for
+		want float64
+	}{
+		{"alone", []key{{1, 100, true}}, 1},
+		{"another key that did nothing lately", []key{{1, 100, true}, {1, 0, false}}, 1},
+		{"new beside a busy one", []key{{1, 0, true}, {1, 100, true}}, 0.5},
+		{"busy beside one that wants little", []key{{1, 90, true}, {1, 10, true}}, 0.9},
+		{"two busy ones", []key{{1, 50, true}, {1, 50, true}}, 0.5},
+		{"a heavier one", []key{{3, 75, true}, {1, 25, true}}, 0.75},
+		{"one of four", []key{{1, 25, true}, {1, 25, true}, {1, 25, true}, {1, 25, true}}, 0.25},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			q := fairQueue()
+			now := time.Unix(1000, 0)
+			for i, k := range tt.keys {
+				a := q.Account("m", uint64(i), k.weight)
+				if k.running {
+					a.Charge(k.served)
+				}
+			}
+			q.Shares("m").Sample(now)
+			if got := q.Account("m", 0, tt.keys[0].weight).Share(); math.Abs(got-tt.want) > 0.01 {
+				t.Errorf("share %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// One key can't fill the queue while another one is there; alone it can.
+func TestOneKeyLeavesRoom(t *testing.T) {
+	q := New(Limits{Items: 8, Bytes: 1000, Work: 10_000, KeyShare: 0.75})
+	fill := func(key uint64, from int) (n int, last PushResult) {
+		for ; last == Queued; n++ {
+			last = q.Push(keyItem(uint64(from+n), key))
+		}
+		return n - 1, last
+	}
+	if n, why := fill(keyA, 1); n != 8 || why != TooManyItems {
+		t.Errorf("alone: %d, %v", n, why)
+	}
+	q.RemoveAll()
+	now := time.Unix(1000, 0)
+	q.Shares("m").Sample(now)
+	q.Push(keyItem(100, keyB))
+	q.Remove(100)
+	q.Account("m", keyB, 0).Charge(1)
+	q.Shares("m").Sample(now)
+	if n, why := fill(keyA, 1); n != 6 || why != KeyTooManyItems {
+		t.Errorf("beside another key: %d, %v", n, why)
+	}
+	if n, why := fill(keyB, 50); n != 2 || why != TooManyItems {
+		t.Errorf("the other key: %d, %v", n, why)
+	}
+}
+
+func TestKeysWithoutRequestsAreForgotten(t *testing.T) {
+	q := fairQueue()
+	now := time.Unix(1000, 0)
+	for key := range uint64(1000) {
+		a := q.Account("m", key, 0)
+		a.Charge(1)
+		if key > 0 {
+			a.Settle(0)
+		}
+	}
+	s := q.Shares("m")
+	s.Sample(now)
+	s.Sample(now.Add(forgetAccount + time.Second))
+	if n := len(s.accounts); n > 2 {
+		t.Errorf("%d accounts are kept, one has a request", n)
+	}
+}
+
+// A skipped item lets those of other keys pass, too.
+func TestSkippedItemOfAKey(t *testing.T) {
+	q := fairQueue()
+	q.Push(keyItem(1, keyA))
+	q.Push(keyItem(2, keyB))
+	q.Push(keyItem(3, keyC))
+	it, ok := q.Next(func(it Item) Verdict {
+		if it.Key != keyC {
+			return SkipItem
+		}
+		return Dispatch
+	})
+	if !ok || it.Key != keyC {
+		t.Errorf("%+v goes", it)
+	}
+}

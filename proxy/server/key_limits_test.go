@@ -1,0 +1,131 @@
+package server
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"tandem/proxy/api"
+	"tandem/proxy/auth"
+	"tandem/proxy/inflight"
+	"tandem/proxy/limit"
+	"tandem/scripts/await"
+)
+
+// startLimitedServer starts a server whose key testKey has the given limits.
+func startLimitedServer(t *testing.T, table Requests, limits string) *testServer {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "keys.yaml")
+	text := "keys: [{name: demo, sha256: " + sha256Hex(testKey) + ", " + limits + "}]"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := auth.Open(auth.Options{File: path, ParseRate: parseRate})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startTestServer(t, table, func(o *Options) { o.Keys, o.Limits = keys, limit.NewLocal(100, time.Now()) })
+}
+
+func TestConcurrencyLimit(t *testing.T) {
+	table, answers := manualTable()
+	ts := startLimitedServer(t, table, "concurrency: 2")
+	replies := make(chan int, 4)
+	ask := func(body string) { go func() { replies <- ts.postInfer(body).StatusCode }() }
+	ask(inferBody)
+	ask(streamed(inferBody))
+	first, second := receiveWithin(t, "request", answers, waitLimit), receiveWithin(t, "request", answers, waitLimit)
+	r := ts.postInfer(inferBody)
+	if typ, _, _ := decodeError(t, r); r.StatusCode != 429 || typ != "rate_limited" || r.Header.Get("Retry-After") != "1" {
+		t.Errorf("a third of two: status %d, %s, headers %v", r.StatusCode, typ, r.Header)
+	}
+	for _, a := range []*fakeAnswer{first, second} { // one whole, one as a stream
+		a.addText("x")
+		a.end(1)
+		if got := receiveWithin(t, "reply", replies, waitLimit); got != 200 {
+			t.Errorf("status %d", got)
+		}
+		receiveWithin(t, "settle", a.settled, waitLimit)
+	}
+	// Refusals give their place back, too, whatever they are for.
+	table.admit = func(inflight.Request) (inflight.Answer, *api.Error) { return nil, api.QueueFull(1, time.Second) }
+	for range 5 {
+		if r := ts.postInfer(inferBody); r.StatusCode != 503 {
+			t.Errorf("status %d, want 503 each time", r.StatusCode)
+		}
+	}
+	await.Until(t, waitLimit, "all places are free", func() bool {
+		ts.places.mu.Lock()
+		defer ts.places.mu.Unlock()
+		return len(ts.places.taken) == 0
+	})
+	ts.expectMetric(1, "llm_rate_limit_decisions_total", "scope", "concurrency", "decision", "denied")
+}
+
+// What is expected of a request is counted when it comes, and what it took in place of it when it ends.
+func TestTokenLimit(t *testing.T) {
+	table, answers := manualTable()
+	ts := startLimitedServer(t, table, "tokens_per_minute: 10000")
+	body := `{"prompt":"` + "0123456789" + `","max_new_tokens":6000}` // 10 tokens and 6000 new ones are expected
+	done := make(chan reply, 1)
+	ask := func() *fakeAnswer {
+		go func() { done <- ts.postInfer(body) }()
+		return receiveWithin(t, "request", answers, waitLimit)
+	}
+	remaining := func(r reply) int {
+		n, err := strconv.Atoi(r.Header.Get("X-Ratelimit-Remaining-Tokens"))
+		if err != nil || r.Header.Get("X-Ratelimit-Limit-Tokens") != "10000" || r.Header.Get("X-Ratelimit-Reset-Tokens") == "" {
+			t.Errorf("headers %v", r.Header)
+		}
+		return n
+	}
+	a := ask()
+	r := ts.postInfer(body) // beside the first there is no room for as much again
+	wait, _ := strconv.Atoi(r.Header.Get("Retry-After"))
+	if typ, _, _ := decodeError(t, r); r.StatusCode != 429 || typ != "rate_limited" || wait < 10 || wait > 13 {
+		t.Errorf("status %d, %s, headers %v", r.StatusCode, typ, r.Header)
+	}
+	for range 90 {
+		a.addText("x")
+	}
+	a.end(90)
+	if n := remaining(receiveWithin(t, "reply", done, waitLimit)); n != 10_000-6010 {
+		t.Errorf("%d tokens were left while the first one ran, want %d", n, 10_000-6010)
+	}
+	// It took 9 of the prompt and 90 new ones.
+	a = ask()
+	a.fail(api.NewError(api.TypeDecodeFailed, "no"), true)
+	n := remaining(receiveWithin(t, "reply", done, waitLimit))
+	if spent := 10_000 - 6010 - n; spent < 0 || spent > 99 {
+		t.Errorf("%d tokens were left beside the second one: the first cost %d, want 99 or, as time passes, less", n, spent)
+	}
+	ts.expectMetric(2, "llm_rate_limit_decisions_total", "scope", "tokens", "decision", "allowed")
+}
+
+// A request that takes more than was expected is counted while it runs.
+func TestTokensBeyondTheExpectedCountWhileTheyCome(t *testing.T) {
+	table, answers := manualTable()
+	ts := startLimitedServer(t, expectNothing{table}, "tokens_per_minute: 1000")
+	done := make(chan reply, 1)
+	go func() { done <- ts.postInfer(streamed(inferBody)) }()
+	a := receiveWithin(t, "request", answers, waitLimit)
+	for range 900 {
+		a.addText("x")
+	}
+	receiveWithin(t, "write", a.written, waitLimit)
+	await.Until(t, waitLimit, "the tokens to be counted", func() bool {
+		d := ts.opts.Limits.AllowN("tokens:demo", limit.Rate{Requests: 1000, Unit: tokenUnit}, 0, time.Now())
+		return d.Remaining < 200
+	})
+	a.end(900)
+	if r := receiveWithin(t, "reply", done, waitLimit); r.StatusCode != 200 {
+		t.Errorf("status %d", r.StatusCode)
+	}
+}
+
+// expectNothing is a request table that expects answers without tokens.
+type expectNothing struct{ *fakeTable }
+
+func (expectNothing) ExpectedTokens(*api.Request) int { return 1 }
