@@ -52,7 +52,6 @@ type item struct {
 
 // plan is one step, and the sequences preempted for it.
 type plan struct {
-	adapter      Adapter
 	items        []item // decoding ones first, by slot
 	decodes      int    // sequences that advance by one token
 	promptTokens int    // prompt tokens, and those of sequences that advance by several
@@ -154,6 +153,14 @@ func (s *scheduler) plan(p *plan, othersWait bool) bool {
 	}
 }
 
+// turnOf is the adapter whose turn a sequence needs: none if steps mix them.
+func (s *scheduler) turnOf(q *sequence) Adapter {
+	if s.limits.MixedAdapters {
+		return nil
+	}
+	return q.req.Adapter
+}
+
 // listReadyAdapters lists the adapters that have work. A turn is worth a few steps of what an adapter can use, so every
 // sequence advances at a similar rate, whichever adapter it has.
 func (s *scheduler) listReadyAdapters(othersWait bool) {
@@ -164,10 +171,10 @@ func (s *scheduler) listReadyAdapters(othersWait bool) {
 		if q == nil || q.stage != stageReady {
 			continue
 		}
-		at := slices.IndexFunc(s.readyAdapters, func(c candidate[Adapter]) bool { return c.key == q.req.Adapter })
+		at := slices.IndexFunc(s.readyAdapters, func(c candidate[Adapter]) bool { return c.key == s.turnOf(q) })
 		if at < 0 {
 			at = len(s.readyAdapters)
-			s.readyAdapters = append(s.readyAdapters, candidate[Adapter]{key: q.req.Adapter})
+			s.readyAdapters = append(s.readyAdapters, candidate[Adapter]{key: s.turnOf(q)})
 		}
 		if q.decoding() {
 			s.readyAdapters[at].quantum++
@@ -182,14 +189,13 @@ func (s *scheduler) listReadyAdapters(othersWait bool) {
 	}
 }
 
-// planFor plans a step of one adapter: a token for each decoding sequence, then prompt chunks.
+// planFor plans a step of one turn: a token for each decoding sequence, then prompt chunks.
 func (s *scheduler) planFor(p *plan, adapter Adapter, othersWait bool) {
 	s.collect(adapter)
 	for totalFeedTokens(s.decoders) > s.freeCells() && (s.evictOldestPrefix() || s.preemptVictim(p)) {
 		s.collect(adapter)
 	}
 	s.decoders = s.oldestThatFit(s.decoders, min(s.freeCells(), s.limits.StepTokens))
-	p.adapter = adapter
 	for _, q := range s.decoders {
 		p.add(q, q.feedTokens())
 	}
@@ -218,14 +224,14 @@ func totalFeedTokens(list []*sequence) int {
 	return n
 }
 
-// collect finds the ready sequences of an adapter, in slot order, which stays the same from step to step.
+// collect finds the ready sequences of a turn, in slot order, which stays the same from step to step.
 func (s *scheduler) collect(adapter Adapter) {
 	s.decoders, s.prefills = s.decoders[:0], s.prefills[:0]
 	s.noteNeeds()
 	for i := range s.slots {
 		q := s.slots[i].seq
 		switch {
-		case q == nil || q.stage != stageReady || q.req.Adapter != adapter:
+		case q == nil || q.stage != stageReady || s.turnOf(q) != adapter:
 		case q.decoding():
 			s.decoders = append(s.decoders, q)
 		default:

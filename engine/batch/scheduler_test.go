@@ -51,7 +51,7 @@ func (st *schedulerTest) step() bool {
 		st.t.Fatalf("step of %d tokens", n)
 	}
 	for _, it := range st.plan.items {
-		if it.tokens <= 0 || it.seq.req.Adapter != st.plan.adapter {
+		if it.tokens <= 0 || it.seq.req.Adapter != st.plan.items[0].seq.req.Adapter && !st.scheduler.limits.MixedAdapters {
 			st.t.Fatalf("bad item %+v", it)
 		}
 		draws := it.draws()
@@ -120,6 +120,11 @@ func TestPlan(t *testing.T) {
 			Limits{Cells: 1000, Sequences: 4, StepTokens: 100}, 64,
 			[]enter{{0, one, 1, 99}, {0, two, 1, 99}},
 			[]string{"0:1", "0:1", "0:1", "0:1", "1:1", "1:1", "1:1", "1:1", "0:1"},
+		},
+		"adapters share each step of a runner that mixes them": {
+			Limits{Cells: 1000, Sequences: 4, StepTokens: 100, MixedAdapters: true}, 64,
+			[]enter{{0, one, 1, 99}, {0, two, 1, 99}, {1, nil, 5, 99}, {1, two, 100, 99}},
+			[]string{"0:1 1:1", "0:1 1:1 2:5 3:59", "0:1 1:1 2:1 3:41", "0:1 1:1 2:1 3:1"},
 		},
 		"a lone adapter never waits": {
 			Limits{Cells: 1000, Sequences: 4, StepTokens: 100}, 64,

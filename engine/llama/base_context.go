@@ -47,6 +47,7 @@ func (b *Base) openContext() error {
 	}
 	b.generates = true
 	b.setLimits()
+	b.openAdapterSlots()
 	b.batch = newBatchArrays(b.limits.StepTokens)
 	gpu := deviceOf(&device).GPU
 	if b.threadChoice.all > 1 && !gpu {
