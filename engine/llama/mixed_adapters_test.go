@@ -28,9 +28,9 @@ type mixedBases struct {
 	inTurns      []batch.Adapter
 }
 
-func loadMixedBases(t testing.TB, path string, sequences int, mixed, turns []string) *mixedBases {
+func loadMixedBases(t testing.TB, path string, sequences, threads int, mixed, turns []string) *mixedBases {
 	t.Helper()
-	backend, executor := newBackend(t, func(o *Options) { o.CacheCells = 4096; o.Threads = 2 })
+	backend, executor := newBackend(t, func(o *Options) { o.CacheCells, o.Threads = 6144, threads })
 	spec := func(s *models.BaseSpec) { s.Parallel = sequences; s.Context = 512 }
 	m := &mixedBases{t: t, executor: executor}
 	m.mixed, m.turns = loadFile(t, backend, path, spec), withoutSlots(loadFile(t, backend, path, spec))
@@ -157,7 +157,7 @@ func TestMixedAdaptersGiveWhatEachGivesAlone(t *testing.T) {
 	for name, path := range paths {
 		for fleet, list := range fleets() {
 			t.Run(name+", "+fleet, func(t *testing.T) {
-				m := loadMixedBases(t, path, 10, writeFleet(t, path, list, false), writeFleet(t, path, list, fleet != "all F16"))
+				m := loadMixedBases(t, path, 10, 2, writeFleet(t, path, list, false), writeFleet(t, path, list, fleet != "all F16"))
 				m.compare()
 			})
 		}
