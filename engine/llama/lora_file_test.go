@@ -75,7 +75,7 @@ func (l loraFile) write(t testing.TB, base string) string {
 	architecture, all := matricesOf(t, base)
 	pattern := l.weights
 	if pattern == "" {
-		pattern = `^blk\.\d+\.(attn|ffn)_[a-z]+\.weight$`
+		pattern = `^blk\.\d+\.(attn|ffn)_[a-z_]+\.weight$`
 	}
 	wanted := regexp.MustCompile(pattern)
 	random := rand.New(rand.NewPCG(l.seed, 5))

@@ -127,7 +127,7 @@ func fleets() map[string][]loraFile {
 	half := []loraFile{
 		{rank: 16, kind: tensorF16, alpha: 32},
 		{rank: 8, kind: tensorF16},
-		{rank: 64, kind: tensorF16, alpha: 64, weights: `ffn_(up|down)\.weight$`},
+		{rank: 64, kind: tensorF16, alpha: 64, weights: `ffn_(up|down)(_exps)?\.weight$`},
 		{rank: 16, kind: tensorF16, weights: `^(token_embd|blk\.\d+\.attn_[qv])\.weight$`},
 	}
 	various := []loraFile{
@@ -150,7 +150,7 @@ func writeFleet(t testing.TB, path string, list []loraFile, widened bool) []stri
 
 // A step with several adapters gives what steps with one adapter give, but for what the size of a batch changes anyway.
 func TestMixedAdaptersGiveWhatEachGivesAlone(t *testing.T) {
-	paths := map[string]string{"demo": demoFile(t, "demo-q8_0.gguf")}
+	paths := map[string]string{"demo": demoFile(t, "demo-q8_0.gguf"), "experts": demoWithExperts(t)}
 	if path := os.Getenv("SMOLLM2"); path != "" {
 		paths["smollm2"] = path
 	}
