@@ -3,10 +3,14 @@ package batch
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 const (
-	turnSteps          = 4  // steps of one adapter before the next has its turn: a switch costs milliseconds
+	// A turn of one adapter has as many steps as take turnTime, at least one: a switch costs 2 to 3 ms, and meanwhile the
+	// streams of the others have a gap.
+	turnTime           = 10 * time.Millisecond
+	maxTurnSteps       = 4
 	answerReserveCells = 16 // cells kept free for each sequence's answer when another is admitted
 	// minReuseTokens: a shorter common prefix isn't reused. Copying cells costs nothing, but waiting for them costs a
 	// step, for which worthAwaiting asks more.
@@ -31,6 +35,7 @@ type scheduler struct {
 
 	// Scratch of one plan.
 	readyAdapters []candidate[Adapter]
+	prompting     []promptWork
 	decoders      []*sequence
 	prefills      []*sequence
 }
@@ -137,6 +142,7 @@ func (s *scheduler) hasWork() bool {
 func (s *scheduler) plan(p *plan, othersWait bool) bool {
 	p.reset()
 	for {
+		preempted := len(p.preempted)
 		s.listReadyAdapters(othersWait)
 		for range len(s.readyAdapters) {
 			adapter, _ := s.adapterTurns.pick(s.readyAdapters)
@@ -146,6 +152,9 @@ func (s *scheduler) plan(p *plan, othersWait bool) bool {
 				return true
 			}
 			s.adapterTurns.endTurn()
+		}
+		if len(p.preempted) > preempted { // an adapter that was looked at earlier has cells now
+			continue
 		}
 		if !s.breakDeadlock(p) {
 			return p.starved != nil || len(p.preempted) > 0
@@ -161,10 +170,10 @@ func (s *scheduler) turnOf(q *sequence) Adapter {
 	return q.req.Adapter
 }
 
-// listReadyAdapters lists the adapters that have work. A turn is worth a few steps of what an adapter can use, so every
-// sequence advances at a similar rate, whichever adapter it has.
+// listReadyAdapters lists the adapters that have work. A turn is worth as many steps for each, at what it can use in a
+// step, so every sequence advances at a similar rate, whichever adapter it has.
 func (s *scheduler) listReadyAdapters(othersWait bool) {
-	s.readyAdapters = s.readyAdapters[:0]
+	s.readyAdapters, s.prompting = s.readyAdapters[:0], s.prompting[:0]
 	decodes := 0
 	for i := range s.slots {
 		q := s.slots[i].seq
@@ -180,13 +189,51 @@ func (s *scheduler) listReadyAdapters(othersWait bool) {
 			s.readyAdapters[at].quantum++
 			decodes++
 		} else {
-			s.readyAdapters[at].quantum += int64(q.prefillTokensLeft())
+			s.addPrompting(at, q.prefillTokensLeft())
 		}
 	}
-	maxTokens := int64(s.budget.promptTokens(decodes, othersWait) + decodes)
-	for i := range s.readyAdapters {
-		s.readyAdapters[i].quantum = turnSteps * min(s.readyAdapters[i].quantum, maxTokens)
+	prompts := s.promptShare(s.budget.promptTokens(decodes, othersWait))
+	for _, w := range s.prompting {
+		s.readyAdapters[w.adapter].quantum += int64(min(w.tokens, prompts))
 	}
+	steps := s.turnSteps(decodes, prompts)
+	for i := range s.readyAdapters {
+		s.readyAdapters[i].quantum *= steps
+	}
+}
+
+// promptWork is how many prompt tokens the adapter at a place of readyAdapters has.
+type promptWork struct{ adapter, tokens int }
+
+func (s *scheduler) addPrompting(adapter, tokens int) {
+	for i := range s.prompting {
+		if s.prompting[i].adapter == adapter {
+			s.prompting[i].tokens += tokens
+			return
+		}
+	}
+	s.prompting = append(s.prompting, promptWork{adapter, tokens})
+}
+
+// turnSteps is how many steps a turn has.
+func (s *scheduler) turnSteps(decodes, prompts int) int64 {
+	if len(s.prompting) == 0 {
+		prompts = 0
+	}
+	step := s.budget.predict(decodes/max(1, len(s.readyAdapters)), prompts)
+	if step <= 0 { // not known yet
+		return maxTurnSteps
+	}
+	return int64(max(1, min(turnTime/step, maxTurnSteps)))
+}
+
+// promptShare divides the prompt tokens of a step between the adapters with prompts, so that their turns together hold
+// up the next tokens of the others by as much as one step with prompts does.
+func (s *scheduler) promptShare(tokens int) int {
+	if len(s.readyAdapters) < 2 || len(s.prompting) < 2 {
+		return tokens
+	}
+	return max(tokens/len(s.prompting), min(tokens, minPromptTokens))
 }
 
 // planFor plans a step of one turn: a token for each decoding sequence, then prompt chunks.
@@ -200,7 +247,8 @@ func (s *scheduler) planFor(p *plan, adapter Adapter, othersWait bool) {
 		p.add(q, q.feedTokens())
 	}
 	someoneWaits := othersWait || len(s.readyAdapters) > 1 || p.forcedTokens > 0
-	promptBudget := min(s.budget.promptTokens(p.decodes, someoneWaits)-p.forcedTokens, s.limits.StepTokens-p.decodes-p.forcedTokens)
+	promptTokens := s.promptShare(s.budget.promptTokens(p.decodes, someoneWaits))
+	promptBudget := min(promptTokens-p.forcedTokens, s.limits.StepTokens-p.decodes-p.forcedTokens)
 	s.sharePromptBudget(p, promptBudget)
 }
 
