@@ -205,3 +205,88 @@ func mean(values []float64) float64 {
 	}
 	return sum / float64(len(values))
 }
+
+// Adapters join and leave between the steps of a mixed batch, most of them of a rank or type that has stacks laid out
+// again; the answers beside them stay right.
+func TestAdaptersJoinAndLeaveBetweenMixedSteps(t *testing.T) {
+	const comings = 1000
+	base, executor := loadDemo(t, nil)
+	if base.slots == nil {
+		t.Fatalf("no mixed steps: %s", base.turnsReason)
+	}
+	var visitors []string
+	for i, l := range []loraFile{{rank: 4, kind: tensorF16}, {rank: 32, kind: tensorQ8_0}, {rank: 24, kind: tensorF32, alpha: 7}} {
+		l.seed, l.size = uint64(i), 0.05
+		visitors = append(visitors, l.write(t, demoFile(t, "demo-q8_0.gguf")))
+	}
+	var present []*Adapter
+	came := 0
+	come := func() {
+		a := loadLoRA(t, base, visitors[came%len(visitors)])
+		if present = append(present, a); len(present) > 5 {
+			if err := present[0].Close(); err != nil {
+				t.Fatal(err)
+			}
+			present = present[1:]
+		}
+		came++
+	}
+	full, terse := loadVersion(t, base, "v1.0"), loadVersion(t, base, "v1.1")
+	for came < comings {
+		visitor := batch.Adapter(nil)
+		if len(present) > 0 {
+			visitor = present[0] // is gone before the answers end
+		}
+		got := answersBeside(t, base, executor, []batch.Adapter{full, nil, terse, visitor}, come)
+		if got[0] != "The capital of France is Paris." || got[2] != "Paris." {
+			t.Fatalf("answers %q and %q after %d adapters", got[0], got[2], came)
+		}
+	}
+}
+
+// answersBeside answers one question with each adapter, all in one batch, and calls between after each step. A sequence
+// whose adapter is gone leaves the batch.
+func answersBeside(t *testing.T, base *Base, executor *testExecutor, adapters []batch.Adapter, between func()) []string {
+	t.Helper()
+	prompt := render(t, base, france)
+	answers := make([]string, len(adapters))
+	var s []batch.Slice
+	for seq, a := range adapters {
+		sampler, err := base.NewSampler(greedy, prompt, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sampler.Close()
+		s = append(s, batch.Slice{Seq: seq, Adapter: a, Tokens: prompt, Sampler: sampler})
+	}
+	for len(s) > 0 && s[0].Index < 24 {
+		var err error
+		executor.run(func() { err = base.Step(s) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		var left []batch.Slice
+		for i := range s {
+			token := s[i].Draw.Token
+			gone := s[i].Err != nil && s[i].Seq == len(adapters)-1
+			if s[i].Err != nil && !gone {
+				t.Fatal(s[i].Err)
+			}
+			if gone || base.IsEnd(token) {
+				continue
+			}
+			answers[s[i].Seq] += string(base.Piece(token))
+			next := s[i]
+			next.Start, next.Tokens, next.Index = next.Start+len(next.Tokens), []batch.Token{token}, next.Index+1
+			left = append(left, next)
+		}
+		s = left
+		between()
+	}
+	executor.run(func() {
+		for seq := range adapters {
+			base.Truncate(seq, 0)
+		}
+	})
+	return answers
+}
