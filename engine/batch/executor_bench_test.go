@@ -12,7 +12,7 @@ type noopRunner struct{ limits Limits }
 type noopSampler struct{}
 
 func (r noopRunner) Limits() Limits { return r.limits }
-func (r noopRunner) Step(_ Adapter, slices []Slice) error {
+func (r noopRunner) Step(slices []Slice) error {
 	for i := range slices {
 		slices[i].Draw.Token = Token(slices[i].Index & 0xff)
 	}

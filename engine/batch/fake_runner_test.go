@@ -40,9 +40,10 @@ func newFakeRunner(l Limits) *fakeRunner {
 
 func (f *fakeRunner) Limits() Limits { return f.limits }
 
-func (f *fakeRunner) Step(adapter Adapter, slices []Slice) error {
+func (f *fakeRunner) Step(slices []Slice) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	adapter := slices[0].Adapter
 	total, used := 0, 0
 	for i := range slices {
 		total += len(slices[i].Tokens)
@@ -66,7 +67,10 @@ func (f *fakeRunner) Step(adapter Adapter, slices []Slice) error {
 		return ErrNoCells
 	}
 	for i := range slices {
-		f.feed(adapter, &slices[i])
+		if a := slices[i].Adapter; a != adapter && !f.limits.MixedAdapters {
+			f.violations = append(f.violations, fmt.Sprintf("adapters %v and %v in one step", a, adapter))
+		}
+		f.feed(slices[i].Adapter, &slices[i])
 	}
 	if f.onStep != nil {
 		all := make(map[int]int, len(f.cells))

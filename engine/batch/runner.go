@@ -10,10 +10,10 @@ type Token = int32
 type Runner interface {
 	// Limits is what the context can hold. It doesn't change after Attach.
 	Limits() Limits
-	// Step runs one decode over the slices, all with the same adapter, and draws one token for each slice that has a
-	// sampler without a grammar. A result for one slice only goes into its Err; an error is about the whole step and
-	// leaves the cache unchanged.
-	Step(adapter Adapter, slices []Slice) error
+	// Step runs one decode over the slices, all with the same adapter unless Limits.MixedAdapters, and draws one token
+	// for each slice that has a sampler without a grammar. A result for one slice only goes into its Err; an error is
+	// about the whole step and leaves the cache unchanged.
+	Step(slices []Slice) error
 	// Truncate forgets the cells of a sequence from position from on. False means that the model can't forget a part:
 	// the whole sequence is gone and must be prefilled again.
 	Truncate(seq, from int) bool
@@ -44,6 +44,8 @@ type Limits struct {
 	StepTokens  int  // tokens of one Step at most
 	Prefix      bool // CopyPrefix and partial Truncate are possible
 	Vocabulary  int  // tokens are 0 … Vocabulary-1; 0: not known
+
+	MixedAdapters bool // slices of one Step may have different adapters
 }
 
 // Adapter is a loaded LoRA version; nil means the base alone. Comparable.
@@ -52,6 +54,7 @@ type Adapter interface{ Name() string }
 // Slice is one sequence's part of a step.
 type Slice struct {
 	Seq     int
+	Adapter Adapter
 	Start   int     // position of Tokens[0]
 	Tokens  []Token // prompt chunk, or the one token drawn last and those that a grammar forced after it
 	Sampler Sampler // nil: only fill the cache

@@ -3,10 +3,14 @@ package batch
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 const (
-	turnSteps          = 4  // steps of one adapter before the next has its turn: a switch costs milliseconds
+	// A turn of one adapter has as many steps as take turnTime, at least one: a switch costs 2 to 3 ms, and meanwhile the
+	// streams of the others have a gap.
+	turnTime           = 10 * time.Millisecond
+	maxTurnSteps       = 4
 	answerReserveCells = 16 // cells kept free for each sequence's answer when another is admitted
 	// minReuseTokens: a shorter common prefix isn't reused. Copying cells costs nothing, but waiting for them costs a
 	// step, for which worthAwaiting asks more.
@@ -31,6 +35,7 @@ type scheduler struct {
 
 	// Scratch of one plan.
 	readyAdapters []candidate[Adapter]
+	prompting     []promptWork
 	decoders      []*sequence
 	prefills      []*sequence
 }
@@ -52,7 +57,6 @@ type item struct {
 
 // plan is one step, and the sequences preempted for it.
 type plan struct {
-	adapter      Adapter
 	items        []item // decoding ones first, by slot
 	decodes      int    // sequences that advance by one token
 	promptTokens int    // prompt tokens, and those of sequences that advance by several
@@ -138,6 +142,7 @@ func (s *scheduler) hasWork() bool {
 func (s *scheduler) plan(p *plan, othersWait bool) bool {
 	p.reset()
 	for {
+		preempted := len(p.preempted)
 		s.listReadyAdapters(othersWait)
 		for range len(s.readyAdapters) {
 			adapter, _ := s.adapterTurns.pick(s.readyAdapters)
@@ -148,53 +153,102 @@ func (s *scheduler) plan(p *plan, othersWait bool) bool {
 			}
 			s.adapterTurns.endTurn()
 		}
+		if len(p.preempted) > preempted { // an adapter that was looked at earlier has cells now
+			continue
+		}
 		if !s.breakDeadlock(p) {
 			return p.starved != nil || len(p.preempted) > 0
 		}
 	}
 }
 
-// listReadyAdapters lists the adapters that have work. A turn is worth a few steps of what an adapter can use, so every
-// sequence advances at a similar rate, whichever adapter it has.
+// turnOf is the adapter whose turn a sequence needs: none if steps mix them.
+func (s *scheduler) turnOf(q *sequence) Adapter {
+	if s.limits.MixedAdapters {
+		return nil
+	}
+	return q.req.Adapter
+}
+
+// listReadyAdapters lists the adapters that have work. A turn is worth as many steps for each, at what it can use in a
+// step, so every sequence advances at a similar rate, whichever adapter it has.
 func (s *scheduler) listReadyAdapters(othersWait bool) {
-	s.readyAdapters = s.readyAdapters[:0]
+	s.readyAdapters, s.prompting = s.readyAdapters[:0], s.prompting[:0]
 	decodes := 0
 	for i := range s.slots {
 		q := s.slots[i].seq
 		if q == nil || q.stage != stageReady {
 			continue
 		}
-		at := slices.IndexFunc(s.readyAdapters, func(c candidate[Adapter]) bool { return c.key == q.req.Adapter })
+		at := slices.IndexFunc(s.readyAdapters, func(c candidate[Adapter]) bool { return c.key == s.turnOf(q) })
 		if at < 0 {
 			at = len(s.readyAdapters)
-			s.readyAdapters = append(s.readyAdapters, candidate[Adapter]{key: q.req.Adapter})
+			s.readyAdapters = append(s.readyAdapters, candidate[Adapter]{key: s.turnOf(q)})
 		}
 		if q.decoding() {
 			s.readyAdapters[at].quantum++
 			decodes++
 		} else {
-			s.readyAdapters[at].quantum += int64(q.prefillTokensLeft())
+			s.addPrompting(at, q.prefillTokensLeft())
 		}
 	}
-	maxTokens := int64(s.budget.promptTokens(decodes, othersWait) + decodes)
+	prompts := s.promptShare(s.budget.promptTokens(decodes, othersWait))
+	for _, w := range s.prompting {
+		s.readyAdapters[w.adapter].quantum += int64(min(w.tokens, prompts))
+	}
+	steps := s.turnSteps(decodes, prompts)
 	for i := range s.readyAdapters {
-		s.readyAdapters[i].quantum = turnSteps * min(s.readyAdapters[i].quantum, maxTokens)
+		s.readyAdapters[i].quantum *= steps
 	}
 }
 
-// planFor plans a step of one adapter: a token for each decoding sequence, then prompt chunks.
+// promptWork is how many prompt tokens the adapter at a place of readyAdapters has.
+type promptWork struct{ adapter, tokens int }
+
+func (s *scheduler) addPrompting(adapter, tokens int) {
+	for i := range s.prompting {
+		if s.prompting[i].adapter == adapter {
+			s.prompting[i].tokens += tokens
+			return
+		}
+	}
+	s.prompting = append(s.prompting, promptWork{adapter, tokens})
+}
+
+// turnSteps is how many steps a turn has.
+func (s *scheduler) turnSteps(decodes, prompts int) int64 {
+	if len(s.prompting) == 0 {
+		prompts = 0
+	}
+	step := s.budget.predict(decodes/max(1, len(s.readyAdapters)), prompts)
+	if step <= 0 { // not known yet
+		return maxTurnSteps
+	}
+	return int64(max(1, min(turnTime/step, maxTurnSteps)))
+}
+
+// promptShare divides the prompt tokens of a step between the adapters with prompts, so that their turns together hold
+// up the next tokens of the others by as much as one step with prompts does.
+func (s *scheduler) promptShare(tokens int) int {
+	if len(s.readyAdapters) < 2 || len(s.prompting) < 2 {
+		return tokens
+	}
+	return max(tokens/len(s.prompting), min(tokens, minPromptTokens))
+}
+
+// planFor plans a step of one turn: a token for each decoding sequence, then prompt chunks.
 func (s *scheduler) planFor(p *plan, adapter Adapter, othersWait bool) {
 	s.collect(adapter)
 	for totalFeedTokens(s.decoders) > s.freeCells() && (s.evictOldestPrefix() || s.preemptVictim(p)) {
 		s.collect(adapter)
 	}
 	s.decoders = s.oldestThatFit(s.decoders, min(s.freeCells(), s.limits.StepTokens))
-	p.adapter = adapter
 	for _, q := range s.decoders {
 		p.add(q, q.feedTokens())
 	}
 	someoneWaits := othersWait || len(s.readyAdapters) > 1 || p.forcedTokens > 0
-	promptBudget := min(s.budget.promptTokens(p.decodes, someoneWaits)-p.forcedTokens, s.limits.StepTokens-p.decodes-p.forcedTokens)
+	promptTokens := s.promptShare(s.budget.promptTokens(p.decodes, someoneWaits))
+	promptBudget := min(promptTokens-p.forcedTokens, s.limits.StepTokens-p.decodes-p.forcedTokens)
 	s.sharePromptBudget(p, promptBudget)
 }
 
@@ -218,14 +272,14 @@ func totalFeedTokens(list []*sequence) int {
 	return n
 }
 
-// collect finds the ready sequences of an adapter, in slot order, which stays the same from step to step.
+// collect finds the ready sequences of a turn, in slot order, which stays the same from step to step.
 func (s *scheduler) collect(adapter Adapter) {
 	s.decoders, s.prefills = s.decoders[:0], s.prefills[:0]
 	s.noteNeeds()
 	for i := range s.slots {
 		q := s.slots[i].seq
 		switch {
-		case q == nil || q.stage != stageReady || q.req.Adapter != adapter:
+		case q == nil || q.stage != stageReady || s.turnOf(q) != adapter:
 		case q.decoding():
 			s.decoders = append(s.decoders, q)
 		default:

@@ -51,7 +51,7 @@ func (st *schedulerTest) step() bool {
 		st.t.Fatalf("step of %d tokens", n)
 	}
 	for _, it := range st.plan.items {
-		if it.tokens <= 0 || it.seq.req.Adapter != st.plan.adapter {
+		if it.tokens <= 0 || it.seq.req.Adapter != st.plan.items[0].seq.req.Adapter && !st.scheduler.limits.MixedAdapters {
 			st.t.Fatalf("bad item %+v", it)
 		}
 		draws := it.draws()
@@ -121,6 +121,11 @@ func TestPlan(t *testing.T) {
 			[]enter{{0, one, 1, 99}, {0, two, 1, 99}},
 			[]string{"0:1", "0:1", "0:1", "0:1", "1:1", "1:1", "1:1", "1:1", "0:1"},
 		},
+		"adapters share each step of a runner that mixes them": {
+			Limits{Cells: 1000, Sequences: 4, StepTokens: 100, MixedAdapters: true}, 64,
+			[]enter{{0, one, 1, 99}, {0, two, 1, 99}, {1, nil, 5, 99}, {1, two, 100, 99}},
+			[]string{"0:1 1:1", "0:1 1:1 2:5 3:59", "0:1 1:1 2:1 3:41", "0:1 1:1 2:1 3:1"},
+		},
 		"a lone adapter never waits": {
 			Limits{Cells: 1000, Sequences: 4, StepTokens: 100}, 64,
 			[]enter{{0, one, 1, 99}, {0, one, 1, 99}},
@@ -166,7 +171,7 @@ func TestAdaptersShareFairly(t *testing.T) {
 		}
 		gap = max(gap, i-last)
 	}
-	if gap > 2*turnSteps+1 {
+	if gap > 2*maxTurnSteps+1 {
 		t.Errorf("the lone sequence waited for %d steps", gap)
 	}
 	for _, q := range crowd {
@@ -176,5 +181,51 @@ func TestAdaptersShareFairly(t *testing.T) {
 	}
 	if reader.filled < steps/3*64*8/10 {
 		t.Errorf("the long prompt got %d tokens in %d steps", reader.filled, steps)
+	}
+}
+
+// Where steps take long an adapter has one a turn, so that no stream has a gap of several turns of several steps.
+func TestTurnsAreAsShortAsStepsAreLong(t *testing.T) {
+	one, two := &fakeAdapter{"one"}, &fakeAdapter{"two"}
+	for step, want := range map[time.Duration][]string{
+		20 * time.Millisecond: {"0:1", "1:1", "0:1", "1:1"},
+		4 * time.Millisecond:  {"0:1", "0:1", "1:1", "1:1", "0:1", "0:1"},
+		time.Millisecond:      {"0:1", "0:1", "0:1", "0:1", "1:1", "1:1", "1:1", "1:1", "0:1"},
+	} {
+		st := newSchedulerTest(t, Limits{Cells: 1000, Sequences: 4, StepTokens: 100})
+		st.scheduler.budget.cost = stepCost{coefficients: [3]float64{float64(step), 0, 0}}
+		st.submit("", one, 1, 99)
+		st.submit("", two, 1, 99)
+		for i, items := range want {
+			st.step()
+			if got := st.planString(); got != items {
+				t.Errorf("steps of %v: step %d holds %s, want %s", step, i, got, items)
+			}
+		}
+	}
+}
+
+// Prompts of several adapters together hold up the tokens of another one by as much as a prompt of one would.
+func TestPromptsOfOtherAdaptersDontHoldUpTokens(t *testing.T) {
+	const perStep = 128
+	st := newSchedulerTest(t, Limits{Cells: 1 << 20, Sequences: 8, SequenceMax: 1 << 20, StepTokens: 512})
+	st.scheduler.budget = stepBudget{targetDuration: 50 * time.Millisecond, maxPromptTokens: 512, promptSeen: true}
+	st.scheduler.budget.cost = promptCost(float64(st.scheduler.budget.targetDuration) / perStep)
+	stream := st.submit("", nil, 1, 1<<10)
+	for st.step(); !stream.decoding(); st.step() {
+	}
+	for _, name := range []string{"one", "two", "three", "four"} {
+		st.submit("", &fakeAdapter{name}, 5000, 1)
+	}
+	between := 0
+	for range 200 {
+		st.step()
+		if st.plan.items[0].seq == stream {
+			between = 0
+			continue
+		}
+		if between += st.plan.promptTokens; between > perStep*5/4 {
+			t.Fatalf("%d prompt tokens between two tokens of the stream, want about %d", between, perStep)
+		}
 	}
 }

@@ -63,7 +63,7 @@ func (e *Executor) decode(b *base) time.Duration {
 	for _, it := range p.items {
 		q := it.seq
 		q.stepBegins(start, it.draws())
-		s := Slice{Seq: q.slot, Start: q.filled, Tokens: q.tokens[q.filled : q.filled+it.tokens], Index: q.answerTokens()}
+		s := Slice{Seq: q.slot, Adapter: q.req.Adapter, Start: q.filled, Tokens: q.tokens[q.filled : q.filled+it.tokens], Index: q.answerTokens()}
 		if it.draws() {
 			s.Sampler = q.sampler
 		}
@@ -98,7 +98,7 @@ func (e *Executor) runStep(b *base, part []Slice) bool {
 	decodes, prompts, phase := countStep(part)
 	e.heartbeat.begin(e.now(), PhaseStep, b.scheduler.budget.predict(decodes, prompts))
 	start := time.Now()
-	err := b.runner.Step(b.plan.adapter, part)
+	err := b.runner.Step(part)
 	e.opts.Observe.Decode(b.key, phase, time.Since(start).Seconds(), decodes+prompts, len(part))
 	if timer, ok := b.runner.(DrawTimer); ok {
 		e.opts.Observe.Sampling(b.key, timer.DrawTime().Seconds())

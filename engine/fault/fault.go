@@ -109,11 +109,11 @@ func (b *Base) hasMarker(prompt []batch.Token) bool {
 }
 
 // Step aborts when a prompt with the marker is to give a token.
-func (b *Base) Step(adapter batch.Adapter, slices []batch.Slice) error {
+func (b *Base) Step(slices []batch.Slice) error {
 	if b.drawsFatalToken(slices) {
 		b.backend.o.Abort("a prompt holds the marker")
 	}
-	return b.steppableBase.Step(adapter, slices)
+	return b.steppableBase.Step(slices)
 }
 
 // Embed aborts for a text with the marker.

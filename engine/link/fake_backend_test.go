@@ -150,7 +150,7 @@ func (*fakeBase) Limits() batch.Limits {
 }
 
 // Step draws letters: the token at index i is the letter i, whatever came before.
-func (b *fakeBase) Step(_ batch.Adapter, slices []batch.Slice) error {
+func (b *fakeBase) Step(slices []batch.Slice) error {
 	for i := range slices {
 		s := &slices[i]
 		if d, ok := s.Sampler.(*alphabetSampler); ok {

@@ -50,6 +50,7 @@ func (b *Base) openContext() error {
 		return err
 	}
 	b.setLimits()
+	b.openAdapterSlots()
 	b.batch = newBatchArrays(b.limits.StepTokens)
 	gpu := deviceOf(&device).GPU
 	if b.threadChoice.all > 1 && !gpu {

@@ -44,6 +44,8 @@ type Base struct {
 	context       *C.struct_llama_context
 	memory        C.llama_memory_t
 	activeAdapter *Adapter
+	slots         *adapterSlots // nil: a step has one adapter
+	turnsReason   string        // why there are no slots
 	drawTime      time.Duration // in the last step
 	threadChoice  *threadChoice
 	thread        *stepThread // nil: the goroutine that steps calls decode itself

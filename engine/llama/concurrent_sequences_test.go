@@ -58,7 +58,7 @@ func runSequences(t *testing.T, base *Base, executor *testExecutor, sequences []
 		if len(slices) == 0 && !waiting {
 			break
 		}
-		executor.run(func() { err = base.Step(nil, slices) })
+		executor.run(func() { err = base.Step(slices) })
 		if err != nil {
 			t.Fatal(err)
 		}

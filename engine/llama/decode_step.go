@@ -17,14 +17,14 @@ import (
 	"tandem/engine/batch"
 )
 
-// Step decodes the slices with one adapter and draws a token for each slice whose sampler has no grammar.
-// batch.ErrNoCells: the cache is full.
-func (b *Base) Step(adapter batch.Adapter, slices []batch.Slice) error {
+// Step decodes the slices and draws a token for each slice whose sampler has no grammar. batch.ErrNoCells: the cache is
+// full.
+func (b *Base) Step(slices []batch.Slice) error {
 	b.drawTime = 0
 	if !b.generates {
 		return fmt.Errorf("%s is an encoder: it has no next token", b.spec.Name)
 	}
-	if err := b.useAdapter(adapter); err != nil {
+	if err := b.useAdapters(slices); err != nil {
 		return err
 	}
 	if err := b.decode(slices); err != nil {
@@ -50,19 +50,27 @@ func (b *Base) Step(adapter batch.Adapter, slices []batch.Slice) error {
 // DrawTime is how long the draws of the last Step took.
 func (b *Base) DrawTime() time.Duration { return b.drawTime }
 
-// useAdapter switches the adapter only when it isn't that of the last step: a switch costs a new reservation of the
-// graph.
-func (b *Base) useAdapter(adapter batch.Adapter) error {
-	var want *Adapter
-	if adapter != nil {
-		a, ok := adapter.(*Adapter)
-		if !ok || a.base != b || a.handle == nil {
-			return fmt.Errorf("adapter %q isn't loaded on %s", adapter.Name(), b.spec.Name)
-		}
-		want = a
+// useAdapters tells the library which slice has which adapter. Without slots it is one for all, switched only when it
+// isn't that of the last step: a switch costs a new reservation of the graph.
+func (b *Base) useAdapters(slices []batch.Slice) error {
+	for i := range slices {
+		slices[i].Err = nil
 	}
-	if want == b.activeAdapter {
+	if b.slots != nil {
+		b.slots.use(b, slices)
 		return nil
+	}
+	if len(slices) == 0 {
+		return nil
+	}
+	for i := range slices {
+		if slices[i].Adapter != slices[0].Adapter {
+			return fmt.Errorf("%s: a step with two adapters: %s", b.spec.Name, b.turnsReason)
+		}
+	}
+	want, err := b.loadedAdapter(slices[0].Adapter)
+	if err != nil || want == b.activeAdapter {
+		return err
 	}
 	var handle *C.struct_llama_adapter_lora
 	if want != nil {
@@ -75,12 +83,27 @@ func (b *Base) useAdapter(adapter batch.Adapter) error {
 	return nil
 }
 
+// loadedAdapter is the adapter of a slice; nil: none.
+func (b *Base) loadedAdapter(adapter batch.Adapter) (*Adapter, error) {
+	if adapter == nil {
+		return nil, nil
+	}
+	a, ok := adapter.(*Adapter)
+	if !ok || a.base != b || a.handle == nil {
+		return nil, fmt.Errorf("adapter %q isn't loaded on %s", adapter.Name(), b.spec.Name)
+	}
+	return a, nil
+}
+
 // decode fills the batch and runs it. Slices that would crash the library get an error of their own and are left out.
 func (b *Base) decode(slices []batch.Slice) error {
 	n, outputs := 0, 0
 	for i := range slices {
 		s := &slices[i]
-		if s.Err = b.checkSlice(s); s.Err != nil {
+		if s.Err == nil {
+			s.Err = b.checkSlice(s)
+		}
+		if s.Err != nil {
 			continue
 		}
 		if n+len(s.Tokens) > len(b.batch.token) {

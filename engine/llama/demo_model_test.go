@@ -71,9 +71,9 @@ func TestDifferentVersionsTakeTurnsInOneCache(t *testing.T) {
 			if next[a] == nil {
 				continue
 			}
-			s := []batch.Slice{{Seq: seq, Start: start[a], Tokens: next[a], Sampler: samplers[a], Index: index}}
+			s := []batch.Slice{{Seq: seq, Adapter: a, Start: start[a], Tokens: next[a], Sampler: samplers[a], Index: index}}
 			executor.run(func() {
-				if err := errors.Join(base.Step(a, s), s[0].Err); err != nil {
+				if err := errors.Join(base.Step(s), s[0].Err); err != nil {
 					t.Error(err)
 				}
 			})
@@ -133,7 +133,7 @@ func TestReplayContinuesTheSameAnswer(t *testing.T) {
 	}
 	defer sampler.Close()
 	s := []batch.Slice{{Seq: 1, Tokens: append(append([]batch.Token{}, prompt...), whole[:cut]...), Sampler: sampler, Index: cut}}
-	executor.run(func() { err = errors.Join(base.Step(nil, s), s[0].Err) })
+	executor.run(func() { err = errors.Join(base.Step(s), s[0].Err) })
 	if err != nil || s[0].Draw.Token != whole[cut] {
 		t.Errorf("after %d replayed tokens came %d, %v; want %d", cut, s[0].Draw.Token, err, whole[cut])
 	}
@@ -198,8 +198,8 @@ func TestFullCacheLeavesTheOthersIntact(t *testing.T) {
 	}
 	var first, second error
 	executor.run(func() {
-		first = base.Step(nil, []batch.Slice{{Seq: 1, Tokens: filler}})
-		second = base.Step(nil, []batch.Slice{{Seq: 2, Tokens: filler}})
+		first = base.Step([]batch.Slice{{Seq: 1, Tokens: filler}})
+		second = base.Step([]batch.Slice{{Seq: 2, Tokens: filler}})
 	})
 	if first != nil || !errors.Is(second, batch.ErrNoCells) {
 		t.Fatalf("filling gives %v, then %v; want nil, then %v", first, second, batch.ErrNoCells)
@@ -210,7 +210,7 @@ func TestFullCacheLeavesTheOthersIntact(t *testing.T) {
 	var freed bool
 	executor.run(func() {
 		freed = base.Truncate(1, 0)
-		second = base.Step(nil, []batch.Slice{{Seq: 2, Tokens: filler}})
+		second = base.Step([]batch.Slice{{Seq: 2, Tokens: filler}})
 	})
 	if !freed || second != nil {
 		t.Errorf("after making room: %v, %v", freed, second)
@@ -230,10 +230,10 @@ func TestCopiedPrefixAnswersLikeItsOwn(t *testing.T) {
 	defer sampler.Close()
 	s := []batch.Slice{{Seq: 5, Start: head, Tokens: prompt[head:], Sampler: sampler}}
 	executor.run(func() {
-		err = base.Step(nil, []batch.Slice{{Seq: 4, Tokens: prompt}})
+		err = base.Step([]batch.Slice{{Seq: 4, Tokens: prompt}})
 		copied = base.CopyPrefix(4, 5, head)
 		again = base.CopyPrefix(4, 5, head)
-		err = errors.Join(err, base.Step(nil, s), s[0].Err)
+		err = errors.Join(err, base.Step(s), s[0].Err)
 	})
 	if err != nil || !copied || again {
 		t.Fatalf("copied %v, onto a used sequence %v, %v", copied, again, err)
@@ -272,7 +272,7 @@ func BenchmarkStep(b *testing.B) {
 							s[i].Start = 0
 						}
 					}
-					if err := base.Step(nil, s); err != nil {
+					if err := base.Step(s); err != nil {
 						b.Error(err)
 					}
 				})

@@ -234,7 +234,7 @@ func testLogits(t *testing.T, model logitsModel, deterministic bool) {
 	if model.adapter != "" {
 		a := loadVersion(t, base, model.adapter)
 		executor.run(func() {
-			if err := base.useAdapter(a); err != nil {
+			if err := base.useAdapters([]batch.Slice{{Adapter: a}}); err != nil {
 				t.Error(err)
 			}
 		})

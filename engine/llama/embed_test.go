@@ -188,7 +188,7 @@ func TestEncoderTokens(t *testing.T) {
 // TestEncoderRefusesAnswers: each of these would end the process in the library.
 func TestEncoderRefusesAnswers(t *testing.T) {
 	base, _ := loadBERT(t, tinybert.PoolingMean, nil)
-	if err := base.Step(nil, []batch.Slice{{Tokens: []batch.Token{5}}}); err == nil {
+	if err := base.Step([]batch.Slice{{Tokens: []batch.Token{5}}}); err == nil {
 		t.Error("a step of an encoder")
 	}
 	for name, c := range map[string]struct {

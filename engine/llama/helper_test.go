@@ -189,8 +189,8 @@ func generate(base *Base, executor *testExecutor, adapter batch.Adapter, seq int
 				return text, tokens, err
 			}
 		}
-		s := []batch.Slice{{Seq: seq, Start: start, Tokens: next, Sampler: sampler, Index: index}}
-		executor.run(func() { err = base.Step(adapter, s) })
+		s := []batch.Slice{{Seq: seq, Adapter: adapter, Start: start, Tokens: next, Sampler: sampler, Index: index}}
+		executor.run(func() { err = base.Step(s) })
 		if err = errors.Join(err, s[0].Err); err != nil {
 			return text, tokens, err
 		}

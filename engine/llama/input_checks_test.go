@@ -44,7 +44,7 @@ func TestStepRefusesBadSlices(t *testing.T) {
 		{Seq: 3, Tokens: prompt, Sampler: closed},
 		{Seq: 0, Tokens: prompt, Sampler: sampler}, // the only sound one
 	}
-	executor.run(func() { err = base.Step(nil, s) })
+	executor.run(func() { err = base.Step(s) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestStepRefusesBadSlices(t *testing.T) {
 	}
 	var truncated, copied bool
 	executor.run(func() {
-		err = base.Step(nil, many)
+		err = base.Step(many)
 		truncated = base.Truncate(99, 0) || base.Truncate(-1, 0)
 		copied = base.CopyPrefix(0, 99, 1) || base.CopyPrefix(-1, 0, 1) || base.CopyPrefix(7, 6, 1)
 	})

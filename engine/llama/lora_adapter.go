@@ -26,6 +26,7 @@ type Adapter struct {
 	name   string
 	bytes  int64
 	handle *C.struct_llama_adapter_lora // used only on the goroutine that steps
+	slot   int32                        // of adapterSlots; 0: there are none
 }
 
 var _ models.Adapter = (*Adapter)(nil)
@@ -95,7 +96,29 @@ func (a *Adapter) open(path string) error {
 		a.handle = nil
 		return errors.New("adapters with invocation tokens are not supported")
 	}
+	if err := a.join(); err != nil {
+		C.llama_adapter_lora_free(a.handle)
+		a.handle = nil
+		return err
+	}
 	b.adapters[a] = struct{}{}
+	return nil
+}
+
+// join puts the adapter beside the others, if the base has slots.
+func (a *Adapter) join() error {
+	b := a.base
+	if b.slots == nil {
+		if len(b.adapters) == 0 && b.generates {
+			b.opts.Logger.Info("versions take turns, a step has one of them", "model", b.spec.Name, "reason", b.turnsReason)
+		}
+		return nil
+	}
+	slot, bytes, err := b.slots.add(a.handle)
+	if err != nil {
+		return err
+	}
+	a.slot, a.bytes = slot, a.bytes+bytes
 	return nil
 }
 
@@ -128,6 +151,9 @@ func (a *Adapter) free() {
 	// The context keeps pointers to the adapter that it used last, even if that isn't this one.
 	if b.context != nil {
 		C.tdm_adapter_use(b.context, nil)
+	}
+	if b.slots != nil {
+		b.slots.remove(a.slot)
 	}
 	b.activeAdapter = nil
 	b.embed.dropAdapter()

@@ -87,7 +87,7 @@ func scoresInChunks(t *testing.T, base *Base, executor *testExecutor, tokens []b
 		if to == len(tokens) {
 			s[1].Sampler = sampler
 		}
-		executor.run(func() { err = base.Step(nil, s) })
+		executor.run(func() { err = base.Step(s) })
 		if err != nil || s[1].Err != nil {
 			t.Fatal(err, s[1].Err)
 		}
@@ -128,14 +128,14 @@ func TestImpossibleScoresAreRefused(t *testing.T) {
 		{Targets: []batch.Token{-1}}, {Targets: []batch.Token{1 << 30}}, // not in the vocabulary
 	} {
 		s := []batch.Slice{{Tokens: []batch.Token{3, 4}, Score: score}}
-		executor.run(func() { _ = base.Step(nil, s); base.Truncate(0, 0) })
+		executor.run(func() { _ = base.Step(s); base.Truncate(0, 0) })
 		if s[0].Err == nil {
 			t.Errorf("%+v went through", score)
 		}
 	}
 	many := slices.Repeat([]batch.Token{3}, base.limits.Sequences+batch.MaxScoredTokens)
 	var err error
-	executor.run(func() { err = base.Step(nil, []batch.Slice{{Tokens: many, Score: batch.Score{Targets: many}}}) })
+	executor.run(func() { err = base.Step([]batch.Slice{{Tokens: many, Score: batch.Score{Targets: many}}}) })
 	if err == nil {
 		t.Error("more rows than the context has room for went through")
 	}

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "llama.h"
+#include "llama-mixed-adapters.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -71,6 +72,9 @@ void tdm_context_memory(const struct llama_context * ctx, uint64_t * model, uint
 
 struct llama_adapter_lora * tdm_adapter_load(struct llama_model * model, const char * path, char * err, size_t err_size);
 int32_t tdm_adapter_use(struct llama_context * ctx, struct llama_adapter_lora * adapter); // NULL: none
+bool    tdm_mixed_adapters(struct llama_context * ctx, char * why, size_t why_size); // true: one batch may have several
+int32_t tdm_adapter_slot_add(struct llama_context * ctx, struct llama_adapter_lora * adapter, char * err, size_t err_size); // < 0: failed
+void    tdm_adapter_slot_remove(struct llama_context * ctx, int32_t slot);
 
 #define TDM_EXCEPTION (-1000)
 int32_t tdm_decode(struct llama_context * ctx, int32_t n, int32_t * token, int32_t * pos, int32_t * seq, int8_t * output);

@@ -273,6 +273,38 @@ int32_t tdm_adapter_use(struct llama_context * ctx, struct llama_adapter_lora * 
     }
 }
 
+bool tdm_mixed_adapters(struct llama_context * ctx, char * why, size_t why_size) {
+    try {
+        return llama_mixed_adapters_supported(ctx, why, why_size);
+    } catch (const std::exception & e) {
+        snprintf(why, why_size, "%s", e.what());
+    } catch (...) {
+        snprintf(why, why_size, "unknown exception");
+    }
+    return false;
+}
+
+int32_t tdm_adapter_slot_add(struct llama_context * ctx, struct llama_adapter_lora * adapter, char * err, size_t err_size) {
+    log_capture captured;
+    try {
+        const int32_t slot = llama_adapter_slot_add(ctx, adapter, 1.0f);
+        if (slot < 0) captured.write_error(err, err_size, "llama.cpp gives no reason");
+        return slot;
+    } catch (const std::exception & e) {
+        captured.write_error(err, err_size, e.what());
+    } catch (...) {
+        captured.write_error(err, err_size, "unknown exception");
+    }
+    return TDM_EXCEPTION;
+}
+
+void tdm_adapter_slot_remove(struct llama_context * ctx, int32_t slot) {
+    try {
+        llama_adapter_slot_remove(ctx, slot);
+    } catch (...) {
+    }
+}
+
 int32_t tdm_decode(struct llama_context * ctx, int32_t n, int32_t * token, int32_t * pos, int32_t * seq, int8_t * output) {
     static thread_local std::vector<int32_t>   counts;
     static thread_local std::vector<int32_t *> seqs;

@@ -35,15 +35,17 @@ func (c *kvCache) close() {
 func (b *Base) Limits() batch.Limits {
 	return batch.Limits{
 		Cells: b.facts.Cells, Sequences: b.facts.Sequences, SequenceMax: b.facts.ContextTokens, StepTokens: stepTokens, Prefix: true,
-		Vocabulary: len(pieces),
+		Vocabulary: len(pieces), MixedAdapters: true,
 	}
 }
 
 // Step fills the cache and echoes: each token of the answer is the one at the same position in the prompt, read from
 // the cache.
-func (b *Base) Step(adapter batch.Adapter, slices []batch.Slice) error {
-	if a, ok := adapter.(*Adapter); ok && a.closed.Load() {
-		return fmt.Errorf("step with version %s: %w", a.name, errClosed)
+func (b *Base) Step(slices []batch.Slice) error {
+	for i := range slices {
+		if a, ok := slices[i].Adapter.(*Adapter); ok && a.closed.Load() {
+			return fmt.Errorf("step with version %s: %w", a.name, errClosed)
+		}
 	}
 	b.cache.mu.Lock()
 	defer b.cache.mu.Unlock()
