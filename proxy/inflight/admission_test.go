@@ -78,6 +78,41 @@ func TestRefusalByTime(t *testing.T) {
 	}
 }
 
+// A request with many choices is taken in with the first ones; the others aren't refused when others have come before
+// them.
+func TestFurtherChoicesAreNotRefusedByTime(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		waiting := table.busy(f, 12)
+		many := table.admit(func(r *Request) {
+			withTokens(2)(r)
+			r.Timeout, r.Infer.Choices = 2*time.Minute, windowOfChoices+8
+		})
+		for range 60 { // a minute's work
+			waiting = append(waiting, table.admit(within(0)))
+		}
+		time.Sleep(85 * time.Second) // fake time, in which nothing is answered
+		sent := len(f.infers)
+		for i := 12; i < sent; i++ {
+			s := f.infers[i]
+			if table.entries[s.ID] == nil {
+				continue
+			}
+			table.serve(f, s, 2)
+			sent = len(f.infers)
+		}
+		for p := many.Take(nil); p.Done || p.More; p = many.Take(nil) {
+			if p.Err != nil {
+				t.Fatalf("choice %d: %v", p.Choice, p.Err)
+			}
+		}
+		many.Settle(ClientGone)
+		for _, w := range waiting {
+			w.Settle(ClientGone)
+		}
+	})
+}
+
 // An engine with a free sequence is used, however little time a request has: what it holds up is nobody.
 func TestFreeEngineRefusesNothing(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {

@@ -21,6 +21,7 @@ type answerGroup struct {
 	undone  int      // of them, those that aren't done
 	taken   int      // whose end was taken
 	at      int      // where Take looks first
+	started bool     // its first choices were taken in together
 	closed  bool     // cancelled, failed or settled: no further entry is made
 }
 
@@ -39,6 +40,7 @@ func (t *Table) admitGroup(r Request, now time.Time) (Answer, *api.Error) {
 			return nil, err
 		}
 	}
+	g.started = true
 	return g, nil
 }
 

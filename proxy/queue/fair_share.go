@@ -78,6 +78,7 @@ func (a *Account) Charge(work float64) {
 		a.shares.join(a)
 	}
 	a.running++
+	a.activeAt = a.shares.sampled // it may be over before the next sample
 	a.Correct(work)
 	a.shares.last = a.served
 }
@@ -131,7 +132,10 @@ func (s *Shares) Contended() bool { return s.active > 1 }
 
 // Sample is called regularly: it lets what was served fade, and forgets keys.
 func (s *Shares) Sample(now time.Time) {
-	keep := math.Exp(-min(now.Sub(s.sampled), time.Hour).Seconds() / shareWindow.Seconds())
+	keep := 1.0
+	if !s.sampled.IsZero() {
+		keep = math.Exp(-now.Sub(s.sampled).Seconds() / shareWindow.Seconds())
+	}
 	s.sampled, s.active, s.recent = now, 0, 0
 	for key, a := range s.accounts {
 		if a.waiting > 0 || a.running > 0 {

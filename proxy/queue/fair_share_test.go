@@ -193,6 +193,28 @@ func TestOneKeyLeavesRoom(t *testing.T) {
 	}
 }
 
+// What a key was served counts also where each of its requests is over before anybody looks.
+func TestShortRequestsAreRemembered(t *testing.T) {
+	q := fairQueue()
+	s, now := q.Shares("m"), time.Unix(1000, 0)
+	s.Sample(now)
+	for range 10 {
+		for _, key := range []uint64{keyA, keyA, keyA, keyB} {
+			a := q.Account("m", key, 0)
+			a.Charge(100)
+			a.Settle(0)
+		}
+		now = now.Add(100 * time.Millisecond)
+		s.Sample(now)
+		if !s.Contended() {
+			t.Fatal("two keys use the engine")
+		}
+	}
+	if a, b := q.Account("m", keyA, 0), q.Account("m", keyB, 0); a.recent < 2*b.recent {
+		t.Errorf("recent work %v and %v, three to one was served", a.recent, b.recent)
+	}
+}
+
 func TestKeysWithoutRequestsAreForgotten(t *testing.T) {
 	q := fairQueue()
 	now := time.Unix(1000, 0)
