@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// A turn of one adapter has as many steps as take turnTime, at least one: a switch costs 2 to 3 ms, and meanwhile the
-	// streams of the others have a gap.
+	// A turn of one adapter has as many steps as take turnTime, at least one: a switch costs 2 to 3 ms, and meanwhile
+	// the streams of the others have a gap.
 	turnTime           = 10 * time.Millisecond
 	maxTurnSteps       = 4
 	answerReserveCells = 16 // cells kept free for each sequence's answer when another is admitted
