@@ -63,9 +63,8 @@ else
 	say "building both programs"
 	ENGINE_PROGRAM=bin/tandem-engine
 	make --no-print-directory build UI=0
-	model=$(scripts/models/fetch.sh smollm2)
-	MODELS_DIR=$(dirname "$(dirname "$model")")
-	export MODELS_DIR MODEL=smollm2 BACKEND_DIR=$PWD/bin/lib
+	MODEL_FILE=$(scripts/models/fetch.sh smollm2)
+	export MODEL_FILE BACKEND_DIR=$PWD/bin/lib
 fi
 go build -o bin/test-clients ./scripts/clients
 exec bin/test-clients "$@"

@@ -4,7 +4,7 @@
 // failed. scripts/clients.sh builds the programs, installs the clients and calls it.
 //
 // Arguments are names of suites; none means all. Environment: PROXY and ENGINE_PROGRAM (programs), ENGINE (mock or
-// llama), MODELS_DIR and MODEL (with llama), PYTHON_ENVIRONMENTS (folder with a virtual environment for each Python
+// llama), MODEL_FILE (with llama: a GGUF file), PYTHON_ENVIRONMENTS (folder with a virtual environment for each Python
 // suite), ALLOW_PENDING=1 (endpoints that the server lacks are no failure), ONLY_CASES (names of cases).
 package main
 

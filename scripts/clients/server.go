@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,7 +14,9 @@ import (
 	"strings"
 	"time"
 
+	"tandem/scripts/gguf"
 	"tandem/scripts/launch"
+	"tandem/scripts/models/fixedanswer"
 )
 
 // The keys of the server; limitedKey may ask once an hour, otherKey for no model that there is.
@@ -35,7 +38,7 @@ type server struct {
 
 // startServer starts both programs and waits until they are ready.
 func startServer(ctx context.Context) (*server, error) {
-	s := &server{mock: os.Getenv("ENGINE") == "mock", model: os.Getenv("MODEL")}
+	s := &server{mock: os.Getenv("ENGINE") == "mock", model: "smollm2"}
 	if s.mock {
 		s.model = "demo"
 	}
@@ -65,7 +68,10 @@ func (s *server) start(ctx context.Context) (err error) {
 	if s.engine, err = launch.Start("engine", os.Getenv("ENGINE_PROGRAM"), settings, s.log, "supervise"); err != nil {
 		return err
 	}
-	return s.waitReady(ctx)
+	if err := s.waitReady(ctx); err != nil || s.mock {
+		return err
+	}
+	return s.checkToolTemplate()
 }
 
 func (s *server) settings() ([]string, error) {
@@ -82,15 +88,43 @@ func (s *server) settings() ([]string, error) {
 		"HOST=127.0.0.1", "PORT=" + strconv.Itoa(ports[0]), "ENGINE_SOCKET=" + filepath.Join(s.dir, "engine.sock"),
 		"API_KEYS_FILE=" + keys, "RATE_LIMIT=off", "LOG_LEVEL=warn", "DEFAULT_MODEL=" + s.model,
 	}
-	models := os.Getenv("MODELS_DIR")
-	if s.mock {
-		models = filepath.Join(s.dir, "models") // empty, so that there is the demo model
-		if err := os.Mkdir(models, 0o755); err != nil {
-			return nil, err
-		}
+	models := filepath.Join(s.dir, "models")
+	list = append(list, "MODELS_DIR="+models)
+	if s.mock { // without a model, so that there is the demo model
 		list = append(list, "ENGINE_MOCK=true", "MOCK_TOKEN_DELAY=2ms", "CACHE_DIR="+filepath.Join(s.dir, "cache"))
+		return launch.Environment(list...), os.Mkdir(models, 0o755)
 	}
-	return launch.Environment(append(list, "MODELS_DIR="+models)...), nil
+	return launch.Environment(list...), s.installModel(models)
+}
+
+// installModel installs the model with a chat template that has a form for tools: its own has none.
+func (s *server) installModel(models string) error {
+	if err := os.MkdirAll(filepath.Join(models, s.model), 0o755); err != nil {
+		return err
+	}
+	return gguf.WithTemplate(os.Getenv("MODEL_FILE"), filepath.Join(models, s.model, "model.gguf"), fixedanswer.ChatTemplate)
+}
+
+// checkToolTemplate fails unless tools are shown to the model by its template. Without a form for tools in it the
+// engine takes one of its own, which would hide that.
+func (s *server) checkToolTemplate() error {
+	body := `{"messages":[{"role":"user","content":"Hi"}],"tools":[{"type":"function","function":{"name":"f"}}]}`
+	r, err := http.NewRequest(http.MethodPost, s.url+"/apply-template", strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("X-Api-Key", everythingKey)
+	r.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	prompt, err := io.ReadAll(resp.Body)
+	if err == nil && (resp.StatusCode != http.StatusOK || !strings.Contains(string(prompt), fixedanswer.ToolsHeading)) {
+		err = fmt.Errorf("the model's template doesn't show it tools: status %d, %s", resp.StatusCode, prompt)
+	}
+	return err
 }
 
 func keyFile() string {

@@ -93,5 +93,14 @@ func dialectStreams() []dialectStream {
 		{name: "chat resumed", path: "/v1/chat/completions", read: takeChat, body: with(chatRequest(plainAnswer), "stream_options", resume), says: []string{"content", "usage"}, resumed: true},
 		{name: "chat tools resumed", path: "/v1/chat/completions", read: takeChat, resumed: true,
 			body: with(chatRequest(twoCallsAnswer), "tools", chatTools, "stream_options", resume), says: []string{"call", "call", "usage"}},
+		{name: "completions resumed", path: "/v1/completions", read: takeCompletion, resumed: true,
+			body: with(completionRequest(plainAnswer), "stream_options", resume), says: []string{"content", "usage"}},
+		{name: "responses tools resumed", path: "/v1/responses", read: takeResponses, resumed: true,
+			body: with(responsesRequest(twoCallsAnswer), "tools", responsesTools, "tool_choice", "required", "stream_options", resume),
+			says: []string{"response.reasoning_text.delta", "response.function_call_arguments.delta", "response.function_call_arguments.delta", "response.completed"}},
+		{name: "messages tools resumed", path: "/v1/messages", read: takeMessages, resumed: true,
+			body: with(messagesRequest(twoCallsAnswer), "tools", messagesTools, "tool_choice", map[string]any{"type": "any"},
+				"thinking", map[string]any{"type": "enabled", "budget_tokens": 1024}, "stream_options", resume),
+			says: []string{"thinking_delta", "input_json_delta", "input_json_delta", "message_stop"}},
 	}
 }

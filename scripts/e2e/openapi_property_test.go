@@ -59,9 +59,9 @@ var refusals = []struct {
 	{"fields that don't go together", 400, regexp.MustCompile(`can't be combined|needs logprobs|must be the same as n|not possible in a stream|asks for a tool|not among tools|twice|more than the limit`)},
 	{"a limit in bytes", 400, regexp.MustCompile(`bytes|must be a string or a list of at most`)},
 	{"max_tokens of 0 without echo", 400, regexp.MustCompile(`max_tokens must be`)},
-	{"a member that its type or role needs", 400, regexp.MustCompile(`is required|content must be|json_schema\.schema must be|tool_choice must be|\.name must be|\.input_schema must be|role is`)},
+	{"a member that its type or role needs", 400, regexp.MustCompile(`is required|content must be|(json_schema|format)\.schema must be|tool_choice must be|\.name must be|\.input_schema must be|role is`)},
 	{"what isn't stored, or can't be read", 400, regexp.MustCompile(`not stored|nothing in it`)},
-	{"what the other side may say", 400, regexp.MustCompile(`must be in messages of|end with one of the user`)},
+	{"what the other side may say", 400, regexp.MustCompile(`must be in messages of|end with one of the user|are not supported here; send text|only messages of the system`)},
 	{"what the model can't do", 400, regexp.MustCompile(`context|unusable grammar|chat template|too complex|token|dimensions is|can't score|can't give|can't generate`)},
 }
 

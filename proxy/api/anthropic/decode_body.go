@@ -17,9 +17,13 @@ var requirements = map[string]string{
 	"max_tokens":     "a whole number of 1 or more",
 	"stop_sequences": fmt.Sprintf("a list of at most %d strings, none empty, each of at most %d bytes", api.MaxStops, api.MaxStopBytes),
 	"stream":         "true or false",
-	"temperature":    "a number from 0 (always the most likely token) to 1",
-	"top_k":          fmt.Sprintf("a whole number from 0 (off) to %d", api.MaxTopK),
-	"top_p":          "a number from 0 to 1 (off)",
+
+	"stream_options":        `an object such as {"resume":60}`,
+	"stream_options.resume": fmt.Sprintf("a whole number of seconds from 0 to %d", api.MaxResumeSeconds),
+
+	"temperature": "a number from 0 (always the most likely token) to 1",
+	"top_k":       fmt.Sprintf("a whole number from 0 (off) to %d", api.MaxTopK),
+	"top_p":       "a number from 0 to 1 (off)",
 
 	"system":        `a string or a list of blocks such as {"type":"text","text":"Be brief."}`,
 	"system.*":      `an object such as {"type":"text","text":"Be brief."}`,

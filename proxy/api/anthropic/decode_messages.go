@@ -29,6 +29,8 @@ type messagesBody struct {
 		Format *outputFormat `json:"format"`
 	} `json:"output_config"`
 	OutputFormat *outputFormat `json:"output_format"` // where output_config.format was before
+	// StreamOptions is not in Anthropic's API.
+	StreamOptions api.ResumeOption `json:"stream_options"`
 
 	Unknown jsontext.Value `json:",embed"`
 }
@@ -62,6 +64,7 @@ func (b *messagesBody) request(limits api.Limits) (*api.Request, *api.Error) {
 		r.Stop = b.StopSequences
 	}
 	r.Stream = b.Stream
+	b.StreamOptions.Apply(r)
 	return r, nil
 }
 
@@ -103,6 +106,7 @@ func (b *messagesBody) checkRanges() *api.Error {
 		{"top_p", isShare(b.TopP)},
 		{"top_k", b.TopK == nil || *b.TopK <= api.MaxTopK},
 		{"stop_sequences", areStops(b.StopSequences)},
+		{"stream_options.resume", b.StreamOptions.IsInRange()},
 	} {
 		if !c.holds {
 			return invalidField(c.field)

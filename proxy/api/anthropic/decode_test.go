@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -30,19 +31,23 @@ func assistant(text string) api.Message { return api.Message{Role: "assistant", 
 
 func TestDecodeParameters(t *testing.T) {
 	for fields, change := range map[string]func(*api.Request){
-		`"model":"demo"`:                         func(r *api.Request) { r.Model = "demo" },
-		`"model":"org/demo:v1.0"`:                func(r *api.Request) { r.Model, r.Version = "org/demo", "v1.0" },
-		`"model":null`:                           func(*api.Request) {},
-		`"max_tokens":7.0`:                       func(r *api.Request) { r.MaxNewTokens = new(7) },
-		`"max_tokens":1e30`:                      func(r *api.Request) { r.MaxNewTokens = new(api.MaxNewTokens) },
-		`"temperature":0`:                        func(r *api.Request) { r.Temperature = new(float32(0)) },
-		`"temperature":1.0`:                      func(r *api.Request) { r.Temperature = new(float32(1)) },
-		`"temperature":null,"top_p":null`:        func(*api.Request) {},
-		`"top_p":0.25,"top_k":40`:                func(r *api.Request) { r.TopP, r.TopK = new(float32(0.25)), new(40) },
-		`"top_p":0,"top_k":0`:                    func(r *api.Request) { r.TopP, r.TopK = new(float32(smallestTopP)), new(0) },
-		`"stop_sequences":["x","yz"]`:            func(r *api.Request) { r.Stop = []string{"x", "yz"} },
-		`"stop_sequences":[],"stream":null`:      func(*api.Request) {},
-		`"stream":true`:                          func(r *api.Request) { r.Stream = true },
+		`"model":"demo"`:                    func(r *api.Request) { r.Model = "demo" },
+		`"model":"org/demo:v1.0"`:           func(r *api.Request) { r.Model, r.Version = "org/demo", "v1.0" },
+		`"model":null`:                      func(*api.Request) {},
+		`"max_tokens":7.0`:                  func(r *api.Request) { r.MaxNewTokens = new(7) },
+		`"max_tokens":1e30`:                 func(r *api.Request) { r.MaxNewTokens = new(api.MaxNewTokens) },
+		`"temperature":0`:                   func(r *api.Request) { r.Temperature = new(float32(0)) },
+		`"temperature":1.0`:                 func(r *api.Request) { r.Temperature = new(float32(1)) },
+		`"temperature":null,"top_p":null`:   func(*api.Request) {},
+		`"top_p":0.25,"top_k":40`:           func(r *api.Request) { r.TopP, r.TopK = new(float32(0.25)), new(40) },
+		`"top_p":0,"top_k":0`:               func(r *api.Request) { r.TopP, r.TopK = new(float32(smallestTopP)), new(0) },
+		`"stop_sequences":["x","yz"]`:       func(r *api.Request) { r.Stop = []string{"x", "yz"} },
+		`"stop_sequences":[],"stream":null`: func(*api.Request) {},
+		`"stream":true`:                     func(r *api.Request) { r.Stream = true },
+		`"stream":true,"stream_options":{"resume":60}`: func(r *api.Request) {
+			r.Stream, r.ResumeFor = true, time.Minute
+		},
+		`"stream_options":{"resume":60}`:         func(*api.Request) {}, // a whole reply isn't kept
 		`"thinking":null`:                        func(*api.Request) {},
 		`"thinking":{"type":"disabled"}`:         func(*api.Request) {},
 		`"thinking":{"type":"adaptive"}`:         func(r *api.Request) { r.TemplateOptions = []byte(`{"enable_thinking":true}`) },
@@ -271,6 +276,9 @@ func TestRefusedParameters(t *testing.T) {
 	}
 	wantRefusals(t, refusals{
 		`{"messages":[{"role":"user","content":"Hi"}]}`:                                               "max_tokens",
+		bodyStart + `,"stream_options":{"resume":601}}`:                                               "stream_options.resume",
+		bodyStart + `,"stream_options":{"resume":-1}}`:                                                "stream_options.resume",
+		bodyStart + `,"stream_options":true}`:                                                         "stream_options",
 		bodyStart + `,"thinking":{}}`:                                                                 "thinking.type",
 		bodyStart + `,"thinking":{"type":"often"}}`:                                                   "thinking.type",
 		bodyStart + `,"output_config":{"format":"json"}}`:                                             "output_config.format",

@@ -50,7 +50,7 @@ func Endpoints() ([]openapi.Endpoint, error) {
 			{Name: "no_max_tokens", Summary: "Without max_tokens", Body: `{` + question + `}`},
 		},
 		Replies: []openapi.Reply{{
-			Status: 200, Doc: "The message.", Headers: append(openapi.InferenceHeaders(), "Request-Id"),
+			Status: 200, Doc: "The message.", Headers: append(openapi.InferenceHeaders(), "Request-Id", "X-Stream-Id"),
 			Content: openapi.WholeOrStream(messageSchema(), &openapi.Events{Failed: "error", Named: eventSchemas(), Final: []string{"message_stop"}}),
 		}},
 	}.Inference()
@@ -107,9 +107,12 @@ func fields() openapi.Fields {
 		"system":         {Doc: "What the model is told besides the conversation.", Schema: textBlocks()},
 		"stop_sequences": {Doc: "The answer ends before the first of these texts.", Schema: openapi.StopStrings()},
 		"stream":         {Doc: "Answer as server-sent events.", Default: false},
+		"stream_options": {Doc: "How a stream is sent. Not in Anthropic's API."},
 		"temperature":    {Doc: "0 always takes the most likely token. Default: the model's, then 1.", Schema: openapi.Range(0, 1)},
 		"top_k":          {Doc: "Only that many of the most likely tokens; 0: off.", Schema: openapi.Integer(0, api.MaxTopK)},
 		"top_p":          {Doc: "Only the most likely tokens that have this probability together; 1: off.", Schema: openapi.Range(0, 1)},
+
+		"stream_options.resume": {Doc: "Seconds for which the stream is kept for GET /v1/streams/{id} while nobody reads it.", Schema: openapi.Integer(0, int64(api.MaxResumeSeconds))},
 
 		"messages":           {Doc: fmt.Sprintf("The conversation, of at most %d bytes of text. The last one is the user's.", api.MaxPromptBytes), Required: true, Entries: message{}, MinItems: 1, MaxItems: api.MaxMessages},
 		"messages[].role":    {Doc: "Who says it.", Required: true, Schema: openapi.Words("user", "assistant", "system")},
@@ -154,11 +157,11 @@ func fields() openapi.Fields {
 func countedFields() openapi.Fields {
 	list := fields()
 	for _, name := range []string{"max_tokens", "temperature", "top_k", "top_p", "stop_sequences", "output_config.format.type", "output_config.format.schema",
-		"output_format.type", "output_format.schema"} {
+		"output_format.type", "output_format.schema", "stream_options.resume"} {
 		f := list[name]
 		f.Doc, f.Required = "Ignored here.", false
 		switch name {
-		case "max_tokens", "top_k":
+		case "max_tokens", "top_k", "stream_options.resume":
 			f.Schema = openapi.IntegerFrom(0)
 		case "temperature", "top_p":
 			f.Schema = nil

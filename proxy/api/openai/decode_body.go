@@ -78,7 +78,7 @@ var requirements = map[string]string{
 
 	"stream_options":               `an object such as {"include_usage":true}`,
 	"stream_options.include_usage": "true or false",
-	"stream_options.resume":        fmt.Sprintf("a whole number of seconds from 0 to %d", maxResumeSeconds),
+	"stream_options.resume":        fmt.Sprintf("a whole number of seconds from 0 to %d", api.MaxResumeSeconds),
 
 	"response_format":                    `an object such as {"type":"json_object"}`,
 	"response_format.type":               "text, json_object or json_schema",

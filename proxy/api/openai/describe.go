@@ -170,7 +170,7 @@ func modelEndpoints() []openapi.Endpoint {
 	return []openapi.Endpoint{
 		{
 			Method: "get", Path: "/v1/streams/{id}", ID: "resumeStream", Tag: "openai", Key: true, Summary: "The rest of a stream",
-			Doc:        "Of one that was begun with stream_options.resume and the same key.",
+			Doc:        "Of one that was begun with stream_options.resume and the same key, at any endpoint that has the field. The events are those of that endpoint; here the ones of chats and completions are described.",
 			Parameters: append([]openapi.Parameter{streamID, lastEvent}, openapi.CommonParameters()...),
 			Examples: []openapi.Example{
 				{Name: "rest", Summary: "A stream from its start", Path: "/v1/streams/{id}"},
@@ -234,7 +234,7 @@ func parameterFields() openapi.Fields {
 		"stream":             {Doc: "Answer as server-sent events.", Default: false},
 
 		"stream_options":               {Doc: "What a stream has besides text."},
-		"stream_options.resume":        {Doc: "Seconds for which the stream is kept for GET /v1/streams/{id} while nobody reads it. Not in OpenAI's API.", Schema: openapi.Integer(0, int64(maxResumeSeconds))},
+		"stream_options.resume":        {Doc: "Seconds for which the stream is kept for GET /v1/streams/{id} while nobody reads it. Not in OpenAI's API.", Schema: openapi.Integer(0, int64(api.MaxResumeSeconds))},
 		"stream_options.include_usage": {Doc: "A last chunk with the numbers of tokens.", Default: false},
 
 		"json_schema":                        {Doc: "The same as response_format with that schema. Not in OpenAI's API.", Schema: openapi.Map(&openapi.Schema{})},

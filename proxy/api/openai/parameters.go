@@ -2,14 +2,11 @@ package openai
 
 import (
 	"strings"
-	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
 	"tandem/proxy/api"
 )
-
-const maxResumeSeconds = api.WholeNumber(api.MaxResumeFor / time.Second)
 
 // smallestTopP stands for a top_p of 0, which OpenAI allows: only the most likely token is left.
 const smallestTopP = 1e-6
@@ -43,8 +40,8 @@ type parameters struct {
 }
 
 type streamOptions struct {
-	IncludeUsage bool             `json:"include_usage"`
-	Resume       *api.WholeNumber `json:"resume"` // seconds for which the stream is kept without a reader
+	api.ResumeOption
+	IncludeUsage bool `json:"include_usage"`
 }
 
 // request makes a request of the parameters, without its prompt.
@@ -73,9 +70,7 @@ func (p *parameters) request(limits api.Limits) (*api.Request, *api.Error) {
 		Seed: (*uint64)(p.Seed), Grammar: p.Grammar, LogitBias: p.LogitBias, IgnoreEnd: p.IgnoreEnd, Timings: p.Timings,
 		Stream: p.Stream, IncludeUsage: p.StreamOptions.IncludeUsage,
 	}
-	if p.StreamOptions.Resume != nil && p.Stream {
-		r.ResumeFor = time.Duration(*p.StreamOptions.Resume) * time.Second
-	}
+	p.StreamOptions.Apply(r)
 	if p.N != nil {
 		r.Choices = int(*p.N)
 	}
@@ -119,7 +114,7 @@ func (p *parameters) checkRanges() *api.Error {
 		{"presence_penalty", within(p.PresencePenalty, -api.MaxPenalty, api.MaxPenalty)},
 		{"frequency_penalty", within(p.FrequencyPenalty, -api.MaxPenalty, api.MaxPenalty)},
 		{"stop", areStops(p.Stop)},
-		{"stream_options.resume", p.StreamOptions.Resume == nil || *p.StreamOptions.Resume <= maxResumeSeconds},
+		{"stream_options.resume", p.StreamOptions.IsInRange()},
 		{"n", p.N == nil || *p.N >= 1 && *p.N <= api.MaxChoices},
 	} {
 		if !c.holds {

@@ -66,6 +66,9 @@ var requirements = map[string]string{
 	"include":           fmt.Sprintf("a list of at most %d strings", maxIncludes),
 	"stream":            "true or false",
 
+	"stream_options":        `an object such as {"resume":60}`,
+	"stream_options.resume": fmt.Sprintf("a whole number of seconds from 0 to %d", api.MaxResumeSeconds),
+
 	"text":               `an object such as {"format":{"type":"json_object"}}`,
 	"text.format":        `an object such as {"type":"json_object"}`,
 	"text.format.type":   "text, json_object or json_schema",

@@ -28,6 +28,7 @@ type requestBody struct {
 	Reasoning         reasoning        `json:"reasoning"`
 	Truncation        string           `json:"truncation"`
 	Stream            bool             `json:"stream"`
+	StreamOptions     api.ResumeOption `json:"stream_options"`
 	Metadata          jsontext.Value   `json:"metadata"`
 	User              string           `json:"user"`
 	SafetyIdentifier  string           `json:"safety_identifier"`
@@ -64,7 +65,7 @@ func decode(text []byte, limits api.Limits) (*api.Request, *api.Error) {
 
 // ignoredFields are OpenAI's fields that have no effect here on purpose.
 var ignoredFields = map[string]bool{
-	"store": true, "service_tier": true, "stream_options": true, "max_tool_calls": true, "prompt_cache_retention": true, "context_management": true,
+	"store": true, "service_tier": true, "max_tool_calls": true, "prompt_cache_retention": true, "context_management": true,
 	"client_metadata": true,
 }
 
@@ -104,6 +105,7 @@ func (b *requestBody) request(limits api.Limits) (*api.Request, *api.Error) {
 	if len(b.Stop) > 0 {
 		r.Stop = b.Stop
 	}
+	b.StreamOptions.Apply(r)
 	if r.JSONSchema, err = b.Text.schema(limits.MaxSchemaBytes()); err != nil {
 		return nil, err
 	}
@@ -165,6 +167,7 @@ func (b *requestBody) checkRanges() *api.Error {
 		{"seed", b.Seed == nil || *b.Seed <= api.MaxSeed},
 		{"stop", areStops(b.Stop)},
 		{"top_logprobs", b.TopLogprobs == nil || *b.TopLogprobs <= api.MaxTopLogprobs},
+		{"stream_options.resume", b.StreamOptions.IsInRange()},
 		{"reasoning.effort", len(b.Reasoning.Effort) <= api.MaxNameBytes},
 		{"truncation", b.Truncation == "" || b.Truncation == "auto" || b.Truncation == "disabled"},
 		{"user", len(b.User) <= maxEchoedBytes},

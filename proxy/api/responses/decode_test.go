@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -48,10 +49,14 @@ func TestDecodeParameters(t *testing.T) {
 		`"max_output_tokens":1e30`:        func(r *api.Request) { r.MaxNewTokens = new(api.MaxNewTokens) },
 		`"stream":true`:                   func(r *api.Request) { r.Stream = true },
 		`"stream":null,"stream_options":{"include_obfuscation":false}`: func(*api.Request) {},
-		`"seed":9007199254740991`:                                      func(r *api.Request) { r.Seed = new(uint64(api.MaxSeed)) },
-		`"stop":"x"`:                                                   func(r *api.Request) { r.Stop = []string{"x"} },
-		`"stop":["x","yz"]`:                                            func(r *api.Request) { r.Stop = []string{"x", "yz"} },
-		`"top_k":40.0,"min_p":0`:                                       func(r *api.Request) { r.TopK, r.MinP = new(40), new(float32(0)) },
+		`"stream":true,"stream_options":{"resume":60}`: func(r *api.Request) {
+			r.Stream, r.ResumeFor = true, time.Minute
+		},
+		`"stream_options":{"resume":60}`: func(*api.Request) {}, // a whole reply isn't kept
+		`"seed":9007199254740991`:        func(r *api.Request) { r.Seed = new(uint64(api.MaxSeed)) },
+		`"stop":"x"`:                     func(r *api.Request) { r.Stop = []string{"x"} },
+		`"stop":["x","yz"]`:              func(r *api.Request) { r.Stop = []string{"x", "yz"} },
+		`"top_k":40.0,"min_p":0`:         func(r *api.Request) { r.TopK, r.MinP = new(40), new(float32(0)) },
 		`"presence_penalty":-2,"frequency_penalty":2`: func(r *api.Request) {
 			r.PresencePenalty, r.FrequencyPenalty = new(float32(-2)), new(float32(2))
 		},
@@ -265,6 +270,9 @@ func TestDecodeErrors(t *testing.T) {
 		bodyStart + `,"temperature":2.5}`:                                   `temperature temperature must be`,
 		bodyStart + `,"temperature":"hot"}`:                                 `temperature temperature must be`,
 		bodyStart + `,"top_p":-1}`:                                          `top_p top_p must be`,
+		bodyStart + `,"stream_options":{"resume":601}}`:                     `stream_options.resume stream_options.resume must be a whole number of seconds from 0 to 600`,
+		bodyStart + `,"stream_options":{"resume":"60"}}`:                    `stream_options.resume stream_options.resume must be`,
+		bodyStart + `,"stream_options":true}`:                               `stream_options stream_options must be an object`,
 		bodyStart + `,"top_k":1001}`:                                        `top_k top_k must be`,
 		bodyStart + `,"min_p":2}`:                                           `min_p min_p must be`,
 		bodyStart + `,"presence_penalty":3}`:                                `presence_penalty presence_penalty must be`,

@@ -26,7 +26,7 @@ func Endpoints() ([]openapi.Endpoint, error) {
 			{Name: "stored", Summary: "What isn't stored", Body: `{` + question + `,"previous_response_id":"resp_1"}`},
 		},
 		Replies: []openapi.Reply{{
-			Status: 200, Doc: "The response.", Headers: openapi.InferenceHeaders(),
+			Status: 200, Doc: "The response.", Headers: append(openapi.InferenceHeaders(), "X-Stream-Id"),
 			Content: openapi.WholeOrStream(responseSchema(), &openapi.Events{
 				Failed: "response.failed", Named: eventSchemas(), Final: []string{"response.completed", "response.incomplete"},
 			}),
@@ -63,10 +63,13 @@ func fields() openapi.Fields {
 		"include":             {Doc: "message.output_text.logprobs asks for log-probabilities; everything else is ignored.", Schema: openapi.List(openapi.Text(0, 0), 0, maxIncludes)},
 		"truncation":          {Doc: "auto is taken, too, but nothing is ever cut off.", Schema: openapi.Words("auto", "disabled")},
 		"stream":              {Doc: "Answer as server-sent events.", Default: false},
+		"stream_options":      {Doc: "How a stream is sent. Members of OpenAI's API are ignored."},
 		"metadata":            {Doc: "Repeated in the reply.", Schema: metadataSchema()},
 		"user":                {Doc: "Repeated in the reply.", Schema: echoed},
 		"safety_identifier":   {Doc: "Repeated in the reply.", Schema: echoed},
 		"prompt_cache_key":    {Doc: "Repeated in the reply.", Schema: echoed},
+
+		"stream_options.resume": {Doc: "Seconds for which the stream is kept for GET /v1/streams/{id} while nobody reads it. Not in OpenAI's API.", Schema: openapi.Integer(0, int64(api.MaxResumeSeconds))},
 
 		"seed":              {Doc: "Equal requests with equal seeds draw alike. Not in OpenAI's API.", Schema: openapi.Integer(0, api.MaxSeed)},
 		"stop":              {Doc: "The answer ends before the first of these texts. Not in OpenAI's API.", Schema: openapi.StopStrings()},

@@ -1,8 +1,11 @@
 package fixedanswer
 
+// ToolsHeading stands in prompts before the tools, so that a test can tell whose form they have.
+const ToolsHeading = "You can call functions:"
+
 // ChatTemplate has tools as JSON lines, reasoning between <think> tags and calls between <tool_call> tags.
 const ChatTemplate = `{%- if tools -%}
-{{- '<|im_start|>system\nYou can call functions:\n' -}}
+{{- '<|im_start|>system\n` + ToolsHeading + `\n' -}}
 {%- for tool in tools -%}{{- (tool | tojson) + '\n' -}}{%- endfor -%}
 {{- 'Write <tool_call>{"name": …, "arguments": …}</tool_call>.<|im_end|>\n' -}}
 {%- endif -%}
