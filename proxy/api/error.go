@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -188,11 +189,34 @@ func Quarantined() *Error {
 	return NewError(TypeQuarantined, "this request stopped the inference engine repeatedly and is refused for a while; change it before sending it again")
 }
 
-// GrammarTooComplex is for a JSON schema whose grammar takes too long for each token.
-func GrammarTooComplex() *Error {
-	e := NewError(TypeGrammarTooComplex, "json_schema is too complex to be followed in time; simplify it")
-	e.Param = "json_schema"
+// GrammarTooComplex is for an answer's grammar that takes too long for each token. field is what it is made of:
+// json_schema, grammar or tools.
+func GrammarTooComplex(field string) *Error {
+	e := NewError(TypeGrammarTooComplex, "%s is too complex to be followed in time; simplify it", field)
+	if field == "tools" {
+		e.Message = "tools are too complex to be followed in time; simplify their parameters"
+	}
+	e.Param = field
 	return e
+}
+
+// RenameField has the error blame the field to where it blames from, in its first mention as well.
+func (e *Error) RenameField(from, to string) {
+	if e.Param == from {
+		e.Param, e.Message = to, RenameWord(e.Message, from, to)
+	}
+}
+
+// RenameWord renames the first mention of a field in a message.
+func RenameWord(text, from, to string) string {
+	words := strings.SplitAfter(text, " ")
+	for i, word := range words {
+		if rest, found := strings.CutPrefix(word, from); found && strings.Trim(rest, " ,;:") == "" {
+			words[i] = to + rest
+			break
+		}
+	}
+	return strings.Join(words, "")
 }
 
 // Draining is for a request that comes while the server is stopping.

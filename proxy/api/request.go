@@ -65,7 +65,10 @@ type Request struct {
 	System     string
 	HasSystem  bool   // an empty System counts as given: the model's template then writes none of its own
 	JSONSchema []byte // a JSON object of at most MaxSchemaBytes, or nil
-	Grammar    string // GBNF of at most MaxSchemaBytes, or empty; not with JSONSchema
+	// SchemaField is what the client calls JSONSchema, in dialects with several names for it; empty: json_schema, or
+	// what the dialect makes of that.
+	SchemaField string
+	Grammar     string // GBNF of at most MaxSchemaBytes, or empty; not with JSONSchema
 
 	MaxNewTokens *int // 1 … MaxNewTokens
 	// FitContext has MaxNewTokens above the context cut to it, where it would be an error otherwise. Without
@@ -245,6 +248,17 @@ type ToolChoice struct {
 // once, as in OpenAI's and Anthropic's APIs. Tools and ToolChoice must be set.
 func (r *Request) SetParallelCalls(wanted bool) {
 	r.ParallelToolCalls = wanted && len(r.Tools) > 0 && r.ToolChoice.Mode != ToolsNamed
+}
+
+// GrammarField is what the answer's grammar is made of, in the order in which an engine looks for it.
+func (r *Request) GrammarField() string {
+	switch {
+	case len(r.JSONSchema) == 0 && r.Grammar != "":
+		return "grammar"
+	case len(r.JSONSchema) == 0 && len(r.Tools) > 0:
+		return "tools"
+	}
+	return "json_schema"
 }
 
 // TextBytes is the size of all texts that the client sent for the prompt, schema and tools included.

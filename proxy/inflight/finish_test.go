@@ -68,11 +68,27 @@ func TestEndingOf(t *testing.T) {
 }
 
 // The client learns which field to change and how, whatever text the engine sent.
-func TestTooComplexGrammarIsAnErrorOfTheSchema(t *testing.T) {
-	en := &entry{model: "demo", version: "v1.0"}
-	err := en.clientError(&Summary{Reason: FinishError, Failure: Failure{Code: "grammar_too_complex", Text: "grammar is too complex"}}, time.Now())
-	if err.Status() != 400 || err.Param != "json_schema" || !strings.Contains(err.Message, "simplify") {
-		t.Errorf("status %d, %+v", err.Status(), err)
+func TestTooComplexGrammarIsAnErrorOfItsField(t *testing.T) {
+	schema, tools := []byte(`{}`), []api.Tool{{Name: "f"}}
+	for _, c := range []struct {
+		request    api.Request
+		fromEngine string // empty: from a step
+		want       string
+	}{
+		{api.Request{JSONSchema: schema}, "json_schema", "json_schema"},
+		{api.Request{JSONSchema: schema}, "", "json_schema"},
+		{api.Request{JSONSchema: schema, SchemaField: "response_format"}, "json_schema", "response_format"},
+		{api.Request{JSONSchema: schema, Tools: tools, SchemaField: "response_format"}, "", "response_format"},
+		{api.Request{Grammar: "root ::= [a-z]"}, "", "grammar"},
+		{api.Request{Tools: tools, SchemaField: "response_format"}, "tools", "tools"},
+		{api.Request{Tools: tools, SchemaField: "response_format"}, "", "tools"},
+	} {
+		en := &entry{model: "demo", version: "v1.0", req: Request{Infer: &c.request}}
+		failure := Failure{Code: "grammar_too_complex", Text: "grammar is too complex", Param: c.fromEngine}
+		err := en.clientError(&Summary{Reason: FinishError, Failure: failure}, time.Now())
+		if err.Status() != 400 || err.Param != c.want || !strings.HasPrefix(err.Message, c.want+" ") || !strings.Contains(err.Message, "simplify") {
+			t.Errorf("%+v: status %d, %+v", c, err.Status(), err)
+		}
 	}
 }
 
@@ -108,7 +124,7 @@ func TestResultSaysHowMuchOfThePromptWasCached(t *testing.T) {
 // Waiting doesn't repair broken files.
 func TestRetryAfterOnlyForPassingErrors(t *testing.T) {
 	for code, retryable := range map[string]bool{"model_load_failed": false, "out_of_memory": true, "model_busy": true} {
-		en := &entry{model: "demo", version: "v1.0"}
+		en := &entry{model: "demo", version: "v1.0", req: Request{Infer: &api.Request{}}}
 		err := en.clientError(&Summary{Reason: FinishError, Failure: Failure{Code: code, Text: "why", Retryable: retryable}}, time.Now())
 		if err.Status() != 503 || (err.RetryAfterSeconds() > 0) != retryable || err.Message != "why" {
 			t.Errorf("%s: status %d, %+v", code, err.Status(), err)

@@ -322,11 +322,26 @@ func (en *entry) clientError(s *Summary, now time.Time) *api.Error {
 	case api.Type(s.Failure.Code) == api.TypeModelChanged:
 		return api.ModelChanged(en.model, en.version)
 	}
-	err := failureError(&s.Failure)
+	failure, request := s.Failure, en.req.Infer
+	if failure.Param == "" { // a step's failure names no field
+		failure.Param = paramOfStep(api.Type(failure.Code), request)
+	}
+	err := failureError(&failure)
 	if err.Type == api.TypeContextExceeded {
 		err.ContextTokens = en.table.catalog.contextTokens(en.model)
 	}
+	if request.SchemaField != "" {
+		err.RenameField("json_schema", request.SchemaField)
+	}
 	return err
+}
+
+// paramOfStep is the field to blame for a failure of a step; empty: none.
+func paramOfStep(t api.Type, r *api.Request) string {
+	if t == api.TypeGrammarTooComplex {
+		return r.GrammarField()
+	}
+	return ""
 }
 
 // failureError returns the client's error for what an engine says of a request or call.
@@ -334,7 +349,7 @@ func failureError(f *Failure) *api.Error {
 	t := api.Type(f.Code)
 	switch {
 	case t == api.TypeGrammarTooComplex:
-		return api.GrammarTooComplex()
+		return api.GrammarTooComplex(f.Param)
 	case t == api.TypeInternal || !t.Known():
 		return api.Internal(fmt.Errorf("engine failure %q: %s", f.Code, f.Text))
 	}

@@ -458,7 +458,8 @@ func TestErrorBodies(t *testing.T) {
 		{noModel, notFound, `model \"base_model \" is not installed; installed: demo; add a model as <org>/<name>/model.gguf in MODELS_DIR, no restart needed`},
 		{noDefault, notFound, `no model given, and the default model \"gone\" is not installed; installed: demo; ` +
 			`add a model as <org>/<name>/model.gguf in MODELS_DIR, no restart needed`},
-		{api.GrammarTooComplex(), invalidRequest, `output_config.format is too complex to be followed in time; simplify it`},
+		{api.GrammarTooComplex("json_schema"), invalidRequest, `output_config.format is too complex to be followed in time; simplify it`},
+		{api.GrammarTooComplex("tools"), invalidRequest, `tools are too complex to be followed in time; simplify their parameters`},
 		{api.Invalid("max_new_tokens", "max_new_tokens is 9, ask for fewer"), invalidRequest, `max_tokens is 9, ask for fewer`},
 		{api.Internal(errors.New("open /secret/path")), apiError, `internal error; the log has details under the request id r1`},
 		{api.QueueFull(64, time.Second), overloaded, `all 64 waiting places are taken; try again later`},

@@ -107,12 +107,5 @@ func renameField(text, field string) string {
 	if !ok {
 		return text
 	}
-	words := strings.SplitAfter(text, " ")
-	for i, word := range words {
-		if rest, found := strings.CutPrefix(word, field); found && strings.Trim(rest, " ,;:") == "" {
-			words[i] = own + rest
-			break
-		}
-	}
-	return strings.Join(words, "")
+	return api.RenameWord(text, field, own)
 }

@@ -200,21 +200,25 @@ func TestDecodeParameters(t *testing.T) {
 		`"stream":null,"stream_options":{}`: func(*api.Request) {},
 		`"stream_options":{"include_usage":true,"include_obfuscation":false},"stream":true`: func(r *api.Request) { r.Stream, r.IncludeUsage = true, true },
 		`"stream_options":{"include_usage":null}`:                                           func(*api.Request) {},
-		`"seed":0`:                                 func(r *api.Request) { r.Seed = new(uint64(0)) },
-		`"seed":42.0`:                              func(r *api.Request) { r.Seed = new(uint64(42)) },
-		`"seed":9007199254740991`:                  func(r *api.Request) { r.Seed = new(uint64(api.MaxSeed)) },
-		`"seed":9007199254740992`:                  func(r *api.Request) { r.Seed = new(uint64(0)) },
-		`"seed":9223372036854775807`:               func(r *api.Request) { r.Seed = new(uint64(api.MaxSeed)) },
-		`"seed":-1`:                                func(r *api.Request) { r.Seed = new(uint64(api.MaxSeed)) },
-		`"seed":-9223372036854775808`:              func(r *api.Request) { r.Seed = new(uint64(0)) },
-		`"response_format":null`:                   func(*api.Request) {},
-		`"response_format":{"type":"text"}`:        func(*api.Request) {},
-		`"response_format":{"type":"json_object"}`: func(r *api.Request) { r.JSONSchema = []byte(`{"type":"object"}`) },
+		`"seed":0`:                          func(r *api.Request) { r.Seed = new(uint64(0)) },
+		`"seed":42.0`:                       func(r *api.Request) { r.Seed = new(uint64(42)) },
+		`"seed":9007199254740991`:           func(r *api.Request) { r.Seed = new(uint64(api.MaxSeed)) },
+		`"seed":9007199254740992`:           func(r *api.Request) { r.Seed = new(uint64(0)) },
+		`"seed":9223372036854775807`:        func(r *api.Request) { r.Seed = new(uint64(api.MaxSeed)) },
+		`"seed":-1`:                         func(r *api.Request) { r.Seed = new(uint64(api.MaxSeed)) },
+		`"seed":-9223372036854775808`:       func(r *api.Request) { r.Seed = new(uint64(0)) },
+		`"response_format":null`:            func(*api.Request) {},
+		`"response_format":{"type":"text"}`: func(*api.Request) {},
+		`"response_format":{"type":"json_object"}`: func(r *api.Request) {
+			r.JSONSchema, r.SchemaField = []byte(`{"type":"object"}`), "response_format"
+		},
 		`"json_schema":{"type":"array"},"response_format":{"type":"text"}`: func(r *api.Request) { r.JSONSchema = []byte(`{"type":"array"}`) },
 		`"json_schema":null,"timings_per_token":true`:                      func(r *api.Request) { r.Timings = true },
-		`"response_format":{"type":"json_object","schema":{"const":7}}`:    func(r *api.Request) { r.JSONSchema = []byte(`{"const":7}`) },
+		`"response_format":{"type":"json_object","schema":{"const":7}}`: func(r *api.Request) {
+			r.JSONSchema, r.SchemaField = []byte(`{"const":7}`), "response_format"
+		},
 		`"response_format":{"type":"json_schema","json_schema":{"name":"n","strict":true,"schema":{"type":"array"}}}`: func(r *api.Request) {
-			r.JSONSchema = []byte(`{"type":"array"}`)
+			r.JSONSchema, r.SchemaField = []byte(`{"type":"array"}`), "response_format"
 		},
 	} {
 		for dialect, start := range map[api.Dialect]string{Chat: chatStart, Completions: completionStart} {

@@ -67,11 +67,11 @@ func formOf(t api.Type) form {
 // Names of this dialect for the fields that errors made elsewhere blame.
 var (
 	chatParams = map[string]string{
-		"base_model": "model", "adapter_version": "model", "max_new_tokens": "max_tokens", "json_schema": "response_format",
+		"base_model": "model", "adapter_version": "model", "max_new_tokens": "max_tokens",
 		"prompt": "messages", "system": "messages",
 	}
 	completionParams = map[string]string{
-		"base_model": "model", "adapter_version": "model", "max_new_tokens": "max_tokens", "json_schema": "response_format",
+		"base_model": "model", "adapter_version": "model", "max_new_tokens": "max_tokens",
 		"system": "prompt",
 	}
 	embeddingParams = map[string]string{"base_model": "model", "adapter_version": "model", "prompt": "input", "system": "input"}
@@ -126,18 +126,11 @@ func Message(e *api.Error, params map[string]string, requestID string) string {
 }
 
 // renameWord renames the first mention of the field that the error is about. Prompts are called prompts in every
-// dialect.
+// dialect, except where a message begins with the field's name.
 func renameWord(text, name string, params map[string]string) string {
 	own, ok := params[name]
-	if !ok || name == "prompt" || name == "system" {
+	if !ok || (name == "prompt" || name == "system") && !strings.HasPrefix(text, name+" ") {
 		return text
 	}
-	words := strings.SplitAfter(text, " ")
-	for i, word := range words {
-		if rest, found := strings.CutPrefix(word, name); found && strings.Trim(rest, " ,;:") == "" {
-			words[i] = own + rest
-			break
-		}
-	}
-	return strings.Join(words, "")
+	return api.RenameWord(text, name, own)
 }

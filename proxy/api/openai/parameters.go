@@ -70,6 +70,9 @@ func (p *parameters) request(limits api.Limits) (*api.Request, *api.Error) {
 		Seed: (*uint64)(p.Seed), Grammar: p.Grammar, LogitBias: p.LogitBias, IgnoreEnd: p.IgnoreEnd, Timings: p.Timings,
 		Stream: p.Stream, IncludeUsage: p.StreamOptions.IncludeUsage,
 	}
+	if schema != nil && p.JSONSchema.Kind() != '{' {
+		r.SchemaField = "response_format"
+	}
 	p.StreamOptions.Apply(r)
 	if p.N != nil {
 		r.Choices = int(*p.N)

@@ -1,0 +1,39 @@
+//go:build llama
+
+package e2e
+
+import (
+	"strings"
+	"testing"
+)
+
+// What only the engine finds is blamed on the field in which the client sent it, in param and in words.
+func TestErrorsOfTheEngineNameTheClientsFields(t *testing.T) {
+	s := startServer(t)
+	bad := map[string]any{"type": "object", "properties": map[string]any{"a": map[string]any{"not": map[string]any{"const": 1}}}}
+	format := map[string]any{"type": "json_schema", "json_schema": map[string]any{"name": "n", "schema": bad}}
+	message := []any{map[string]any{"role": "user", "content": "Hi"}}
+	for _, c := range []struct {
+		name, path string
+		body       map[string]any
+		want       []string
+	}{
+		{"json_schema of a chat", "/v1/chat/completions", map[string]any{"messages": message, "json_schema": bad}, []string{`"param":"json_schema"`}},
+		{"response_format of a chat", "/v1/chat/completions", map[string]any{"messages": message, "response_format": format}, []string{`"param":"response_format"`}},
+		{"text.format", "/v1/responses", map[string]any{"input": "Hi", "text": map[string]any{"format": map[string]any{"type": "json_schema", "name": "n", "schema": bad}}},
+			[]string{`"param":"text.format.schema"`}},
+		{"a token", "/v1/embeddings", map[string]any{"input": []int{1 << 30}}, []string{`"param":"input"`, `"message":"input has a token`}},
+	} {
+		c.body["model"] = "demo:base"
+		_, err := s.reply(c.path, c.body)
+		if err == nil || !strings.Contains(err.Error(), "status 400") {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		for _, part := range c.want {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: no %s in %v", c.name, part, err)
+			}
+		}
+	}
+}
