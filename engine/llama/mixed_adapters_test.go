@@ -92,8 +92,8 @@ func (m *mixedBases) logitsOf(base *Base, texts [][]batch.Token, adapters []batc
 	return out
 }
 
-// distance is the root mean square of the differences relative to that of the values.
-func distance(a, b []float32) float64 {
+// relativeDistance is the root mean square of the differences relative to that of the values.
+func relativeDistance(a, b []float32) float64 {
 	var difference, size float64
 	for i := range a {
 		difference += float64(a[i]-b[i]) * float64(a[i]-b[i])
@@ -183,10 +183,10 @@ func (m *mixedBases) compare() {
 				continue
 			}
 			alone := m.logitsOf(m.turns, texts[i:i+1], []batch.Adapter{a}, 1)
-			bySize = append(bySize, distance(together[i], alone[0]))
-			byMixing = append(byMixing, distance(together[i], mixed[i]))
+			bySize = append(bySize, relativeDistance(together[i], alone[0]))
+			byMixing = append(byMixing, relativeDistance(together[i], mixed[i]))
 			if a != nil {
-				byAdapter = append(byAdapter, distance(together[i], without[i]))
+				byAdapter = append(byAdapter, relativeDistance(together[i], without[i]))
 			}
 		}
 	}
