@@ -124,9 +124,10 @@ func (b *serving) say(format string, args ...any) {
 	fmt.Printf("%5.0fs  %s\n", time.Since(b.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// add appends a row and shows it.
+// add appends a copy of a row, which the caller may go on to change, and shows it.
 func (b *serving) add(r *report.Row) {
-	b.report.Rows = append(b.report.Rows, r)
+	own := *r
+	b.report.Rows = append(b.report.Rows, &own)
 	b.say("%s", r)
 }
 
