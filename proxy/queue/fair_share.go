@@ -99,9 +99,6 @@ func (a *Account) Settle(work float64) {
 // QueuedWork is the work of the key's waiting items.
 func (a *Account) QueuedWork() int64 { return a.queued }
 
-// Waiting is the number of the key's waiting items.
-func (a *Account) Waiting() int { return a.waiting }
-
 // Share is the part of the engine's speed that the key can count on: what the others leave, and at least its own part
 // among the active ones.
 func (a *Account) Share() float64 {

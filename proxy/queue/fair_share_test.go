@@ -79,15 +79,20 @@ func TestIdleKeySavesNothingUp(t *testing.T) {
 	for id := uint64(201); id <= 220; id++ {
 		q.Push(keyItem(id, keyB))
 	}
-	b := 0
-	for _, key := range serve(q, 10) {
-		if key == keyB {
-			b++
-		}
-	}
-	if b != 5 {
+	if b := servedOf(q, 10, keyB); b != 5 {
 		t.Errorf("%d of 10 went to the key that came back, want 5", b)
 	}
+}
+
+// servedOf serves n items and returns how many of them are the key's.
+func servedOf(q *Queue, n int, key uint64) int {
+	of := 0
+	for _, served := range serve(q, n) {
+		if served == key {
+			of++
+		}
+	}
+	return of
 }
 
 // Neither has a key that comes when nothing waits, after others had the engine for themselves.
@@ -101,13 +106,7 @@ func TestKeyThatComesToAnIdleQueue(t *testing.T) {
 		q.Push(keyItem(id, keyB))
 		q.Push(keyItem(id+100, keyA))
 	}
-	b := 0
-	for _, key := range serve(q, 10) {
-		if key == keyB {
-			b++
-		}
-	}
-	if b != 5 {
+	if b := servedOf(q, 10, keyB); b != 5 {
 		t.Errorf("%d of 10 went to the new key, want 5", b)
 	}
 }
