@@ -9,11 +9,14 @@
 #include "llama-ext.h"
 #include "llama-model.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <exception>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -153,7 +156,7 @@ void tdm_row_invariance(int32_t mode) { ggml_set_row_invariance((enum ggml_row_i
 
 static bool on_progress(float ratio, void * data) { return tdmGoProgress(ratio, (uintptr_t) data); }
 
-struct llama_model * tdm_model_load(const char * path, const tdm_load * params, char * err, size_t err_size) {
+static struct llama_model * load_model(const char * path, const tdm_load * params, char * err, size_t err_size) {
     log_capture captured;
     try {
         llama_model_params p = llama_model_default_params();
@@ -177,6 +180,25 @@ struct llama_model * tdm_model_load(const char * path, const tdm_load * params, 
         captured.write_error(err, err_size, "unknown exception");
     }
     return nullptr;
+}
+
+static const char LOAD_THREAD_NAME[] = "model-load"; // and of the threads that it starts
+
+// Loading may rearrange weights with OpenMP, whose worker threads would stay with the thread that loaded. From then on
+// the library counts more threads than processors, and lets all of them sleep instead of spin at each barrier: a step
+// of 7 ms took 10. With a thread that ends, its workers end.
+struct llama_model * tdm_model_load(const char * path, const tdm_load * params, char * err, size_t err_size) {
+    if (params->vocab_only) return load_model(path, params, err, err_size);
+    struct llama_model * model = nullptr;
+    try {
+        std::thread([&] {
+            pthread_setname_np(pthread_self(), LOAD_THREAD_NAME);
+            model = load_model(path, params, err, err_size);
+        }).join();
+    } catch (const std::exception & e) {
+        snprintf(err, err_size, "no thread to load on: %s", e.what());
+    }
+    return model;
 }
 
 struct llama_context * tdm_context_new(struct llama_model * model, const tdm_context * params, char * err, size_t err_size) {

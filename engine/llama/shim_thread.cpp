@@ -2,6 +2,7 @@
 
 #include "shim.h"
 
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -28,6 +29,7 @@ struct tdm_thread {
     std::thread thread;
 
     void run() {
+        pthread_setname_np(pthread_self(), "decode"); // and the workers that it starts
         std::unique_lock<std::mutex> lock(mu);
         for (;;) {
             changed.wait(lock, [this] { return state == POSTED || state == STOP; });
