@@ -29,15 +29,30 @@ func (b *serving) startPair(file, model string, settings []string, peerArgs ...s
 	if err != nil {
 		return nil, nil, err
 	}
-	if b.peers == "" {
-		return []load.Server{ours}, stopOurs, nil
+	servers, stop = []load.Server{ours}, stopOurs
+	if b.peers != "" {
+		theirs, stopTheirs, err := b.startPeer(file, peerArgs...)
+		if err != nil {
+			stopOurs()
+			return nil, nil, err
+		}
+		servers, stop = append(servers, theirs), func() { stopOurs(); stopTheirs() }
 	}
-	theirs, stopTheirs, err := b.startPeer(file, peerArgs...)
-	if err != nil {
-		stopOurs()
+	if err := b.warmUp(servers); err != nil {
+		stop()
 		return nil, nil, err
 	}
-	return []load.Server{ours, theirs}, func() { stopOurs(); stopTheirs() }, nil
+	return servers, stop, nil
+}
+
+// warmUp asks each server once: the first request pays for memory that is touched for the first time.
+func (b *serving) warmUp(servers []load.Server) error {
+	for _, s := range servers {
+		if _, err := b.closed(s, []load.Job{{Prompt: "Hello", MaxTokens: 2, Adapter: load.NoAdapter}}, 1); err != nil {
+			return fmt.Errorf("first request to %s: %w", s.Name, err)
+		}
+	}
+	return nil
 }
 
 func (b *serving) startTandem(model string, settings ...string) (load.Server, func(), error) {
@@ -94,7 +109,10 @@ func (b *serving) startPeer(file string, args ...string) (load.Server, func(), e
 	if err != nil {
 		return load.Server{}, nil, err
 	}
-	args = append([]string{"--host", "127.0.0.1", "--port", fmt.Sprint(port), "-m", file, "-t", b.threads, "--no-webui", "--log-disable"}, args...)
+	args = append([]string{"--host", "127.0.0.1", "--port", fmt.Sprint(port), "-m", file, "-t", b.threads, "--no-webui"}, args...)
+	if os.Getenv("BENCH_VERBOSE") == "" {
+		args = append(args, "--log-disable")
+	}
 	// not the library that our engine was linked with
 	p, err := startProcess(peerName, filepath.Join(b.peers, "llama-server"), []string{"LD_LIBRARY_PATH=" + b.peers}, args...)
 	if err != nil {
@@ -114,7 +132,13 @@ func (b *serving) startPeer(file string, args ...string) (load.Server, func(), e
 			if j.Adapter != load.NoAdapter {
 				body["lora"] = []map[string]any{{"id": j.Adapter, "scale": 1}}
 			}
-			return jsonRequest(url+"/completion", body)
+			r, err := jsonRequest(url+"/completion", body)
+			if err == nil {
+				// It sometimes closes a connection when the next request is on its way. Present but empty, the
+				// header isn't sent, and makes the client send such a request again on a new connection.
+				r.Header["Idempotency-Key"] = nil
+			}
+			return r, err
 		},
 		Last: func(event []byte) (int, bool, error) {
 			var e struct {
