@@ -229,8 +229,10 @@ func (b *serving) longBesideStreams() error {
 	work := fmt.Sprintf("a prompt of %d words comes beside %d streams", words, streams)
 	longest := make(map[string][]float64)
 	runs, err := b.alternate(work, servers, func(s load.Server, round int) (load.Run, error) {
-		ratio, long, err := b.disturb(s, shortJobs(60, round, streams, b.full(500, 400)),
-			load.Job{Prompt: promptOf(promptNumber(61, round, 0), words), MaxTokens: 16, Adapter: load.NoAdapter})
+		stream := func(i int) load.Job {
+			return load.Job{Prompt: promptOf(promptNumber(60, round, i), shortWords), MaxTokens: 1000, Adapter: load.NoAdapter}
+		}
+		ratio, long, err := b.disturb(s, streams, stream, load.Job{Prompt: promptOf(promptNumber(61, round, 0), words), MaxTokens: 16, Adapter: load.NoAdapter})
 		longest[s.Name] = append(longest[s.Name], ratio)
 		return long, err
 	})
@@ -251,26 +253,16 @@ func (b *serving) longBesideStreams() error {
 // settleTime is how long streams run before they are disturbed.
 const settleTime = 2 * time.Second
 
-var errStreamsTooShort = errors.New("the streams ended before the prompt's first token")
-
-// disturb sends one request beside streams, and returns the streams' longest gap meanwhile by their median before.
-func (b *serving) disturb(s load.Server, streams []load.Job, disturber load.Job) (ratio float64, long load.Run, err error) {
-	arrivals := make([]time.Duration, len(streams)+1)
-	arrivals[len(streams)] = settleTime
-	run := load.Open(b.ctx, s, append(slices.Clone(streams), disturber), arrivals)
-	if err := run.Failure(); err != nil {
-		return 0, run, err
+// disturb sends one request beside streams, and returns the streams' longest gap meanwhile by their median before. A
+// stream that ends, as the model likes, is followed by another.
+func (b *serving) disturb(s load.Server, streams int, stream func(i int) load.Job, disturber load.Job) (ratio float64, long load.Run, err error) {
+	busy, reply := load.Beside(b.ctx, s, streams, stream, disturber, settleTime)
+	if err := errors.Join(busy.Failure(), reply.Err); err != nil {
+		return 0, busy, err
 	}
-	last := run.Timelines[len(streams)]
-	quiet := load.Run{Timelines: run.Timelines[:len(streams)], Elapsed: run.Elapsed}
-	for i := range quiet.Timelines {
-		if quiet.Timelines[i].Ended < last.Events[0] {
-			return 0, run, errStreamsTooShort
-		}
-	}
-	before := load.Median(quiet.GapsBetween(settleTime/2, settleTime))
-	during := slices.Max(quiet.GapsBetween(last.Sent, last.Events[0]))
-	return during / before, load.Run{Timelines: run.Timelines[len(streams):], Elapsed: run.Elapsed}, nil
+	before := load.Median(busy.GapsBetween(settleTime/2, settleTime))
+	during := slices.Max(busy.GapsBetween(reply.Sent, reply.Events[0]))
+	return during / before, load.Run{Timelines: []load.Timeline{reply}, Elapsed: busy.Elapsed}, nil
 }
 
 // overload: four times what the server can do, from users who leave after 20 seconds.

@@ -13,6 +13,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -107,6 +108,39 @@ func Open(ctx context.Context, s Server, jobs []Job, arrivals []time.Duration) R
 	group.Wait()
 	run.Elapsed = c.now()
 	return run
+}
+
+// Beside keeps a number of clients busy, each of which sends its next request when the last is answered, and sends one
+// more request after a while. With that one's reply all ends, and what the clients haven't got by then they leave; such
+// requests have no error. job makes the clients' requests, counted from 0.
+func Beside(ctx context.Context, s Server, clients int, job func(i int) Job, one Job, after time.Duration) (busy Run, reply Timeline) {
+	c := newClient(s, clients+1)
+	defer c.close()
+	clientsCtx, leave := context.WithCancel(ctx)
+	defer leave()
+	var next atomic.Int64
+	sent := make([][]Timeline, clients)
+	var group sync.WaitGroup
+	for i := range clients {
+		group.Go(func() {
+			for clientsCtx.Err() == nil {
+				t := c.send(clientsCtx, job(int(next.Add(1))-1))
+				if errors.Is(t.Err, context.Canceled) && ctx.Err() == nil {
+					t.Err = nil
+				}
+				sent[i] = append(sent[i], t)
+			}
+		})
+	}
+	select {
+	case <-time.After(after):
+		reply = c.send(ctx, one)
+	case <-ctx.Done():
+		reply.Err = ctx.Err()
+	}
+	leave()
+	group.Wait()
+	return Run{Timelines: slices.Concat(sent...), Elapsed: c.now()}, reply
 }
 
 // Poisson returns the times of independent arrivals, perSecond on average, within a duration. Equal seeds give equal

@@ -144,3 +144,38 @@ func TestClientLeavesAtItsDeadline(t *testing.T) {
 		t.Errorf("%v", run.Failure())
 	}
 }
+
+// Clients are kept busy until the one request beside them is answered, and what they then leave is no failure.
+func TestBesideEndsWithTheOneReply(t *testing.T) {
+	var clients atomic.Int64
+	secondRound := make(chan struct{})
+	s := testServer(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch n := clients.Load(); {
+		case r.Header.Get("Prompt") == "one":
+			<-secondRound // the clients have had replies, and wait for others
+			fmt.Fprint(w, "data: end 3\n\n")
+		case n < 2:
+			clients.Add(1)
+			fmt.Fprint(w, "data: a\n\ndata: end 1\n\n")
+		default:
+			if clients.Add(1) == 4 {
+				close(secondRound)
+			}
+			<-r.Context().Done()
+		}
+	}))
+	t.Cleanup(server.Close)
+	s.Request = func(j Job) (*http.Request, error) {
+		r, err := http.NewRequest("POST", server.URL, nil)
+		r.Header.Set("Prompt", j.Prompt)
+		return r, err
+	}
+	busy, reply := Beside(context.Background(), s, 2, func(i int) Job { return Job{Prompt: "busy"} }, Job{Prompt: "one"}, 0)
+	if reply.Err != nil || reply.Tokens != 3 {
+		t.Errorf("the one: %+v", reply)
+	}
+	if err := busy.Failure(); err != nil || len(busy.Timelines) != 4 {
+		t.Errorf("%v; %d timelines", err, len(busy.Timelines))
+	}
+}
