@@ -53,17 +53,18 @@ func (s *scheduler) worthAwaiting(tokens int) bool {
 	if tokens < minReuseTokens {
 		return false
 	}
-	active, decodes := 1, 0
+	active, decoding := 1, stepWork{}
 	for i := range s.slots {
 		if q := s.slots[i].seq; q != nil && q.stage != stageAwaiting {
 			active++
 			if q.decoding() {
-				decodes++
+				decoding.decodes++
+				decoding.cells += q.filled
 			}
 		}
 	}
 	cost := &s.budget.cost
-	return float64(tokens*active)*cost.perPromptToken() >= cost.predict(decodes, 0)
+	return float64(active)*cost.prompt(0, tokens) >= cost.predict(decoding)
 }
 
 // noteNeeds notes for each sequence what others await from it.

@@ -147,7 +147,7 @@ func TestCheapBeginningsAreNotWaitedFor(t *testing.T) {
 				st.submit("", nil, 1, 99)
 			}
 			st.step()
-			st.scheduler.budget.cost = stepCost{coefficients: [3]float64{float64(tc.fixed), 0, 1e3 * promptUnit}}
+			st.scheduler.budget.cost = stepCost{coefficients: costVector{float64(tc.fixed), 0, 1e3 * promptUnit, 0}}
 			st.scheduler.budget.targetDuration = time.Second
 			st.nextID = 0
 			st.submitTokens(nil, a, 9)

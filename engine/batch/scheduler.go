@@ -38,6 +38,7 @@ type scheduler struct {
 	prompting     []promptWork
 	decoders      []*sequence
 	prefills      []*sequence
+	chunks        []int // of prefills: tokens in the step
 }
 
 // slot is one sequence id of the runner: free, in use, or holding the cells of a finished sequence until somebody needs
@@ -62,6 +63,7 @@ type plan struct {
 	promptTokens int    // prompt tokens, and those of sequences that advance by several
 	forcedTokens int    // the latter alone
 	scoredTokens int    // prompt tokens with log-probabilities
+	cells        int    // cells that all tokens attend to
 	preempted    []*sequence
 	starved      *sequence // finds no cells, even alone
 }
@@ -71,6 +73,14 @@ func (p *plan) reset() {
 	clear(p.preempted)
 	*p = plan{items: p.items[:0], preempted: p.preempted[:0]}
 }
+
+// work is what the step computes.
+func (p *plan) work() stepWork {
+	return stepWork{decodes: p.decodes, prompts: p.promptTokens, cells: p.cells}
+}
+
+// decoding is work before prompt tokens are planned; forced tokens aren't counted as prompts.
+func (p *plan) decoding() stepWork { return stepWork{decodes: p.decodes, cells: p.cells} }
 
 // draws reports whether the step reaches the end of the sequence's known tokens, so that a token is drawn.
 func (it item) draws() bool { return it.tokens == it.seq.pendingTokens() }
@@ -174,7 +184,7 @@ func (s *scheduler) turnOf(q *sequence) Adapter {
 // step, so every sequence advances at a similar rate, whichever adapter it has.
 func (s *scheduler) listReadyAdapters(othersWait bool) {
 	s.readyAdapters, s.prompting = s.readyAdapters[:0], s.prompting[:0]
-	decodes := 0
+	decoding := stepWork{}
 	for i := range s.slots {
 		q := s.slots[i].seq
 		if q == nil || q.stage != stageReady {
@@ -187,53 +197,59 @@ func (s *scheduler) listReadyAdapters(othersWait bool) {
 		}
 		if q.decoding() {
 			s.readyAdapters[at].quantum++
-			decodes++
+			decoding.decodes++
+			decoding.cells += q.filled
 		} else {
-			s.addPrompting(at, q.prefillTokensLeft())
+			s.addPrompting(at, q)
 		}
 	}
-	prompts := s.promptShare(s.budget.promptTokens(decodes, othersWait))
+	allowance, prompts := s.promptShare(s.budget.allowPrompts(decoding, othersWait)), 0
 	for _, w := range s.prompting {
-		s.readyAdapters[w.adapter].quantum += int64(min(w.tokens, prompts))
+		n := min(w.tokens, s.budget.promptTokens(allowance, w.position))
+		s.readyAdapters[w.adapter].quantum += int64(n)
+		prompts = max(prompts, n)
 	}
-	steps := s.turnSteps(decodes, prompts)
+	steps := s.turnSteps(decoding, prompts)
 	for i := range s.readyAdapters {
 		s.readyAdapters[i].quantum *= steps
 	}
 }
 
-// promptWork is how many prompt tokens the adapter at a place of readyAdapters has.
-type promptWork struct{ adapter, tokens int }
+// promptWork is what the adapter at a place of readyAdapters has to prefill.
+type promptWork struct {
+	adapter  int
+	tokens   int
+	position int // the largest at which one of its prompts goes on
+}
 
-func (s *scheduler) addPrompting(adapter, tokens int) {
-	for i := range s.prompting {
-		if s.prompting[i].adapter == adapter {
-			s.prompting[i].tokens += tokens
-			return
-		}
+func (s *scheduler) addPrompting(adapter int, q *sequence) {
+	at := slices.IndexFunc(s.prompting, func(w promptWork) bool { return w.adapter == adapter })
+	if at < 0 {
+		at = len(s.prompting)
+		s.prompting = append(s.prompting, promptWork{adapter: adapter})
 	}
-	s.prompting = append(s.prompting, promptWork{adapter, tokens})
+	w := &s.prompting[at]
+	w.tokens += q.prefillTokensLeft()
+	w.position = max(w.position, q.filled)
 }
 
 // turnSteps is how many steps a turn has.
-func (s *scheduler) turnSteps(decodes, prompts int) int64 {
-	if len(s.prompting) == 0 {
-		prompts = 0
-	}
-	step := s.budget.predict(decodes/max(1, len(s.readyAdapters)), prompts)
+func (s *scheduler) turnSteps(decoding stepWork, prompts int) int64 {
+	turns := max(1, len(s.readyAdapters))
+	step := s.budget.predict(stepWork{decodes: decoding.decodes / turns, prompts: prompts, cells: decoding.cells / turns})
 	if step <= 0 { // not known yet
 		return maxTurnSteps
 	}
 	return int64(max(1, min(turnTime/step, maxTurnSteps)))
 }
 
-// promptShare divides the prompt tokens of a step between the adapters with prompts, so that their turns together hold
-// up the next tokens of the others by as much as one step with prompts does.
-func (s *scheduler) promptShare(tokens int) int {
+// promptShare divides what prompts may take in a step between the adapters with prompts, so that their turns together
+// hold up the next tokens of the others by as much as one step with prompts does.
+func (s *scheduler) promptShare(a promptAllowance) promptAllowance {
 	if len(s.readyAdapters) < 2 || len(s.prompting) < 2 {
-		return tokens
+		return a
 	}
-	return max(tokens/len(s.prompting), min(tokens, minPromptTokens))
+	return a.divide(len(s.prompting))
 }
 
 // planFor plans a step of one turn: a token for each decoding sequence, then prompt chunks.
@@ -247,14 +263,17 @@ func (s *scheduler) planFor(p *plan, adapter Adapter, othersWait bool) {
 		p.add(q, q.feedTokens())
 	}
 	someoneWaits := othersWait || len(s.readyAdapters) > 1 || p.forcedTokens > 0
-	promptTokens := s.promptShare(s.budget.promptTokens(p.decodes, someoneWaits))
-	promptBudget := min(promptTokens-p.forcedTokens, s.limits.StepTokens-p.decodes-p.forcedTokens)
-	s.sharePromptBudget(p, promptBudget)
+	allowance := s.promptShare(s.budget.allowPrompts(p.decoding(), someoneWaits))
+	allowance.ns -= s.budget.cost.prompt(0, p.forcedTokens)
+	allowance.least -= p.forcedTokens
+	allowance.most = min(allowance.most, s.limits.StepTokens-p.decodes) - p.forcedTokens
+	s.sharePromptAllowance(p, allowance)
 }
 
 // add puts a decoding sequence into the plan. Several tokens at once cost as much as that many prompt tokens.
 func (p *plan) add(q *sequence, tokens int) {
 	p.items = append(p.items, item{q, tokens})
+	p.cells += attendedCells(q.filled, tokens)
 	if tokens == 1 {
 		p.decodes++
 	} else {
@@ -310,43 +329,62 @@ func byArrival(a, b *sequence) int {
 	return 1
 }
 
-// sharePromptBudget plans prompt chunks. Half of the tokens go to the prompt that came first, so a long one always
-// advances; the others go to the shortest prompts, so that most are done early and a short one never waits for a long
+// sharePromptAllowance plans prompt chunks. Half of the time goes to the prompt that came first, so a long one always
+// advances; the rest goes to the shortest prompts, so that most are done early and a short one never waits for a long
 // one (shortest remaining processing time).
-func (s *scheduler) sharePromptBudget(p *plan, budget int) {
-	wanted := 0
-	for _, q := range s.prefills {
-		wanted += q.prefillTokensLeft()
-	}
-	budget = min(budget, wanted)
-	for s.freeCells()-p.decodes-p.promptTokens < budget && s.evictOldestPrefix() {
-	}
-	budget = min(budget, s.freeCells()-p.decodes-p.promptTokens)
-	if budget <= 0 {
+func (s *scheduler) sharePromptAllowance(p *plan, a promptAllowance) {
+	if len(s.prefills) == 0 || a.most <= 0 {
 		return
 	}
 	s.orderPrompts()
-	first := s.prefills[0]
-	others := wanted - first.prefillTokensLeft()
-	left := addPromptChunk(p, first, max((budget+1)/2, budget-others), budget)
-	for _, q := range s.prefills[1:] {
-		left = addPromptChunk(p, q, left, left)
+	wanted := s.chooseChunks(a)
+	for s.freeCells()-p.decodes-p.promptTokens < wanted && s.evictOldestPrefix() {
+	}
+	left := min(wanted, s.freeCells()-p.decodes-p.promptTokens)
+	for i, q := range s.prefills {
+		left -= addPromptChunk(p, q, min(s.chunks[i], left))
 	}
 }
 
-// addPromptChunk puts up to limit tokens of a prompt into the plan and returns what is left of the budget.
-func addPromptChunk(p *plan, q *sequence, limit, budget int) int {
-	tokens := min(limit, q.prefillTokensLeft(), budget)
+// chooseChunks sets how many tokens of each of the prompts the step has, and returns their sum.
+func (s *scheduler) chooseChunks(a promptAllowance) int {
+	s.chunks = s.chunks[:0]
+	cost, left := &s.budget.cost, a
+	othersNs, othersTokens := 0.0, 0
+	for _, q := range s.prefills[1:] {
+		othersNs += cost.prompt(q.filled, q.prefillTokensLeft())
+		othersTokens += q.prefillTokensLeft()
+	}
+	for i, q := range s.prefills {
+		own := left
+		if i == 0 {
+			own.ns = max(a.ns/2, a.ns-othersNs)
+			own.most = max((a.most+1)/2, a.most-othersTokens)
+			own.least = max((a.least+1)/2, a.least-othersTokens)
+		}
+		n := max(0, min(s.budget.promptTokens(own, q.filled), left.most, q.prefillTokensLeft()))
+		s.chunks = append(s.chunks, n)
+		left.ns -= cost.prompt(q.filled, n)
+		left.most -= n
+		left.least = max(0, left.least-n)
+	}
+	return a.most - left.most
+}
+
+// addPromptChunk puts up to limit tokens of a prompt into the plan and returns how many.
+func addPromptChunk(p *plan, q *sequence, limit int) int {
+	tokens := limit
 	if q.wantsScores() {
 		tokens = min(tokens, MaxScoredTokens-p.scoredTokens)
 		p.scoredTokens += max(tokens, 0)
 	}
 	if tokens <= 0 {
-		return budget
+		return 0
 	}
 	p.promptTokens += tokens
+	p.cells += attendedCells(q.filled, tokens)
 	p.items = append(p.items, item{q, tokens})
-	return budget - tokens
+	return tokens
 }
 
 // orderPrompts puts the prompt that came first at the front and the others behind it by what is left of them, or of the

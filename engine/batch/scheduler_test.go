@@ -79,7 +79,7 @@ func (st *schedulerTest) planString() string {
 
 // promptCost makes steps cost so many ns a prompt token and nothing else.
 func promptCost(ns float64) stepCost {
-	return stepCost{coefficients: [3]float64{0, 0, ns * promptUnit}}
+	return stepCost{coefficients: costVector{0, 0, ns * promptUnit, 0}}
 }
 
 func TestPlan(t *testing.T) {
@@ -193,7 +193,7 @@ func TestTurnsAreAsShortAsStepsAreLong(t *testing.T) {
 		time.Millisecond:      {"0:1", "0:1", "0:1", "0:1", "1:1", "1:1", "1:1", "1:1", "0:1"},
 	} {
 		st := newSchedulerTest(t, Limits{Cells: 1000, Sequences: 4, StepTokens: 100})
-		st.scheduler.budget.cost = stepCost{coefficients: [3]float64{float64(step), 0, 0}}
+		st.scheduler.budget.cost = stepCost{coefficients: costVector{float64(step), 0, 0, 0}}
 		st.submit("", one, 1, 99)
 		st.submit("", two, 1, 99)
 		for i, items := range want {

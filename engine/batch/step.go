@@ -76,7 +76,7 @@ func (e *Executor) decode(b *base) time.Duration {
 	}
 	now := e.now()
 	if whole {
-		b.scheduler.budget.observe(p.decodes, p.promptTokens, now-start)
+		b.scheduler.budget.observe(p.work(), now-start)
 	}
 	if n := p.promptTokens - p.forcedTokens; n > 0 {
 		e.opts.Observe.Tokens(b.key, "prompt", n)
@@ -95,11 +95,11 @@ func (e *Executor) decode(b *base) time.Duration {
 // runStep runs one Step. When it fails as a whole, each half is tried on its own, and so on, so that in the end only
 // the sequence at fault has an Err. False: it failed.
 func (e *Executor) runStep(b *base, part []Slice) bool {
-	decodes, prompts, phase := countStep(part)
-	e.heartbeat.begin(e.now(), PhaseStep, b.scheduler.budget.predict(decodes, prompts))
+	work, phase := workOf(part)
+	e.heartbeat.begin(e.now(), PhaseStep, b.scheduler.budget.predict(work))
 	start := time.Now()
 	err := b.runner.Step(part)
-	e.opts.Observe.Decode(b.key, phase, time.Since(start).Seconds(), decodes+prompts, len(part))
+	e.opts.Observe.Decode(b.key, phase, time.Since(start).Seconds(), work.decodes+work.prompts, len(part))
 	if timer, ok := b.runner.(DrawTimer); ok {
 		e.opts.Observe.Sampling(b.key, timer.DrawTime().Seconds())
 	}
@@ -117,20 +117,22 @@ func (e *Executor) runStep(b *base, part []Slice) bool {
 	return false
 }
 
-// countStep counts what a step holds and returns its phase for the metrics.
-func countStep(part []Slice) (decodes, prompts int, phase string) {
+// workOf counts what a step holds and returns its phase for the metrics.
+func workOf(part []Slice) (w stepWork, phase string) {
 	for i := range part {
-		if n := len(part[i].Tokens); n == 1 && part[i].Index > 0 {
-			decodes++
+		n := len(part[i].Tokens)
+		w.cells += attendedCells(part[i].Start, n)
+		if n == 1 && part[i].Index > 0 {
+			w.decodes++
 		} else {
-			prompts += n
+			w.prompts += n
 		}
 	}
 	switch {
-	case prompts == 0:
-		return decodes, prompts, "decode"
-	case decodes == 0:
-		return decodes, prompts, "prefill"
+	case w.prompts == 0:
+		return w, "decode"
+	case w.decodes == 0:
+		return w, "prefill"
 	}
-	return decodes, prompts, "mixed"
+	return w, "mixed"
 }

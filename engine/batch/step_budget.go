@@ -1,17 +1,20 @@
 package batch
 
-import "time"
-
-const (
-	minPromptTokens     = 16  // a prompt advances even where decoding alone takes longer than the target
-	firstPromptTokens   = 128 // prompt tokens of a step while their cost is unknown
-	relaxedTargetFactor = 8   // a step may take this many targets while nobody waits for a next token
-	promptShare         = 1.0 // prompts get at least this share of the time that decoding takes
+import (
+	"math"
+	"time"
 )
 
-// stepBudget keeps steps near a target duration: it limits a step's prompt tokens by the cost of earlier steps. Where
-// decoding alone takes that long, prompts may double the step: with a few tokens a step, sequences would join the batch
-// so late that all answers came later.
+const (
+	minPromptTokens     = 8   // a prompt advances even where its tokens take long
+	firstPromptTokens   = 128 // prompt tokens of a step while their cost is unknown
+	relaxedTargetFactor = 8   // a step may take this many targets while nobody waits for a next token
+	promptShare         = 2.5 // prompts get at least this many times the time that decoding takes
+)
+
+// stepBudget keeps steps near a target duration: it limits what a step's prompt tokens may take by the cost of earlier
+// steps. Where decoding alone takes a good part of the target, prompts may make the step a few times as long as
+// decoding alone: with a few tokens a step, sequences would join the batch so late that all answers came later.
 type stepBudget struct {
 	targetDuration  time.Duration
 	maxPromptTokens int // prompt tokens of a step at most
@@ -19,36 +22,49 @@ type stepBudget struct {
 	promptSeen      bool // a step with prompt tokens was seen
 }
 
-// promptTokens is how many prompt tokens the next step may have. someoneWaits: another sequence waits for its next
-// token meanwhile.
-func (b *stepBudget) promptTokens(decodes int, someoneWaits bool) int {
-	if !b.promptSeen {
-		return min(firstPromptTokens, b.maxPromptTokens)
-	}
-	decodeTime := b.cost.predict(decodes, 0)
-	timeLeft := float64(b.targetDuration)
-	switch {
-	case decodes > 0:
-		timeLeft = max(timeLeft-decodeTime, promptShare*decodeTime)
-	case someoneWaits:
-		timeLeft -= decodeTime
-	default:
-		timeLeft = timeLeft*relaxedTargetFactor - decodeTime
-	}
-	perToken := b.cost.perPromptToken()
-	if timeLeft >= perToken*float64(b.maxPromptTokens) {
-		return b.maxPromptTokens
-	}
-	return min(max(int(timeLeft/perToken), minPromptTokens), b.maxPromptTokens)
+// promptAllowance is what a step's prompt tokens may take together.
+type promptAllowance struct {
+	ns    float64
+	least int // tokens that it may have even if they take longer
+	most  int
 }
 
-// observe learns from one step of so many decoding sequences and prompt tokens.
-func (b *stepBudget) observe(decodes, prompts int, took time.Duration) {
-	b.promptSeen = b.promptSeen || prompts > 0
-	b.cost.observe(decodes, prompts, float64(took))
+// divide is one of so many equal parts.
+func (a promptAllowance) divide(parts int) promptAllowance {
+	return promptAllowance{ns: a.ns / float64(parts), least: a.least, most: max(a.most/parts, a.least)}
+}
+
+// allowPrompts is what the prompt tokens of the next step may take beside its decoding. someoneWaits: another sequence
+// waits for its next token meanwhile.
+func (b *stepBudget) allowPrompts(decoding stepWork, someoneWaits bool) promptAllowance {
+	a := promptAllowance{ns: math.Inf(1), least: min(minPromptTokens, b.maxPromptTokens), most: b.maxPromptTokens}
+	if !b.promptSeen {
+		a.most = min(firstPromptTokens, a.most)
+		return a
+	}
+	decodeTime := b.cost.predict(decoding)
+	a.ns = float64(b.targetDuration)
+	switch {
+	case decoding.decodes > 0:
+		a.ns = max(a.ns-decodeTime, promptShare*decodeTime)
+	case someoneWaits:
+		a.ns -= decodeTime
+	default:
+		a.ns = a.ns*relaxedTargetFactor - decodeTime
+	}
+	return a
+}
+
+// promptTokens is how many tokens that follow on so many others an allowance is worth.
+func (b *stepBudget) promptTokens(a promptAllowance, position int) int {
+	return max(b.cost.promptTokensWithin(a.ns, position, a.most), a.least)
+}
+
+// observe learns from one step.
+func (b *stepBudget) observe(w stepWork, took time.Duration) {
+	b.promptSeen = b.promptSeen || w.prompts > 0
+	b.cost.observe(w, float64(took))
 }
 
 // predict is how long such a step would take; 0 while unknown.
-func (b *stepBudget) predict(decodes, prompts int) time.Duration {
-	return time.Duration(b.cost.predict(decodes, prompts))
-}
+func (b *stepBudget) predict(w stepWork) time.Duration { return time.Duration(b.cost.predict(w)) }

@@ -6,22 +6,32 @@ import (
 	"time"
 )
 
-// simulatedDevice takes a fixed time a step, and more for each decoding sequence and each prompt token.
-type simulatedDevice struct{ fixed, sequence, prompt time.Duration }
+// simulatedDevice takes a fixed time a step, and more for each decoding sequence, prompt token and attended cell.
+type simulatedDevice struct{ fixed, sequence, prompt, cell time.Duration }
 
 var simulatedDevices = map[string]simulatedDevice{
-	"two cores":  {8 * time.Millisecond, 2200 * time.Microsecond, 1100 * time.Microsecond},
-	"GPU":        {9 * time.Millisecond, 20 * time.Microsecond, 30 * time.Microsecond},
-	"all fixed":  {30 * time.Millisecond, 0, 0},
-	"no weights": {0, 1 * time.Millisecond, 1 * time.Millisecond},
+	"two cores":  {8 * time.Millisecond, 2200 * time.Microsecond, 1100 * time.Microsecond, 1500 * time.Nanosecond},
+	"GPU":        {9 * time.Millisecond, 20 * time.Microsecond, 30 * time.Microsecond, 2 * time.Nanosecond},
+	"all fixed":  {30 * time.Millisecond, 0, 0, 0},
+	"no weights": {0, 1 * time.Millisecond, 1 * time.Millisecond, 0},
 }
 
-func (d simulatedDevice) takes(decodes, prompts int) time.Duration {
-	return d.fixed + time.Duration(decodes)*d.sequence + time.Duration(prompts)*d.prompt
+func (d simulatedDevice) takes(w stepWork) time.Duration {
+	return d.fixed + time.Duration(w.decodes)*d.sequence + time.Duration(w.prompts)*d.prompt + time.Duration(w.cells)*d.cell
+}
+
+// short is work with few cells.
+func short(decodes, prompts int) stepWork {
+	return stepWork{decodes: decodes, prompts: prompts, cells: 50*decodes + attendedCells(0, prompts)}
 }
 
 func closeTo(got, want time.Duration, part float64) bool {
 	return float64((got - want).Abs()) <= part*float64(want)+float64(2*time.Millisecond)
+}
+
+// promptsBeside is how many tokens of a new prompt the next step may have beside some decoding.
+func (b *stepBudget) promptsBeside(decoding stepWork) int {
+	return b.promptTokens(b.allowPrompts(decoding, true), 0)
 }
 
 // Steps of all kinds, up to a tenth longer or shorter than the device's rule.
@@ -30,20 +40,23 @@ func TestStepBudgetLearnsWhatStepsTake(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(1, 2))
 			budget := stepBudget{targetDuration: 50 * time.Millisecond, maxPromptTokens: 512}
-			if got := budget.promptTokens(3, true); got != firstPromptTokens {
+			if got := budget.promptsBeside(short(3, 0)); got != firstPromptTokens {
 				t.Errorf("first budget %d", got)
 			}
 			for range 200 {
-				decodes, prompts := rng.IntN(33), 0
-				if decodes == 0 || rng.IntN(2) == 0 {
-					prompts = 1 + rng.IntN(256)
+				w := stepWork{decodes: rng.IntN(33)}
+				w.cells = w.decodes * rng.IntN(3000)
+				if w.decodes == 0 || rng.IntN(2) == 0 {
+					w.prompts = 1 + rng.IntN(256)
+					w.cells += attendedCells(rng.IntN(3000), w.prompts)
 				}
 				noise := 0.9 + 0.2*rng.Float64()
-				budget.observe(decodes, prompts, time.Duration(noise*float64(d.takes(decodes, prompts))))
+				budget.observe(w, time.Duration(noise*float64(d.takes(w))))
 			}
-			for _, step := range [][2]int{{1, 0}, {8, 0}, {32, 0}, {0, 64}, {0, 512}, {8, 64}, {32, 128}} {
-				if got, want := budget.predict(step[0], step[1]), d.takes(step[0], step[1]); !closeTo(got, want, 0.15) {
-					t.Errorf("%d sequences and %d prompt tokens take %s, predicted %s", step[0], step[1], want, got)
+			for _, w := range []stepWork{short(1, 0), short(8, 0), short(32, 0), short(0, 64), short(0, 512), short(8, 64), short(32, 128),
+				{1, 0, 8000}, {0, 64, attendedCells(5000, 64)}, {4, 32, 2000 + attendedCells(2000, 32)}} {
+				if got, want := budget.predict(w), d.takes(w); !closeTo(got, want, 0.15) {
+					t.Errorf("%+v takes %s, predicted %s", w, want, got)
 				}
 			}
 		})
@@ -56,70 +69,148 @@ func TestStepBudgetUnderSteadyLoad(t *testing.T) {
 	for name, d := range simulatedDevices {
 		t.Run(name, func(t *testing.T) {
 			budget := stepBudget{targetDuration: 50 * time.Millisecond, maxPromptTokens: 512}
-			budget.observe(0, firstPromptTokens, d.takes(0, firstPromptTokens))
+			budget.observe(short(0, firstPromptTokens), d.takes(short(0, firstPromptTokens)))
 			for range 50 {
-				budget.observe(2, 0, d.takes(2, 0))
+				budget.observe(short(2, 0), d.takes(short(2, 0)))
 			}
 			for range 100 {
-				n := budget.promptTokens(30, true)
-				budget.observe(30, n, d.takes(30, n))
+				n := budget.promptsBeside(short(30, 0))
+				budget.observe(short(30, n), d.takes(short(30, n)))
 			}
-			decoding := d.takes(30, 0)
+			decoding := d.takes(short(30, 0))
 			want := max(budget.targetDuration-decoding, time.Duration(promptShare*float64(decoding)))
-			n := budget.promptTokens(30, true)
-			if n == budget.maxPromptTokens && d.takes(0, n)-d.fixed < want {
+			n := budget.promptsBeside(short(30, 0))
+			got := d.takes(short(30, n)) - decoding
+			if n == budget.maxPromptTokens && got < want {
 				return
 			}
-			if got := d.takes(30, n) - decoding; !closeTo(got, want, 0.2) {
+			if !closeTo(got, want, 0.2) {
 				t.Errorf("%d prompt tokens that take %s, want %s", n, got, want)
 			}
 		})
 	}
 }
 
+// The further a long prompt gets, the more each of its tokens takes. That must not be taken for the cost of decoding,
+// of which prompts may take a multiple: steps would grow with the prompt.
+func TestStepsOfALongPromptKeepTheirLength(t *testing.T) {
+	d := simulatedDevices["two cores"]
+	budget := stepBudget{targetDuration: 50 * time.Millisecond, maxPromptTokens: 512}
+	budget.observe(short(0, 48), d.takes(short(0, 48)))
+	streams := short(4, 0)
+	for range 100 {
+		budget.observe(streams, d.takes(streams))
+	}
+	want := max(budget.targetDuration, time.Duration((1+promptShare)*float64(d.takes(streams))))
+	for position := 0; position < 5000; {
+		n := budget.promptTokens(budget.allowPrompts(streams, true), position)
+		w := stepWork{decodes: streams.decodes, prompts: n, cells: streams.cells + attendedCells(position, n)}
+		took := d.takes(w)
+		if n > minPromptTokens && took > want*115/100 {
+			t.Fatalf("at %d the step has %d prompt tokens and takes %s, want about %s", position, n, took, want)
+		}
+		if position > 1000 && took < want*3/4 {
+			t.Fatalf("at %d the step has only %d prompt tokens and takes %s, want about %s", position, n, took, want)
+		}
+		budget.observe(w, took)
+		position += n
+	}
+}
+
+// While a long prompt comes beside streams, another process takes the processors for some steps. Steps of both speeds
+// together must not be read as something that they aren't, and steps have their length again soon after.
+func TestStepBudgetAfterATimeOfSlowSteps(t *testing.T) {
+	d := simulatedDevices["two cores"]
+	for _, slowdown := range []time.Duration{2, 5, 20} {
+		slow := simulatedDevice{slowdown * d.fixed, slowdown * d.sequence, slowdown * d.prompt, slowdown * d.cell}
+		budget := stepBudget{targetDuration: 50 * time.Millisecond, maxPromptTokens: 512}
+		budget.observe(short(0, 48), d.takes(short(0, 48)))
+		streams := short(4, 0)
+		for range 100 {
+			budget.observe(streams, d.takes(streams))
+		}
+		want := max(budget.targetDuration, time.Duration((1+promptShare)*float64(d.takes(streams))))
+		position := 0
+		for i := range 100 {
+			n := budget.promptTokens(budget.allowPrompts(streams, true), position)
+			w := stepWork{decodes: streams.decodes, prompts: n, cells: streams.cells + attendedCells(position, n)}
+			device := d
+			if i >= 20 && i < 50 {
+				device = slow
+			}
+			took := device.takes(w)
+			if i >= 50+speedSteps && took > want*115/100 {
+				t.Fatalf("%d times as slow: %d steps later a step has %d prompt tokens and takes %s, want %s", slowdown, i-50, n, took, want)
+			}
+			budget.observe(w, took)
+			position += n
+		}
+	}
+}
+
 func TestStepBudgetPromptTokens(t *testing.T) {
 	d := simulatedDevices["two cores"]
 	budget := stepBudget{targetDuration: 50 * time.Millisecond, maxPromptTokens: 512, promptSeen: true}
-	budget.cost.coefficients = [3]float64{float64(d.fixed), decodeUnit * float64(d.sequence), promptUnit * float64(d.prompt)}
+	budget.cost.coefficients = costVector{float64(d.fixed), decodeUnit * float64(d.sequence), promptUnit * float64(d.prompt), 0}
 	for _, tc := range []struct {
 		why          string
 		decodes      int
 		someoneWaits bool
 		want         int
 	}{
-		{"what decoding leaves of the target", 4, true, 30}, // 50 - 16.8 ms
-		{"as much time as decoding takes", 32, true, 71},    // 78.4 ms
-		{"another base or adapter waits", 0, true, 38},      // 50 - 8 ms
-		{"nobody waits", 0, false, 356},                     // 400 - 8 ms
+		{"what decoding leaves of the target", 1, true, 36},         // 50 - 10.2 ms
+		{"a multiple of the time that decoding takes", 4, true, 38}, // 2.5 · 16.8 ms
+		{"the same of many", 32, true, 178},                         // 2.5 · 78.4 ms
+		{"another base or adapter waits", 0, true, 38},              // 50 - 8 ms
+		{"nobody waits", 0, false, 356},                             // 400 - 8 ms
 	} {
-		if got := budget.promptTokens(tc.decodes, tc.someoneWaits); got != tc.want {
-			t.Errorf("%s: budget(%d, %v) is %d, want %d", tc.why, tc.decodes, tc.someoneWaits, got, tc.want)
+		if got := budget.promptTokens(budget.allowPrompts(short(tc.decodes, 0), tc.someoneWaits), 0); got != tc.want {
+			t.Errorf("%s: %d prompt tokens beside %d sequences (%v), want %d", tc.why, got, tc.decodes, tc.someoneWaits, tc.want)
 		}
 	}
-	budget.cost.coefficients = [3]float64{float64(time.Second), 0, float64(promptUnit * time.Second)}
-	if got := budget.promptTokens(0, true); got != minPromptTokens {
+	budget.cost.coefficients = costVector{float64(time.Second), 0, float64(promptUnit * time.Second), 0}
+	if got := budget.promptsBeside(stepWork{}); got != minPromptTokens {
 		t.Errorf("a slow device gets %d prompt tokens a step, want the least", got)
 	}
-	budget.cost.coefficients = [3]float64{}
-	if got := budget.promptTokens(1, true); got != budget.maxPromptTokens {
+	budget.cost.coefficients = costVector{}
+	if got := budget.promptsBeside(short(1, 0)); got != budget.maxPromptTokens {
 		t.Errorf("a device without a cost gets %d prompt tokens a step", got)
+	}
+}
+
+// What a number of tokens takes is what that many tokens are had for.
+func TestPromptTokensWithinATime(t *testing.T) {
+	for name, d := range simulatedDevices {
+		c := stepCost{coefficients: costVector{float64(d.fixed), decodeUnit * float64(d.sequence), promptUnit * float64(d.prompt), cellUnit * float64(d.cell)}}
+		for _, position := range []int{0, 10, 5000} {
+			for _, n := range []int{0, 1, 17, 400} {
+				ns := c.prompt(position, n)
+				got := c.promptTokensWithin(ns, position, 512)
+				if c.prompt(position, 1) == 0 {
+					n = 512
+				}
+				if got < n-1 || got > n {
+					t.Errorf("%s: %d tokens at %d within the %g ns of %d", name, got, position, ns, n)
+				}
+			}
+		}
 	}
 }
 
 // The machine becomes four times as slow, as when a neighbour takes its processors.
 func TestStepBudgetFollowsTheDevice(t *testing.T) {
 	d := simulatedDevices["two cores"]
-	slow := simulatedDevice{4 * d.fixed, 4 * d.sequence, 4 * d.prompt}
+	slow := simulatedDevice{4 * d.fixed, 4 * d.sequence, 4 * d.prompt, 4 * d.cell}
 	budget := stepBudget{targetDuration: 50 * time.Millisecond, maxPromptTokens: 512}
-	for i := range 50 {
-		n := i % 2 * budget.promptTokens(8, true)
-		budget.observe(8, n, d.takes(8, n))
+	steps := func(d simulatedDevice, n int) {
+		for i := range n {
+			w := short(8, i%2*budget.promptsBeside(short(8, 0)))
+			budget.observe(w, d.takes(w))
+		}
 	}
-	for i := range 40 {
-		n := i % 2 * budget.promptTokens(8, true)
-		budget.observe(8, n, slow.takes(8, n))
-	}
-	if got, want := budget.predict(8, 32), slow.takes(8, 32); !closeTo(got, want, 0.2) {
+	steps(d, 50)
+	steps(slow, 40)
+	if got, want := budget.predict(short(8, 32)), slow.takes(short(8, 32)); !closeTo(got, want, 0.2) {
 		t.Errorf("40 steps after the device became slow a step of %s is predicted as %s", want, got)
 	}
 }
@@ -129,17 +220,17 @@ func TestStepBudgetForgetsAHiccup(t *testing.T) {
 	d := simulatedDevices["two cores"]
 	budget := stepBudget{targetDuration: 50 * time.Millisecond, maxPromptTokens: 512}
 	step := func(i int) {
-		n := i % 2 * budget.promptTokens(8, true)
-		budget.observe(8, n, d.takes(8, n))
+		w := short(8, i%2*budget.promptsBeside(short(8, 0)))
+		budget.observe(w, d.takes(w))
 	}
 	for i := range 50 {
 		step(i)
 	}
-	budget.observe(8, 0, 30*time.Second)
+	budget.observe(short(8, 0), 30*time.Second)
 	for i := range 20 {
 		step(i)
 	}
-	if got, want := budget.predict(8, 32), d.takes(8, 32); !closeTo(got, want, 0.2) {
+	if got, want := budget.predict(short(8, 32)), d.takes(short(8, 32)); !closeTo(got, want, 0.2) {
 		t.Errorf("20 steps after the hiccup a step of %s is predicted as %s", want, got)
 	}
 }

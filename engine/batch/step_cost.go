@@ -1,55 +1,114 @@
 package batch
 
+import (
+	"math"
+	"slices"
+)
+
 const (
 	costForgetting = 0.95 // weight of earlier steps, multiplied at each step: the last twenty or so decide
 	// costRidge: how strongly a coefficient keeps its value while the observed steps don't separate it from the others
 	costRidge = 0.02
-	// So many decoding sequences, and so many prompt tokens, cost roughly as much as a step's fixed part. With these
-	// units, a cost that the steps don't separate is divided sensibly.
+	// So many decoding sequences, prompt tokens and attended cells cost roughly as much as a step's fixed part. With
+	// these units, a cost that the steps don't separate is divided sensibly.
 	decodeUnit = 8.0
 	promptUnit = 64.0
+	cellUnit   = 8192.0
 
-	// outlierFactor: a step counts as at most this many times its predicted time: a hiccup of seconds must not decide
-	// hundreds of steps
+	// outlierFactor: a step of a new kind counts as at most this many times its predicted time: a hiccup of seconds
+	// must not decide hundreds of steps
 	outlierFactor = 4.0
+	// A step of a known kind that takes more, or less, by this factor says something of the machine and nothing of the
+	// kinds of work: so many of them, one after another, and everything is taken to cost that much more, or less.
+	speedFactor = 1.5
+	speedSteps  = 3
+	// knownVariance: of a prediction, in units of one step's; a kind of step is known below it.
+	knownVariance = 0.3
 )
 
-// stepCost is how long a step takes: a fixed part (the weights are read once), a part for each decoding sequence and a
-// part for each prompt token. The three coefficients are fitted to the observed steps, newer ones weighing more:
-// weighted least squares by the normal equations, with a pull towards the last values in directions that the steps
-// don't determine.
-type stepCost struct {
-	coefficients [3]float64 // ns: fixed, of decodeUnit sequences, of promptUnit prompt tokens; none is negative
-	normalMatrix [3][3]float64
-	normalVector [3]float64
-	observed     bool // a step was observed
+// stepWork is what a step computes.
+type stepWork struct {
+	decodes int // sequences that advance by one token
+	prompts int // prompt tokens
+	cells   int // KV cells that its tokens attend to, summed over the tokens
 }
 
-func costFeatures(decodes, prompts int) [3]float64 {
-	return [3]float64{1, float64(decodes) / decodeUnit, float64(prompts) / promptUnit}
+// attendedCells is how many cells tokens that follow on so many others attend to, each with itself.
+func attendedCells(position, tokens int) int { return tokens*position + tokens*(tokens+1)/2 }
+
+// stepCost is how long a step takes: a fixed part (the weights are read once), and a part for each decoding sequence,
+// each prompt token and each cell that a token attends to. The coefficients are fitted to the observed steps, newer
+// ones weighing more: weighted least squares by the normal equations, with a pull towards the last values in directions
+// that the steps don't determine. When the machine's speed changes, as when another process takes processors, all of
+// them change together: a fit over steps of both speeds would find a cost where there is none.
+type stepCost struct {
+	// ns: fixed, of decodeUnit sequences, of promptUnit prompt tokens, of cellUnit cells; none is negative
+	coefficients costVector
+	normalMatrix [costParts]costVector
+	normalVector costVector
+	observed     bool      // a step was observed
+	deviations   []float64 // of the last steps: the time by the predicted one; all above 1, or all below
+}
+
+const costParts = 4
+
+type costVector [costParts]float64
+
+func (v costVector) dot(w costVector) float64 {
+	sum := 0.0
+	for i := range v {
+		sum += v[i] * w[i]
+	}
+	return sum
+}
+
+func costFeatures(w stepWork) costVector {
+	return costVector{1, float64(w.decodes) / decodeUnit, float64(w.prompts) / promptUnit, float64(w.cells) / cellUnit}
 }
 
 // predict is how long such a step would take, in ns.
-func (c *stepCost) predict(decodes, prompts int) float64 {
-	t := costFeatures(decodes, prompts)
-	return t[0]*c.coefficients[0] + t[1]*c.coefficients[1] + t[2]*c.coefficients[2]
+func (c *stepCost) predict(w stepWork) float64 { return costFeatures(w).dot(c.coefficients) }
+
+// perPromptToken is what one more prompt token that follows on so many others adds, in ns.
+func (c *stepCost) perPromptToken(position int) float64 {
+	return c.coefficients[2]/promptUnit + float64(position)*c.perCell()
 }
 
-// perPromptToken is what one more prompt token adds, in ns.
-func (c *stepCost) perPromptToken() float64 { return c.coefficients[2] / promptUnit }
+func (c *stepCost) perCell() float64 { return c.coefficients[3] / cellUnit }
+
+// prompt is what so many prompt tokens that follow on others add, in ns.
+func (c *stepCost) prompt(position, tokens int) float64 {
+	return c.coefficients[2]/promptUnit*float64(tokens) + c.perCell()*float64(attendedCells(position, tokens))
+}
+
+// promptTokensWithin is how many prompt tokens that follow on so many others can be had for a time in ns, at most a
+// number.
+func (c *stepCost) promptTokensWithin(ns float64, position, most int) int {
+	if ns >= c.prompt(position, most) {
+		return most
+	}
+	if ns <= 0 {
+		return 0
+	}
+	// the largest n with n·each + n²·perCell/2 <= ns, in the form that holds without perCell, too
+	each, perCell := c.perPromptToken(position)+c.perCell()/2, c.perCell()
+	return int(2 * ns / (each + math.Sqrt(each*each+2*perCell*ns)))
+}
 
 // observe learns from one step.
-func (c *stepCost) observe(decodes, prompts int, ns float64) {
-	features := costFeatures(decodes, prompts)
+func (c *stepCost) observe(w stepWork, ns float64) {
+	features := costFeatures(w)
 	if !c.observed { // there are no last values yet
-		share := ns / (features[0] + features[1] + features[2])
-		c.observed, c.coefficients = true, [3]float64{share, share, share}
+		share := ns / features.dot(costVector{1, 1, 1, 1})
+		c.observed, c.coefficients = true, costVector{share, share, share, share}
 	}
-	if limit := outlierFactor * c.predict(decodes, prompts); limit > 0 {
+	if c.isDeviation(features, ns) {
+		return
+	}
+	if limit := outlierFactor * c.predict(w); limit > 0 {
 		ns = min(ns, limit)
 	}
-	// normalised, so that a long step doesn't outweigh all short ones
-	norm := features[0]*features[0] + features[1]*features[1] + features[2]*features[2]
+	norm := features.dot(features) // so that a long step doesn't outweigh all short ones
 	for i := range features {
 		for k := range features {
 			c.normalMatrix[i][k] = costForgetting*c.normalMatrix[i][k] + features[i]*features[k]/norm
@@ -59,9 +118,46 @@ func (c *stepCost) observe(decodes, prompts int, ns float64) {
 	c.fit()
 }
 
+// isDeviation reports whether a step says nothing of the cost of its kind of work, since it took much longer, or much
+// less long, than known. After some of these the coefficients follow.
+func (c *stepCost) isDeviation(features costVector, ns float64) bool {
+	predicted := features.dot(c.coefficients)
+	ratio := ns / predicted
+	slower, faster := ratio > speedFactor, ratio < 1/speedFactor
+	if predicted == 0 || !(slower || faster) || !c.isKnown(features) {
+		c.deviations = c.deviations[:0]
+		return false
+	}
+	if len(c.deviations) > 0 && (c.deviations[0] > 1) != slower {
+		c.deviations = c.deviations[:0]
+	}
+	c.deviations = append(c.deviations, ratio)
+	if len(c.deviations) < speedSteps {
+		return true
+	}
+	slices.Sort(c.deviations)
+	c.rescale(c.deviations[speedSteps/2])
+	c.deviations = c.deviations[:0]
+	return false
+}
+
+// rescale takes everything to cost so many times as much, and forgets the steps that said otherwise.
+func (c *stepCost) rescale(factor float64) {
+	for i := range c.coefficients {
+		c.coefficients[i] *= factor
+	}
+	c.normalMatrix, c.normalVector = [costParts]costVector{}, costVector{}
+}
+
+// isKnown reports whether there were enough steps of this kind, whatever their size, to predict another.
+func (c *stepCost) isKnown(features costVector) bool {
+	solution := c.solveFor(features, [costParts]bool{})
+	return features.dot(solution) < knownVariance*features.dot(features)
+}
+
 // fit solves for the coefficients. The most negative one is set to 0, and the others are solved again without it.
 func (c *stepCost) fit() {
-	var zero [3]bool
+	var zero [costParts]bool
 	for range c.coefficients {
 		solution := c.solve(zero)
 		lowest := 0
@@ -78,13 +174,20 @@ func (c *stepCost) fit() {
 	}
 }
 
-// solve finds the coefficients by elimination; those in zero are held at 0. The pull makes the matrix positive
-// definite.
-func (c *stepCost) solve(zero [3]bool) [3]float64 {
-	matrix, vector := c.normalMatrix, c.normalVector
+// solve finds the coefficients; those in zero are held at 0.
+func (c *stepCost) solve(zero [costParts]bool) costVector {
+	vector := c.normalVector
+	for i := range vector {
+		vector[i] += costRidge * c.coefficients[i]
+	}
+	return c.solveFor(vector, zero)
+}
+
+// solveFor solves the normal equations for another vector by elimination. The pull makes the matrix positive definite.
+func (c *stepCost) solveFor(vector costVector, zero [costParts]bool) costVector {
+	matrix := c.normalMatrix
 	for i := range matrix {
 		matrix[i][i] += costRidge
-		vector[i] += costRidge * c.coefficients[i]
 		if !zero[i] {
 			continue
 		}
@@ -102,7 +205,7 @@ func (c *stepCost) solve(zero [3]bool) [3]float64 {
 			vector[k] -= f * vector[i]
 		}
 	}
-	var solution [3]float64
+	var solution costVector
 	for i := len(solution) - 1; i >= 0; i-- {
 		solution[i] = vector[i]
 		for k := i + 1; k < len(solution); k++ {
