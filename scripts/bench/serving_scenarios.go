@@ -62,7 +62,7 @@ func (b *serving) shortAnswers() error {
 		return err
 	}
 	defer stop()
-	for n, c := range []struct{ streams, tokens, requests, quick int }{{16, 16, 64, 32}, {32, 32, 96, 32}} {
+	for n, c := range []struct{ streams, tokens, requests, quick int }{{16, 16, 128, 32}, {32, 32, 128, 32}} {
 		work := fmt.Sprintf("%d streams, %d words in, %d tokens out", c.streams, shortWords, c.tokens)
 		runs, err := b.alternate(work, servers, func(s load.Server, round int) (load.Run, error) {
 			return b.closed(s, shortJobs(20+n, round, b.full(c.requests, c.quick), c.tokens), c.streams)
@@ -88,29 +88,25 @@ func (b *serving) mixedAdapters() error {
 	defer stop()
 	requests := b.full(96, 32)
 	work := fmt.Sprintf("%d streams over %d adapters, %d words in, 32 tokens out", streams, adapterCount, shortWords)
-	jobs := func(round int) []load.Job {
-		list := shortJobs(30, round, requests, 32)
-		for i := range list {
-			list[i].Adapter = i % adapterCount
-		}
-		return list
-	}
 	if err := b.loadAdapters(servers); err != nil {
 		return err
 	}
+	const oneAdapter = "llama-server, one adapter"
 	if len(servers) > 1 { // once more, all requests with the same adapter
-		oneAdapter := servers[1]
-		oneAdapter.Name = "llama-server, one adapter"
-		servers = append(servers, oneAdapter)
+		again := servers[1]
+		again.Name = oneAdapter
+		servers = append(servers, again)
 	}
 	runs, err := b.alternate(work, servers, func(s load.Server, round int) (load.Run, error) {
-		list := jobs(round)
-		if s.Name == "llama-server, one adapter" {
-			for i := range list {
-				list[i].Adapter = 0
-			}
+		prompts, adapters := 30, adapterCount
+		if s.Name == oneAdapter {
+			prompts, adapters = 31, 1 // other prompts, since it keeps those of the run before
 		}
-		return b.closed(s, list, streams)
+		jobs := shortJobs(prompts, round, requests, 32)
+		for i := range jobs {
+			jobs[i].Adapter = i % adapters
+		}
+		return b.closed(s, jobs, streams)
 	})
 	if err != nil {
 		return err
