@@ -50,6 +50,7 @@ var scenarios = []scenario{
 	{"long-beside-streams", (*serving).longBesideStreams},
 	{"overload", (*serving).overload},
 	{"demo", (*serving).demoModel},
+	{"owner-stack", (*serving).ownerStack},
 }
 
 // benchServing runs all scenarios, or those that BENCH_SCENARIOS lists, and writes the results to BENCH_RESULTS.
