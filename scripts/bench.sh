@@ -7,6 +7,9 @@
 # shows what our own code costs; in serving from the source without our patches, which is what its users run. Each
 # build takes minutes the first time. LLAMA_SERVER=none and PEERS=none leave them out.
 #
+# serving also measures a server in Python (FastAPI and transformers), whose libraries are downloaded the first time,
+# about 2.5 GB. OWNER_STACK=none or PEERS=none leave it out, and so does QUICK=1 where it isn't installed yet.
+#
 # serving writes its results into docs/benchmarks, or BENCH_RESULTS; with QUICK=1 it only prints them.
 # BENCH_SCENARIOS=throughput,overload … runs some of its scenarios.
 set -euo pipefail
@@ -19,6 +22,17 @@ else
   parts="${*:-unary stream scrapes memory engine${SMOLLM2:+ smollm2 serving}}"
 fi
 has() { [[ " $parts " == *" $1 "* ]]; }
+has_scenario() { [[ -z "${BENCH_SCENARIOS:-}" || ",$BENCH_SCENARIOS," == *",$1,"* ]]; }
+# Prints the environment of the server in Python, or none.
+owner_stack() {
+  if [ "${PEERS:-}" = none ] || ! has_scenario owner-stack; then
+    echo none
+  elif [ "${QUICK:-}" = 1 ]; then
+    scripts/bench/transformers/install.sh --if-installed
+  else
+    scripts/bench/transformers/install.sh
+  fi
+}
 
 if has unary || has stream || has scrapes || has memory; then
   CGO_ENABLED=0 go build -o bin/tandem-engine-mock ./engine
@@ -29,6 +43,8 @@ fi
 [ "${LLAMA_SERVER:-none}" != none ] || unset LLAMA_SERVER
 export LLAMA_SERVER="${LLAMA_SERVER:-}"
 if has serving; then
+  OWNER_STACK="${OWNER_STACK:-$(owner_stack || { echo "bench: the server in Python is left out" >&2; echo none; })}"
+  export OWNER_STACK
   PEERS="${PEERS:-$(scripts/build-peers.sh)}"
   [ "$PEERS" != none ] || PEERS=
   export PEERS

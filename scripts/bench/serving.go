@@ -50,6 +50,7 @@ var scenarios = []scenario{
 	{"long-beside-streams", (*serving).longBesideStreams},
 	{"overload", (*serving).overload},
 	{"demo", (*serving).demoModel},
+	{"owner-stack", (*serving).ownerStack},
 }
 
 // benchServing runs all scenarios, or those that BENCH_SCENARIOS lists, and writes the results to BENCH_RESULTS.
@@ -210,11 +211,20 @@ func (b *serving) alternate(what string, servers []load.Server, work func(s load
 			if err != nil {
 				return nil, err
 			}
-			b.say("    %.1f tokens/s; medians: TTFT %.0f ms, gap %.1f ms", run.TokensPerSecond(), 1000*load.Median(run.FirstTokens()), 1000*load.Median(run.Gaps()))
+			b.say("    %s", summary(run))
 			runs[i] = append(runs[i], run)
 		}
 	}
 	return runs, nil
+}
+
+// summary is a run as a line of progress.
+func summary(run load.Run) string {
+	line := fmt.Sprintf("%.1f tokens/s; medians: TTFT %.0f ms", run.TokensPerSecond(), 1000*load.Median(run.FirstTokens()))
+	if gaps := run.Gaps(); len(gaps) > 0 {
+		line += fmt.Sprintf(", gap %.1f ms", 1000*load.Median(gaps))
+	}
+	return line
 }
 
 // closed is a closed loop in which every request must be answered.

@@ -34,23 +34,35 @@ func shortJobs(scenario, round, n, maxTokens int) []load.Job {
 	return jobs
 }
 
-// throughput: 1 to 32 streams without anything special.
+// throughput: 1 to 32 streams without anything special, also beside the library alone.
 func (b *serving) throughput() error {
+	const tokens = 64
 	servers, stop, err := b.startPair(b.model, servedModel, []string{"CONTEXT=8192"}, manySlots...)
 	if err != nil {
 		return err
 	}
 	defer stop()
+	if b.peers != "" {
+		servers = append(servers, load.Server{Name: batchedBenchName})
+	}
 	for n, streams := range []int{1, 4, 16, 32} {
 		requests := b.full(max(8, 2*streams), max(4, streams))
-		work := fmt.Sprintf("%d streams, %d words in, 64 tokens out", streams, shortWords)
+		work := fmt.Sprintf("%d streams, %d words in, %d tokens out", streams, shortWords, tokens)
 		runs, err := b.alternate(work, servers, func(s load.Server, round int) (load.Run, error) {
-			return b.closed(s, shortJobs(10+n, round, requests, 64), streams)
+			if s.Name == batchedBenchName {
+				return b.batchedBench(streams, shortWords, tokens)
+			}
+			return b.closed(s, shortJobs(10+n, round, requests, tokens), streams)
 		})
 		if err != nil {
 			return err
 		}
-		b.add(compare(report.Row{Scenario: "throughput", Work: work, Figure: "tokens/s", Required: report.Bound{AtLeast: 1}}, runs, load.Run.TokensPerSecond))
+		row := report.Row{Scenario: "throughput", Work: work, Figure: "tokens/s", Required: report.Bound{AtLeast: 1}}
+		b.add(compare(row, runs, load.Run.TokensPerSecond))
+		if len(runs) > 2 {
+			b.add(&report.Row{Scenario: "throughput", Work: work, Figure: "tokens/s beside the library alone", Peer: batchedBenchName,
+				Ours: each(runs[0], load.Run.TokensPerSecond), Theirs: each(runs[2], load.Run.TokensPerSecond)})
+		}
 	}
 	return nil
 }

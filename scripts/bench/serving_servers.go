@@ -80,19 +80,22 @@ func (b *serving) startTandem(model string, settings ...string) (load.Server, fu
 			}
 			return r, err
 		},
-		Last: func(event []byte) (int, bool, error) {
-			if !bytes.HasPrefix(event, []byte(`{"result"`)) {
-				return 0, false, refusal(event)
-			}
-			var e struct {
-				Metadata struct {
-					Tokens int `json:"tokens_generated"`
-				} `json:"metadata"`
-			}
-			err := json.Unmarshal(event, &e)
-			return e.Metadata.Tokens, true, err
-		},
+		Last: lastOfInfer,
 	}, s.stop, nil
+}
+
+// lastOfInfer finds the last event of a stream of /infer, which has the whole result.
+func lastOfInfer(event []byte) (tokens int, last bool, err error) {
+	if !bytes.HasPrefix(event, []byte(`{"result"`)) {
+		return 0, false, refusal(event)
+	}
+	var e struct {
+		Metadata struct {
+			Tokens int `json:"tokens_generated"`
+		} `json:"metadata"`
+	}
+	err = json.Unmarshal(event, &e)
+	return e.Metadata.Tokens, true, err
 }
 
 // refusal is the error that an event of a stream tells.

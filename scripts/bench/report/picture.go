@@ -11,7 +11,7 @@ import (
 // Sizes of the picture, in pixels.
 const (
 	rowHeight  = 26
-	labelWidth = 430
+	labelWidth = 560
 	barsWidth  = 330
 	topHeight  = 54
 	margin     = 10
@@ -29,7 +29,7 @@ func (r *Report) WritePicture(w io.Writer) error {
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n",
 		width, height, width, height)
 	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="#ffffff"/>`+"\n", width, height)
-	text(&b, margin, 20, "start", "Tandem beside llama-server (unpatched), times better; "+r.Model)
+	text(&b, margin, 20, "start", "Tandem beside llama-server (unpatched), or what a row names, times better; "+r.Model)
 	middle := labelWidth + barsWidth/2
 	for times := 1.0 / mostTimes; times <= mostTimes; times *= 4 {
 		x := place(times)
