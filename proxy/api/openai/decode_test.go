@@ -51,9 +51,9 @@ func TestDecodeChat(t *testing.T) {
 }
 
 func TestDecodeTools(t *testing.T) {
-	weather := api.Tool{Name: "get_weather", Description: "Now", Parameters: []byte(`{"type":"object"}`)}
+	weather := api.Tool{Name: "get_weather", Description: "Now", Parameters: []byte(`{"type":"object","properties":{"a":true,"b":false}}`)}
 	other := api.Tool{Name: "f"}
-	const tools = `,"tools":[{"type":"function","function":{"name":"get_weather","description":"Now","parameters":{"type":"object"},"strict":true}},` + aTool + `]`
+	const tools = `,"tools":[{"type":"function","function":{"name":"get_weather","description":"Now","parameters":{"type":"object","properties":{"a":true,"b":false}},"strict":true}},` + aTool + `]`
 	for fields, change := range map[string]func(*api.Request){
 		tools:                                  func(*api.Request) {},
 		tools + `,"parallel_tool_calls":false`: func(r *api.Request) { r.ParallelToolCalls = false },

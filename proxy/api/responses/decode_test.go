@@ -152,9 +152,9 @@ func TestDecodeInput(t *testing.T) {
 }
 
 func TestDecodeTools(t *testing.T) {
-	f := api.Tool{Name: "f", Description: "does f", Parameters: []byte(`{"type":"object"}`)}
+	f := api.Tool{Name: "f", Description: "does f", Parameters: []byte(`{"type":"object","properties":{"a":true,"b":false}}`)}
 	g := api.Tool{Name: "g"}
-	const list = `"tools":[{"type":"function","name":"f","description":"does f","parameters":{"type":"object"},"strict":true},{"type":"function","name":"g","parameters":null}]`
+	const list = `"tools":[{"type":"function","name":"f","description":"does f","parameters":{"type":"object","properties":{"a":true,"b":false}},"strict":true},{"type":"function","name":"g","parameters":null}]`
 	const hosted = `"tools":[{"type":"web_search","filters":{}},{"type":"mcp","server_label":"s","allowed_tools":["a"]},{"type":"code_interpreter","container":{"type":"auto"}},
 		{"type":"local_shell"},{"type":"apply_patch"},{"type":"image_generation"},{"type":"file_search","vector_store_ids":[]},{"type":"computer_use_preview"}]`
 	with := func(choice api.ToolChoice, tools ...api.Tool) func(*api.Request) {
