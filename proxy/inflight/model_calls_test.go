@@ -64,9 +64,7 @@ func TestCallThatEndsEnginesIsGivenUp(t *testing.T) {
 			result <- err
 		}()
 		for range maxCallAttempts {
-			f := table.attach(LastExit{})
-			f.callError = errors.New("engine is disconnected")
-			table.Catalog(f, demoCatalog())
+			f := table.attachEngine(&fakeEngine{callError: errors.New("engine is disconnected")}, LastExit{})
 			synctest.Wait()
 			table.lose(f)
 			synctest.Wait()
