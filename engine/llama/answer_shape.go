@@ -68,6 +68,7 @@ func (b *Base) prepareMarked(in models.Input, messages []models.Message) (*prepa
 			return nil, nil, fmt.Errorf("unknown role %q", m.Role)
 		}
 	}
+	in.Tools = withObjectSchemas(in.Tools)
 	request, err := b.form.requestOf(in, messages, func(s string) string { return s })
 	if err != nil {
 		return nil, nil, err
@@ -93,6 +94,16 @@ func (b *Base) prepareMarked(in models.Input, messages []models.Message) (*prepa
 		prompt = marked.Prompt
 	}
 	return form, marks.parts(prompt), nil
+}
+
+// withObjectSchemas returns tools in whose parameters no schema is true or false: the library refuses these, and
+// templates read the members of each property.
+func withObjectSchemas(tools []models.Tool) []models.Tool {
+	out := slices.Clone(tools)
+	for i := range out {
+		out[i].Parameters = grammar.WithoutBooleans(out[i].Parameters)
+	}
+	return out
 }
 
 // textsOf are the texts of a request in which marks are looked for.

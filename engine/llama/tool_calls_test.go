@@ -162,6 +162,41 @@ func TestRequiredCallsBind(t *testing.T) {
 	}
 }
 
+// true is a schema that everything meets, and false one that nothing does.
+func TestBooleanSchemasOfTools(t *testing.T) {
+	bases, executor := loadFamilies(t)
+	for name, base := range bases {
+		in := askWeather()
+		in.Tools = []models.Tool{{Name: "get_weather", Parameters: []byte(
+			`{"type":"object","properties":{"city":{"enum":["Paris","Rome"]},"hint":true,"never":false,"none":{"items":false}},"required":["city","none"]}`)}}
+		in.ToolChoice = models.ToolChoice{Required: true}
+		in.TemplateOptions = []byte(`{"enable_thinking": false}`)
+		prompt, err := base.Render(t.Context(), in)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for seed := range uint64(3) {
+			text, _ := answer(t, base, executor, prompt, seed, 512-len(prompt.Tokens))
+			calls := callsIn(t, splitText(t, base, prompt.Parser, text, 5, true))
+			if len(calls) != 1 || strings.Contains(calls[0].Arguments, `"never"`) {
+				t.Errorf("%s, seed %d: %q", name, seed, text)
+			}
+		}
+		for arguments, fits := range map[string]bool{
+			`{"city": "Rome", "none": [], "hint": {"a": [1, null]}}`: true,
+			`{"city": "Rome", "none": [], "hint": 7}`:                true,
+			`{"city": "Rome", "none": []}`:                           true,
+			`{"city": "Rome", "none": [1]}`:                          false,
+			`{"city": "Rome", "none": [], "never": 1}`:               false,
+		} {
+			if got := follows(base, prompt, fmt.Sprintf(toolFamilies[name].call, arguments)); got != fits {
+				t.Errorf("%s: %s fits: %v", name, arguments, got)
+			}
+		}
+	}
+}
+
 func TestSchemasOfToolsThatCannotBeFollowedAreBlamedOnTools(t *testing.T) {
 	bases, _ := loadFamilies(t)
 	for name, base := range bases {
@@ -175,6 +210,17 @@ func TestSchemasOfToolsThatCannotBeFollowedAreBlamedOnTools(t *testing.T) {
 			t.Errorf("%s, without calls: %v", name, err)
 		}
 	}
+}
+
+// follows reports whether the grammar of a prompt allows an answer.
+func follows(base *Base, prompt models.Prompt, answer string) bool {
+	tokens := answerTokens(base, answer)
+	s, err := base.NewSampler(batch.Sampling{Grammar: prompt.Grammar, Logprobs: true}, prompt.Tokens, tokens)
+	if err != nil {
+		return false
+	}
+	defer s.Close()
+	return true
 }
 
 // answerTokens encodes an answer; control tokens are those whose text it has.

@@ -21,7 +21,7 @@ type ModelCall struct {
 // Tokenize returns the tokens of a text in which nothing becomes a control token; addSpecial adds those that the model
 // has around every text.
 func (t *Table) Tokenize(ctx context.Context, c ModelCall, text string, addSpecial bool) (tokens []int32, err *api.Error) {
-	err = t.callModel(ctx, c, func(e Engine, mv modelVersion) (failure error) {
+	err = t.callModel(ctx, c, nil, func(e Engine, mv modelVersion) (failure error) {
 		tokens, failure = e.Tokenize(ctx, mv.model, mv.version, text, addSpecial)
 		return failure
 	})
@@ -30,7 +30,7 @@ func (t *Table) Tokenize(ctx context.Context, c ModelCall, text string, addSpeci
 
 // Detokenize returns the text of tokens.
 func (t *Table) Detokenize(ctx context.Context, c ModelCall, tokens []int32) (text []byte, err *api.Error) {
-	err = t.callModel(ctx, c, func(e Engine, mv modelVersion) (failure error) {
+	err = t.callModel(ctx, c, nil, func(e Engine, mv modelVersion) (failure error) {
 		text, failure = e.Detokenize(ctx, mv.model, mv.version, tokens)
 		return failure
 	})
@@ -39,7 +39,7 @@ func (t *Table) Detokenize(ctx context.Context, c ModelCall, tokens []int32) (te
 
 // Render returns the prompt of a request as the model would read it.
 func (t *Table) Render(ctx context.Context, c ModelCall, r *api.Request) (rendered RenderedText, err *api.Error) {
-	err = t.callModel(ctx, c, func(e Engine, mv modelVersion) (failure error) {
+	err = t.callModel(ctx, c, r, func(e Engine, mv modelVersion) (failure error) {
 		s := newSubmission(r)
 		s.Model, s.Version = mv.model, mv.version
 		rendered, failure = e.Render(ctx, s)
@@ -53,8 +53,8 @@ func (t *Table) Render(ctx context.Context, c ModelCall, r *api.Request) (render
 const maxCallAttempts = 2
 
 // callModel makes a call at the engine that has the model, and again at the next engine if that one is lost meanwhile.
-// It waits for an engine for EngineWait.
-func (t *Table) callModel(ctx context.Context, c ModelCall, call func(Engine, modelVersion) error) *api.Error {
+// It waits for an engine for EngineWait. r is the request of the call, if it has one.
+func (t *Table) callModel(ctx context.Context, c ModelCall, r *api.Request, call func(Engine, modelVersion) error) *api.Error {
 	wait := time.NewTimer(t.options.EngineWait)
 	defer wait.Stop()
 	var lost Engine // where the call was made last
@@ -68,7 +68,7 @@ func (t *Table) callModel(ctx context.Context, c ModelCall, call func(Engine, mo
 			if failure == nil {
 				return nil
 			}
-			if err := callError(ctx, failure, t.contextTokens(mv.model)); err != nil {
+			if err := callError(ctx, failure, r, t.contextTokens(mv.model)); err != nil {
 				return err
 			}
 			lost = e
@@ -125,7 +125,7 @@ func (t *Table) contextTokens(model string) int {
 }
 
 // callError is the client's error for a failed call; nil: the engine is gone, and another one may answer.
-func callError(ctx context.Context, failure error, contextTokens int) *api.Error {
+func callError(ctx context.Context, failure error, r *api.Request, contextTokens int) *api.Error {
 	if ctx.Err() != nil {
 		return contextError(ctx)
 	}
@@ -133,7 +133,7 @@ func callError(ctx context.Context, failure error, contextTokens int) *api.Error
 	if !ok {
 		return nil
 	}
-	err := failureError((*Failure)(refused))
+	err := failureError((*Failure)(refused), r)
 	if err.Type == api.TypeContextExceeded {
 		err.ContextTokens = contextTokens
 	}

@@ -3,6 +3,7 @@ package inflight
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -63,9 +64,7 @@ func TestCallThatEndsEnginesIsGivenUp(t *testing.T) {
 			result <- err
 		}()
 		for range maxCallAttempts {
-			f := table.attach(LastExit{})
-			f.callError = errors.New("engine is disconnected")
-			table.Catalog(f, demoCatalog())
+			f := table.attachEngine(&fakeEngine{callError: errors.New("engine is disconnected")}, LastExit{})
 			synctest.Wait()
 			table.lose(f)
 			synctest.Wait()
@@ -121,5 +120,21 @@ func TestErrorsOfCalls(t *testing.T) {
 		gone, leave := context.WithCancel(t.Context())
 		leave()
 		expect(call(gone, ModelCall{}), api.TypeCancelled)
+	})
+}
+
+// A request that is only rendered blames the field that its client sent, as one that is answered does.
+func TestErrorsOfCallsBlameTheClientsField(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		for _, code := range []api.Type{api.TypeInvalidRequest, api.TypeGrammarTooComplex} {
+			f.callError = &EngineFailure{Code: string(code), Text: "json_schema can't be followed", Param: "json_schema"}
+			for sent, want := range map[string]string{"": "json_schema", "response_format": "response_format"} {
+				_, err := table.Render(t.Context(), ModelCall{}, &api.Request{Prompt: "x", JSONSchema: []byte(`{}`), SchemaField: sent})
+				if err == nil || err.Type != code || err.Param != want || !strings.HasPrefix(err.Message, want+" ") {
+					t.Errorf("sent as %q: %+v", sent, err)
+				}
+			}
+		}
 	})
 }

@@ -80,8 +80,12 @@ func setDefault[T comparable](value *T, fallback T) {
 
 // attach brings up an engine that reports how the one before it ended.
 func (table *tableTest) attach(exit LastExit) *fakeEngine {
+	return table.attachEngine(&fakeEngine{}, exit)
+}
+
+// attachEngine is attach for an engine that is to do something from its first moment on.
+func (table *tableTest) attachEngine(f *fakeEngine, exit LastExit) *fakeEngine {
 	table.instance++
-	f := &fakeEngine{}
 	table.Attached(f, Hello{Instance: table.instance, Device: "cpu", LastExit: exit})
 	table.Catalog(f, demoCatalog())
 	return f

@@ -322,16 +322,13 @@ func (en *entry) clientError(s *Summary, now time.Time) *api.Error {
 	case api.Type(s.Failure.Code) == api.TypeModelChanged:
 		return api.ModelChanged(en.model, en.version)
 	}
-	failure, request := s.Failure, en.req.Infer
+	failure := s.Failure
 	if failure.Param == "" { // a step's failure names no field
-		failure.Param = paramOfStep(api.Type(failure.Code), request)
+		failure.Param = paramOfStep(api.Type(failure.Code), en.req.Infer)
 	}
-	err := failureError(&failure)
+	err := failureError(&failure, en.req.Infer)
 	if err.Type == api.TypeContextExceeded {
 		err.ContextTokens = en.table.catalog.contextTokens(en.model)
-	}
-	if request.SchemaField != "" {
-		err.RenameField("json_schema", request.SchemaField)
 	}
 	return err
 }
@@ -344,8 +341,17 @@ func paramOfStep(t api.Type, r *api.Request) string {
 	return ""
 }
 
-// failureError returns the client's error for what an engine says of a request or call.
-func failureError(f *Failure) *api.Error {
+// failureError returns the client's error for what an engine says of a request or call. It blames the field that the
+// client sent; r is nil for a call without a request.
+func failureError(f *Failure, r *api.Request) *api.Error {
+	err := errorOfFailure(f)
+	if r != nil && r.SchemaField != "" {
+		err.RenameField("json_schema", r.SchemaField)
+	}
+	return err
+}
+
+func errorOfFailure(f *Failure) *api.Error {
 	t := api.Type(f.Code)
 	switch {
 	case t == api.TypeGrammarTooComplex:

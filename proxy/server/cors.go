@@ -46,8 +46,8 @@ func (o corsOrigins) addHeaders(request *fasthttp.RequestHeader, reply *fasthttp
 	}
 }
 
-// addHeadersUnread is addHeaders for a request whose header is unknown: it was too large, or came too slowly, or
-// fasthttp dropped it with a body in chunks. Any page may read the error, since it reveals nothing about anybody.
+// addHeadersUnread is addHeaders for a request whose header is unknown: it was too large, or came too slowly. Any page
+// may read the error, since it reveals nothing about anybody.
 func (o corsOrigins) addHeadersUnread(request *fasthttp.RequestHeader, reply *fasthttp.ResponseHeader) {
 	if len(o) > 0 && len(request.Host()) == 0 && len(request.Peek(fasthttp.HeaderOrigin)) == 0 {
 		o.allowOrigin(anyOrigin, reply)

@@ -16,7 +16,13 @@ import (
 // every connection.
 const unauthenticatedBodyBytes = 64 << 10
 
-// bodyLimit is called by fasthttp once the header is read. A zero value means MAX_BODY_BYTES.
+// headerReceived is called by fasthttp before it reads the body.
+func (s *Server) headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	s.arrivals.begin(h, time.Now())
+	return s.bodyLimit(h)
+}
+
+// bodyLimit is how large a body may be. A zero value means MAX_BODY_BYTES.
 func (s *Server) bodyLimit(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	if n := h.ContentLength(); n >= 0 && n <= unauthenticatedBodyBytes || s.isAuthenticated(h) {
 		return fasthttp.RequestConfig{}
@@ -39,10 +45,10 @@ func (s *Server) handleUnreadable(ctx *fasthttp.RequestCtx, cause error) {
 		}
 		c.lingerOnClose.Store(true)
 	}
+	s.arrivals.restore(&ctx.Request.Header)
 	r := s.findRoute(ctx)
 	if r.path == "/" {
-		// also the value of a path that wasn't read, or that fasthttp dropped with a body that came too slowly
-		r = s.otherRoute
+		r = s.otherRoute // also the value of a path that wasn't read
 	}
 	x := s.beginExchange(ctx, r, time.Now())
 	defer x.recoverPanic()
@@ -67,16 +73,12 @@ func (s *Server) unreadableError(h *fasthttp.RequestHeader, cause error) *api.Er
 	return api.Invalid("", "this is not a valid HTTP/1.1 request")
 }
 
-// bodyTooLargeError distinguishes a body over the limit from one that is only too large without a good key. fasthttp
-// has dropped the header when the body came in chunks.
+// bodyTooLargeError distinguishes a body over the limit from one that is only too large without a good key.
 func (s *Server) bodyTooLargeError(h *fasthttp.RequestHeader) *api.Error {
-	switch {
-	case s.isAuthenticated(h):
+	if s.isAuthenticated(h) {
 		return api.BodyTooLarge(s.opts.MaxBodyBytes)
-	case len(h.Host()) > 0:
-		return api.Unauthorized(s.opts.KeyHeader)
 	}
-	return api.NewError(api.TypeBodyTooLarge, "the body is larger than %d bytes, or than %d without a good API key", s.opts.MaxBodyBytes, unauthenticatedBodyBytes)
+	return api.Unauthorized(s.opts.KeyHeader)
 }
 
 // handleExpect rejects a body that is too large before the client sends it (Expect: 100-continue).

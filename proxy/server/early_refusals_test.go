@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/valyala/fasthttp"
+
 	"tandem/scripts/await"
 )
 
@@ -27,7 +29,7 @@ func TestUnreadableRequests(t *testing.T) {
 		{"declared too large", head + "Content-Length: 2000000\r\n\r\n", 413, "body_too_large"},
 		{"announced too large", head + "Expect: 100-continue\r\nContent-Length: 2000000\r\n\r\n", 413, "body_too_large"},
 		{"large without a key", "POST /infer HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n", 401, "unauthorized"},
-		{"large without a key, in chunks", "POST /infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n11170\r\n" + strings.Repeat("x", 70000), 413, "body_too_large"},
+		{"large without a key, in chunks", "POST /infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n11170\r\n" + strings.Repeat("x", 70000), 401, "unauthorized"},
 		{"too large in chunks", head + "Transfer-Encoding: chunked\r\n\r\n1e8480\r\n" + strings.Repeat("x", 2000000), 413, "body_too_large"},
 		{"announced without a key", "POST /infer HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 70000\r\n\r\n", 401, "unauthorized"},
 		{"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "invalid_request"},
@@ -39,7 +41,7 @@ func TestUnreadableRequests(t *testing.T) {
 			if typ, _, _ := decodeError(t, got); got.StatusCode != c.status || typ != c.typ {
 				t.Errorf("status %d, type %s; want %d, %s", got.StatusCode, typ, c.status, c.typ)
 			}
-			if strings.Contains(c.name, "declared") && got.Header.Get("X-Request-Id") != "mine" {
+			if strings.Contains(c.text, "mine") && c.name != "two lengths" && got.Header.Get("X-Request-Id") != "mine" {
 				t.Errorf("X-Request-Id %q", got.Header.Get("X-Request-Id"))
 			}
 			if _, err := r.ReadByte(); err == nil {
@@ -48,11 +50,83 @@ func TestUnreadableRequests(t *testing.T) {
 		})
 	}
 	// those whose header is still known
-	ts.expectMetric(4, "api_requests_total", "status", "client_error", "endpoint", "/infer")
-	ts.expectMetric(8, "api_requests_total", "status", "client_error", "endpoint", "other")
+	ts.expectMetric(7, "api_requests_total", "status", "client_error", "endpoint", "/infer")
+	ts.expectMetric(5, "api_requests_total", "status", "client_error", "endpoint", "other")
 	ts.expectMetric(0, "llm_requests_in_flight")
 	if sum := ts.histogramSum("api_response_time_seconds"); sum > waitLimit.Seconds() {
 		t.Errorf("the response times add up to %v seconds", sum)
+	}
+}
+
+// Clients read an error by the form that their API has, also when it comes before their request has arrived whole.
+func TestUnreadBodiesAreRefusedInTheirDialect(t *testing.T) {
+	ts := startTestServer(t, instantTable(), func(o *Options) { o.ReadTimeout, o.MaxBodyBytes = 100*time.Millisecond, 100<<10 })
+	openAI := func(t *testing.T, r reply) (string, string) {
+		kind, code, _ := decodeOpenAIError(t, r)
+		return kind, code
+	}
+	inferForm := func(t *testing.T, r reply) (string, string) {
+		typ, _, _ := decodeError(t, r)
+		return typ, ""
+	}
+	anthropicForm := func(t *testing.T, r reply) (string, string) {
+		kind, _ := messagesError(t, r) // checks request-id as well
+		return kind, ""
+	}
+	const invalid = "invalid_request_error"
+	for _, d := range []struct {
+		path                             string
+		read                             func(*testing.T, reply) (kind, code string)
+		slow, slowCode, large, largeCode string
+	}{
+		{"/infer", inferForm, "request_timeout", "", "body_too_large", ""},
+		{"/v1/chat/completions", openAI, invalid, "request_timeout", invalid, "body_too_large"},
+		{"/v1/embeddings", openAI, invalid, "request_timeout", invalid, "body_too_large"},
+		{"/v1/responses", openAI, invalid, "request_timeout", invalid, "body_too_large"},
+		{"/v1/nowhere", openAI, invalid, "request_timeout", invalid, "body_too_large"},
+		{"/v1/messages?beta=true", anthropicForm, invalid, "", "request_too_large", ""},
+		{"/v1/messages/count_tokens", anthropicForm, invalid, "", "request_too_large", ""},
+	} {
+		head := "POST " + d.path + " HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\nContent-Type: application/json\r\nX-API-Key: " + testKey + "\r\n"
+		chunked := head + "Transfer-Encoding: chunked\r\n\r\n"
+		grows := "fff0\r\n" + strings.Repeat("x", 0xfff0) + "\r\n"
+		for _, c := range []struct {
+			name, text string
+			status     int
+			kind, code string
+		}{
+			{"slow body", head + "Content-Length: 100\r\n\r\n{", 408, d.slow, d.slowCode},
+			{"announced body that doesn't come", head + "Expect: 100-continue\r\nContent-Length: 100\r\n\r\n", 408, d.slow, d.slowCode},
+			{"slow chunks", chunked + "1\r\n{\r\n", 408, d.slow, d.slowCode},
+			{"chunks that grow over the limit", chunked + grows + grows, 413, d.large, d.largeCode},
+		} {
+			t.Run(d.path+": "+c.name, func(t *testing.T) {
+				conn, r := ts.dial()
+				ts.send(conn, c.text)
+				got := ts.readReply(r, "POST")
+				if got.StatusCode == 100 {
+					got = ts.readReply(r, "POST")
+				}
+				kind, code := d.read(t, got)
+				if got.StatusCode != c.status || kind != c.kind || code != c.code || got.Header.Get("X-Request-Id") != "mine" {
+					t.Errorf("status %d, %s %s, id %q; want %d, %s %s", got.StatusCode, kind, code, got.Header.Get("X-Request-Id"), c.status, c.kind, c.code)
+				}
+			})
+		}
+	}
+}
+
+// What a client left behind that went away within its body is dropped, so that it can't pile up.
+func TestArrivalsOfClientsThatLeft(t *testing.T) {
+	arrivals := newBodyArrivals(time.Second)
+	start := time.Now()
+	for i := range 10 * minArrivalsSweep {
+		h := new(fasthttp.RequestHeader)
+		h.SetContentLength(1)
+		arrivals.begin(h, start.Add(time.Duration(i)*time.Second))
+	}
+	if n := len(arrivals.headers); n > minArrivalsSweep {
+		t.Errorf("%d headers are kept", n)
 	}
 }
 

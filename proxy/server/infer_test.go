@@ -161,28 +161,6 @@ func readEvent(t *testing.T, r *bufio.Reader) string {
 	}
 }
 
-func TestSilentStreamIsKeptAlive(t *testing.T) {
-	table, asked := manualTable()
-	ts := startTestServer(t, table, func(o *Options) { o.StreamHeaderWait, o.StreamHeartbeat = 10*time.Millisecond, 10*time.Millisecond })
-	response := ts.start(context.Background(), "POST", "/infer", streamed(inferBody), "Content-Type", "application/json", "X-API-Key", testKey)
-	a := receiveWithin(t, "request", asked, waitLimit)
-	body := bufio.NewReader(response.Body)
-	for range 3 {
-		if got := readEvent(t, body) + "\n\n"; got != api.KeepAlive {
-			t.Errorf("while nothing flows came %q", got)
-		}
-	}
-	a.addText("The capital of France is Paris.")
-	a.end(8)
-	rest, err := io.ReadAll(body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response.Body.Close()
-	checkStream(t, string(rest))
-	a.expectOutcome(t, inflight.Delivered)
-}
-
 func TestErrorsOfAnswers(t *testing.T) {
 	for _, c := range []struct {
 		name     string

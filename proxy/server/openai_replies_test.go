@@ -1,12 +1,10 @@
 package server
 
 import (
-	"bufio"
 	"context"
 	"io"
 	"strings"
 	"testing"
-	"time"
 
 	"tandem/proxy/api"
 	"tandem/proxy/inflight"
@@ -76,28 +74,6 @@ func TestOpenAIStreamWithUsage(t *testing.T) {
 			if !strings.HasSuffix(chunk, `,"usage":null}`) {
 				t.Errorf("chunk %s", chunk)
 			}
-		}
-	})
-}
-
-// Keep-alives come before the first chunk, too, and are comments.
-func TestSilentOpenAIStreamIsKeptAlive(t *testing.T) {
-	forEachOpenAIEndpoint(t, func(t *testing.T, e openAIEndpoint) {
-		table, asked := manualTable()
-		ts := startTestServer(t, table, func(o *Options) { o.StreamHeaderWait, o.StreamHeartbeat = 10*time.Millisecond, 10*time.Millisecond })
-		response := ts.start(t.Context(), "POST", e.path, streamed(e.body), openAIHeaders()...)
-		a := receiveWithin(t, "request", asked, waitLimit)
-		body := bufio.NewReader(response.Body)
-		if got := readEvent(t, body) + "\n\n"; got != api.KeepAlive {
-			t.Errorf("while nothing flows came %q", got)
-		}
-		a.addText("Paris.")
-		endWithCache(a)
-		rest, err := io.ReadAll(body)
-		response.Body.Close()
-		got := hideCreated(t, strings.ReplaceAll(string(rest), api.KeepAlive, ""))
-		if want := e.start + e.text("Paris.") + e.end; err != nil || got != want {
-			t.Errorf("got  %q, %v\nwant %q", got, err, want)
 		}
 	})
 }

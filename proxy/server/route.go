@@ -160,6 +160,7 @@ func (s *Server) handleMetrics(ctx *fasthttp.RequestCtx) {
 
 // serve wraps a route with the recovery from panics, the request id, the count and the log.
 func (s *Server) serve(ctx *fasthttp.RequestCtx, r *route) {
+	s.arrivals.end(&ctx.Request.Header)
 	x := s.beginExchange(ctx, r, ctx.Time())
 	defer x.recoverPanic()
 	switch {

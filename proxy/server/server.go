@@ -30,6 +30,7 @@ type Server struct {
 	// streams that can be resumed.
 	storedResponseRoute, streamRoute *route
 	madeAt                           time.Time
+	arrivals                         *bodyArrivals
 	disconnects                      *disconnectWatcher
 	certs                            *certificates // nil without TLS
 	corsOrigins                      corsOrigins
@@ -55,6 +56,7 @@ type Server struct {
 func New(o Options) (*Server, error) {
 	o.fillDefaults()
 	s := &Server{opts: o, log: o.Log, corsOrigins: o.CORSOrigins, madeAt: time.Now(), drainStarts: make(chan struct{}), drainExpired: make(chan struct{})}
+	s.arrivals = newBodyArrivals(o.ReadTimeout)
 	s.resumable = &resumableStreams{s: s, streams: make(map[string]*resumableStream)}
 	s.pageBuffers.New = func() any { return new(bytes.Buffer) }
 	if o.CertFile != "" {
@@ -81,7 +83,7 @@ func New(o Options) (*Server, error) {
 func (s *Server) newHTTP(handler fasthttp.RequestHandler) *fasthttp.Server {
 	return &fasthttp.Server{
 		Handler:        handler,
-		HeaderReceived: s.bodyLimit,
+		HeaderReceived: s.headerReceived,
 		ErrorHandler:   s.handleUnreadable,
 		ExpectHandler:  s.handleExpect,
 		Logger:         fasthttpLog{s.log},

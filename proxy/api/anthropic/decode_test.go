@@ -135,9 +135,9 @@ func TestDecodeMessages(t *testing.T) {
 }
 
 func TestDecodeTools(t *testing.T) {
-	const f, g = `{"name":"f","description":"d","input_schema":{"type": "object"}}`, `{"type":"custom","name":"g"}`
+	const f, g = `{"name":"f","description":"d","input_schema":{"type": "object","properties":{"a":true,"b":false}}}`, `{"type":"custom","name":"g"}`
 	const search, bash = `{"type":"web_search_20250305","name":"web_search","max_uses":5}`, `{"type":"bash_20250124","name":"bash"}`
-	both := []api.Tool{{Name: "f", Description: "d", Parameters: []byte(`{"type": "object"}`)}, {Name: "g"}}
+	both := []api.Tool{{Name: "f", Description: "d", Parameters: []byte(`{"type": "object","properties":{"a":true,"b":false}}`)}, {Name: "g"}}
 	for fields, want := range map[string]struct {
 		tools    []api.Tool
 		choice   api.ToolChoice

@@ -2,6 +2,9 @@ package infer
 
 import (
 	"errors"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +69,47 @@ func TestErrorBody(t *testing.T) {
 	same(t, Dialect{}.AppendError(nil, api.NotFound("/\x00\xff<\u2028"), ""), `{"error":{"type":"not_found","message":"no endpoint \"/\\x00\\xff<\\u2028\"","param":null,"request_id":""}}`)
 	if e := api.Internal(secret); !errors.Is(e, secret) || !strings.Contains(e.Error(), "/secret/path") {
 		t.Errorf("the log doesn't get the cause: %v", e)
+	}
+}
+
+// Every error of the table in its form, as a reply and as the last event of a stream.
+func TestEveryErrorHasAForm(t *testing.T) {
+	for _, typ := range api.Types() {
+		for _, param := range []string{"", "prompt"} {
+			e := api.NewError(typ, "why")
+			e.Param = param
+			field := "null"
+			if param != "" {
+				field = `"` + param + `"`
+			}
+			want := `{"error":{"type":"` + string(typ) + `","message":"why","param":` + field + `,"request_id":"r1"}}`
+			same(t, Dialect{}.AppendError(nil, e, "r1"), want)
+			event := Dialect{}.NewEncoder(api.ReplyStart{RequestID: "r1"}).AppendErrorEvent(nil, e)
+			if string(event) != "event: error\ndata: "+want+"\n\n" {
+				t.Errorf("%s: %q", typ, event)
+			}
+		}
+	}
+}
+
+// The page lists every type with its status, but for that of a client that has left.
+func TestPageHasEveryError(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "\n## Errors\n")
+	for _, typ := range api.Types() {
+		if typ == api.TypeCancelled {
+			continue
+		}
+		listed := slices.ContainsFunc(strings.Split(table, "\n"), func(row string) bool {
+			statuses, types, _ := strings.Cut(strings.TrimPrefix(row, "| "), " | ")
+			return strings.Contains(statuses, strconv.Itoa(typ.Outcome().Status)) && strings.Contains(types, "`"+string(typ)+"`")
+		})
+		if !listed {
+			t.Errorf("docs/api.md doesn't list %s with status %d", typ, typ.Outcome().Status)
+		}
 	}
 }
 
