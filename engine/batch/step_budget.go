@@ -8,7 +8,7 @@ import (
 const (
 	minPromptTokens     = 8   // a prompt advances even where its tokens take long
 	firstPromptTokens   = 128 // prompt tokens of a step while their cost is unknown
-	relaxedTargetFactor = 8   // a step may take this many targets while nobody waits for a next token
+	relaxedTargetFactor = 20  // a step may take this many targets while nobody waits for a next token
 	promptShare         = 2.5 // prompts get at least this many times the time that decoding takes
 )
 

@@ -162,7 +162,7 @@ func TestStepBudgetPromptTokens(t *testing.T) {
 		{"a multiple of the time that decoding takes", 4, true, 38}, // 2.5 · 16.8 ms
 		{"the same of many", 32, true, 178},                         // 2.5 · 78.4 ms
 		{"another base or adapter waits", 0, true, 38},              // 50 - 8 ms
-		{"nobody waits", 0, false, 356},                             // 400 - 8 ms
+		{"nobody waits: all that a step takes", 0, false, 512},      // 1000 - 8 ms
 	} {
 		if got := budget.promptTokens(budget.allowPrompts(short(tc.decodes, 0), tc.someoneWaits), 0); got != tc.want {
 			t.Errorf("%s: %d prompt tokens beside %d sequences (%v), want %d", tc.why, got, tc.decodes, tc.someoneWaits, tc.want)
