@@ -12,7 +12,9 @@ const (
 	trialClasses       = 4 // larger steps last long; one on a single thread is tried only when something is wrong
 	firstTrialInterval = 8 // steps before the other number of threads is tried
 	maxTrialInterval   = 4096
-	newestWeight       = 0.25 // weight of the newest step
+	// After an unusually slow step the trial comes sooner: it may have been a hiccup.
+	hiccupTrialInterval = 2
+	newestWeight        = 0.25 // weight of the newest step
 	// A step is unusually slow at this multiple of the usual time: another process uses the processors.
 	slowFactor          = 3
 	clearlyBetter       = 1.2
@@ -70,6 +72,18 @@ func (c *threadChoice) pick(tokens int) int {
 	return c.all
 }
 
+// afterTrial sets when the next trial comes.
+func (k *classChoice) afterTrial(used int) {
+	better := k.best() == used
+	switch {
+	case better && k.trialInterval == hiccupTrialInterval && used == oneThread:
+	case !better && k.cost[used] > clearlyBetter*k.cost[1-used]:
+		k.trialInterval = min(k.trialInterval*trialIntervalGrowth, maxTrialInterval)
+	default:
+		k.trialInterval = firstTrialInterval * trialIntervalGrowth
+	}
+}
+
 // best is the choice that took less time; all threads while one alone wasn't tried.
 func (k *classChoice) best() int {
 	if k.cost[oneThread] > 0 && (k.cost[allThreads] == 0 || k.cost[oneThread] < k.cost[allThreads]) {
@@ -98,13 +112,9 @@ func (c *threadChoice) record(tokens, threads int, d time.Duration) {
 	switch {
 	case used == before && old > 0 && ns > slowFactor*old:
 		// Costs from quieter times say nothing now.
-		k.cost[used], k.wasSlow, k.trialInterval = ns, true, firstTrialInterval
+		k.cost[used], k.wasSlow, k.trialInterval = ns, true, hiccupTrialInterval
 		k.cost[1-used] = 0
 	case used != before: // a trial
-		if k.best() == before && k.cost[used] > clearlyBetter*k.cost[before] {
-			k.trialInterval = min(k.trialInterval*trialIntervalGrowth, maxTrialInterval)
-		} else {
-			k.trialInterval = firstTrialInterval * trialIntervalGrowth
-		}
+		k.afterTrial(used)
 	}
 }

@@ -83,6 +83,26 @@ func TestThreadsAdaptWhenTheMachineChanges(t *testing.T) {
 	}
 }
 
+// A single slow step, as when the machine was held up, changes the choice for a few steps only.
+func TestAHiccupDoesNotChangeTheChoiceForLong(t *testing.T) {
+	for _, tokens := range []int{1, 8, 64} {
+		c := newThreadChoice(2)
+		c.simulate(quiet, tokens, 2000)
+		c.record(tokens, c.pick(tokens), 20*quiet(tokens, 2))
+		single := 0
+		for range 30 {
+			threads := c.pick(tokens)
+			c.record(tokens, threads, quiet(tokens, threads))
+			if threads == 1 {
+				single++
+			}
+		}
+		if single > 5 {
+			t.Errorf("%d tokens: %d of the 30 steps after a hiccup used one thread", tokens, single)
+		}
+	}
+}
+
 func TestOneThreadHasNoChoice(t *testing.T) {
 	c := newThreadChoice(1)
 	for range 100 {
