@@ -342,7 +342,7 @@ func refused(r load.Run) (took, retryAfter []float64) {
 
 // demoModel: requests that cost next to nothing, so that everything around the model shows.
 func (b *serving) demoModel() error {
-	servers, stop, err := b.startPair(b.demo, "demo", nil, "-np", "32", "-c", "16384")
+	servers, stop, err := b.startPair(b.demo, "demo", []string{"DEMO_MODEL=true"}, "-np", "32", "-c", "16384")
 	if err != nil {
 		return err
 	}
