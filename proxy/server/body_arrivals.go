@@ -11,8 +11,9 @@ import (
 // the rest of a request doesn't come in time or has too many bytes, and an error reply needs it: for the path, which
 // decides the form of the error, and for the id, the key and the origin of the page.
 type bodyArrivals struct {
-	limit  time.Duration // a copy older than this is of a client that has left: no handler was called then
-	copies sync.Pool     // *fasthttp.RequestHeader
+	started time.Time
+	limit   time.Duration // a copy older than this is of a client that has left: no handler was called then
+	copies  sync.Pool     // *fasthttp.RequestHeader
 
 	mu sync.Mutex
 	// headers is by fasthttp's own header, which is the same one until the body is there.
@@ -22,23 +23,27 @@ type bodyArrivals struct {
 
 type bodyArrival struct {
 	header *fasthttp.RequestHeader
-	since  time.Time
+	since  time.Duration // by now
 }
 
 const minArrivalsSweep = 64
 
 func newBodyArrivals(readTimeout time.Duration) *bodyArrivals {
-	return &bodyArrivals{limit: 2 * readTimeout, headers: make(map[*fasthttp.RequestHeader]bodyArrival), sweepAt: minArrivalsSweep,
+	return &bodyArrivals{started: time.Now(), limit: 2 * readTimeout, headers: make(map[*fasthttp.RequestHeader]bodyArrival), sweepAt: minArrivalsSweep,
 		copies: sync.Pool{New: func() any { return new(fasthttp.RequestHeader) }}}
 }
 
+// now is the time since the start.
+func (b *bodyArrivals) now() time.Duration { return time.Since(b.started) }
+
 // begin copies the header of a request that has a body.
-func (b *bodyArrivals) begin(h *fasthttp.RequestHeader, now time.Time) {
+func (b *bodyArrivals) begin(h *fasthttp.RequestHeader) {
 	if n := h.ContentLength(); n == 0 || n == noBody {
 		return
 	}
 	header := b.copies.Get().(*fasthttp.RequestHeader)
 	h.CopyTo(header)
+	now := b.now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.headers) >= b.sweepAt {
@@ -51,9 +56,9 @@ func (b *bodyArrivals) begin(h *fasthttp.RequestHeader, now time.Time) {
 const noBody = -2
 
 // sweep drops what clients left behind. It must be called with mu held.
-func (b *bodyArrivals) sweep(now time.Time) {
+func (b *bodyArrivals) sweep(now time.Duration) {
 	for h, a := range b.headers {
-		if now.Sub(a.since) > b.limit {
+		if now-a.since > b.limit {
 			delete(b.headers, h)
 		}
 	}
@@ -62,20 +67,22 @@ func (b *bodyArrivals) sweep(now time.Time) {
 
 // end forgets a request whose body is there.
 func (b *bodyArrivals) end(h *fasthttp.RequestHeader) {
-	if header := b.take(h); header != nil {
+	if header := b.take(h, 0); header != nil {
 		b.copies.Put(header)
 	}
 }
 
 // restore gives fasthttp's header back what it had when the request began to arrive. Without a copy it stays as it is.
-func (b *bodyArrivals) restore(h *fasthttp.RequestHeader) {
-	if header := b.take(h); header != nil {
+// since is when the connection's last request began: an older copy is another client's, which left, and whose header
+// fasthttp uses again.
+func (b *bodyArrivals) restore(h *fasthttp.RequestHeader, since time.Duration) {
+	if header := b.take(h, since); header != nil {
 		header.CopyTo(h)
 		b.copies.Put(header)
 	}
 }
 
-func (b *bodyArrivals) take(h *fasthttp.RequestHeader) *fasthttp.RequestHeader {
+func (b *bodyArrivals) take(h *fasthttp.RequestHeader, since time.Duration) *fasthttp.RequestHeader {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	a, ok := b.headers[h]
@@ -83,5 +90,8 @@ func (b *bodyArrivals) take(h *fasthttp.RequestHeader) *fasthttp.RequestHeader {
 		return nil
 	}
 	delete(b.headers, h)
+	if a.since < since {
+		return nil
+	}
 	return a.header
 }

@@ -30,8 +30,9 @@ type conn struct {
 	cancel        context.CancelCauseFunc
 	id            uint64 // in disconnectWatcher; never reused
 	owner         *listener
-	hasRead       atomic.Bool // something was read
-	lingerOnClose atomic.Bool // keep reading for a moment before closing
+	hasRead       atomic.Bool  // something was read
+	requestSince  atomic.Int64 // ns, by bodyArrivals.now: when the last request's first byte had come
+	lingerOnClose atomic.Bool  // keep reading for a moment before closing
 	closed        atomic.Bool
 }
 

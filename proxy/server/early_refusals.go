@@ -18,8 +18,15 @@ const unauthenticatedBodyBytes = 64 << 10
 
 // headerReceived is called by fasthttp before it reads the body.
 func (s *Server) headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
-	s.arrivals.begin(h, time.Now())
+	s.arrivals.begin(h)
 	return s.bodyLimit(h)
+}
+
+// connState is called by fasthttp when the first byte of a request has come, among other times.
+func (s *Server) connState(nc net.Conn, state fasthttp.ConnState) {
+	if c := unwrap(nc); c != nil && state == fasthttp.StateActive {
+		c.requestSince.Store(int64(s.arrivals.now()))
+	}
 }
 
 // bodyLimit is how large a body may be. A zero value means MAX_BODY_BYTES.
@@ -44,8 +51,8 @@ func (s *Server) handleUnreadable(ctx *fasthttp.RequestCtx, cause error) {
 			return
 		}
 		c.lingerOnClose.Store(true)
+		s.arrivals.restore(&ctx.Request.Header, time.Duration(c.requestSince.Load()))
 	}
-	s.arrivals.restore(&ctx.Request.Header)
 	r := s.findRoute(ctx)
 	if r.path == "/" {
 		r = s.otherRoute // also the value of a path that wasn't read

@@ -119,14 +119,31 @@ func TestUnreadBodiesAreRefusedInTheirDialect(t *testing.T) {
 // What a client left behind that went away within its body is dropped, so that it can't pile up.
 func TestArrivalsOfClientsThatLeft(t *testing.T) {
 	arrivals := newBodyArrivals(time.Second)
-	start := time.Now()
-	for i := range 10 * minArrivalsSweep {
+	for range 10 * minArrivalsSweep {
 		h := new(fasthttp.RequestHeader)
 		h.SetContentLength(1)
-		arrivals.begin(h, start.Add(time.Duration(i)*time.Second))
+		arrivals.begin(h)
+		arrivals.started = arrivals.started.Add(-time.Second)
 	}
 	if n := len(arrivals.headers); n > minArrivalsSweep {
 		t.Errorf("%d headers are kept", n)
+	}
+}
+
+// fasthttp uses a header again: what the client before left behind isn't another client's.
+func TestNobodyGetsTheHeaderOfAnother(t *testing.T) {
+	arrivals := newBodyArrivals(time.Minute)
+	h := new(fasthttp.RequestHeader)
+	h.SetContentLength(10)
+	h.Set("X-Request-Id", "of the client that left")
+	arrivals.begin(h)
+	h.Reset()
+	arrivals.restore(h, arrivals.now()+1)
+	if id := h.Peek("X-Request-Id"); len(id) > 0 {
+		t.Errorf("the next client's request has the id %q", id)
+	}
+	if len(arrivals.headers) > 0 {
+		t.Error("the copy is kept")
 	}
 }
 

@@ -85,6 +85,7 @@ func (s *Server) newHTTP(handler fasthttp.RequestHandler) *fasthttp.Server {
 		Handler:        handler,
 		HeaderReceived: s.headerReceived,
 		ErrorHandler:   s.handleUnreadable,
+		ConnState:      s.connState,
 		ExpectHandler:  s.handleExpect,
 		Logger:         fasthttpLog{s.log},
 
