@@ -32,16 +32,27 @@ type conn struct {
 	owner         *listener
 	hasRead       atomic.Bool // something was read
 	lingerOnClose atomic.Bool // keep reading for a moment before closing
+	noMore        atomic.Bool // further requests aren't read
 	closed        atomic.Bool
 }
 
 // Read remembers that the client has sent something.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.noMore.Load() {
+		return 0, io.EOF
+	}
 	n, err := c.TCPConn.Read(p)
 	if n > 0 && !c.hasRead.Load() {
 		c.hasRead.Store(true)
 	}
 	return n, err
+}
+
+// readNoMore makes fasthttp close the connection when the reply in hand is written. A request that is under way already
+// is discarded unread, since a reset could take the end of the reply from the client.
+func (c *conn) readNoMore() {
+	c.lingerOnClose.Store(true)
+	c.noMore.Store(true)
 }
 
 // Close closes once; fasthttp and abort may both call it.

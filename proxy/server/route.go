@@ -161,6 +161,7 @@ func (s *Server) handleMetrics(ctx *fasthttp.RequestCtx) {
 // serve wraps a route with the recovery from panics, the request id, the count and the log.
 func (s *Server) serve(ctx *fasthttp.RequestCtx, r *route) {
 	x := s.beginExchange(ctx, r, ctx.Time())
+	defer s.closeWhileDraining(ctx)
 	defer x.recoverPanic()
 	switch {
 	case s.answerPreflight(x, r):

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"time"
 
@@ -34,6 +35,21 @@ func (s *Server) Drain() {
 	s.opts.Metrics.SetDraining(true)
 	s.log.Info("draining: /readyz says 503 from now on", "drain_delay", s.opts.DrainDelay)
 	s.refuseTimer = time.AfterFunc(s.opts.DrainDelay, s.opts.Requests.Drain)
+}
+
+// closeWhileDraining ends a reply's connection once a drain has begun, and says so in the reply: its client takes
+// another connection, to another server, before this one refuses requests. Probes and scrapes lose nothing by it.
+func (s *Server) closeWhileDraining(ctx *fasthttp.RequestCtx) {
+	if s.draining.Load() {
+		ctx.SetConnectionClose()
+	}
+}
+
+// endStreamWhileDraining does the same at the end of a stream, whose head may have gone out before the drain.
+func (s *Server) endStreamWhileDraining(connection net.Conn) {
+	if c := unwrap(connection); c != nil && s.draining.Load() {
+		c.readNoMore()
+	}
 }
 
 // silentConnTimeout is how long a drain waits for connections on which the client hasn't sent anything yet.
