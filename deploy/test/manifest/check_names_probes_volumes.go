@@ -150,11 +150,19 @@ func checkProbes(w *workload, f *findings) {
 			f.add("the engine has no probe healthcheck %s", flag)
 			continue
 		}
-		if p.PeriodSeconds < 10 {
-			f.add("the probe healthcheck %s starts a process every %d s", flag, p.PeriodSeconds)
+	}
+	if p := w.engine.LivenessProbe; p != nil && p.PeriodSeconds < 10 {
+		f.add("the liveness probe of the engine starts a process every %d s", p.PeriodSeconds)
+	}
+	for c, most := range map[*core.Container]time.Duration{w.proxy: 10 * time.Second, w.engine: 5 * time.Second} {
+		if p := c.LivenessProbe; p != nil && (p.TerminationGracePeriodSeconds == nil || time.Duration(*p.TerminationGracePeriodSeconds)*time.Second > most) {
+			f.add("a hung %s is given more than %v to end, in which it does nothing", c.Name, most)
 		}
 	}
 	if p := w.engine.StartupProbe; p != nil {
+		if p.PeriodSeconds != 1 {
+			f.add("a pod whose engine is there again stays unready for up to %d s", p.PeriodSeconds)
+		}
 		if budget, load := time.Duration(p.PeriodSeconds*p.FailureThreshold)*time.Second, w.duration(w.engine, "MODEL_LOAD_WAIT"); budget < load {
 			f.add("the engine is killed after %v, while a load may take MODEL_LOAD_WAIT=%v", budget, load)
 		}

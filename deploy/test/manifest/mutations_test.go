@@ -9,7 +9,7 @@ import (
 // fail.
 var mutations = []struct{ overlay, old, new, want string }{
 	// strict decoding
-	{"cpu", "periodSeconds: 1\n", "periodSecond: 1\n", `unknown field "spec.template.spec.initContainers[0].startupProbe.periodSecond"`},
+	{"cpu", "periodSeconds: 1\n", "periodSecond: 1\n", `unknown field "spec.template.spec.containers[0].startupProbe.periodSecond"`},
 	{"cpu", "containerPort: 8000", "containerPort: '8000'", "cannot unmarshal string"},
 	{"cpu", "  replicas: 3\n", "  replicas: 3\n  replicas: 3\n", `"replicas" already set`},
 	{"cpu", "kind: PodDisruptionBudget", "kind: PodDisruptionBudgets", "no type is known"},
@@ -43,7 +43,11 @@ var mutations = []struct{ overlay, old, new, want string }{
 	{"cpu", "path: /livez\n            port: http", "path: /livez\n            port: web", "probe names port web"},
 	{"cpu", "- --started", "- --start", "no probe healthcheck --started"},
 	{"cpu", "periodSeconds: 20", "periodSeconds: 2", "starts a process every 2 s"},
-	{"cpu", "failureThreshold: 120", "failureThreshold: 12", "MODEL_LOAD_WAIT"},
+	{"cpu", "failureThreshold: 1200\n          periodSeconds: 1\n", "failureThreshold: 120\n          periodSeconds: 10\n", "stays unready for up to 10 s"},
+	{"cpu", "failureThreshold: 1200", "failureThreshold: 120", "MODEL_LOAD_WAIT"},
+	{"cpu", "periodSeconds: 20\n          terminationGracePeriodSeconds: 5\n", "periodSeconds: 20\n", "a hung engine is given more than 5s"},
+	{"cpu", "periodSeconds: 20\n          terminationGracePeriodSeconds: 5\n", "periodSeconds: 20\n          terminationGracePeriodSeconds: 150\n", "a hung engine is given more than 5s"},
+	{"cpu", "periodSeconds: 10\n          terminationGracePeriodSeconds: 10\n", "periodSeconds: 10\n", "a hung inference-server is given more than 10s"},
 
 	// volumes, paths, keys
 	{"cpu", "mountPath: /tmp\n          name: tmp", "mountPath: /tmp\n          name: temp", "mounts volume temp, which isn't there"},
