@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 // errClientGone ends the context of a connection whose client has disconnected.
@@ -31,6 +33,7 @@ type conn struct {
 	id            uint64 // in disconnectWatcher; never reused
 	owner         *listener
 	hasRead       atomic.Bool // something was read
+	idle          atomic.Bool // between two requests
 	lingerOnClose atomic.Bool // keep reading for a moment before closing
 	noMore        atomic.Bool // further requests aren't read
 	closed        atomic.Bool
@@ -85,6 +88,13 @@ func (c *conn) onDisconnect() { c.cancel(errClientGone) }
 func (c *conn) abort() {
 	c.lingerOnClose.Store(false)
 	_ = c.Close()
+}
+
+// noteIdle is called by fasthttp at the begin and end of each request.
+func noteIdle(connection net.Conn, state fasthttp.ConnState) {
+	if c := unwrap(connection); c != nil {
+		c.idle.Store(state == fasthttp.StateIdle)
+	}
 }
 
 // unwrap returns the conn behind a connection of fasthttp; nil for connections of other listeners.

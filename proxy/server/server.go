@@ -84,6 +84,7 @@ func (s *Server) newHTTP(handler fasthttp.RequestHandler) *fasthttp.Server {
 		HeaderReceived: s.bodyLimit,
 		ErrorHandler:   s.handleUnreadable,
 		ExpectHandler:  s.handleExpect,
+		ConnState:      noteIdle,
 		Logger:         fasthttpLog{s.log},
 
 		// the listener refuses first, with a JSON error

@@ -21,8 +21,8 @@ func (s *Server) closeListeners() {
 	}
 }
 
-// Drain begins a drain: readiness goes off at once, and after DrainDelay new requests are rejected. Answers in flight
-// continue.
+// Drain begins a drain: readiness goes off at once, each reply closes its connection, and after DrainDelay idle
+// connections are closed and new requests rejected. Answers in flight continue.
 func (s *Server) Drain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -34,7 +34,13 @@ func (s *Server) Drain() {
 	close(s.drainStarts)
 	s.opts.Metrics.SetDraining(true)
 	s.log.Info("draining: /readyz says 503 from now on", "drain_delay", s.opts.DrainDelay)
-	s.refuseTimer = time.AfterFunc(s.opts.DrainDelay, s.opts.Requests.Drain)
+	s.refuseTimer = time.AfterFunc(s.opts.DrainDelay, s.refuseFurther)
+}
+
+// refuseFurther ends DrainDelay. A connection without a request would only bring one to be refused.
+func (s *Server) refuseFurther() {
+	s.opts.Requests.Drain()
+	s.abortConns(isIdle)
 }
 
 // closeWhileDraining ends a reply's connection once a drain has begun, and says so in the reply: its client takes
@@ -69,7 +75,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 	sleep(ctx, time.Until(refusedAt))
 	refuseTimer.Stop()
-	s.opts.Requests.Drain()
+	s.refuseFurther()
 
 	left := drainTimeLeft(time.Since(refusedAt), s.opts.DrainTimeout)
 	ctx, cancel := context.WithTimeout(ctx, left)

@@ -137,6 +137,46 @@ func TestStreamClosesItsConnectionWhileDraining(t *testing.T) {
 	}
 }
 
+// A client that keeps a connection and doesn't use it during DRAIN_DELAY learns in this way that it has to take
+// another one.
+func TestIdleConnectionsAreClosedWhenRequestsAreRefused(t *testing.T) {
+	table, asked := manualTable()
+	ts := startTestServer(t, table, func(o *Options) { o.DrainDelay = 50 * time.Millisecond })
+	const ask = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+	idle, fromIdle := ts.dial()
+	busy, fromBusy := ts.dial()
+	ts.send(idle, ask)
+	ts.readReply(fromIdle, "GET")
+	ts.send(busy, ask)
+	ts.readReply(fromBusy, "GET")
+	ts.send(busy, rawInfer(inferBody, "HTTP/1.1"))
+	a := receiveWithin(t, "request", asked, waitLimit)
+	await.Until(t, waitLimit, "one of the connections is idle", func() bool { return ts.countConns(isIdle) == 1 })
+	ts.Drain()
+	await.Until(t, waitLimit, "requests are refused", func() bool { return table.Status().Draining })
+	expectClosed(t, fromIdle)
+	a.addText("x")
+	a.end(1)
+	if got := ts.readReply(fromBusy, "POST"); got.StatusCode != 200 || !got.Close {
+		t.Errorf("the answer in hand: status %d, closes: %t", got.StatusCode, got.Close)
+	}
+}
+
+// countConns counts the open connections that which selects.
+func (ts *testServer) countConns(which func(*conn) bool) int {
+	n := 0
+	for _, l := range ts.allListeners() {
+		l.mu.Lock()
+		for c := range l.open {
+			if which(c) {
+				n++
+			}
+		}
+		l.mu.Unlock()
+	}
+	return n
+}
+
 // rawChat is a request to /v1/chat/completions as text.
 func rawChat(body string) string {
 	return strings.Replace(rawInfer(body, "HTTP/1.1"), "/infer", "/v1/chat/completions", 1)
