@@ -118,6 +118,9 @@ func (e *engine) openModels() error {
 	}); err != nil {
 		return fmt.Errorf("read models directory: %w", err)
 	}
+	if err := e.registry.AwaitFreshFiles(e.ctx); err != nil {
+		return fmt.Errorf("read models directory again: %w", err)
+	}
 	e.cache = models.NewCache(models.CacheOptions{
 		Registry: e.registry, Backend: e.compute.backend, Dir: c.CacheDir, Size: c.CacheSize,
 		Context: c.Context, Parallel: c.Parallel, Attention: c.Attention, MMap: c.MMap, LoadTimeout: c.LoadTimeout, BusyWait: c.BusyWait,

@@ -30,8 +30,9 @@ type RegistryOptions struct {
 // Registry lists the models on disk and the built-in one.
 type Registry struct {
 	opts      RegistryOptions
-	scanner   *scanner // used by one goroutine: NewRegistry, then Run
+	scanner   *scanner // used by one goroutine: NewRegistry, AwaitFreshFiles, then Run
 	lastFound map[string]foundModel
+	unsettled bool // the last scan found a model whose files have just changed
 
 	mu           sync.Mutex
 	current      *catalog          // guarded by mu; replaced, never changed
@@ -49,6 +50,23 @@ func NewRegistry(o RegistryOptions) (*Registry, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// AwaitFreshFiles waits, at most for settleTime, for models whose files came just before the start, as where a pod
+// copies them. Otherwise the demo model, or the first of several, would be loaded and answer in place of the default.
+func (r *Registry) AwaitFreshFiles(ctx context.Context) error {
+	if !r.unsettled {
+		return nil
+	}
+	r.opts.Log.Info("model files have just changed: waiting for them", "most", settleTime)
+	settled := time.NewTimer(settleTime)
+	defer settled.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-settled.C:
+	}
+	return r.refresh(time.Now())
 }
 
 // Run looks for changes every second until ctx ends.
@@ -124,7 +142,9 @@ func (r *Registry) refresh(now time.Time) error {
 		return err
 	}
 	settled := map[string]foundModel{}
+	r.unsettled = false
 	for _, m := range list {
+		r.unsettled = r.unsettled || !m.settled
 		if before, known := r.lastFound[m.name]; !m.settled && known {
 			m = before // what was found before counts until the new files have settled
 		} else if !m.settled {

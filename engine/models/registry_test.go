@@ -206,6 +206,45 @@ func TestFilesCountWhenTheyHaveSettled(t *testing.T) {
 	wantListing(t, r)
 }
 
+// A pod that copies its models at its start has files that are a moment old. Nobody wants the demo meanwhile.
+func TestFreshFilesAreAwaitedAtTheStart(t *testing.T) {
+	demo := smallDemo(t)
+	for _, c := range []struct {
+		name  string
+		files map[string]time.Time // when each changed last; bubbles begin in 2000
+		grows bool
+		waits time.Duration
+		want  []string
+	}{
+		{"no files", nil, false, 0, []string{"demo: base v1.0"}},
+		{"old files", map[string]time.Time{"old/model.gguf": longAgo}, false, 0, []string{"old: base"}},
+		{"fresh files", map[string]time.Time{"mine/model.gguf": time.Now()}, false, settleTime, []string{"mine: base"}},
+		{"fresh files beside old ones", map[string]time.Time{"mine/model.gguf": time.Now(), "old/model.gguf": longAgo}, false, settleTime, []string{"mine: base", "old: base"}},
+		{"a file that is still being copied", map[string]time.Time{"mine/model.gguf": time.Now()}, true, settleTime, []string{"demo: base v1.0"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for path, changed := range c.files {
+				placeAt(t, dir, path, gguf("model", 1), changed)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				r := newTestRegistry(t, RegistryOptions{Dir: dir, Demo: demo})
+				if c.grows {
+					time.AfterFunc(settleTime/2, func() { place(t, dir, "mine/model.gguf", append(gguf("model", 1), 0)) })
+				}
+				began := time.Now()
+				if err := r.AwaitFreshFiles(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(began); took != c.waits {
+					t.Errorf("waited %v, want %v", took, c.waits)
+				}
+				wantListing(t, r, c.want...)
+			})
+		})
+	}
+}
+
 func TestNothingChangedIsNoChange(t *testing.T) {
 	dir := t.TempDir()
 	place(t, dir, "m/model.gguf", gguf("model", 1))

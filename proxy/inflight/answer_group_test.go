@@ -115,6 +115,35 @@ func TestInputsAreAdmittedAsOthersEnd(t *testing.T) {
 	})
 }
 
+// A list that is half done when its engine leaves is finished by the next one, however late that comes.
+func TestInputsThatCameWhileTheEngineLeftWaitForTheNext(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		inputs := make([]string, windowOfChoices+3)
+		for i := range inputs {
+			inputs[i] = fmt.Sprintf("text %d", i)
+		}
+		a := table.admit(withChoices(1, inputs...))
+		table.Draining(f, time.Minute, false)
+		time.Sleep(time.Second)
+		const before = 3
+		for i := range before {
+			table.serve(f, f.infers[i], 1)
+		}
+		table.lose(f)
+		time.Sleep(time.Minute)
+		f = table.attach(LastExit{})
+		for i := range len(inputs) - before {
+			table.serve(f, table.nextSubmission(f, i, time.Second), 1)
+		}
+		texts := map[int]string{}
+		if p := takeAll(a, texts); p.Err != nil || !p.Last || len(texts) != len(inputs) {
+			t.Errorf("error %v, last %v, %d texts", p.Err, p.Last, len(texts))
+		}
+		a.Settle(Delivered)
+	})
+}
+
 func TestOneFailedChoiceFailsTheRequest(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
 		f := table.attach(LastExit{})

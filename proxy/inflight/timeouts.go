@@ -20,7 +20,7 @@ func (t *Table) endExpired(now time.Time) (remove func()) {
 	defer t.mu.Unlock()
 	w := timeoutCheck{now: now, options: &t.options, memoryShortages: t.memoryShortages}
 	if len(t.engines) == 0 {
-		w.disconnectedSince = t.disconnectedSince
+		w.disconnectedSince, w.unavailableSince = t.disconnectedSince, t.unavailableSince
 	}
 	for _, en := range t.entries {
 		if err := w.expired(en); err != nil {
@@ -44,6 +44,7 @@ func (t *Table) endExpired(now time.Time) (remove func()) {
 type timeoutCheck struct {
 	now               time.Time
 	disconnectedSince time.Time // zero while an engine is connected
+	unavailableSince  time.Time // since when none takes new requests; also zero while one is connected
 	memoryShortages   map[modelVersion]memoryShortage
 	options           *Options
 }
@@ -56,7 +57,7 @@ func (w timeoutCheck) expired(en *entry) *api.Error {
 	switch {
 	case !en.deadline.IsZero() && !w.now.Before(en.deadline):
 		return en.deadlineError(w.now)
-	case en.state == queued && !w.disconnectedSince.IsZero() && w.since(later(en.waitingSince, w.disconnectedSince)) >= w.options.EngineWait:
+	case en.state == queued && !w.disconnectedSince.IsZero() && w.since(later(en.waitingSince, w.disconnectedSince)) >= w.engineWait(en):
 		return api.EngineUnavailable(retryEngineAfter)
 	case (en.state == waiting || en.state == suspect) && en.wasRequeued() && w.since(en.waitingSince) >= w.options.ReplayWait:
 		return api.EngineCrashed(retryEngineAfter)
@@ -64,6 +65,15 @@ func (w timeoutCheck) expired(en *entry) *api.Error {
 		return api.ModelLoadFailed(en.model, en.version, "timeout").After(retryEngineAfter)
 	}
 	return nil
+}
+
+// engineWait is how long a queued request waits for an engine. One that was taken in while an engine was there waits as
+// long as those that the engine had, and so does the rest of an answer with several choices.
+func (w timeoutCheck) engineWait(en *entry) time.Duration {
+	if en.isFurtherChoice() || en.waitingSince.Before(w.unavailableSince) {
+		return max(w.options.EngineWait, w.options.ReplayWait)
+	}
+	return w.options.EngineWait
 }
 
 // loadTimedOut reports whether a request has waited too long for its model's load.

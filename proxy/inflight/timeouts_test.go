@@ -31,23 +31,55 @@ func TestNewRequestsWaitForAnEngine(t *testing.T) {
 	})
 }
 
-func TestEngineWaitStartsWhenTheEngineLeaves(t *testing.T) {
-	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+// A pod whose engine's container is gone may be without an engine for minutes, while the kubelet waits to start it
+// again. What was taken in before waits for that, queued or not; what comes meanwhile waits for EngineWait.
+func TestQueuedRequestsOutliveAnEngine(t *testing.T) {
+	inBubble(t, Options{ReplayWait: 10 * time.Minute}, func(t *testing.T, table *tableTest) {
 		f := table.attach(LastExit{})
-		var sentOnes []Answer
+		var answers []Answer
 		for range maxSentWhileUnloaded {
-			sentOnes = append(sentOnes, table.admit(nil))
+			answers = append(answers, table.admit(nil))
+		}
+		answers = append(answers, table.admit(nil)) // no credit left
+		time.Sleep(time.Minute)
+		table.lose(f)
+		time.Sleep(time.Minute)
+		table.wantErrorAfter(table.admit(nil), 10*time.Second, api.TypeEngineUnavailable)
+		time.Sleep(2 * time.Minute)
+		f = table.attach(LastExit{})
+		for i := range answers {
+			table.serve(f, table.nextSubmission(f, i, time.Second), 1)
+		}
+		for _, a := range answers {
+			table.wantAnswer(a, "a", "", true)
+			a.Settle(Delivered)
+		}
+	})
+}
+
+func TestQueuedRequestsWaitForReplayWaitAtMost(t *testing.T) {
+	inBubble(t, Options{ReplayWait: 30 * time.Second}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		for range maxSentWhileUnloaded {
+			defer table.admit(nil).Settle(ClientGone)
 		}
 		a := table.admit(nil) // no credit left
 		time.Sleep(time.Minute)
 		table.lose(f)
+		table.wantErrorAfter(a, 30*time.Second, api.TypeEngineUnavailable)
+	})
+}
+
+// An engine that leaves on purpose may have no successor: what came since it began to go waits for EngineWait.
+func TestEngineWaitStartsWhenTheEngineHasLeft(t *testing.T) {
+	inBubble(t, Options{ReplayWait: 10 * time.Minute}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		table.Draining(f, time.Minute, false)
+		time.Sleep(time.Second)
+		a := table.admit(nil)
+		time.Sleep(time.Minute)
+		table.lose(f)
 		table.wantErrorAfter(a, 10*time.Second, api.TypeEngineUnavailable)
-		for _, s := range sentOnes {
-			if s.Take(nil).Done {
-				t.Error("a request that an engine had doesn't wait for the next one")
-			}
-			s.Settle(ClientGone)
-		}
 	})
 }
 

@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 // errClientGone ends the context of a connection whose client has disconnected.
@@ -32,17 +34,29 @@ type conn struct {
 	owner         *listener
 	hasRead       atomic.Bool  // something was read
 	requestSince  atomic.Int64 // ns, by bodyArrivals.now: when the last request's first byte had come
+	idle          atomic.Bool  // between two requests
 	lingerOnClose atomic.Bool  // keep reading for a moment before closing
+	noMore        atomic.Bool  // further requests aren't read
 	closed        atomic.Bool
 }
 
 // Read remembers that the client has sent something.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.noMore.Load() {
+		return 0, io.EOF
+	}
 	n, err := c.TCPConn.Read(p)
 	if n > 0 && !c.hasRead.Load() {
 		c.hasRead.Store(true)
 	}
 	return n, err
+}
+
+// readNoMore makes fasthttp close the connection when the reply in hand is written. A request that is under way already
+// is discarded unread, since a reset could take the end of the reply from the client.
+func (c *conn) readNoMore() {
+	c.lingerOnClose.Store(true)
+	c.noMore.Store(true)
 }
 
 // Close closes once; fasthttp and abort may both call it.
@@ -84,4 +98,17 @@ func unwrap(c net.Conn) *conn {
 	}
 	own, _ := c.(*conn)
 	return own
+}
+
+// connState is called by fasthttp: notes whether the connection waits for a request, and when the last one's first byte
+// came.
+func (s *Server) connState(nc net.Conn, state fasthttp.ConnState) {
+	c := unwrap(nc)
+	if c == nil {
+		return
+	}
+	c.idle.Store(state == fasthttp.StateIdle)
+	if state == fasthttp.StateActive {
+		c.requestSince.Store(int64(s.arrivals.now()))
+	}
 }

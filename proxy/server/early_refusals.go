@@ -22,13 +22,6 @@ func (s *Server) headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfi
 	return s.bodyLimit(h)
 }
 
-// connState is called by fasthttp when the first byte of a request has come, among other times.
-func (s *Server) connState(nc net.Conn, state fasthttp.ConnState) {
-	if c := unwrap(nc); c != nil && state == fasthttp.StateActive {
-		c.requestSince.Store(int64(s.arrivals.now()))
-	}
-}
-
 // bodyLimit is how large a body may be. A zero value means MAX_BODY_BYTES.
 func (s *Server) bodyLimit(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	if n := h.ContentLength(); n >= 0 && n <= unauthenticatedBodyBytes || s.isAuthenticated(h) {

@@ -166,6 +166,9 @@ func (l *listener) abortConns(which func(*conn) bool) int {
 
 func isAny(*conn) bool { return true }
 
+// isIdle reports whether a reply was sent over the connection, and no byte of another request has come since.
+func isIdle(c *conn) bool { return c.idle.Load() }
+
 func isSilent(c *conn) bool { return !c.hasRead.Load() }
 
 func (l *listener) count() int {

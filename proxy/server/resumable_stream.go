@@ -363,6 +363,7 @@ func (r *bufferedReader) CloseWithError(error) error {
 	if !r.closed {
 		r.closed = true
 		r.timer.Stop()
+		r.x.s.endStreamWhileDraining(r.conn)
 		r.stream.detach(r.all)
 		r.x.finish()
 	}

@@ -162,6 +162,7 @@ func (s *Server) handleMetrics(ctx *fasthttp.RequestCtx) {
 func (s *Server) serve(ctx *fasthttp.RequestCtx, r *route) {
 	s.arrivals.end(&ctx.Request.Header)
 	x := s.beginExchange(ctx, r, ctx.Time())
+	defer s.closeWhileDraining(ctx)
 	defer x.recoverPanic()
 	switch {
 	case s.answerPreflight(x, r):

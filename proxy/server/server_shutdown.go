@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"time"
 
@@ -20,8 +21,8 @@ func (s *Server) closeListeners() {
 	}
 }
 
-// Drain begins a drain: readiness goes off at once, and after DrainDelay new requests are rejected. Answers in flight
-// continue.
+// Drain begins a drain: readiness goes off at once, each reply closes its connection, and after DrainDelay idle
+// connections are closed and new requests rejected. Answers in flight continue.
 func (s *Server) Drain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -33,7 +34,28 @@ func (s *Server) Drain() {
 	close(s.drainStarts)
 	s.opts.Metrics.SetDraining(true)
 	s.log.Info("draining: /readyz says 503 from now on", "drain_delay", s.opts.DrainDelay)
-	s.refuseTimer = time.AfterFunc(s.opts.DrainDelay, s.opts.Requests.Drain)
+	s.refuseTimer = time.AfterFunc(s.opts.DrainDelay, s.refuseFurther)
+}
+
+// refuseFurther ends DrainDelay. A connection without a request would only bring one to be refused.
+func (s *Server) refuseFurther() {
+	s.opts.Requests.Drain()
+	s.abortConns(isIdle)
+}
+
+// closeWhileDraining ends a reply's connection once a drain has begun, and says so in the reply: its client takes
+// another connection, to another server, before this one refuses requests. Probes and scrapes lose nothing by it.
+func (s *Server) closeWhileDraining(ctx *fasthttp.RequestCtx) {
+	if s.draining.Load() {
+		ctx.SetConnectionClose()
+	}
+}
+
+// endStreamWhileDraining does the same at the end of a stream, whose head may have gone out before the drain.
+func (s *Server) endStreamWhileDraining(connection net.Conn) {
+	if c := unwrap(connection); c != nil && s.draining.Load() {
+		c.readNoMore()
+	}
 }
 
 // silentConnTimeout is how long a drain waits for connections on which the client hasn't sent anything yet.
@@ -53,7 +75,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 	sleep(ctx, time.Until(refusedAt))
 	refuseTimer.Stop()
-	s.opts.Requests.Drain()
+	s.refuseFurther()
 
 	left := drainTimeLeft(time.Since(refusedAt), s.opts.DrainTimeout)
 	ctx, cancel := context.WithTimeout(ctx, left)

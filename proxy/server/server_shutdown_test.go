@@ -1,8 +1,11 @@
 package server
 
 import (
+	"bufio"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -48,19 +51,150 @@ func TestDrainLetsAnswersFinish(t *testing.T) {
 func TestReadinessGoesFirst(t *testing.T) {
 	ts := startTestServer(t, instantTable(), func(o *Options) { o.DrainDelay = 200 * time.Millisecond })
 	s := ts.Server
-	c, r := ts.dial()
+	asking := []string{"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", rawInfer(inferBody, "HTTP/1.1"), "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"}
+	conns, readers := make([]*net.TCPConn, len(asking)), make([]*bufio.Reader, len(asking))
+	for i := range asking { // each on a connection that was used before
+		conns[i], readers[i] = ts.dial()
+		ts.send(conns[i], "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+		ts.readReply(readers[i], "GET")
+	}
 	stopped := make(chan struct{})
 	go func() { ts.shutdown(); close(stopped) }()
 	await.Until(t, waitLimit, "readiness is off", func() bool { return s.draining.Load() })
-	ts.send(c, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"+rawInfer(inferBody, "HTTP/1.1")+"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-	if got := ts.readReply(r, "GET"); got.StatusCode != 503 || !strings.Contains(got.body, "draining") {
+	for i, c := range conns {
+		ts.send(c, asking[i])
+	}
+	if got := ts.readReply(readers[0], "GET"); got.StatusCode != 503 || !strings.Contains(got.body, "draining") {
 		t.Errorf("/readyz: %d %s", got.StatusCode, got.body)
 	}
-	checkReply(t, ts.readReply(r, "POST").body) // still served
-	if got := ts.readReply(r, "GET"); got.StatusCode != 200 || !strings.Contains(got.body, `"status":"draining"`) {
+	checkReply(t, ts.readReply(readers[1], "POST").body) // still served
+	if got := ts.readReply(readers[2], "GET"); got.StatusCode != 200 || !strings.Contains(got.body, `"status":"draining"`) {
 		t.Errorf("/health: %d %s", got.StatusCode, got.body)
 	}
 	receiveWithin(t, "end of the drain", stopped, waitLimit)
+}
+
+// A client that keeps its connection must learn with its next reply that it has to take another one: after DRAIN_DELAY
+// it would be refused.
+func TestRepliesCloseTheirConnectionsWhileDraining(t *testing.T) {
+	for _, c := range []struct{ name, method, ask string }{
+		{"answer", "POST", rawInfer(inferBody, "HTTP/1.1")},
+		{"stream", "POST", rawInfer(streamed(inferBody), "HTTP/1.1")},
+		{"stream that can be resumed", "POST", rawChat(`{"messages":[{"role":"user","content":"x"}],"stream":true,"stream_options":{"resume":1}}`)},
+		{"refused key", "POST", strings.Replace(rawInfer(inferBody, "HTTP/1.1"), testKey, "wrong", 1)},
+		{"bad request", "POST", rawInfer(`{}`, "HTTP/1.1")},
+		{"health", "GET", "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"},
+		{"readiness", "GET", "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"},
+		{"metrics", "GET", "GET /prometheus HTTP/1.1\r\nHost: x\r\n\r\n"},
+		{"metrics, HEAD", "HEAD", "HEAD /prometheus HTTP/1.1\r\nHost: x\r\n\r\n"},
+		{"unknown path", "GET", "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"},
+		{"preflight", "OPTIONS", "OPTIONS /infer HTTP/1.1\r\nHost: x\r\nOrigin: https://a\r\nAccess-Control-Request-Method: POST\r\n\r\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ts := startTestServer(t, instantTable(), func(o *Options) { o.DrainDelay, o.CORSOrigins = time.Hour, []string{"https://a"} })
+			conn, r := ts.dial()
+			for _, draining := range []bool{false, true} {
+				if draining {
+					ts.Drain()
+				}
+				ts.send(conn, c.ask)
+				got := ts.readReply(r, c.method)
+				if got.Close != draining {
+					t.Errorf("draining %t: status %d, closes: %t", draining, got.StatusCode, got.Close)
+				}
+			}
+			expectClosed(t, r)
+			ts.endDelay()
+		})
+	}
+}
+
+// A stream whose head went out before the drain can't say so any more.
+func TestStreamClosesItsConnectionWhileDraining(t *testing.T) {
+	for name, ask := range map[string]string{
+		"plain":     rawInfer(streamed(inferBody), "HTTP/1.1"),
+		"resumable": rawChat(`{"messages":[{"role":"user","content":"x"}],"stream":true,"stream_options":{"resume":1}}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			table, asked := manualTable()
+			ts := startTestServer(t, table, func(o *Options) { o.DrainDelay = time.Hour })
+			conn, r := ts.dial()
+			ts.send(conn, ask)
+			a := receiveWithin(t, "request", asked, waitLimit)
+			a.addText("x")
+			response, err := http.ReadResponse(r, &http.Request{Method: "POST"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ts.Drain()
+			a.end(1)
+			if got := ts.read(response); got.Close || got.StatusCode != 200 || !strings.Contains(got.body, "x") {
+				t.Errorf("status %d, closes: %t, body %q", got.StatusCode, got.Close, got.body)
+			}
+			expectClosed(t, r)
+			ts.endDelay()
+		})
+	}
+}
+
+// A client that keeps a connection and doesn't use it during DRAIN_DELAY learns in this way that it has to take
+// another one.
+func TestIdleConnectionsAreClosedWhenRequestsAreRefused(t *testing.T) {
+	table, asked := manualTable()
+	ts := startTestServer(t, table, func(o *Options) { o.DrainDelay = 50 * time.Millisecond })
+	const ask = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+	idle, fromIdle := ts.dial()
+	busy, fromBusy := ts.dial()
+	ts.send(idle, ask)
+	ts.readReply(fromIdle, "GET")
+	ts.send(busy, ask)
+	ts.readReply(fromBusy, "GET")
+	ts.send(busy, rawInfer(inferBody, "HTTP/1.1"))
+	a := receiveWithin(t, "request", asked, waitLimit)
+	await.Until(t, waitLimit, "one of the connections is idle", func() bool { return ts.countConns(isIdle) == 1 })
+	ts.Drain()
+	await.Until(t, waitLimit, "requests are refused", func() bool { return table.Status().Draining })
+	expectClosed(t, fromIdle)
+	a.addText("x")
+	a.end(1)
+	if got := ts.readReply(fromBusy, "POST"); got.StatusCode != 200 || !got.Close {
+		t.Errorf("the answer in hand: status %d, closes: %t", got.StatusCode, got.Close)
+	}
+}
+
+// countConns counts the open connections that which selects.
+func (ts *testServer) countConns(which func(*conn) bool) int {
+	n := 0
+	for _, l := range ts.allListeners() {
+		l.mu.Lock()
+		for c := range l.open {
+			if which(c) {
+				n++
+			}
+		}
+		l.mu.Unlock()
+	}
+	return n
+}
+
+// rawChat is a request to /v1/chat/completions as text.
+func rawChat(body string) string {
+	return strings.Replace(rawInfer(body, "HTTP/1.1"), "/infer", "/v1/chat/completions", 1)
+}
+
+// expectClosed expects that the server closes a connection without a further byte and without a reset.
+func expectClosed(t *testing.T, r *bufio.Reader) {
+	t.Helper()
+	if b, err := r.ReadByte(); err != io.EOF {
+		t.Errorf("byte %q, error %v instead of the connection's end", b, err)
+	}
+}
+
+// endDelay lets the server end although its DRAIN_DELAY isn't over.
+func (ts *testServer) endDelay() {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	ts.drainStarted = ts.drainStarted.Add(-ts.opts.DrainDelay)
 }
 
 // A pod's preStop hook begins the drain; the signal may come much later, when the engine has ended.

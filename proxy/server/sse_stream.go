@@ -174,6 +174,7 @@ func (r *sseReader) CloseWithError(error) error {
 	x := r.x
 	defer x.recoverPanic()
 	r.timer.Stop()
+	x.s.endStreamWhileDraining(r.conn)
 	if x.answer != nil { // nil after a panic, when failAfterPanic has settled it
 		if !r.written {
 			r.outcome = inflight.ClientGone

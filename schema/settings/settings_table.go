@@ -106,7 +106,7 @@ var settingsTable = []Setting{
 	{Env: "STEP_DELAY", Path: "engine.step_delay", Kind: Duration, Default: "0s", Min: "0", Max: "1m", Owner: Engine, Help: "Makes each decode step of a real model longer, for tests and benchmarks."},
 
 	{Env: "REPLAY", Path: "restart.replay", Kind: Enum, Default: "prefill", Choices: []string{"prefill", "decode"}, Owner: Proxy, Help: "How an answer is rebuilt after an engine restart: in one go, or token by token as it was made."},
-	{Env: "REPLAY_WAIT", Path: "restart.wait", Kind: Duration, Default: "10m", Min: "0", Max: "24h", Owner: Proxy, Help: "How long an accepted request waits for an engine to continue it."},
+	{Env: "REPLAY_WAIT", Path: "restart.wait", Kind: Duration, Default: "10m", Min: "0", Max: "24h", Owner: Proxy, Help: "How long a request that was taken in while an engine was there waits for the next one to continue or begin it."},
 	{Env: "JOURNAL_MAX_BYTES", Path: "restart.journal_max_bytes", Kind: Bytes, Default: "256MiB", Min: "1MiB", Max: "64GiB", Owner: Proxy, Help: "Memory for what requests in flight have received; requests beyond it wait or get 503."},
 	{Env: "QUARANTINE_TTL", Path: "restart.quarantine_ttl", Kind: Duration, Default: "10m", Min: "0", Max: "24h", Owner: Proxy, Help: "How long a request or model that kept killing the engine is refused."},
 

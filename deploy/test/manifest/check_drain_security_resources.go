@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -163,6 +164,9 @@ func checkBudget(w *workload, f *findings) {
 	}
 	if n := b.Spec.MaxUnavailable.IntValue(); n != 1 {
 		f.add("%d pods may be away", n)
+	}
+	if kind := w.set.Deployment.Spec.Strategy.Type; kind != apps.RollingUpdateDeploymentStrategyType {
+		f.add("the strategy's type is %q: the server fills it in, and each apply would report a change", kind)
 	}
 	if u := w.set.Deployment.Spec.Strategy.RollingUpdate; u == nil || u.MaxUnavailable == nil || u.MaxUnavailable.IntValue() != 1 {
 		f.add("a roll-out takes more than one pod away at a time, or none")

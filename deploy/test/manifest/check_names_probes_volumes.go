@@ -32,8 +32,8 @@ func checkNames(w *workload, f *findings) {
 	if d.Name != appName || d.Labels["app"] != appName || w.labels["app"] != appName {
 		f.add("Deployment %s and its pods must be called and labelled app: %s", d.Name, appName)
 	}
-	if scaled := w.set.Scaler != nil || w.set.Keda != nil; !scaled && (d.Spec.Replicas == nil || *d.Spec.Replicas != 3) {
-		f.add("without a scaler there must be the documented 3 replicas")
+	if scaled := w.set.Scaler != nil || w.set.Keda != nil; !scaled && (d.Spec.Replicas == nil || *d.Spec.Replicas < 1) {
+		f.add("without a scaler nothing says how many replicas there are")
 	}
 	if got := port(w.proxy, "http"); got != 8000 {
 		f.add("the documented port of %s is 8000, not %d", proxyName, got)
@@ -112,6 +112,9 @@ func checkServices(w *workload, f *findings) {
 			if p.Port != 8000 {
 				f.add("Service %s has port %d, not 8000", s.Name, p.Port)
 			}
+			if p.TargetPort.Type != intstr.Int {
+				f.add("Service %s names its port, which not every tool finds in a sidecar", s.Name)
+			}
 			f.target("Service "+s.Name, w.proxy, p.TargetPort)
 		}
 	}
@@ -150,11 +153,19 @@ func checkProbes(w *workload, f *findings) {
 			f.add("the engine has no probe healthcheck %s", flag)
 			continue
 		}
-		if p.PeriodSeconds < 10 {
-			f.add("the probe healthcheck %s starts a process every %d s", flag, p.PeriodSeconds)
+	}
+	if p := w.engine.LivenessProbe; p != nil && p.PeriodSeconds < 10 {
+		f.add("the liveness probe of the engine starts a process every %d s", p.PeriodSeconds)
+	}
+	for c, most := range map[*core.Container]time.Duration{w.proxy: 10 * time.Second, w.engine: 5 * time.Second} {
+		if p := c.LivenessProbe; p != nil && (p.TerminationGracePeriodSeconds == nil || time.Duration(*p.TerminationGracePeriodSeconds)*time.Second > most) {
+			f.add("a hung %s is given more than %v to end, in which it does nothing", c.Name, most)
 		}
 	}
 	if p := w.engine.StartupProbe; p != nil {
+		if p.PeriodSeconds != 1 {
+			f.add("a pod whose engine is there again stays unready for up to %d s", p.PeriodSeconds)
+		}
 		if budget, load := time.Duration(p.PeriodSeconds*p.FailureThreshold)*time.Second, w.duration(w.engine, "MODEL_LOAD_WAIT"); budget < load {
 			f.add("the engine is killed after %v, while a load may take MODEL_LOAD_WAIT=%v", budget, load)
 		}

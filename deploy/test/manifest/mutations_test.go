@@ -9,9 +9,9 @@ import (
 // fail.
 var mutations = []struct{ overlay, old, new, want string }{
 	// strict decoding
-	{"cpu", "periodSeconds: 1\n", "periodSecond: 1\n", `unknown field "spec.template.spec.initContainers[0].startupProbe.periodSecond"`},
+	{"cpu", "periodSeconds: 1\n", "periodSecond: 1\n", `unknown field "spec.template.spec.containers[0].startupProbe.periodSecond"`},
 	{"cpu", "containerPort: 8000", "containerPort: '8000'", "cannot unmarshal string"},
-	{"cpu", "  replicas: 3\n", "  replicas: 3\n  replicas: 3\n", `"replicas" already set`},
+	{"cpu", "  replicas: 1\n", "  replicas: 1\n  replicas: 1\n", `"replicas" already set`},
 	{"cpu", "kind: PodDisruptionBudget", "kind: PodDisruptionBudgets", "no type is known"},
 	{"cpu", "clusterIP: None", "clusterIp: None", `unknown field "spec.clusterIp"`},
 	{"prometheus-operator", "scrapeTimeout: 5s", "scrapeTimeOut: 5s", "unknown field"},
@@ -22,7 +22,8 @@ var mutations = []struct{ overlay, old, new, want string }{
 	{"inference-extension", "number: 9002", "number: 90020", "maximum: got 90,020"},
 
 	// names and order
-	{"cpu", "replicas: 3", "replicas: 2", "documented 3 replicas"},
+	{"cpu", "replicas: 1", "replicas: 0", "how many replicas"},
+	{"gpu", "  replicas: 3\n", "", "how many replicas"},
 	{"cpu", "containerPort: 8000", "containerPort: 8001", "documented port"},
 	{"cpu", "name: inference-server\n", "name: proxy\n", "no container inference-server"},
 	{"cpu", "restartPolicy: Always", "restartPolicy: Never", "not a sidecar"},
@@ -33,8 +34,9 @@ var mutations = []struct{ overlay, old, new, want string }{
 	{"cpu", "matchLabels:\n      app: llm-inference\n  strategy", "matchLabels:\n      app: llm\n  strategy", "the Deployment selects app: llm,"},
 	{"cpu", "labelSelector:\n          matchLabels:\n            app: llm-inference", "labelSelector:\n          matchLabels:\n            app: llm", "spread constraint selects"},
 	{"cpu", "selector:\n    app: llm-inference", "selector:\n    app: llm", "Service llm-inference selects"},
-	{"cpu", "targetPort: http", "targetPort: web", "names port web"},
-	{"cpu", "targetPort: http", "targetPort: 8001", "names port 8001"},
+	{"cpu", "targetPort: 8000", "targetPort: web", "names port web"},
+	{"cpu", "targetPort: 8000", "targetPort: http", "Service llm-inference names its port"},
+	{"cpu", "targetPort: 8000", "targetPort: 8001", "names port 8001"},
 	{"cpu", "port: 8000\n    targetPort", "port: 80\n    targetPort", "has port 80, not 8000"},
 	{"cpu", "clusterIP: None", "clusterIP: 10.0.0.1", "headless when it shouldn't be"},
 	{"cpu", "name: llm-inference-headless", "name: llm-inference-pods", "no Service llm-inference-headless"},
@@ -43,7 +45,11 @@ var mutations = []struct{ overlay, old, new, want string }{
 	{"cpu", "path: /livez\n            port: http", "path: /livez\n            port: web", "probe names port web"},
 	{"cpu", "- --started", "- --start", "no probe healthcheck --started"},
 	{"cpu", "periodSeconds: 20", "periodSeconds: 2", "starts a process every 2 s"},
-	{"cpu", "failureThreshold: 120", "failureThreshold: 12", "MODEL_LOAD_WAIT"},
+	{"cpu", "failureThreshold: 1200\n          periodSeconds: 1\n", "failureThreshold: 120\n          periodSeconds: 10\n", "stays unready for up to 10 s"},
+	{"cpu", "failureThreshold: 1200", "failureThreshold: 120", "MODEL_LOAD_WAIT"},
+	{"cpu", "periodSeconds: 20\n          terminationGracePeriodSeconds: 5\n", "periodSeconds: 20\n", "a hung engine is given more than 5s"},
+	{"cpu", "periodSeconds: 20\n          terminationGracePeriodSeconds: 5\n", "periodSeconds: 20\n          terminationGracePeriodSeconds: 150\n", "a hung engine is given more than 5s"},
+	{"cpu", "periodSeconds: 10\n          terminationGracePeriodSeconds: 10\n", "periodSeconds: 10\n", "a hung inference-server is given more than 10s"},
 
 	// volumes, paths, keys
 	{"cpu", "mountPath: /tmp\n          name: tmp", "mountPath: /tmp\n          name: temp", "mounts volume temp, which isn't there"},
@@ -90,7 +96,7 @@ var mutations = []struct{ overlay, old, new, want string }{
 	{"cpu", "- ALL", "- NET_RAW", "keeps capabilities"},
 	{"cpu", "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: true\n          privileged: true", "departs from"},
 	{"cpu", "memory: 2Gi", "nvidia.com/gpu: 0", "no memory limit"},
-	{"cpu", "memory: 512Mi", "memory: 4Gi", "requests more memory"},
+	{"cpu", "memory: 64Mi", "memory: 4Gi", "requests more memory"},
 	{"cpu", "cpu: \"2\"", "cpu: 1500m", "no whole number"},
 	{"cpu", "value: 900MiB", "value: 1100MiB", "isn't below"},
 	{"cpu", "value: 900MiB", "value: 300MiB", "queue and journal"},
@@ -101,6 +107,7 @@ var mutations = []struct{ overlay, old, new, want string }{
 
 	// budget, scalers
 	{"cpu", "maxUnavailable: 1\n  selector", "maxUnavailable: 3\n  selector", "3 pods may be away"},
+	{"cpu", "    type: RollingUpdate\n", "", "each apply would report a change"},
 	{"cpu", "maxUnavailable: 1\n  selector", "minAvailable: 1\n  selector", "no budget"},
 	{"keda", "  selector:\n    matchLabels:\n      app: llm-inference\n  strategy", "  replicas: 3\n  selector:\n    matchLabels:\n      app: llm-inference\n  strategy", "each apply would set it back"},
 	{"keda", "scaleTargetRef:\n    name: llm-inference", "scaleTargetRef:\n    name: llm", "target llm isn't there"},

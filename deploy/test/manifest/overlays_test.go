@@ -108,3 +108,39 @@ func TestNothingIsLeftOut(t *testing.T) {
 		}
 	}
 }
+
+// The overlay for trying asks for what one small node has free beside the system's own pods; the others are for use.
+func TestOverlayForTryingFitsASmallNode(t *testing.T) {
+	for name, text := range render(t) {
+		s, err := Decode([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := newWorkload(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		replicas := int64(0) // a scaler's
+		if n := s.Deployment.Spec.Replicas; n != nil {
+			replicas = int64(*n)
+		}
+		cpu, memory := requested(w)
+		switch {
+		case name == "cpu":
+			if replicas != 1 || cpu > 250 || memory > 256<<20 {
+				t.Errorf("%s: %d replicas of %d thousandths of a core and %d bytes", name, replicas, cpu, memory)
+			}
+		case s.Scaler == nil && s.Keda == nil && replicas != 3:
+			t.Errorf("%s: %d replicas instead of the documented 3", name, replicas)
+		}
+	}
+}
+
+// requested is what a pod's containers request together: thousandths of a core, and bytes.
+func requested(w *workload) (cpu, memory int64) {
+	for c := range w.containers() {
+		cpu += c.Resources.Requests.Cpu().MilliValue()
+		memory += c.Resources.Requests.Memory().Value()
+	}
+	return cpu, memory
+}
