@@ -91,16 +91,23 @@ func TestFurtherChoicesAreNotRefusedByTime(t *testing.T) {
 		for range 60 { // a minute's work
 			waiting = append(waiting, table.admit(within(0)))
 		}
-		time.Sleep(85 * time.Second) // fake time, in which nothing is answered
-		sent := len(f.infers)
-		for i := 12; i < sent; i++ {
-			s := f.infers[i]
-			if table.entries[s.ID] == nil {
-				continue
+		next := 12
+		serve := func(each time.Duration, until func(en *entry) bool) {
+			for next < len(f.infers) {
+				s := f.infers[next]
+				next++
+				if en := table.entries[s.ID]; en != nil {
+					time.Sleep(each) // fake time
+					table.serve(f, s, 2)
+					if until(en) {
+						return
+					}
+				}
 			}
-			table.serve(f, s, 2)
-			sent = len(f.infers)
 		}
+		serve(time.Second, func(en *entry) bool { return en.req.Infer.Choices > 1 }) // the first one
+		time.Sleep(85 * time.Second)                                                 // in which nothing is answered
+		serve(0, func(*entry) bool { return false })
 		for p := many.Take(nil); p.Done || p.More; p = many.Take(nil) {
 			if p.Err != nil {
 				t.Fatalf("choice %d: %v", p.Choice, p.Err)
