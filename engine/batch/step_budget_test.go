@@ -91,17 +91,23 @@ func TestStepBudgetUnderSteadyLoad(t *testing.T) {
 	}
 }
 
+// besideStreams is a budget after some time of four streams, their work in a step, and how long a step with prompt
+// tokens should take beside them.
+func besideStreams(d simulatedDevice) (budget stepBudget, streams stepWork, want time.Duration) {
+	budget = stepBudget{targetDuration: 50 * time.Millisecond, maxPromptTokens: 512}
+	budget.observe(short(0, 48), d.takes(short(0, 48)))
+	streams = short(4, 0)
+	for range 100 {
+		budget.observe(streams, d.takes(streams))
+	}
+	return budget, streams, max(budget.targetDuration, time.Duration((1+promptShare)*float64(d.takes(streams))))
+}
+
 // The further a long prompt gets, the more each of its tokens takes. That must not be taken for the cost of decoding,
 // of which prompts may take a multiple: steps would grow with the prompt.
 func TestStepsOfALongPromptKeepTheirLength(t *testing.T) {
 	d := simulatedDevices["two cores"]
-	budget := stepBudget{targetDuration: 50 * time.Millisecond, maxPromptTokens: 512}
-	budget.observe(short(0, 48), d.takes(short(0, 48)))
-	streams := short(4, 0)
-	for range 100 {
-		budget.observe(streams, d.takes(streams))
-	}
-	want := max(budget.targetDuration, time.Duration((1+promptShare)*float64(d.takes(streams))))
+	budget, streams, want := besideStreams(d)
 	for position := 0; position < 5000; {
 		n := budget.promptTokens(budget.allowPrompts(streams, true), position)
 		w := stepWork{decodes: streams.decodes, prompts: n, cells: streams.cells + attendedCells(position, n)}
@@ -123,13 +129,7 @@ func TestStepBudgetAfterATimeOfSlowSteps(t *testing.T) {
 	d := simulatedDevices["two cores"]
 	for _, slowdown := range []time.Duration{2, 5, 20} {
 		slow := simulatedDevice{slowdown * d.fixed, slowdown * d.sequence, slowdown * d.prompt, slowdown * d.cell}
-		budget := stepBudget{targetDuration: 50 * time.Millisecond, maxPromptTokens: 512}
-		budget.observe(short(0, 48), d.takes(short(0, 48)))
-		streams := short(4, 0)
-		for range 100 {
-			budget.observe(streams, d.takes(streams))
-		}
-		want := max(budget.targetDuration, time.Duration((1+promptShare)*float64(d.takes(streams))))
+		budget, streams, want := besideStreams(d)
 		position := 0
 		for i := range 100 {
 			n := budget.promptTokens(budget.allowPrompts(streams, true), position)
