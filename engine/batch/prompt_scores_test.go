@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"fmt"
 	"math"
 	"testing"
 )
@@ -80,5 +81,18 @@ func TestPromptLogprobsOfReplays(t *testing.T) {
 	submit(t, e, again)
 	if a := sink.wait(2); len(a.prompt) != 0 || len(a.tokens) != 7 {
 		t.Errorf("a replay gave %d tokens of the prompt and %d of the answer", len(a.prompt), len(a.tokens))
+	}
+}
+
+// What a prompt with log-probabilities can't use of a step is another prompt's.
+func TestPromptsWithLogprobsLeaveTheRestToOthers(t *testing.T) {
+	const perStep = 300
+	st := newSchedulerTest(t, Limits{Cells: 2000, Sequences: 4, SequenceMax: 500, StepTokens: 500})
+	st.scheduler.budget.cost = promptCost(float64(st.scheduler.budget.targetDuration) / perStep)
+	st.scheduler.budget.maxPromptTokens = perStep
+	st.submit("", nil, 400, 9).req.PromptLogprobs = true
+	st.submit("", nil, 400, 9)
+	if st.step(); st.planString() != fmt.Sprintf("0:%d 1:%d", MaxScoredTokens, perStep-MaxScoredTokens) {
+		t.Errorf("step %s", st.planString())
 	}
 }

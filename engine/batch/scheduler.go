@@ -62,7 +62,6 @@ type plan struct {
 	decodes      int    // sequences that advance by one token
 	promptTokens int    // prompt tokens, and those of sequences that advance by several
 	forcedTokens int    // the latter alone
-	scoredTokens int    // prompt tokens with log-probabilities
 	cells        int    // cells that all tokens attend to
 	preempted    []*sequence
 	starved      *sequence // finds no cells, even alone
@@ -342,7 +341,10 @@ func (s *scheduler) sharePromptAllowance(p *plan, a promptAllowance) {
 	}
 	left := min(wanted, s.freeCells()-p.decodes-p.promptTokens)
 	for i, q := range s.prefills {
-		left -= addPromptChunk(p, q, min(s.chunks[i], left))
+		if n := min(s.chunks[i], left); n > 0 {
+			p.addPrompt(q, n)
+			left -= n
+		}
 	}
 }
 
@@ -350,7 +352,7 @@ func (s *scheduler) sharePromptAllowance(p *plan, a promptAllowance) {
 func (s *scheduler) chooseChunks(a promptAllowance) int {
 	s.chunks = s.chunks[:0]
 	cost, left := &s.budget.cost, a
-	othersNs, othersTokens := 0.0, 0
+	othersNs, othersTokens, scored := 0.0, 0, 0
 	for _, q := range s.prefills[1:] {
 		othersNs += cost.prompt(q.filled, q.prefillTokensLeft())
 		othersTokens += q.prefillTokensLeft()
@@ -363,6 +365,10 @@ func (s *scheduler) chooseChunks(a promptAllowance) int {
 			own.least = max((a.least+1)/2, a.least-othersTokens)
 		}
 		n := max(0, min(s.budget.promptTokens(own, q.filled), left.most, q.prefillTokensLeft()))
+		if q.wantsScores() {
+			n = min(n, MaxScoredTokens-scored)
+			scored += n
+		}
 		s.chunks = append(s.chunks, n)
 		left.ns -= cost.prompt(q.filled, n)
 		left.most -= n
@@ -371,20 +377,11 @@ func (s *scheduler) chooseChunks(a promptAllowance) int {
 	return a.most - left.most
 }
 
-// addPromptChunk puts up to limit tokens of a prompt into the plan and returns how many.
-func addPromptChunk(p *plan, q *sequence, limit int) int {
-	tokens := limit
-	if q.wantsScores() {
-		tokens = min(tokens, MaxScoredTokens-p.scoredTokens)
-		p.scoredTokens += max(tokens, 0)
-	}
-	if tokens <= 0 {
-		return 0
-	}
+// addPrompt puts a chunk of a prompt into the plan.
+func (p *plan) addPrompt(q *sequence, tokens int) {
 	p.promptTokens += tokens
 	p.cells += attendedCells(q.filled, tokens)
 	p.items = append(p.items, item{q, tokens})
-	return tokens
 }
 
 // orderPrompts puts the prompt that came first at the front and the others behind it by what is left of them, or of the

@@ -76,7 +76,7 @@ func (c *threadChoice) pick(tokens int) int {
 func (k *classChoice) afterTrial(used int) {
 	better := k.best() == used
 	switch {
-	case better && k.trialInterval == hiccupTrialInterval && used == oneThread:
+	case better && k.trialInterval == hiccupTrialInterval && used == oneThread: // all threads again in two steps
 	case !better && k.cost[used] > clearlyBetter*k.cost[1-used]:
 		k.trialInterval = min(k.trialInterval*trialIntervalGrowth, maxTrialInterval)
 	default:
