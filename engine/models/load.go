@@ -183,6 +183,9 @@ func (c *Cache) unload(e *entry) {
 // computeChecksums computes the content's sha256 in the background: with it, revisions are the same on another machine
 // that has a copy of the files.
 func (c *Cache) computeChecksums(src *source) {
+	if err := lowerPriority(); err != nil {
+		c.opts.Log.Debug("checksums are computed with the usual priority", "err", err)
+	}
 	for _, a := range []*weightsFile{src.base, src.adapter} {
 		if a == nil {
 			continue
