@@ -172,10 +172,8 @@ func (e Estimate) Decide(left time.Duration) Decision {
 	return Decision{RetryAfter: min(max(min(late, e.Start), minRetry), maxRetry)}
 }
 
-// Hopeless reports whether a request whose turn has come would still not be complete in the time left.
-func (e Estimate) Hopeless(left time.Duration) bool { return e.Known && e.cautious() > left }
-
-// Late reports whether a waiting request will probably not be complete in the time left.
+// Late reports whether a request that was admitted will probably not be complete in the time left. Without the margin:
+// it has waited already, and a refusal that comes late is worse than an answer that does.
 func (e Estimate) Late(left time.Duration) bool { return e.Known && e.Total() > left }
 
 // cautious is the total, raised by the margin.

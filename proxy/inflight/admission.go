@@ -112,7 +112,7 @@ func (t *Table) refuseHopeless(en *entry, now time.Time) bool {
 		return false
 	}
 	e := t.estimate(en.work, modelVersion{en.model, en.version}, 0, 1, en.estimatedWork())
-	if !e.Hopeless(en.deadline.Sub(now)) {
+	if !e.Late(en.deadline.Sub(now)) {
 		return false
 	}
 	t.refuseLate(en, e, now)

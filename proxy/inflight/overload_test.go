@@ -28,12 +28,14 @@ type overloadResult struct {
 	inTime      int           // answered before the deadline, while others came
 	refused     int           // at once
 	late        int           // taken in, and then not answered in time
+	lateKnown   int           // of them, those that came when the speed was known
 	longRetries int           // of them, those told to come back later than after the deadline
 	slowest     time.Duration // of those refused at once
 }
 
 const (
 	overloadFor       = 2 * time.Minute
+	overloadUnknown   = 10 * time.Second // until then the speed isn't known, and everything is let in
 	overloadSequences = 32
 	overloadAsked     = 64 // new tokens; half of them to all are used
 	overloadDeadline  = 20 * time.Second
@@ -61,14 +63,15 @@ func (o overload) run(t *testing.T) (result overloadResult) {
 		}
 		for _, c := range clients {
 			<-c.done
-			result.add(c, o.deadline, start.Add(overloadFor))
+			result.add(c, o.deadline, start)
 		}
 	})
 	return result
 }
 
 // add counts a client. Answers that come after the last request aren't counted, so that inTime is a rate.
-func (r *overloadResult) add(c *simulatedClient, deadline time.Duration, end time.Time) {
+func (r *overloadResult) add(c *simulatedClient, deadline time.Duration, start time.Time) {
+	end := start.Add(overloadFor)
 	r.offered++
 	switch {
 	case c.refused:
@@ -79,6 +82,9 @@ func (r *overloadResult) add(c *simulatedClient, deadline time.Duration, end tim
 		r.slowest = max(r.slowest, c.took)
 	case c.err != nil || c.gone || c.took > deadline:
 		r.late++
+		if c.sentAt.Sub(start) > overloadUnknown {
+			r.lateKnown++
+		}
 	case !c.sentAt.Add(c.took).After(end):
 		r.inTime++
 	}
@@ -93,16 +99,19 @@ func TestGoodputUnderOverload(t *testing.T) {
 	for _, load := range loads {
 		r := overload{load: load, deadline: overloadDeadline}.run(t)
 		goodput := float64(r.inTime) / capacity
-		t.Logf("load %.1f: %d offered, goodput %.2f, %d refused at once, %d late", load, r.offered, goodput, r.refused, r.late)
+		t.Logf("load %.1f: %d offered, goodput %.2f, %d refused at once, %d late, of them %d when the speed was known", load, r.offered, goodput, r.refused, r.late, r.lateKnown)
 		if load <= 0.8 && r.refused+r.late > 0 {
 			t.Errorf("load %.1f: %d refused, %d late, want none", load, r.refused, r.late)
 		}
 		if load > 1 && goodput < 0.9 {
 			t.Errorf("load %.1f: goodput is %.2f of the capacity, want 0.9", load, goodput)
 		}
-		// While the speed isn't known, in the first ten seconds, everything is let in.
-		if firstBurst := int(10 * overloadCapacity * load); r.late > firstBurst {
-			t.Errorf("load %.1f: %d late, want at most those that came before the speed was known (%d)", load, r.late, firstBurst)
+		if firstBurst := int(overloadUnknown.Seconds() * overloadCapacity * load); r.late-r.lateKnown > firstBurst {
+			t.Errorf("load %.1f: %d late of those that came before the speed was known, want at most all (%d)", load, r.late-r.lateKnown, firstBurst)
+		}
+		// Who is refused learns it at once: of a hundred, one at most after waiting.
+		if r.lateKnown > (r.refused+r.lateKnown)/100 {
+			t.Errorf("load %.1f: %d late although the speed was known, beside %d refused at once", load, r.lateKnown, r.refused)
 		}
 		if r.slowest > 0 {
 			t.Errorf("load %.1f: a refusal took %v", load, r.slowest)
