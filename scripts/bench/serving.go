@@ -71,12 +71,15 @@ func benchServing() error {
 			b.report.Notes = append(b.report.Notes, fmt.Sprintf("The scenario %s failed: %v", s.name, err))
 			failed = append(failed, fmt.Errorf("%s: %w", s.name, err))
 		}
+		if err := b.write(); err != nil { // after each, since all take half an hour
+			return errors.Join(append(failed, err)...)
+		}
 	}
 	if len(b.report.Rows) == 0 {
 		failed = append(failed, fmt.Errorf("BENCH_SCENARIOS=%s: %w", wanted, errNothingMeasured))
 		return errors.Join(failed...)
 	}
-	return errors.Join(append(failed, b.write())...)
+	return errors.Join(append(failed, b.report.WriteMarkdown(os.Stdout))...)
 }
 
 func newServing() (*serving, error) {
@@ -158,13 +161,10 @@ func (b *serving) full(n, quick int) int {
 	return n
 }
 
-// write writes table, values and picture into BENCH_RESULTS, or only shows the table.
+// write writes table, values and picture of what was measured so far into BENCH_RESULTS, if it is set.
 func (b *serving) write() error {
-	if err := b.report.WriteMarkdown(os.Stdout); err != nil {
-		return err
-	}
 	dir := os.Getenv("BENCH_RESULTS")
-	if dir == "" {
+	if dir == "" || len(b.report.Rows) == 0 {
 		return nil
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
