@@ -48,12 +48,15 @@ func run(ctx context.Context, names []string) (good bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if cases, err = chooseCases(cases, strings.Fields(os.Getenv("ONLY_CASES"))); err != nil {
+		return false, err
+	}
 	server, err := startServer(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, server.stop()) }()
-	r := report{cases: keep(cases, strings.Fields(os.Getenv("ONLY_CASES"))), allowPending: os.Getenv("ALLOW_PENDING") == "1"}
+	r := report{cases: cases, allowPending: os.Getenv("ALLOW_PENDING") == "1"}
 	for _, s := range chosen {
 		if ctx.Err() == nil {
 			r.runSuite(ctx, &s, server)
@@ -63,11 +66,16 @@ func run(ctx context.Context, names []string) (good bool, err error) {
 	return r.good() && ctx.Err() == nil, nil
 }
 
-func keep(cases, only []string) []string {
+func chooseCases(all, only []string) ([]string, error) {
 	if len(only) == 0 {
-		return cases
+		return all, nil
 	}
-	return slices.DeleteFunc(cases, func(c string) bool { return !slices.Contains(only, c) })
+	for _, name := range only {
+		if !slices.Contains(all, name) {
+			return nil, fmt.Errorf("ONLY_CASES: there is no case %q; there are %s", name, strings.Join(all, " "))
+		}
+	}
+	return only, nil
 }
 
 func chooseSuites(names []string) ([]suite, error) {

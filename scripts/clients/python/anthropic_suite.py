@@ -94,7 +94,8 @@ def stop():
 def schema():
     reply = create(h.ASK_CITY, output_config={"format": {"type": "json_schema", "schema": h.CITY_SCHEMA}})
     h.is_city(text_of(reply))
-    parsed = client.messages.parse(model=h.MODEL, max_tokens=h.CALL_TOKENS, messages=user(h.ASK_CITY), output_format=City)
+    parsed = client.messages.parse(model=h.MODEL, max_tokens=h.CALL_TOKENS, messages=user(h.ASK_CITY), output_format=City,
+                                   extra_body=GREEDY)
     h.check(isinstance(parsed.parsed_output, City), "not the client's type", parsed)
 
 

@@ -116,7 +116,7 @@ def schema():
     reply = chat(h.ASK_CITY, response_format={
         "type": "json_schema", "json_schema": {"name": "city", "strict": True, "schema": h.CITY_SCHEMA}}, max_tokens=h.CALL_TOKENS)
     h.is_city(reply.choices[0].message.content)
-    parsed = client.chat.completions.parse(model=h.MODEL, messages=user(h.ASK_CITY), response_format=City, max_tokens=h.CALL_TOKENS)
+    parsed = client.chat.completions.parse(model=h.MODEL, messages=user(h.ASK_CITY), response_format=City, max_tokens=h.CALL_TOKENS, temperature=0)
     h.check(isinstance(parsed.choices[0].message.parsed, City), "not the client's type", parsed)
     loose = chat(h.ASK_CITY, response_format={"type": "json_object"})
     if loose.choices[0].finish_reason == "stop":
@@ -240,7 +240,8 @@ def responses():
     h.check(reply.status in ("completed", "incomplete") and reply.output[0].role == "assistant", "status and role", reply)
     u = reply.usage
     h.usage_adds_up(u.input_tokens, u.output_tokens, u.total_tokens)
-    parsed = client.responses.parse(model=h.MODEL, input=h.ASK_CITY, text_format=City, max_output_tokens=h.CALL_TOKENS, store=False)
+    parsed = client.responses.parse(model=h.MODEL, input=h.ASK_CITY, text_format=City, max_output_tokens=h.CALL_TOKENS,
+                                     temperature=0, store=False)
     h.check(isinstance(parsed.output_parsed, City), "not the client's type", parsed)
 
 
