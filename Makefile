@@ -101,6 +101,10 @@ test-deploy: ## decode what is in deploy/ strictly, check it against the docs an
 test-pod: ## build both images and run them as a pod, with podman (root; a quarter of an hour the first time)
 	@scripts/test-pod.sh
 
+.PHONY: test-cluster
+test-cluster: ## build both images and a Kubernetes node, and try the manifests on it (root; long the first time)
+	@scripts/test-cluster.sh
+
 .PHONY: ui
 ui: ## bundle the live page (needs Node), which every build of the proxy embeds from then on
 	@scripts/build-ui.sh
