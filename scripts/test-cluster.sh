@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Runs deploy/cluster: tests of the manifests on a real Kubernetes of one node, on a machine without Docker, a cluster or
-# a registry. Needs root on Debian 12, some 4 GB of memory and 3 GB of disk beside what test-pod.sh takes. The first run
-# builds Kubernetes; components and images are kept in the cache (TANDEM_CACHE, otherwise tandem in the user's cache
-# directory). The node lives in namespaces of its own and ends with this script.
+# Runs deploy/cluster: tests of the manifests on a real Kubernetes of one node, on a machine without Docker, a cluster
+# or a registry. Needs root on Debian 12. The first run builds Kubernetes; components and images are kept in the cache
+# (TANDEM_CACHE, otherwise tandem in the user's cache directory). The node lives in namespaces of its own and ends with
+# this script.
 #
 #   scripts/test-cluster.sh              build and test
 #   scripts/test-cluster.sh -run Drain   the same with flags of go test: -run, -count, -timeout
 #   scripts/test-cluster.sh --shell      a shell on the node, with kubectl and ctr, instead of the tests
 #   scripts/test-cluster.sh --build      only build
+#
+# IMAGES=kept takes the images that the cache has as they are: for work on the tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=native/source.sh
@@ -36,9 +38,11 @@ exec 9>"$work/lock" # the images and their storage are those of test-pod.sh
 flock -n 9 || { step "another run is under way; waiting for it"; flock 9; }
 write_configuration
 build_components
-build_base
-build_builder
-build_images
+if [ "${IMAGES:-}" != kept ]; then
+	build_base
+	build_builder
+	build_images
+fi
 build_pause "$cluster/pause.tar"
 build_models "$cluster/models.tar"
 save_image "$proxy_image" "docker.io/library/${proxy_image#localhost/}" "$cluster/proxy.tar"

@@ -58,7 +58,11 @@ func (d *deployment) readyAgain(t *testing.T, name, container string, restarts i
 	t.Helper()
 	var since time.Time
 	eventually(t, fmt.Sprintf("%s is ready with %d restarts of %s", name, restarts, container), within, func() error {
-		for _, p := range d.pods(t) {
+		all, err := d.listPods()
+		if err != nil {
+			return err
+		}
+		for _, p := range all {
 			if p.Metadata.Name != name {
 				continue
 			}
@@ -87,7 +91,7 @@ func (l *load) onlyNewConnectionsRefused(t *testing.T, what string, within time.
 			t.Errorf("%s: keep-alive %v, after %v: %s", what, o.keepAlive, o.began, o.kind)
 		}
 	}
-	if span := s.last - s.first; span > within {
+	if span := s.failing(); span > within {
 		t.Errorf("%s: connections were refused for %v, at most %v", what, span, within)
 	}
 	return s
@@ -203,7 +207,7 @@ func TestEngineImageReplaced(t *testing.T) {
 	var unready time.Duration
 	got, err := stream(t.Context(), d.url, storyRequest, 3, func() {
 		d.kubectl(t, "set", "image", "pod/"+p.Metadata.Name, "engine=llm-inference-engine:1.0.1-cpu")
-		unready = d.readyAgain(t, p.Metadata.Name, engineName, 1, startTimeout) // meanwhile the stream's pieces wait to be read
+		unready = d.readyAgain(t, p.Metadata.Name, engineName, 1, startTimeout) // the stream waits to be read
 	})
 	if err != nil || got != want {
 		t.Errorf("a stream whose engine gets another image: %q, %v; want %q", got, err, want)

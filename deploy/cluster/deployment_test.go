@@ -49,6 +49,7 @@ func deploy(t *testing.T, namespace string, v variant) *deployment {
 	d.apply(t, v)
 	d.rolledOut(t)
 	d.url = "http://" + d.kubectl(t, "get", "service", "llm-inference", "-o", "jsonpath={.spec.clusterIP}") + ":8000"
+	eventually(t, "the Service leads to a pod", time.Minute, func() error { return wantStatus(d.url+"/readyz", 200) })
 	return d
 }
 

@@ -71,11 +71,8 @@ type pod struct {
 type container struct {
 	Name         string
 	Ready        bool
-	Started      *bool
 	RestartCount int
-	ContainerID  string
-	State        map[string]json.RawMessage
-	LastState    struct {
+	State        struct {
 		Terminated *struct {
 			ExitCode int
 			Reason   string
@@ -102,20 +99,33 @@ func (p pod) container(name string) container {
 	return container{}
 }
 
-// pods of the deployment that aren't on their way out, in the order of their names.
-func (d *deployment) pods(t *testing.T) (alive []pod) {
-	t.Helper()
+// listPods returns the deployment's pods that aren't on their way out, in the order of their names.
+func (d *deployment) listPods() (alive []pod, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
+	defer cancel()
 	var list struct{ Items []pod }
-	out := d.kubectl(t, "get", "pods", "-l", "app=llm-inference", "-o", "json")
+	out, err := kubectl(ctx, "", "-n", d.namespace, "get", "pods", "-l", "app=llm-inference", "-o", "json")
+	if err != nil {
+		return nil, err
+	}
 	if err := json.Unmarshal([]byte(out), &list); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	for _, p := range list.Items {
 		if p.Metadata.DeletionTimestamp == "" {
 			alive = append(alive, p)
 		}
 	}
-	return alive
+	return alive, nil
+}
+
+func (d *deployment) pods(t *testing.T) []pod {
+	t.Helper()
+	all, err := d.listPods()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
 // onlyPod is the pod of a deployment with one replica.
@@ -134,8 +144,8 @@ func (d *deployment) kubectl(t *testing.T, args ...string) string {
 	return mustKubectl(t, append([]string{"-n", d.namespace}, args...)...)
 }
 
-// eventually polls until try returns nil, and fails the test with its last error when it doesn't in time. It returns how
-// long that took.
+// eventually polls until try returns nil, and fails the test with its last error when it doesn't in time. It returns
+// how long that took.
 func eventually(t *testing.T, what string, within time.Duration, try func() error) time.Duration {
 	t.Helper()
 	began := time.Now()

@@ -53,7 +53,8 @@ func startPeer(t *testing.T, namespace, name, app string) peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "pod "+name+" is admitted", commandTimeout, func() error { // a new namespace gets its service account late
+	// A new namespace gets its service account late.
+	eventually(t, "pod "+name+" is admitted", commandTimeout, func() error {
 		_, err := kubectl(t.Context(), string(manifest), "apply", "-f", "-")
 		return err
 	})

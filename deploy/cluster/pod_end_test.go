@@ -13,9 +13,9 @@ import (
 // drainDelay is that of the base's configuration file.
 const drainDelay = 5 * time.Second
 
-// TestDeletionWithAStream deletes a pod while a stream runs, in both forms: the stream ends whole, later than the moment
-// from which nothing new is served, what comes before that is served and told to take another connection, and the pod
-// doesn't stay longer than the stream makes it.
+// TestDeletionWithAStream deletes a pod while a stream runs, in both forms: the stream ends whole, later than the
+// moment from which nothing new is served, what comes before that is served and told to take another connection, and
+// the pod doesn't stay longer than the stream makes it.
 func TestDeletionWithAStream(t *testing.T) {
 	onCluster(t)
 	for name, twoContainers := range map[string]bool{"sidecar": false, "two containers": true} {
@@ -55,8 +55,8 @@ func (d *deployment) deleteWithAStream(t *testing.T, form string) {
 	}
 	statuses := d.lastStatuses(t, old.Metadata.Name, goneWithin)
 	for _, name := range []string{proxyName, engineName} {
-		if state, ok := statuses.container(name).State["terminated"]; ok && !strings.Contains(string(state), `"exitCode":0`) {
-			t.Errorf("%s ended with %s", name, state)
+		if end := statuses.container(name).State.Terminated; end != nil && end.ExitCode != 0 {
+			t.Errorf("%s ended with status %d, %s", name, end.ExitCode, end.Reason)
 		}
 	}
 	record("a pod is deleted while a stream runs, "+form, fmt.Sprintf("whole; gone %v after it", goneWithin),
@@ -94,14 +94,14 @@ func wantStatus(url string, want int) error {
 func (d *deployment) lastStatuses(t *testing.T, name string, within time.Duration) (last pod) {
 	t.Helper()
 	eventually(t, "pod "+name+" is gone", within, func() error {
-		out := d.kubectl(t, "get", "pod", name, "--ignore-not-found", "-o", "json")
-		if out == "" {
-			return nil
+		out, err := kubectl(t.Context(), "", "-n", d.namespace, "get", "pod", name, "--ignore-not-found", "-o", "json")
+		if err != nil || out == "" {
+			return err
 		}
 		if err := json.Unmarshal([]byte(out), &last); err != nil {
 			return err
 		}
-		return fmt.Errorf("it is there: %s", out)
+		return fmt.Errorf("it is in phase %s", last.Status.Phase)
 	})
 	return last
 }
@@ -143,30 +143,30 @@ func TestNodeDrain(t *testing.T) {
 		_, err := kubectl(ctx, "", "drain", "node1", "--pod-selector", "app=llm-inference", "--delete-emptydir-data", "--force")
 		drained <- err
 	}()
-	stillThere := func() (n int) {
-		for _, p := range d.pods(t) {
+	oneIsLeft := func() error {
+		n := 0
+		all, err := d.listPods()
+		for _, p := range all {
 			for _, old := range before {
 				if p.Metadata.UID == old.Metadata.UID && p.ready() {
 					n++
 				}
 			}
 		}
-		return n
-	}
-	eventually(t, "the drain evicts a pod", startTimeout, func() error {
-		if n := stillThere(); n != 1 {
-			return fmt.Errorf("%d of the old pods are left", n)
+		if err == nil && n != 1 {
+			err = fmt.Errorf("%d of the old pods serve, want one", n)
 		}
-		return nil
-	})
+		return err
+	}
+	eventually(t, "the drain evicts a pod", startTimeout, oneIsLeft)
 	// The budget is what keeps the other: the drain tries again every five seconds.
 	select {
 	case err := <-drained:
 		t.Fatalf("the drain has ended with a pod left: %v", err)
 	case <-time.After(3 * drainDelay):
 	}
-	if n := stillThere(); n != 1 {
-		t.Errorf("%d of the old pods serve while no other can start, want the one that the budget keeps", n)
+	if err := oneIsLeft(); err != nil {
+		t.Errorf("while no other pod can start: %v", err)
 	}
 	mustKubectl(t, "uncordon", "node1")
 	if err := <-drained; err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"slices"
@@ -84,8 +85,8 @@ type refusal struct {
 
 func (r refusal) Error() string { return fmt.Sprintf("%d %s: %s", r.status, r.kind, r.message) }
 
-// stream asks for server-sent events from the pod or Service at a URL, and calls underWay once after so many pieces. The
-// pieces must make the result.
+// stream asks for server-sent events from the pod or Service at a URL, and calls underWay once after so many pieces.
+// The pieces must make the result.
 func stream(ctx context.Context, url, body string, pieces int, underWay func()) (string, error) {
 	body = strings.TrimSuffix(body, "}") + `,"stream":true}`
 	response, err := post(ctx, newClient(false), url, apiKey, body)
@@ -192,8 +193,8 @@ func kindOf(err error) string {
 	switch {
 	case errors.As(err, &refused):
 		return fmt.Sprintf("%d %s", refused.status, refused.kind)
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "connection refused"
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH):
+		return "connection refused" // a Service without pods answers in either way
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "connection cut"
 	case errors.As(err, &timeout) && timeout.Timeout():
@@ -206,7 +207,7 @@ func kindOf(err error) string {
 func (l *load) end() summary {
 	l.stop()
 	l.done.Wait()
-	s := summary{failed: map[string]int{}}
+	s := summary{failed: map[string]int{}, first: time.Duration(math.MaxInt64)}
 	for _, o := range l.outcomes {
 		s.longest = max(s.longest, o.took)
 		if o.kind == answered {
@@ -214,9 +215,7 @@ func (l *load) end() summary {
 			continue
 		}
 		s.failed[o.kind]++
-		if len(s.failed) == 1 && s.failed[o.kind] == 1 {
-			s.first = o.began
-		}
+		s.first = min(s.first, o.began)
 		s.last = max(s.last, o.began+o.took)
 	}
 	return s
@@ -226,8 +225,11 @@ type summary struct {
 	answered    int
 	failed      map[string]int
 	longest     time.Duration
-	first, last time.Duration // the span in which requests failed
+	first, last time.Duration // the first failed request's begin and the last one's end
 }
+
+// failing is how long requests failed.
+func (s summary) failing() time.Duration { return max(0, s.last-s.first) }
 
 func (s summary) failures() (n int) {
 	for _, count := range s.failed {
@@ -242,7 +244,7 @@ func (s summary) String() string {
 		text += fmt.Sprintf(", %d %s", s.failed[kind], kind)
 	}
 	if s.failures() > 0 {
-		text += fmt.Sprintf(" within %.1f s", (s.last - s.first).Seconds())
+		text += fmt.Sprintf(" within %.1f s", s.failing().Seconds())
 	}
 	return text + fmt.Sprintf("; the longest took %.1f s", s.longest.Seconds())
 }

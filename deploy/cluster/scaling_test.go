@@ -33,10 +33,11 @@ func TestAutoscaler(t *testing.T) {
 	}
 	eventually(t, "the autoscaler has its metrics", startTimeout, func() error {
 		const condition = `{.status.conditions[?(@.type=="ScalingActive")].status}`
-		if state := d.kubectl(t, "get", "hpa", "llm-inference", "-o", "jsonpath="+condition); state != "True" {
-			return fmt.Errorf("ScalingActive is %q", state)
+		state, err := kubectl(t.Context(), "", "-n", d.namespace, "get", "hpa", "llm-inference", "-o", "jsonpath="+condition)
+		if err == nil && state != "True" {
+			err = fmt.Errorf("ScalingActive is %q", state)
 		}
-		return nil
+		return err
 	})
 	load := d.startLoad(t, storyRequest, 0, 96) // 24 is what a replica should have
 	took := eventually(t, "the autoscaler adds replicas", within, func() error {
@@ -172,7 +173,8 @@ func podMetrics(ctx context.Context, namespace, selector, metric string) (map[st
 	}
 	values := map[string]float64{}
 	for _, p := range list.Items {
-		if value, err := scrape(ctx, p.Status.PodIP, metric); err == nil { // as with Prometheus, a pod that doesn't answer has none
+		// As with Prometheus, a pod that doesn't answer has none.
+		if value, err := scrape(ctx, p.Status.PodIP, metric); err == nil {
 			values[p.Metadata.Name] = value
 		}
 	}

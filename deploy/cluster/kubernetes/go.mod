@@ -1,5 +1,5 @@
 // Kubernetes names its own staging modules as v0.0.0 and replaces them by folders that are not in its zip, so each of
-// them is replaced here by its release. A newer Kubernetes: all versions below, then go mod tidy.
+// them is replaced here by its release. A newer Kubernetes: all versions below, then go mod tidy -e.
 module tandem/deploy/cluster/kubernetes
 
 go 1.26.0
