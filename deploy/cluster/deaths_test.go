@@ -52,6 +52,23 @@ func (p pod) signal(t *testing.T, signal syscall.Signal, command ...string) {
 	}
 }
 
+// hang stops a process, once more if that was just being replaced: on a machine without time for it, a supervisor may
+// take its engine for hung by itself.
+func (p pod) hang(t *testing.T, command ...string) {
+	t.Helper()
+	eventually(t, "the process is stopped", 30*time.Second, func() error {
+		id := p.process(t, command...)
+		if err := syscall.Kill(id, syscall.SIGSTOP); err != nil {
+			return err
+		}
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", id))
+		if err == nil && !strings.Contains(string(status), "\nState:\tT") {
+			err = fmt.Errorf("process %d of %q isn't stopped", id, command)
+		}
+		return err
+	})
+}
+
 // readyAgain polls the pod and reports how long it was unready before it was ready with this many restarts of the
 // container.
 func (d *deployment) readyAgain(t *testing.T, name, container string, restarts int, within time.Duration) (unready time.Duration) {
@@ -181,8 +198,8 @@ func TestHang(t *testing.T) {
 	p := d.onlyPod(t)
 	want := d.mustAsk(t, storyRequest)
 	got, err := stream(t.Context(), d.url, storyRequest, 20, func() {
-		p.signal(t, syscall.SIGSTOP, supervisorCommand...)
-		p.signal(t, syscall.SIGSTOP, engineCommand...)
+		p.hang(t, supervisorCommand...)
+		p.hang(t, engineCommand...)
 		began := time.Now()
 		d.readyAgain(t, p.Metadata.Name, engineName, 1, startTimeout)
 		atMost(t, "supervisor and engine hang: replaced and ready", within, time.Since(began))

@@ -76,7 +76,7 @@ func (d *deployment) remove(t *testing.T) {
 		{"delete", "namespace", d.namespace, "--wait=false"},
 	} {
 		if _, err := kubectl(ctx, "", args...); err != nil {
-			t.Errorf("remove %s: %v", d.namespace, err)
+			t.Logf("remove %s: %v", d.namespace, err) // nothing else is in it
 		}
 	}
 }

@@ -93,13 +93,13 @@ func makeCgroups() (folders []string, err error) {
 	}
 	for _, file := range hierarchies {
 		hierarchy := filepath.Dir(file)
-		if filepath.Base(hierarchy) == "unified" {
-			continue
-		}
 		folder := filepath.Join(hierarchy, cgroupName)
 		folders = append(folders, folder)
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return folders, fmt.Errorf("make a cgroup: %w", err)
+		}
+		if filepath.Base(hierarchy) == "unified" {
+			continue // it has no controllers beside those of version 1
 		}
 		for _, name := range []string{"cpuset.cpus", "cpuset.mems"} { // a new group has none
 			value, err := os.ReadFile(filepath.Join(hierarchy, name))
