@@ -34,24 +34,21 @@ func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (c
 	backend, err := llama.New(llama.Options{
 		BackendDir: c.BackendDir, Logger: slog.New(demoteInfo{log.Handler()}),
 		OnDevice: executor.Do, OnTurn: executor.TakeTurn,
-		Threads: c.Threads, Deterministic: c.Deterministic, GPULayers: c.GPULayers, MainGPU: c.MainGPU, OneGPU: c.OneGPU, GPUSplit: c.GPUSplit,
+		Threads: c.Threads, Deterministic: c.Deterministic, Device: c.Device, GPULayers: c.GPULayers, MainGPU: c.MainGPU, OneGPU: c.OneGPU, GPUSplit: c.GPUSplit,
 	})
+	if missing, ok := errors.AsType[*llama.DeviceError](err); ok {
+		return computeBackend{}, c.problem("DEVICE", missing.Text)
+	}
 	if err != nil {
 		return computeBackend{}, err
 	}
 	driver := devices.OpenNVML(log)
 	out := computeBackend{
-		backend: backend, device: "cpu",
+		backend: backend, device: backend.ComputesOn(),
 		close:        func() error { return errors.Join(backend.Close(), driver.Close()) },
 		sampleGauges: func(m *metrics.Metrics) { sampleDeviceGauges(m, backend, driver) },
 	}
-	for _, d := range backend.Devices() {
-		out.devices = append(out.devices, linkDevice(d))
-		if d.GPU && c.GPULayers != 0 {
-			out.device = d.Backend
-		}
-		log.Info("device", "name", d.Name, "description", d.Description, "backend", d.Backend, "memory", d.TotalBytes)
-	}
+	out.describeDevices(c, backend, log)
 	out.numericsID = numericsID(out.device, c.Deterministic, c.Attention)
 	placement := devices.Placement{GPULayers: c.GPULayers, OneGPU: c.OneGPU, MainGPU: c.MainGPU, GPUSplit: c.GPUSplit, Watermark: c.MemoryWatermark}
 	out.fitsInMemory = func(bytes int64, alone bool) bool {
@@ -65,10 +62,62 @@ func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (c
 	return out, nil
 }
 
+// describeDevices keeps for the proxy and the metrics what there is to compute on, and logs it.
+func (out *computeBackend) describeDevices(c *Config, backend *llama.Backend, log *slog.Logger) {
+	for _, d := range backend.Devices() {
+		out.devices = append(out.devices, linkDevice(d))
+		log.Info("device", "name", d.Name, "description", d.Description, "backend", d.Backend, "memory", d.TotalBytes)
+	}
+	installed := backend.Backends()
+	for _, b := range installed {
+		out.backends = append(out.backends, linkBackend(b))
+		logBackend(log, b)
+	}
+	if out.missing = missingAccelerators(c, out.device, installed); len(out.missing) > 0 {
+		log.Warn("the CPU computes, since no accelerator is there; DEVICE=cpu says that this is meant", "missing", out.missing)
+	}
+}
+
+// logBackend says what a backend gives, or why it gives nothing: the library passes over it without a word.
+func logBackend(log *slog.Logger, b llama.InstalledBackend) {
+	names := make([]string, 0, len(b.Devices))
+	for _, d := range b.Devices {
+		names = append(names, d.Name)
+	}
+	if b.Problem == "" {
+		log.Info("backend", "name", b.Name, "devices", names)
+		return
+	}
+	log.Warn("backend gives no device", "name", b.Name, "why", b.Problem)
+}
+
+// missingAccelerators names the installed backends of accelerators without a device when the CPU computes in their
+// place and nobody asked for that.
+func missingAccelerators(c *Config, device string, installed []llama.InstalledBackend) []string {
+	if device != llama.DeviceCPU || c.GPULayers == 0 || !strings.EqualFold(c.Device, llama.DeviceAuto) {
+		return nil
+	}
+	var missing []string
+	for _, b := range installed {
+		if b.Accelerates() && len(b.Devices) == 0 {
+			missing = append(missing, b.Name)
+		}
+	}
+	return missing
+}
+
+func linkBackend(b llama.InstalledBackend) link.Backend {
+	out := link.Backend{Name: b.Name, Problem: b.Problem}
+	for _, d := range b.Devices {
+		out.Devices = append(out.Devices, linkDevice(d))
+	}
+	return out
+}
+
 // linkDevice describes a device for the proxy. The library says that all memory of a CPU is free; the host knows
 // better.
 func linkDevice(d llama.Device) link.Device {
-	out := link.Device{Name: d.Name, Backend: d.Backend, MemoryTotal: uint64(d.TotalBytes), MemoryFree: uint64(d.FreeBytes)}
+	out := link.Device{Name: d.Name, Backend: d.Backend, Description: d.Description, MemoryTotal: uint64(d.TotalBytes), MemoryFree: uint64(d.FreeBytes)}
 	if host, err := devices.Host(); err == nil && !d.GPU {
 		out.MemoryTotal, out.MemoryFree = host.Total, host.Total-min(host.Used, host.Total)
 	}
@@ -111,13 +160,12 @@ func demotedLevel(level slog.Level) slog.Level {
 	return level
 }
 
-// deviceMemory is the memory of the host and of each accelerator, as it is now. What can't be read has size 0.
+// deviceMemory is the memory of the host and of each accelerator that computes, as it is now. What can't be read has
+// size 0.
 func deviceMemory(backend *llama.Backend) (host devices.Memory, accelerators []devices.Memory) {
 	host, _ = devices.Host()
-	for _, d := range backend.Devices() {
-		if d.GPU {
-			accelerators = append(accelerators, devices.Memory{Total: uint64(d.TotalBytes), Used: uint64(max(d.TotalBytes-d.FreeBytes, 0))})
-		}
+	for _, d := range backend.Accelerators() {
+		accelerators = append(accelerators, devices.Memory{Total: uint64(d.TotalBytes), Used: uint64(max(d.TotalBytes-d.FreeBytes, 0))})
 	}
 	return host, accelerators
 }

@@ -20,8 +20,9 @@ func mockBackend(c *Config) computeBackend {
 		backend:    mock.New(mock.Options{TokenDelay: c.MockTokenDelay, LoadDelay: c.MockLoadDelay, FailLoad: fail}),
 		device:     "mock",
 		numericsID: "mock-1",
-		devices:    []link.Device{{Name: "mock", Backend: "mock"}},
+		devices:    []link.Device{{Name: "mock", Backend: "mock", Description: "made up"}},
 	}
+	out.backends = []link.Backend{{Name: "mock", Devices: out.devices}}
 	if c.MockMemoryUsed > 0 {
 		out.sampleGauges = func(m *metrics.Metrics) {
 			m.SetDevice(metrics.Device{Name: "mock", Description: "made up", Backend: "mock",

@@ -13,6 +13,8 @@ import (
 func newComputeBackend(c *Config, _ *batch.Executor, log *slog.Logger) (computeBackend, error) {
 	if c.Mock {
 		log.Warn("ENGINE_MOCK is set: answers are made up")
+	} else if c.namesDevice() {
+		return computeBackend{}, c.problem("DEVICE", "this program was built without llama.cpp (build tag llama) and knows no device")
 	} else {
 		log.Warn("this program was built without llama.cpp (build tag llama): answers are made up, as with ENGINE_MOCK")
 	}

@@ -3,10 +3,12 @@ package main
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"tandem/engine/models"
@@ -54,6 +56,7 @@ type Config struct {
 	StepTarget         time.Duration
 	Threads            int // 0: as many as may be used
 	Deterministic      bool
+	Device             string    // auto, cpu, or the name of a backend or device
 	GPULayers          int       // negative: all
 	GPUSplit           []float32 // empty: by free memory
 	OneGPU             bool      // MainGPU alone
@@ -106,7 +109,20 @@ func (c *Config) check() []settings.Problem {
 	if c.Deterministic && c.Attention.Flash == models.FlashOff {
 		found = append(found, c.Values.Problem("FLASH_ATTENTION", "off doesn't fit DETERMINISTIC=true: only flash attention adds up in the order of positions"))
 	}
+	if c.namesDevice() && c.GPULayers == 0 {
+		found = append(found, c.Values.Problem("DEVICE", fmt.Sprintf("%s would compute nothing with GPU_LAYERS=0; DEVICE=cpu leaves all to the CPU", c.Device)))
+	}
 	return found
+}
+
+// problem is the error for a setting that turns out to be wrong after all are read.
+func (c *Config) problem(env, text string) error {
+	return &settings.Error{Problems: []settings.Problem{c.Values.Problem(env, text)}}
+}
+
+// namesDevice reports whether the settings insist on an accelerator.
+func (c *Config) namesDevice() bool {
+	return !strings.EqualFold(c.Device, "auto") && !strings.EqualFold(c.Device, "cpu")
 }
 
 func (c *Config) readProcess(v *settings.Values) {
@@ -140,7 +156,7 @@ func (c *Config) readCompute(v *settings.Values) {
 	c.Context, c.Parallel, c.BatchTokens = v.Int("CONTEXT"), v.Int("PARALLEL"), v.Int("BATCH_TOKENS")
 	c.Attention = readAttention(v)
 	c.StepTarget, c.Threads, c.Deterministic = v.Duration("STEP_TARGET"), v.Int("THREADS"), v.Bool("DETERMINISTIC")
-	c.GPULayers, c.MainGPU, c.MMap = v.Int("GPU_LAYERS"), v.Int("MAIN_GPU"), v.Bool("MMAP")
+	c.Device, c.GPULayers, c.MainGPU, c.MMap = v.String("DEVICE"), v.Int("GPU_LAYERS"), v.Int("MAIN_GPU"), v.Bool("MMAP")
 	c.GrammarTokenBudget = v.Duration("GRAMMAR_TOKEN_BUDGET")
 	for _, share := range v.List("GPU_SPLIT") {
 		if share == "none" {

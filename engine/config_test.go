@@ -99,6 +99,10 @@ func TestCheckConfig(t *testing.T) {
 		{[]string{"ROPE_SCALING=linear", "ROPE_FACTOR=0.5"}, "variable ROPE_FACTOR: 0.5 must be 1 to"},
 		{[]string{"ROPE_SCALING=linear", "ROPE_FACTOR=2", "ROPE_FREQ_SCALE=0.5"}, "variable ROPE_FREQ_SCALE"},
 		{[]string{"ROPE_SCALING=yarn", "CONTEXT=1"}, "variable CONTEXT"},
+		{[]string{"DEVICE=CPU", "GPU_LAYERS=0"}, ""},
+		{[]string{"DEVICE=cuda", "GPU_LAYERS=20"}, ""}, // whether it is there is found at the start
+		{[]string{"DEVICE=cuda", "GPU_LAYERS=0"}, "variable DEVICE: cuda would compute nothing"},
+		{[]string{"DEVICE=cuda,vulkan"}, `variable DEVICE: "cuda,vulkan" must be auto, cpu`},
 	} {
 		var stdout, stderr bytes.Buffer
 		code := run([]string{"check-config"}, c.env, &stdout, &stderr)

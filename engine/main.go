@@ -160,6 +160,10 @@ func runEngine(c *Config, log *slog.Logger) int {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
 	e, err := start(c, log)
+	if wrong, ok := errors.AsType[*settings.Error](err); ok {
+		log.Error("the settings can't be used", "err", wrong)
+		return codeUsage
+	}
 	if err != nil {
 		log.Error("engine can't start", "err", err)
 		return codeFailed

@@ -37,6 +37,8 @@ type computeBackend struct {
 	device       string        // backend of the device in use: cpu, cuda, mock
 	numericsID   string        // equal for equal tokens
 	devices      []link.Device // of the machine
+	backends     []link.Backend
+	missing      []string // backends of accelerators that give no device although they should compute
 	fitsInMemory func(bytes int64, alone bool) bool
 	memoryLeft   func(bytes int64) int64
 	sampleGauges func(*metrics.Metrics) // of devices; may be nil
@@ -94,6 +96,7 @@ func start(c *Config, log *slog.Logger) (_ *engine, err error) {
 	if e.compute, err = newComputeBackend(c, e.executor, log); err != nil {
 		return nil, err
 	}
+	e.metrics.SetCompute(e.compute.device, c.Device, e.compute.missing)
 	e.compute.backend = withFaultInjection(c, e.compute.backend, log)
 	if err := e.openModels(); err != nil {
 		return nil, err
@@ -216,7 +219,7 @@ func (e *engine) connect(last supervise.LastExit) {
 	e.link = link.New(link.Options{
 		Socket: e.c.Socket, Models: e.cache, Catalog: e.registry, Executor: e.executor,
 		Hello: link.Hello{
-			Build: build(), Instance: randomInstanceID(), Numerics: e.compute.numericsID, Device: e.compute.device, Devices: e.compute.devices,
+			Build: build(), Instance: randomInstanceID(), Numerics: e.compute.numericsID, Device: e.compute.device, Devices: e.compute.devices, Backends: e.compute.backends,
 			LibraryCommit: libraryCommit(), LastExit: linkLastExit(last), ProcessID: os.Getpid(),
 			MaxPromptBytes: e.c.PromptBytes,
 		},

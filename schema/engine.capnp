@@ -51,6 +51,7 @@ struct Hello {
   libraryCommit  @9  :Text;     # llama.cpp commit
   devices        @10 :List(Device);
   processId      @11 :Int32;
+  backends       @12 :List(Backend); # compute backends that are installed
 }
 
 struct Device {
@@ -58,6 +59,13 @@ struct Device {
   backend     @1 :Text;
   memoryTotal @2 :UInt64;  # bytes
   memoryFree  @3 :UInt64;  # bytes, at hello
+  description @4 :Text;    # the hardware's own name
+}
+
+struct Backend {
+  name    @0 :Text;          # cuda, cpu …
+  devices @1 :List(Device);
+  problem @2 :Text;          # why it gives no device; empty when it gives one
 }
 
 struct LastExit {

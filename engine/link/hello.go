@@ -15,6 +15,7 @@ type Hello struct {
 	Numerics       string // equal ids give equal tokens
 	Device         string // backend in use: cuda, cpu, mock …
 	Devices        []Device
+	Backends       []Backend
 	LibraryCommit  string // of llama.cpp
 	Features       []string
 	LastExit       LastExit
@@ -24,8 +25,14 @@ type Hello struct {
 
 // Device of the machine; memory in bytes.
 type Device struct {
-	Name, Backend           string
-	MemoryTotal, MemoryFree uint64
+	Name, Backend, Description string
+	MemoryTotal, MemoryFree    uint64
+}
+
+// Backend is a compute backend that is installed. Problem says why it gives no device.
+type Backend struct {
+	Name, Problem string
+	Devices       []Device
 }
 
 // LastExit is how the engine before this one ended.
@@ -92,24 +99,47 @@ func (id *Hello) write(f schema.Frame, limit wire.Options) error {
 	limits.SetMaxFrameBytes(uint32(limit.MaxFrameBytes))
 	limits.SetMaxPromptBytes(uint32(id.MaxPromptBytes))
 	limits.SetBacklogTokens(uint32(limit.BacklogBytes / tokenBytes))
-	if err := id.writeDevices(h); err != nil {
+	if err := writeDevices(h.NewDevices, id.Devices); err != nil {
+		return err
+	}
+	if err := writeBackends(h, id.Backends); err != nil {
 		return err
 	}
 	return id.LastExit.write(h)
 }
 
-func (id *Hello) writeDevices(h schema.Hello) error {
-	list, err := h.NewDevices(int32(len(id.Devices)))
+func writeBackends(h schema.Hello, backends []Backend) error {
+	list, err := h.NewBackends(int32(len(backends)))
 	if err != nil {
 		return err
 	}
-	for i, d := range id.Devices {
+	for i, b := range backends {
+		w := fieldWriter{}
+		w.text(list.At(i).SetName, b.Name)
+		w.text(list.At(i).SetProblem, b.Problem)
+		if w.err != nil {
+			return w.err
+		}
+		if err := writeDevices(list.At(i).NewDevices, b.Devices); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeDevices(newList func(int32) (schema.Device_List, error), devices []Device) error {
+	list, err := newList(int32(len(devices)))
+	if err != nil {
+		return err
+	}
+	for i, d := range devices {
 		to := list.At(i)
 		to.SetMemoryTotal(d.MemoryTotal)
 		to.SetMemoryFree(d.MemoryFree)
 		w := fieldWriter{}
 		w.text(to.SetName, d.Name)
 		w.text(to.SetBackend, d.Backend)
+		w.text(to.SetDescription, d.Description)
 		if w.err != nil {
 			return w.err
 		}

@@ -5,7 +5,6 @@ package llama
 /*
 #cgo CXXFLAGS: -std=c++17 -O3 -Wno-psabi
 #cgo LDFLAGS: -lllama-common -lllama -lggml -lggml-base -lm -Wl,-rpath,$ORIGIN/lib
-#include <stdlib.h>
 #include "shim.h"
 */
 import "C"
@@ -15,9 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"sync"
-	"unsafe"
 
 	"tandem/engine/batch"
 	"tandem/engine/models"
@@ -34,6 +30,9 @@ type Options struct {
 	// OnTurn is OnDevice for what computes: one call after each step while somebody decodes. nil: OnDevice.
 	OnTurn func(ctx context.Context, call func(batch.Turn) error) error
 
+	// Device is what computes: auto or empty for the accelerators that are there, cpu, or the name of a backend or
+	// device. New returns a DeviceError where it isn't there.
+	Device     string
 	Threads    int       // CPU threads of a step; 0: as many as this process may use, 1 for models under 64 MiB
 	GPULayers  int       // layers to keep on GPUs; negative: all
 	MainGPU    int       // with OneGPU: which one
@@ -63,6 +62,8 @@ const (
 // one Backend.
 type Backend struct {
 	opts Options
+	// accelerators may hold weights beside the host's memory; empty: the CPU computes. Their memory is as at the start.
+	accelerators []Device
 	// thread is shared by all bases: each thread that decodes has computing threads of its own. Used only on the
 	// goroutine that steps.
 	thread *stepThread
@@ -98,7 +99,11 @@ func New(o Options) (*Backend, error) {
 		return nil, err
 	}
 	b := &Backend{opts: o}
-	mode, err := batchInvarianceFor(o, b.Devices())
+	var err error
+	if b.accelerators, err = chooseAccelerators(o.Device, o.GPULayers, b.Backends()); err != nil {
+		return nil, fmt.Errorf("llama: %w", err)
+	}
+	mode, err := batchInvarianceFor(o, b.accelerators)
 	if err != nil {
 		return nil, fmt.Errorf("llama: %w", err)
 	}
@@ -125,33 +130,6 @@ func (b *Backend) sharedStepThread() (*stepThread, error) {
 	thread, err := newStepThread()
 	b.thread = thread
 	return thread, err
-}
-
-var backends struct {
-	mu     sync.Mutex // guards loaded
-	loaded map[string]bool
-}
-
-// loadBackends loads the backends of a directory once: a second time would register every device again.
-func loadBackends(dir string) error {
-	backends.mu.Lock()
-	defer backends.mu.Unlock()
-	if backends.loaded[dir] {
-		return nil
-	}
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return fmt.Errorf("llama: load backends from %q: not a directory", dir)
-	}
-	cdir := C.CString(dir)
-	defer C.free(unsafe.Pointer(cdir))
-	if C.tdm_backends_load(cdir) == 0 {
-		return fmt.Errorf("llama: no backend for this machine in %q", dir)
-	}
-	if backends.loaded == nil {
-		backends.loaded = make(map[string]bool)
-	}
-	backends.loaded[dir] = true
-	return nil
 }
 
 // BuildInfo names the library's release, commit and the instruction sets in use.

@@ -32,17 +32,14 @@ func setBatchInvariance(mode batchInvariance) { C.tdm_row_invariance(C.int32_t(m
 
 // batchInvarianceFor chooses the kernels of the process. Those of GPUs depend on the size of the batch, and nothing
 // here changes that.
-func batchInvarianceFor(o Options, devices []Device) (batchInvariance, error) {
-	for _, d := range devices {
-		switch {
-		case !d.GPU || o.GPULayers == 0:
-		case o.Deterministic:
-			return invariantNothing, fmt.Errorf("%w on %s (%s); with GPU_LAYERS=0 the CPU computes", ErrNotDeterministic, d.Name, d.Description)
-		default:
-			return invariantNothing, nil
-		}
-	}
-	if o.Deterministic {
+func batchInvarianceFor(o Options, accelerators []Device) (batchInvariance, error) {
+	switch {
+	case len(accelerators) > 0 && o.Deterministic:
+		d := accelerators[0]
+		return invariantNothing, fmt.Errorf("%w on %s (%s); with DEVICE=cpu the CPU computes", ErrNotDeterministic, d.Name, d.Description)
+	case len(accelerators) > 0:
+		return invariantNothing, nil
+	case o.Deterministic:
 		return invariantAll, nil
 	}
 	return invariantAttention, nil

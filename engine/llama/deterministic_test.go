@@ -284,21 +284,20 @@ func TestOtherKernelsAreNoticed(t *testing.T) {
 }
 
 func TestDeterministicIsRefusedOnGPUs(t *testing.T) {
-	cpu, gpu := Device{Name: "CPU"}, Device{Name: "CUDA0", GPU: true}
+	gpus := []Device{{Name: "CUDA0", GPU: true}}
 	for _, c := range []struct {
-		name    string
-		o       Options
-		devices []Device
-		want    batchInvariance
-		refused bool
+		name         string
+		o            Options
+		accelerators []Device
+		want         batchInvariance
+		refused      bool
 	}{
-		{"a CPU", Options{GPULayers: -1, Deterministic: true}, []Device{cpu}, invariantAll, false},
-		{"a CPU, without the setting", Options{GPULayers: -1}, []Device{cpu}, invariantAttention, false},
-		{"a GPU", Options{GPULayers: -1, Deterministic: true}, []Device{gpu, cpu}, invariantNothing, true},
-		{"a GPU that isn't used", Options{Deterministic: true}, []Device{gpu, cpu}, invariantAll, false},
-		{"a GPU, without the setting", Options{GPULayers: -1}, []Device{gpu, cpu}, invariantNothing, false},
+		{"a CPU", Options{Deterministic: true}, nil, invariantAll, false},
+		{"a CPU, without the setting", Options{}, nil, invariantAttention, false},
+		{"a GPU", Options{Deterministic: true}, gpus, invariantNothing, true},
+		{"a GPU, without the setting", Options{}, gpus, invariantNothing, false},
 	} {
-		if got, err := batchInvarianceFor(c.o, c.devices); got != c.want || errors.Is(err, ErrNotDeterministic) != c.refused {
+		if got, err := batchInvarianceFor(c.o, c.accelerators); got != c.want || errors.Is(err, ErrNotDeterministic) != c.refused {
 			t.Errorf("%s: %v, %v", c.name, got, err)
 		}
 	}

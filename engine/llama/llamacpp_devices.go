@@ -19,6 +19,9 @@ type Device struct {
 	FreeBytes   int64
 	TotalBytes  int64
 	Bus         string // address on the PCI bus, empty when it has none
+
+	integrated bool // it shares the host's memory
+	number     int  // in the library's list
 }
 
 // Devices lists the devices with their memory at this moment.
@@ -27,7 +30,9 @@ func (b *Backend) Devices() []Device {
 	for i := range int(C.tdm_device_count()) {
 		var d C.tdm_device
 		if C.tdm_device_get(C.int32_t(i), &d) {
-			out = append(out, deviceOf(&d))
+			device := deviceOf(&d)
+			device.number = i
+			out = append(out, device)
 		}
 	}
 	return out
@@ -42,5 +47,6 @@ func deviceOf(d *C.tdm_device) Device {
 		FreeBytes:   int64(d.free),
 		TotalBytes:  int64(d.total),
 		Bus:         C.GoString(d.bus),
+		integrated:  d._type == C.GGML_BACKEND_DEVICE_TYPE_IGPU,
 	}
 }

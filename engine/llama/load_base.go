@@ -89,6 +89,14 @@ func (b *Backend) loadModel(ctx context.Context, spec models.BaseSpec, progress 
 		copy(unsafe.Slice((*float32)(split), int(C.llama_max_devices())), b.opts.GPUSplit)
 		params.split = (*C.float)(split)
 	}
+	if n := len(b.accelerators); n > 0 {
+		numbers := C.calloc(C.size_t(n), C.sizeof_int32_t)
+		defer C.free(numbers)
+		for i, d := range b.accelerators {
+			unsafe.Slice((*int32)(numbers), n)[i] = int32(d.number)
+		}
+		params.devices, params.n_devices = (*C.int32_t)(numbers), C.int32_t(n)
+	}
 	path := C.CString(spec.Path)
 	defer C.free(unsafe.Pointer(path))
 	errBuf := newErrorBuffer()

@@ -17,7 +17,14 @@ extern "C" {
 
 // ---- process
 void    tdm_log_start(int32_t min_level); // ggml levels: 1 debug, 2 info, 3 warn, 4 error
-int32_t tdm_backends_load(const char * dir); // devices found
+typedef struct {
+    const char * name;    // NULL: it couldn't be loaded
+    int32_t      devices; // that it gives
+} tdm_backend;
+int32_t tdm_backend_score(const char * path); // how well a variant fits this processor; 0: not at all
+// Loads one backend. err says why it can't be loaded or gives no device, and is empty when the library says nothing.
+void    tdm_backend_load(const char * path, tdm_backend * out, char * err, size_t err_size);
+void    tdm_backends_start(void); // after all of them
 const char * tdm_build_info(void);
 enum { TDM_FREE = 0, TDM_ATTENTION = 1, TDM_ALL = 2 };
 // What a CPU computes in the same way for each row; for the whole process, before the first load.
@@ -45,6 +52,8 @@ typedef struct {
     const float *   split; // NULL or llama_max_devices() numbers
     uintptr_t       progress;
     bool            vocab_only;
+    const int32_t * devices; // numbers of those that may hold weights beside the CPU; main_gpu and split count these
+    int32_t         n_devices;
 } tdm_load;
 struct llama_model * tdm_model_load(const char * path, const tdm_load * params, char * err, size_t err_size);
 

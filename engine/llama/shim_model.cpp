@@ -9,6 +9,7 @@
 #include "llama-ext.h"
 #include "llama-model.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 
 #include <algorithm>
@@ -104,15 +105,33 @@ struct log_capture {
 
 // ---- process and devices --------------------------------------------------------------------------------------------
 
-int32_t tdm_backends_load(const char * dir) {
-    try {
-        ggml_backend_load_all_from_path(dir);
-        llama_backend_init();
-    } catch (...) {
-        return 0;
-    }
-    return (int32_t) ggml_backend_dev_count();
+int32_t tdm_backend_score(const char * path) {
+    void * library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) return 0;
+    int32_t score = 0;
+    if (auto * of = (int (*)()) dlsym(library, "ggml_backend_score")) score = (int32_t) of();
+    dlclose(library);
+    return score;
 }
+
+void tdm_backend_load(const char * path, tdm_backend * out, char * err, size_t err_size) {
+    *out = {};
+    log_capture captured;
+    try {
+        ggml_backend_reg_t reg = ggml_backend_load(path);
+        if (reg != nullptr) {
+            out->name    = ggml_backend_reg_name(reg);
+            out->devices = (int32_t) ggml_backend_reg_dev_count(reg);
+        }
+        if (out->devices == 0) captured.write_error(err, err_size, "");
+    } catch (const std::exception & e) {
+        captured.write_error(err, err_size, e.what());
+    } catch (...) {
+        captured.write_error(err, err_size, "unknown exception");
+    }
+}
+
+void tdm_backends_start(void) { llama_backend_init(); }
 
 const char * tdm_build_info(void) {
     static const std::string info = std::string("llama.cpp ") + llama_version() + " " + llama_commit() + "; " + llama_print_system_info();
@@ -167,6 +186,10 @@ static struct llama_model * load_model(const char * path, const tdm_load * param
         p.split_mode   = params->one_gpu ? LLAMA_SPLIT_MODE_NONE : LLAMA_SPLIT_MODE_LAYER;
         p.tensor_split = params->split;
         p.vocab_only   = params->vocab_only;
+        std::vector<ggml_backend_dev_t> devices;
+        for (int32_t i = 0; i < params->n_devices; i++) devices.push_back(ggml_backend_dev_get((size_t) params->devices[i]));
+        devices.push_back(nullptr);
+        p.devices = devices.data();
         if (params->progress != 0) {
             p.progress_callback           = on_progress;
             p.progress_callback_user_data = (void *) params->progress;

@@ -1,7 +1,9 @@
 package metrics
 
 import (
+	"cmp"
 	"math"
+	"strings"
 
 	vm "github.com/VictoriaMetrics/metrics"
 )
@@ -52,6 +54,12 @@ func (m *Metrics) SetDevice(d Device) {
 	m.setSensor(&g.utilization, "llm_gpu_utilization_ratio", d.Name, d.GPU.Utilization)
 	m.setSensor(&g.watts, "llm_gpu_power_watts", d.Name, d.GPU.Watts)
 	m.setSensor(&g.celsius, "llm_gpu_temperature_celsius", d.Name, d.GPU.Celsius)
+}
+
+// SetCompute sets which backend computes, what the settings ask for, and which backends of accelerators are missed.
+// Called once.
+func (m *Metrics) SetCompute(backend, setting string, missing []string) {
+	m.set.NewGauge(seriesName("llm_engine_compute_info", backend, setting, cmp.Or(strings.Join(missing, ","), "none")), nil).Set(1)
 }
 
 // setSensor sets a sensor's series, which is made with the first known value; NaN is ignored. Called with mu held.

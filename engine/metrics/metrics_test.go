@@ -33,6 +33,7 @@ func filledMetrics() *Metrics {
 	m.SetKVCache("demo", KVCache{Bytes: 4096, KeyType: "f16", ValueType: "f16"})
 	m.SetLoadProgress("next", 0.5)
 	m.SetDevice(Device{Name: "CUDA0", Description: "NVIDIA", Backend: "cuda", Driver: "1", UsedBytes: 1, TotalBytes: 2, GPU: &GPU{Utilization: 0.5, Watts: 100, Celsius: 60}})
+	m.SetCompute("cpu", "auto", []string{"cuda"})
 	return m
 }
 
@@ -44,6 +45,17 @@ func TestWhatACardDoesNotReportHasNoSeries(t *testing.T) {
 	families := scrape(t, m)
 	if families["llm_gpu_utilization_ratio"] == nil || families["llm_gpu_power_watts"] != nil || families["llm_gpu_temperature_celsius"] != nil {
 		t.Errorf("utilisation %v, power %v, temperature %v", families["llm_gpu_utilization_ratio"], families["llm_gpu_power_watts"], families["llm_gpu_temperature_celsius"])
+	}
+}
+
+func TestWhatComputesAndWhatIsMissed(t *testing.T) {
+	if _, ok := seriesValue(scrape(t, filledMetrics())["llm_engine_compute_info"], "backend=cpu,setting=auto,missing=cuda"); !ok {
+		t.Error("no series for an engine without its GPUs")
+	}
+	m := New()
+	m.SetCompute("cuda", "CUDA1", nil)
+	if _, ok := seriesValue(scrape(t, m)["llm_engine_compute_info"], "backend=cuda,setting=CUDA1,missing=none"); !ok {
+		t.Error("no series for an engine with its GPU")
 	}
 }
 

@@ -43,7 +43,24 @@ func AppendStatus(dst []byte, s *Status) []byte {
 		dst = AppendUint(dst, `,"memory_total":`, d.MemoryTotalBytes)
 		dst = append(AppendUint(dst, `,"memory_free":`, d.MemoryFreeBytes), '}')
 	}
+	dst = append(dst, `],"backends":[`...)
+	for i := range s.Backends {
+		dst = appendBackend(AppendComma(dst, i), &s.Backends[i])
+	}
 	return append(dst, "]}"...)
+}
+
+func appendBackend(dst []byte, b *Backend) []byte {
+	dst = AppendMember(dst, `{"name":`, b.Name)
+	dst = append(dst, `,"devices":[`...)
+	for i, d := range b.Devices {
+		dst = AppendComma(dst, i)
+		dst = AppendMember(dst, `{"name":`, d.Name)
+		dst = AppendMember(dst, `,"description":`, d.Description)
+		dst = AppendUint(dst, `,"memory_total":`, d.MemoryTotalBytes)
+		dst = append(AppendUint(dst, `,"memory_free":`, d.MemoryFreeBytes), '}')
+	}
+	return append(AppendMember(dst, `],"problem":`, b.Problem), '}')
 }
 
 // AppendModels appends the body of GET /models.

@@ -52,6 +52,7 @@ type Status struct {
 	Device     string // cuda, cpu, vulkan, metal, rocm, mock, unknown
 	Cached     []CachedModel
 	Devices    []Device
+	Backends   []Backend
 }
 
 // CachedModel is an entry of the model cache. Loaded is false while it loads.
@@ -65,8 +66,17 @@ type CachedModel struct {
 type Device struct {
 	Name             string
 	Backend          string
+	Description      string // the hardware's own name
 	MemoryTotalBytes uint64
 	MemoryFreeBytes  uint64
+}
+
+// Backend is a compute backend that is installed at the engine. Problem says why it gives no device; empty: it gives
+// one.
+type Backend struct {
+	Name    string
+	Devices []Device
+	Problem string
 }
 
 // FinishReason says why an answer ended.

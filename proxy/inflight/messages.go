@@ -68,6 +68,7 @@ type Hello struct {
 	Numerics      string // equal ids give equal tokens
 	Device        string // cuda, cpu, mock …
 	Devices       []Device
+	Backends      []Backend
 	LastExit      LastExit
 	MaxPrompt     int // bytes
 	PID           int
@@ -75,8 +76,14 @@ type Hello struct {
 
 // Device of an engine; memory in bytes.
 type Device struct {
-	Name, Backend           string
-	MemoryTotal, MemoryFree uint64
+	Name, Backend, Description string
+	MemoryTotal, MemoryFree    uint64
+}
+
+// Backend is a compute backend that is installed at an engine. Problem says why it gives no device.
+type Backend struct {
+	Name, Problem string
+	Devices       []Device
 }
 
 // LastExit tells how the engine before this one ended.

@@ -22,6 +22,7 @@ type Status struct {
 	DefaultLoaded  bool
 	Device         string // backend; without an engine the last one's, "unknown" before the first hello
 	Devices        []Device
+	Backends       []Backend // nobody changes their devices
 	Models         []Model
 	Loaded         []Loaded
 	CacheSize      int
@@ -38,10 +39,10 @@ func (t *Table) Status() Status {
 	defer t.mu.Unlock()
 	s := Status{
 		EngineUp: len(t.engines) > 0, EverReady: t.everReady, Draining: t.draining, CrashLoop: t.crashLoop.isActive(now),
-		Device: "unknown", Devices: slices.Clone(t.lastHello.Devices), Models: copyModels(t.catalog.models), CacheSize: t.catalog.cacheSize,
+		Device: "unknown", Devices: slices.Clone(t.lastHello.Devices), Backends: slices.Clone(t.lastHello.Backends), Models: copyModels(t.catalog.models), CacheSize: t.catalog.cacheSize,
 		QueueCapacity: t.options.QueueCapacity, Hello: t.lastHello,
 	}
-	s.Hello.Devices = slices.Clone(t.lastHello.Devices)
+	s.Hello.Devices, s.Hello.Backends = slices.Clone(t.lastHello.Devices), slices.Clone(t.lastHello.Backends)
 	if t.lastHello.Device != "" {
 		s.Device = t.lastHello.Device
 	}

@@ -18,7 +18,9 @@ const (
 	maxPromptIDs   = 1 << 21 // of a rendered prompt
 	maxModels      = 1 << 14 // also of loaded ones
 	maxVersions    = 1 << 16 // versions of all models together
-	maxListEntries = 1 << 10 // stops, triggers, devices, bases, heartbeats
+	maxListEntries = 1 << 10 // stops, triggers, bases, heartbeats
+	maxDevices     = 1 << 8  // of an engine, also of one backend
+	maxBackends    = 1 << 6
 
 	maxEmbeddingBytes = 4 << 16
 )

@@ -28,13 +28,11 @@ func decodeHello(f schema.Frame) (inflight.Hello, error) {
 	limits, err := from.Limits()
 	r.keepErr(err)
 	h.MaxPrompt = int(limits.MaxPromptBytes())
-	devices, err := from.Devices()
-	if err != nil || devices.Len() > maxListEntries {
-		return h, listError("devices", devices.Len(), err)
+	if h.Devices, err = decodeDevices(from.Devices, &r); err != nil {
+		return h, err
 	}
-	for i := range devices.Len() {
-		d := devices.At(i)
-		h.Devices = append(h.Devices, inflight.Device{Name: r.text(d.Name()), Backend: r.text(d.Backend()), MemoryTotal: d.MemoryTotal(), MemoryFree: d.MemoryFree()})
+	if h.Backends, err = decodeBackends(from, &r); err != nil {
+		return h, err
 	}
 	exit, err := from.LastExit()
 	r.keepErr(err)
@@ -45,6 +43,37 @@ func decodeHello(f schema.Frame) (inflight.Hello, error) {
 		return h, err
 	}
 	return h, r.err
+}
+
+func decodeDevices(get func() (schema.Device_List, error), r *fieldReader) ([]inflight.Device, error) {
+	list, err := get()
+	if err != nil || list.Len() > maxDevices {
+		return nil, listError("devices", list.Len(), err)
+	}
+	var devices []inflight.Device
+	for i := range list.Len() {
+		d := list.At(i)
+		devices = append(devices, inflight.Device{
+			Name: r.text(d.Name()), Backend: r.text(d.Backend()), Description: r.text(d.Description()), MemoryTotal: d.MemoryTotal(), MemoryFree: d.MemoryFree(),
+		})
+	}
+	return devices, nil
+}
+
+func decodeBackends(hello schema.Hello, r *fieldReader) ([]inflight.Backend, error) {
+	list, err := hello.Backends()
+	if err != nil || list.Len() > maxBackends {
+		return nil, listError("backends", list.Len(), err)
+	}
+	var backends []inflight.Backend
+	for i := range list.Len() {
+		b := inflight.Backend{Name: r.text(list.At(i).Name()), Problem: r.text(list.At(i).Problem())}
+		if b.Devices, err = decodeDevices(list.At(i).Devices, r); err != nil {
+			return nil, err
+		}
+		backends = append(backends, b)
+	}
+	return backends, nil
 }
 
 // decodeLoads returns the loads in which an engine died. An engine that can't list them names the oldest one.

@@ -82,8 +82,26 @@ func helloFrame(instance uint64) func(schema.Frame) error {
 		if err := devices.At(0).SetName("cpu0"); err != nil {
 			return err
 		}
+		if err := setBackends(h); err != nil {
+			return err
+		}
 		return h.SetDevice("cpu")
 	}
+}
+
+// setBackends sets one backend with a device, and one with a problem.
+func setBackends(h schema.Hello) error {
+	backends, err := h.NewBackends(2)
+	if err != nil {
+		return err
+	}
+	devices, err := backends.At(0).NewDevices(1)
+	if err != nil {
+		return err
+	}
+	devices.At(0).SetMemoryTotal(8)
+	return errors.Join(backends.At(0).SetName("cpu"), devices.At(0).SetName("CPU"), devices.At(0).SetDescription("a processor"),
+		backends.At(1).SetName("cuda"), backends.At(1).SetProblem("no driver"))
 }
 
 // expect waits for a frame of that kind, skipping pings, and runs checks on it.

@@ -2,6 +2,7 @@ package link
 
 import (
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -36,6 +37,12 @@ func TestHandshake(t *testing.T) {
 	if hello.Instance != 7 || hello.PID != 42 || hello.Device != "cpu" || hello.LastExit.Kind != inflight.ExitSignal || hello.LastExit.Signal != 9 ||
 		hello.Devices[0].Name != "cpu0" {
 		t.Errorf("hello %+v", hello)
+	}
+	wanted := []inflight.Backend{
+		{Name: "cpu", Devices: []inflight.Device{{Name: "CPU", Description: "a processor", MemoryTotal: 8}}}, {Name: "cuda", Problem: "no driver"},
+	}
+	if !reflect.DeepEqual(hello.Backends, wanted) {
+		t.Errorf("backends %+v, want %+v", hello.Backends, wanted)
 	}
 	_ = p.conn.Close()
 	if loss := h.next(t, "lost").loss; loss.Reason != "eof" {

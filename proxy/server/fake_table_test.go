@@ -245,7 +245,10 @@ func instantTable() *fakeTable {
 func readyStatus() inflight.Status {
 	return inflight.Status{
 		EngineUp: true, EverReady: true, DefaultModel: "demo", DefaultVersion: "v1.0", DefaultLoaded: true, Device: "cpu",
-		Devices:   []inflight.Device{{Name: "CPU", Backend: "cpu", MemoryTotal: 1 << 30, MemoryFree: 1 << 29}},
+		Devices: []inflight.Device{{Name: "CPU", Backend: "cpu", MemoryTotal: 1 << 30, MemoryFree: 1 << 29}},
+		Backends: []inflight.Backend{
+			{Name: "cuda", Problem: "no NVIDIA driver"}, {Name: "cpu", Devices: []inflight.Device{{Name: "CPU", Backend: "cpu", Description: "a processor"}}},
+		},
 		Models:    []inflight.Model{{Name: "demo", Description: "facts", Versions: []inflight.Version{{Name: "base"}, {Name: "v1.0"}, {Name: "v1.1"}}}},
 		Loaded:    []inflight.Loaded{{Model: "demo", Version: "v1.0"}, {Model: "demo", Version: "v1.1", Loading: true}},
 		CacheSize: 5, Waiting: 3, Running: 2, QueueCapacity: 256,

@@ -37,10 +37,19 @@ func (s *Server) status(x *exchange) {
 	for _, l := range st.Loaded {
 		reply.Cached = append(reply.Cached, api.CachedModel{Model: l.Model, Version: l.Version, Loaded: !l.Loading})
 	}
-	for _, d := range st.Devices {
-		reply.Devices = append(reply.Devices, api.Device{Name: d.Name, Backend: d.Backend, MemoryTotalBytes: d.MemoryTotal, MemoryFreeBytes: d.MemoryFree})
+	reply.Devices = devicesOf(st.Devices)
+	for _, b := range st.Backends {
+		reply.Backends = append(reply.Backends, api.Backend{Name: b.Name, Devices: devicesOf(b.Devices), Problem: b.Problem})
 	}
 	x.reply(api.AppendStatus(nil, &reply))
+}
+
+func devicesOf(list []inflight.Device) []api.Device {
+	var out []api.Device
+	for _, d := range list {
+		out = append(out, api.Device{Name: d.Name, Backend: d.Backend, Description: d.Description, MemoryTotalBytes: d.MemoryTotal, MemoryFreeBytes: d.MemoryFree})
+	}
+	return out
 }
 
 func (s *Server) models(x *exchange) {

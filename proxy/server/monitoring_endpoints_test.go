@@ -35,11 +35,20 @@ func TestPagesHaveTheDocumentedShape(t *testing.T) {
 			MemoryTotal   uint64 `json:"memory_total"`
 			MemoryFree    uint64 `json:"memory_free"`
 		}
+		Backends []struct {
+			Name, Problem string
+			Devices       []struct {
+				Name, Description string
+				MemoryTotal       uint64 `json:"memory_total"`
+				MemoryFree        uint64 `json:"memory_free"`
+			}
+		}
 	}
 	decodeExactly(t, ts.get("/status").body, &status)
 	if status.Service != "LLM Inference API" || status.Version != "1.0.0" || status.Status != "healthy" || status.Device != "cpu" || !status.Prometheus ||
 		status.CachedModels != 2 || len(status.Cached) != 2 || status.Cached[0].BaseModel != "demo" || !status.Cached[0].Loaded || status.Cached[1].Loaded ||
-		len(status.Devices) != 1 || status.Devices[0].MemoryTotal != 1<<30 {
+		len(status.Devices) != 1 || status.Devices[0].MemoryTotal != 1<<30 ||
+		len(status.Backends) != 2 || status.Backends[0].Problem != "no NVIDIA driver" || status.Backends[1].Devices[0].Description != "a processor" {
 		t.Errorf("status %+v", status)
 	}
 	var list struct {

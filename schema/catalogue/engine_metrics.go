@@ -23,6 +23,7 @@ var engineMetrics = []Metric{
 	{"llm_gpu_utilization_ratio", Gauge, Engine, Devices, labels(openLabel("device")), nil, "GPU utilisation, 0 to 1 (NVML, optional)", false},
 	{"llm_gpu_power_watts", Gauge, Engine, Devices, labels(openLabel("device")), nil, "GPU power (NVML, optional)", false},
 	{"llm_gpu_temperature_celsius", Gauge, Engine, Devices, labels(openLabel("device")), nil, "GPU temperature (NVML, optional)", false},
+	{"llm_engine_compute_info", Gauge, Engine, Devices, labels(openLabel("backend"), openLabel("setting"), openLabel("missing")), nil, "The backend that computes, what DEVICE asks for, and the accelerators' backends that give no device so that the CPU computes in their place; always 1", false},
 	{"llm_device_info", Gauge, Engine, Devices, labels(openLabel("device"), openLabel("name"), openLabel("backend"), openLabel("driver")), nil, "Device facts; always 1", false},
 }
 

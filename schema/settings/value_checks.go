@@ -16,6 +16,7 @@ var (
 	modelName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$`)
 	domainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 	headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")
+	deviceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ._:-]{0,62}$`)
 	urlPath    = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)+$`)
 )
 
@@ -164,6 +165,13 @@ func checkSocket(v string) error {
 func checkGPUSplit(shares []string) error {
 	if len(shares) > 1 && slices.Contains(shares, "none") {
 		return errors.New("must be either none or a list of shares")
+	}
+	return nil
+}
+
+func checkDevice(v string) error {
+	if !deviceName.MatchString(v) {
+		return errors.New("must be auto, cpu, or the name of a backend or device, such as cuda or CUDA0")
 	}
 	return nil
 }

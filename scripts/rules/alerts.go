@@ -140,6 +140,11 @@ var engineAlerts = []alert{
 		description: "{{ $value | humanizePercentage }} of the KV cells of a model on {{ $labels.instance }} are in use.",
 	},
 	{
+		name: "LLMEngineOnCPU", forDuration: time.Minute, severity: warning, summary: "The CPU computes in place of a GPU",
+		expr:        `llm_engine_compute_info{backend="cpu",missing!="none"} == 1`,
+		description: "The engine on {{ $labels.instance }} computes on the CPU: its backend {{ $labels.missing }} gives no device.",
+	},
+	{
 		name: "LLMEngineMetricsStale", forDuration: 5 * time.Minute, severity: warning, summary: "The engine's own metrics are missing",
 		expr:        "increase(llm_engine_metrics_fetch_errors_total[10m]) >= 4\nand\nllm_engine_up == 1",
 		description: "{{ $value | humanize }} fetches failed within 10 minutes on {{ $labels.instance }}, although the engine answers.",

@@ -138,6 +138,9 @@ func checkImages(w *workload, f *findings) {
 	if gpus := w.engine.Resources.Limits["nvidia.com/gpu"]; !gpus.IsZero() {
 		kind = "cuda"
 	}
+	if device := w.value(w.engine, "DEVICE"); (device == "cuda") != (kind == "cuda") {
+		f.add("an engine of the kind %s has DEVICE=%s", kind, device)
+	}
 	if want := "llm-inference:" + m[1]; w.proxy.Image != want {
 		f.add("the proxy's image is %s, not %s", w.proxy.Image, want)
 	}

@@ -102,6 +102,7 @@ var mutations = []struct{ overlay, old, new, want string }{
 	{"cpu", "value: 900MiB", "value: 300MiB", "queue and journal"},
 	{"cpu", "image: llm-inference:1.0.0", "image: llm-inference:latest", "proxy's image"},
 	{"gpu", "1.0.0-cuda", "1.0.0-cpu", "engine's image"},
+	{"gpu", "        - name: DEVICE\n          value: cuda\n", "", "DEVICE=auto"},
 	{"cpu", "memory: 2Gi", "memory: 2Gi\n            nvidia.com/gpu: 1", "not llm-inference-engine:1.0.0-cuda"},
 	{"copied models", "image: llm-models:1.0.0", "image: llm-weights:1.0.0", "doesn't name the image llm-weights"},
 

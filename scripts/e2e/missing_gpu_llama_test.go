@@ -1,0 +1,77 @@
+//go:build llama
+
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// backendsWith returns a directory of the engine's backends and one more file.
+func backendsWith(t *testing.T, name, content string) string {
+	t.Helper()
+	dir := t.TempDir()
+	given, err := filepath.Glob(filepath.Join(os.Getenv("BACKEND_DIR"), "libggml-*.so"))
+	if err != nil || len(given) == 0 {
+		t.Fatalf("no backends in BACKEND_DIR=%s: %v", os.Getenv("BACKEND_DIR"), err)
+	}
+	for _, path := range given {
+		if err := os.Symlink(path, filepath.Join(dir, filepath.Base(path))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// A backend for GPUs that can't be loaded is told by the log, /status and the metrics while the CPU computes.
+func TestAGPUThatIsMissingIsTold(t *testing.T) {
+	s := startServer(t, "BACKEND_DIR="+backendsWith(t, "libggml-cuda.so", "not a library"))
+	s.mustInfer(question("What is the capital of France?", "v1.0"))
+	var status struct {
+		Device   string
+		Backends []struct {
+			Name    string
+			Devices []struct{ Name string }
+			Problem string
+		}
+	}
+	if _, body, err := s.get("/status"); err != nil || json.Unmarshal([]byte(body), &status) != nil {
+		t.Fatalf("/status: %v, %s", err, body)
+	}
+	if b := status.Backends; status.Device != "cpu" || len(b) != 2 || b[0].Name != "cuda" || len(b[0].Devices) != 0 ||
+		!strings.Contains(b[0].Problem, "file too short") || b[1].Name != "cpu" || len(b[1].Devices) != 1 || b[1].Problem != "" {
+		t.Errorf("/status: %+v", status)
+	}
+	if _, page, _ := s.get("/prometheus"); !strings.Contains(page, `llm_engine_compute_info{backend="cpu",missing="cuda",setting="auto"} 1`) {
+		t.Error("no series tells that the CPU computes in place of a GPU")
+	}
+	for _, want := range []string{`msg="backend gives no device" program=engine name=cuda`, "the CPU computes, since no accelerator is there"} {
+		if !strings.Contains(s.engine.log.String(), want) {
+			t.Errorf("the engine's log has no %q", want)
+		}
+	}
+}
+
+// With DEVICE=cuda the engine refuses to start in that case, and its supervisor doesn't try again.
+func TestAGPUThatIsNamedMustBeThere(t *testing.T) {
+	s := newServer(t, "DEVICE=cuda", "BACKEND_DIR="+backendsWith(t, "libggml-cuda.so", "not a library"))
+	s.startProxy()
+	s.startEngine()
+	select {
+	case <-s.engine.Ended():
+	case <-time.After(30 * time.Second):
+		t.Fatal("the engine goes on")
+	}
+	text := s.engine.log.String()
+	if err := s.engine.Err(); err == nil || err.Error() != "exit status 64" || strings.Count(text, "engine process started") != 1 ||
+		!strings.Contains(text, "variable DEVICE: the backend cuda gives no device") || !strings.Contains(text, "file too short") {
+		t.Errorf("the supervisor ended with %v", err)
+	}
+}
