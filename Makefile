@@ -27,6 +27,8 @@ NATIVE = scripts/bootstrap.sh && env_lines="$$(scripts/build-llama.sh --env)" &&
 # The real model of the tests. Where it can't be fetched those that need it are skipped; in continuous integration they fail.
 REAL_MODEL = { SMOLLM2="$${SMOLLM2:-$$(scripts/models/fetch.sh smollm2)}" || { [ "$${CI:-}" != true ] \
   && echo 'make: without SmolLM2, what needs it is SKIPPED' >&2; }; } && export SMOLLM2
+# A GPU that the CPU plays, for the tests of what the engine does with devices.
+TEST_GPU = TESTGPU="$$(scripts/testgpu/build.sh)" && export TESTGPU
 
 .PHONY: help
 help: ## list the targets
@@ -62,7 +64,7 @@ test-monitoring: ## drive every monitoring endpoint of a running server and chec
 
 .PHONY: test
 test: ## unit and end-to-end tests with the demo model and SmolLM2, race detector on
-	@$(REAL_MODEL) && $(NATIVE) && REDIS_SERVER="$$(scripts/redis.sh)" && export REDIS_SERVER && $(GO) test -race -shuffle=on -timeout=30m ./... \
+	@$(REAL_MODEL) && $(NATIVE) && $(TEST_GPU) && REDIS_SERVER="$$(scripts/redis.sh)" && export REDIS_SERVER && $(GO) test -race -shuffle=on -timeout=30m ./... \
 	  && $(GO) build -o $(BIN)/promtool -modfile=scripts/tools/go.mod github.com/prometheus/prometheus/cmd/promtool \
 	  && $(GO) build -o $(BIN)/amtool -modfile=scripts/tools/go.mod github.com/prometheus/alertmanager/cmd/amtool \
 	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool AMTOOL=$(CURDIR)/$(BIN)/amtool scripts/check-rules.sh \

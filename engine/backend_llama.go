@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"os"
 	"strings"
 
 	"tandem/engine/batch"
@@ -33,7 +34,7 @@ func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (c
 	}
 	backend, err := llama.New(llama.Options{
 		BackendDir: c.BackendDir, Logger: slog.New(demoteInfo{log.Handler()}),
-		OnDevice: executor.Do, OnTurn: executor.TakeTurn,
+		OnDevice: executor.Do, OnTurn: executor.TakeTurn, OnDeviceFailure: endWithLostDevice(log),
 		Threads: c.Threads, Deterministic: c.Deterministic, Device: c.Device, GPULayers: c.GPULayers, MainGPU: c.MainGPU, OneGPU: c.OneGPU, GPUSplit: c.GPUSplit,
 	})
 	if missing, ok := errors.AsType[*llama.DeviceError](err); ok {
@@ -60,6 +61,15 @@ func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (c
 		return int64(placement.HostMemoryLeft(uint64(bytes), host, accelerators))
 	}
 	return out, nil
+}
+
+// endWithLostDevice ends the process: everything that its models hold is on the device. The next engine finds the
+// device again, or says that it is missing.
+func endWithLostDevice(log *slog.Logger) func(error) {
+	return func(err error) {
+		log.Error("the device doesn't compute any more; the engine ends so that a new one starts", "err", err)
+		os.Exit(codeFailed)
+	}
 }
 
 // describeDevices keeps for the proxy and the metrics what there is to compute on, and logs it.

@@ -32,7 +32,11 @@ type Options struct {
 
 	// Device is what computes: auto or empty for the accelerators that are there, cpu, or the name of a backend or
 	// device. New returns a DeviceError where it isn't there.
-	Device     string
+	Device string
+	// OnDeviceFailure is called when an accelerator couldn't compute. What it holds is then of no use, so the process
+	// should end. nil: what was to be computed fails.
+	OnDeviceFailure func(error)
+
 	Threads    int       // CPU threads of a step; 0: as many as this process may use, 1 for models under 64 MiB
 	GPULayers  int       // layers to keep on GPUs; negative: all
 	MainGPU    int       // with OneGPU: which one

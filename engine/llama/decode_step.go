@@ -18,7 +18,7 @@ import (
 )
 
 // Step decodes the slices and draws a token for each slice whose sampler has no grammar. batch.ErrNoCells: the cache is
-// full.
+// full, or a device's memory.
 func (b *Base) Step(slices []batch.Slice) error {
 	b.drawTime = 0
 	if !b.generates {
@@ -140,7 +140,27 @@ func (b *Base) decode(slices []batch.Slice) error {
 	case rc != -1: // parts of the batch may have been kept
 		b.rollBack(slices)
 	}
-	return fmt.Errorf("decode %d tokens: llama.cpp gives %d", n, int(rc))
+	if rc == C.TDM_NO_MEMORY {
+		return &noMemoryError{fmt.Sprintf("decode %d tokens: there is no memory left to compute that", n)}
+	}
+	err := fmt.Errorf("decode %d tokens: llama.cpp gives %d", n, int(rc))
+	b.backend.noteFailure(rc, err)
+	return err
+}
+
+// noMemoryError is a step for which a device has no memory. To the executor that is as if there were no cells: fewer
+// sequences may fit, or the same later.
+type noMemoryError struct{ text string }
+
+func (e *noMemoryError) Error() string { return e.text }
+
+func (e *noMemoryError) Is(target error) bool { return target == batch.ErrNoCells }
+
+// noteFailure reports a lost accelerator. A CPU that can't compute has met something in this step alone.
+func (b *Backend) noteFailure(rc C.int32_t, err error) {
+	if rc == C.TDM_COMPUTE_FAILED && len(b.accelerators) > 0 && b.opts.OnDeviceFailure != nil {
+		b.opts.OnDeviceFailure(fmt.Errorf("compute on %s: %w", b.accelerators[0].Name, err))
+	}
 }
 
 func (b *Base) compute(n int) C.int32_t {

@@ -322,7 +322,9 @@ func (e *embedder) compute(parts []passPart) error {
 		rc = C.tdm_decode(e.context, C.int32_t(n), token, pos, seq, output)
 	}
 	if rc != 0 {
-		return fmt.Errorf("compute %d tokens for embeddings: llama.cpp gives %d", n, int(rc))
+		err := fmt.Errorf("compute %d tokens for embeddings: llama.cpp gives %d", n, int(rc))
+		e.base.backend.noteFailure(rc, err)
+		return err
 	}
 	return nil
 }

@@ -4,8 +4,10 @@ package llama
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -70,7 +72,10 @@ func backendDir(t testing.TB) string {
 func newBackend(t testing.TB, change func(*Options)) (*Backend, *testExecutor) {
 	t.Helper()
 	executor := newTestExecutor(t)
-	o := Options{BackendDir: backendDir(t), OnDevice: executor.do, Logger: slog.New(slog.DiscardHandler), CacheBytes: 64 << 20}
+	o := Options{
+		BackendDir: backendDir(t), OnDevice: executor.do, Logger: slog.New(slog.DiscardHandler), CacheBytes: 64 << 20,
+		Device: cmp.Or(os.Getenv("TEST_DEVICE"), DeviceCPU), GPULayers: -1,
+	}
 	if change != nil {
 		change(&o)
 	}
@@ -110,9 +115,16 @@ func demoFile(t testing.TB, name string) string {
 }
 
 func TestMain(m *testing.M) {
+	dir, err := installTestGPU()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "install the test GPU:", err)
+		os.Exit(1)
+	}
 	code := m.Run()
-	if unpacked.dir != "" {
-		os.RemoveAll(unpacked.dir)
+	for _, made := range []string{dir, unpacked.dir} {
+		if made != "" {
+			os.RemoveAll(made)
+		}
 	}
 	os.Exit(code)
 }

@@ -85,7 +85,8 @@ bool    tdm_mixed_adapters(struct llama_context * ctx, char * why, size_t why_si
 int32_t tdm_adapter_slot_add(struct llama_context * ctx, struct llama_adapter_lora * adapter, char * err, size_t err_size); // < 0: failed
 void    tdm_adapter_slot_remove(struct llama_context * ctx, int32_t slot);
 
-#define TDM_EXCEPTION (-1000)
+// Results of tdm_decode beside 0 and 1 (no cells); others leave the context as it was, or as far as it came.
+enum { TDM_NO_MEMORY = -2, TDM_COMPUTE_FAILED = -3, TDM_EXCEPTION = -1000 };
 int32_t tdm_decode(struct llama_context * ctx, int32_t n, int32_t * token, int32_t * pos, int32_t * seq, int8_t * output);
 
 // A thread that decodes; meanwhile nothing else may use the context. Post begins a decode; the descriptor becomes

@@ -16,6 +16,7 @@
 #include <atomic>
 #include <cstring>
 #include <exception>
+#include <new>
 #include <string>
 #include <thread>
 #include <utility>
@@ -361,6 +362,12 @@ int32_t tdm_decode(struct llama_context * ctx, int32_t n, int32_t * token, int32
         const int32_t rc = llama_decode(ctx, batch);
         if (rc == 0) llama_synchronize(ctx);
         return rc;
+    } catch (const std::bad_alloc &) {
+        return TDM_NO_MEMORY;
+    } catch (const std::exception & e) {
+        std::string line = std::string("llama_decode: ") + e.what();
+        log_write(GGML_LOG_LEVEL_ERROR, line);
+        return strstr(e.what(), "failed to allocate") != nullptr ? TDM_NO_MEMORY : TDM_EXCEPTION;
     } catch (...) {
         return TDM_EXCEPTION;
     }

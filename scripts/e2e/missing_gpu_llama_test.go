@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// backendsWith returns a directory of the engine's backends and one more file.
-func backendsWith(t *testing.T, name, content string) string {
+// linkedBackends returns a directory of links to the engine's backends, to which others can be added.
+func linkedBackends(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	given, err := filepath.Glob(filepath.Join(os.Getenv("BACKEND_DIR"), "libggml-*.so"))
@@ -24,7 +24,14 @@ func backendsWith(t *testing.T, name, content string) string {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+	return dir
+}
+
+// brokenCUDA is a directory of backends in which CUDA's can't be loaded.
+func brokenCUDA(t *testing.T) string {
+	t.Helper()
+	dir := linkedBackends(t)
+	if err := os.WriteFile(filepath.Join(dir, "libggml-cuda.so"), []byte("not a library"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -32,7 +39,7 @@ func backendsWith(t *testing.T, name, content string) string {
 
 // A backend for GPUs that can't be loaded is told by the log, /status and the metrics while the CPU computes.
 func TestAGPUThatIsMissingIsTold(t *testing.T) {
-	s := startServer(t, "BACKEND_DIR="+backendsWith(t, "libggml-cuda.so", "not a library"))
+	s := startServer(t, "BACKEND_DIR="+brokenCUDA(t))
 	s.mustInfer(question("What is the capital of France?", "v1.0"))
 	var status struct {
 		Device   string
@@ -61,7 +68,7 @@ func TestAGPUThatIsMissingIsTold(t *testing.T) {
 
 // With DEVICE=cuda the engine refuses to start in that case, and its supervisor doesn't try again.
 func TestAGPUThatIsNamedMustBeThere(t *testing.T) {
-	s := newServer(t, "DEVICE=cuda", "BACKEND_DIR="+backendsWith(t, "libggml-cuda.so", "not a library"))
+	s := newServer(t, "DEVICE=cuda", "BACKEND_DIR="+brokenCUDA(t))
 	s.startProxy()
 	s.startEngine()
 	select {

@@ -1,0 +1,218 @@
+//go:build llama
+
+package llama
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tandem/engine/batch"
+	"tandem/engine/models"
+)
+
+// installTestGPU makes a directory of backends in which the test GPU is one, with two devices, and returns it; empty:
+// TESTGPU names none. Backends are loaded once in a process, so it is there in every test; those that don't name it
+// compute on the CPU.
+func installTestGPU() (string, error) {
+	gpu, backends := os.Getenv("TESTGPU"), os.Getenv("BACKEND_DIR")
+	if gpu == "" || backends == "" {
+		return "", nil
+	}
+	dir, err := os.MkdirTemp("", "backends")
+	if err != nil {
+		return "", err
+	}
+	files, err := filepath.Glob(filepath.Join(backends, libraryPrefix+"*"+librarySuffix))
+	if err != nil {
+		return dir, err
+	}
+	for _, file := range append(files, gpu) {
+		if err := os.Symlink(file, filepath.Join(dir, filepath.Base(file))); err != nil {
+			return dir, err
+		}
+	}
+	return dir, errors.Join(os.Setenv("BACKEND_DIR", dir), os.Setenv("TESTGPU_DEVICES", "2"))
+}
+
+// gpuBackend is a backend that computes on the named test GPU; testgpu stands for both.
+func gpuBackend(t *testing.T, device string, change func(*Options)) (*Backend, *testExecutor) {
+	t.Helper()
+	if os.Getenv("TESTGPU") == "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("TESTGPU isn't set; make test sets it")
+		}
+		t.Skip(`SKIPPED without a test GPU; run: export TESTGPU="$(scripts/testgpu/build.sh)"`)
+	}
+	return newBackend(t, func(o *Options) {
+		o.Device = device
+		if change != nil {
+			change(o)
+		}
+	})
+}
+
+// setFaults writes what the test GPU shall do wrong from now on; the test's end takes it back.
+func setFaults(t *testing.T, words string) {
+	t.Helper()
+	path := os.Getenv("TESTGPU_FAULTS")
+	if path == "" {
+		path = filepath.Join(t.TempDir(), "faults")
+		t.Setenv("TESTGPU_FAULTS", path)
+	}
+	if err := os.WriteFile(path, []byte(words), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// usedBytes is how much memory of each chosen device is in use.
+func usedBytes(b *Backend) (used []int64) {
+	for _, d := range b.Accelerators() {
+		used = append(used, d.TotalBytes-d.FreeBytes)
+	}
+	return used
+}
+
+func capitalOfFrance(t *testing.T, base *Base, executor *testExecutor, a *Adapter) string {
+	t.Helper()
+	var adapter batch.Adapter
+	if a != nil {
+		adapter = a
+	}
+	text, _, err := generate(base, executor, adapter, 0, render(t, base, france), greedy, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func TestAnswersOnGPUs(t *testing.T) {
+	for name, c := range map[string]struct {
+		device  string
+		change  func(*Options)
+		backend string
+		used    []bool // whether memory of each device is
+	}{
+		"one":               {"TestGPU1", nil, "testgpu", []bool{true}},
+		"two":               {"testgpu", nil, "testgpu", []bool{true, true}},
+		"two, all on one":   {"testgpu", func(o *Options) { o.OneGPU, o.MainGPU = true, 1 }, "testgpu", []bool{false, true}},
+		"two, three to one": {"testgpu", func(o *Options) { o.GPUSplit = []float32{3, 1} }, "testgpu", []bool{true, true}},
+		"a part":            {"TestGPU0", func(o *Options) { o.GPULayers = 2 }, "testgpu", []bool{true}},
+		"no layers":         {"auto", func(o *Options) { o.GPULayers = 0 }, "cpu", nil},
+		"the CPU":           {"cpu", nil, "cpu", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, executor := gpuBackend(t, c.device, c.change)
+			unused, _ := newBackend(t, func(o *Options) { o.Device = "testgpu" }) // sees both devices
+			before := usedBytes(unused)
+			base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
+			full, terse := loadVersion(t, base, "v1.0"), loadVersion(t, base, "v1.1")
+			if got := capitalOfFrance(t, base, executor, full); got != "The capital of France is Paris." {
+				t.Errorf("v1.0: %q", got)
+			}
+			if got := capitalOfFrance(t, base, executor, terse); got != "Paris." {
+				t.Errorf("v1.1: %q", got)
+			}
+			if base.Facts().Backend != c.backend || b.ComputesOn() != c.backend {
+				t.Errorf("computed on %s, %s; want %s", base.Facts().Backend, b.ComputesOn(), c.backend)
+			}
+			for i, used := range usedBytes(b) {
+				if (used > 0) != c.used[i] {
+					t.Errorf("device %d holds %d bytes", i, used)
+				}
+			}
+			if len(c.used) == 0 {
+				for i, used := range usedBytes(unused) {
+					if used != before[i] {
+						t.Errorf("device %d isn't used, and holds %d bytes", i, used)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestAModelThatDoesNotFitOnTheGPUIsRefused(t *testing.T) {
+	b, executor := gpuBackend(t, "TestGPU0", nil)
+	t.Setenv("TESTGPU_MEMORY", "1")
+	_, err := b.LoadBase(t.Context(), models.BaseSpec{Name: "demo", Path: demoFile(t, "demo-q8_0.gguf")}, nil)
+	wrong, ok := errors.AsType[*models.LoadError](err)
+	if !ok || wrong.Reason != models.ReasonOutOfMemory || !strings.Contains(err.Error(), "out of memory") {
+		t.Fatalf("with 1 MiB: %v", err)
+	}
+	if used := usedBytes(b); used[0] != 0 {
+		t.Errorf("%d bytes are left of the load", used[0])
+	}
+	t.Setenv("TESTGPU_MEMORY", "64")
+	base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
+	if got := capitalOfFrance(t, base, executor, loadVersion(t, base, "v1.0")); got != "The capital of France is Paris." {
+		t.Errorf("with 64 MiB: %q", got)
+	}
+}
+
+// What memory is left decides the size of the KV cache.
+func TestLittleMemoryGivesAShortCache(t *testing.T) {
+	cells := make(map[string]int)
+	for _, mib := range []string{"16", "1024"} {
+		t.Setenv("TESTGPU_MEMORY", mib)
+		b, _ := gpuBackend(t, "TestGPU0", func(o *Options) { o.CacheBytes = 0 })
+		base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), func(s *models.BaseSpec) { s.Parallel = 32 })
+		cells[mib] = base.Limits().Cells
+		base.Close()
+	}
+	if cells["1024"] != 32*512 || cells["16"] >= cells["1024"]/2 || cells["16"] < 256 {
+		t.Errorf("cells by MiB of memory: %v", cells)
+	}
+}
+
+func TestMemoryThatEndsWhileTheEngineServes(t *testing.T) {
+	b, executor := gpuBackend(t, "TestGPU0", nil)
+	base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
+	full, unused := loadVersion(t, base, "v1.0"), loadVersion(t, base, "v2.0")
+	first := capitalOfFrance(t, base, executor, full)
+	free := b.Accelerators()[0].FreeBytes
+	setFaults(t, "taken 100")
+	if now := b.Accelerators()[0].FreeBytes; now != free-100<<20 {
+		t.Errorf("%d bytes are free after somebody took 100 MiB of %d", now, free)
+	}
+	setFaults(t, "full")
+	_, err := base.LoadAdapter(t.Context(), models.AdapterSpec{Name: "v1.1", Path: demoFile(t, "demo-lora-v1.1.gguf")})
+	if wrong, ok := errors.AsType[*models.LoadError](err); !ok || wrong.Reason != models.ReasonOutOfMemory {
+		t.Errorf("an adapter for which there is no memory: %v", err)
+	}
+	if got := capitalOfFrance(t, base, executor, full); got != "The capital of France is Paris." || got != first {
+		t.Errorf("the version that was used before: %q", got)
+	}
+	if _, _, err := generate(base, executor, unused, 1, render(t, base, france), greedy, 4); err != nil && !errors.Is(err, batch.ErrNoCells) {
+		t.Errorf("a version whose first use needs memory: %v", err)
+	}
+	setFaults(t, "")
+	if got := capitalOfFrance(t, base, executor, unused); !strings.Contains(got, "Paris") {
+		t.Errorf("that version with memory again: %q", got)
+	}
+	if got := capitalOfFrance(t, base, executor, loadVersion(t, base, "v1.1")); got != "Paris." {
+		t.Errorf("with memory again: %q", got)
+	}
+}
+
+// A lost device can't be used again, so whoever runs the backend is told.
+func TestALostDeviceIsReported(t *testing.T) {
+	var reported []error
+	b, executor := gpuBackend(t, "TestGPU0", func(o *Options) {
+		o.OnDeviceFailure = func(err error) { reported = append(reported, err) }
+	})
+	base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
+	if _, err := base.Embed(t.Context(), models.TaskEmbed, nil, render(t, base, france)); err != nil {
+		t.Fatal(err)
+	}
+	setFaults(t, "lost")
+	_, _, err := generate(base, executor, nil, 0, render(t, base, france), greedy, 4)
+	if err == nil || len(reported) != 1 || !strings.Contains(reported[0].Error(), "compute on TestGPU0") {
+		t.Errorf("%v, reported %v", err, reported)
+	}
+	if _, err := base.Embed(t.Context(), models.TaskEmbed, nil, render(t, base, france)); err == nil || len(reported) < 2 {
+		t.Errorf("embedding: %v, reported %v", err, reported)
+	}
+}

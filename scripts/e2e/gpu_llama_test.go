@@ -1,0 +1,212 @@
+//go:build llama
+
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// testGPU is the test GPU of a server: its settings, and what goes wrong with it.
+type testGPU struct {
+	t      *testing.T
+	faults string // the file
+}
+
+// newTestGPU returns a GPU that the CPU plays and the settings with which an engine finds it.
+func newTestGPU(t *testing.T) (*testGPU, []string) {
+	t.Helper()
+	library := os.Getenv("TESTGPU")
+	if library == "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("TESTGPU isn't set; make test sets it")
+		}
+		t.Skip(`SKIPPED without a test GPU; run: export TESTGPU="$(scripts/testgpu/build.sh)"`)
+	}
+	dir := linkedBackends(t)
+	if err := os.Symlink(library, filepath.Join(dir, filepath.Base(library))); err != nil {
+		t.Fatal(err)
+	}
+	g := &testGPU{t: t, faults: filepath.Join(t.TempDir(), "faults")}
+	return g, []string{"BACKEND_DIR=" + dir, "TESTGPU_FAULTS=" + g.faults}
+}
+
+// set says what goes wrong from now on.
+func (g *testGPU) set(words string) {
+	g.t.Helper()
+	written := g.faults + ".new"
+	if err := os.WriteFile(written, []byte(words), 0o600); err != nil {
+		g.t.Fatal(err)
+	}
+	if err := os.Rename(written, g.faults); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// statusOfDevices is what /status says of devices and backends.
+type statusOfDevices struct {
+	Device   string
+	Backends []struct {
+		Name    string
+		Devices []struct{ Name string }
+		Problem string
+	}
+}
+
+// devices is the status as "testgpu: TestGPU0 TestGPU1, cpu: CPU", after the backend that computes.
+func (s *testServer) devices() (computes, installed string) {
+	s.t.Helper()
+	_, body, err := s.get("/status")
+	var status statusOfDevices
+	if err != nil || json.Unmarshal([]byte(body), &status) != nil {
+		s.t.Fatalf("/status: %v, %s", err, body)
+	}
+	var backends []string
+	for _, b := range status.Backends {
+		words := []string{b.Name + ":"}
+		for _, d := range b.Devices {
+			words = append(words, d.Name)
+		}
+		backends = append(backends, strings.TrimSpace(strings.Join(words, " ")+" "+b.Problem))
+	}
+	return status.Device, strings.Join(backends, ", ")
+}
+
+func TestServerOnGPUs(t *testing.T) {
+	for name, c := range map[string]struct {
+		settings  []string
+		computes  string
+		installed string
+	}{
+		"one":            {[]string{"DEVICE=testgpu"}, "testgpu", "testgpu: TestGPU0, cpu: CPU"},
+		"two":            {[]string{"TESTGPU_DEVICES=2"}, "testgpu", "testgpu: TestGPU0 TestGPU1, cpu: CPU"},
+		"one of two":     {[]string{"TESTGPU_DEVICES=2", "DEVICE=TestGPU1"}, "testgpu", "testgpu: TestGPU0 TestGPU1, cpu: CPU"},
+		"partly":         {[]string{"GPU_LAYERS=2"}, "testgpu", "testgpu: TestGPU0, cpu: CPU"},
+		"none asked for": {[]string{"GPU_LAYERS=0"}, "cpu", "testgpu: TestGPU0, cpu: CPU"},
+		"the CPU":        {[]string{"DEVICE=cpu"}, "cpu", "testgpu: TestGPU0, cpu: CPU"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, settings := newTestGPU(t)
+			s := startServer(t, slices.Concat(settings, c.settings)...)
+			for version, want := range map[string]string{"v1.0": "The capital of France is Paris.", "v1.1": "Paris."} {
+				if a := s.mustInfer(question("What is the capital of France?", version)); a.Result != want {
+					t.Errorf("%s answers %d %q", version, a.Status, a.Result)
+				}
+			}
+			if computes, installed := s.devices(); computes != c.computes || installed != c.installed {
+				t.Errorf("%s computes, there is %s; want %s, %s", computes, installed, c.computes, c.installed)
+			}
+			for device, wanted := range map[string]bool{"TestGPU0": name != "one of two" && c.computes != "cpu", "TestGPU1": strings.Contains(name, "two")} {
+				s.waitFor(10*time.Second, "memory in use on "+device, func() bool { // sampled once a second
+					return s.scrape().sum("llm_device_memory_used_bytes", "device", device) > 0 == wanted
+				})
+			}
+		})
+	}
+}
+
+// A device that is lost in the middle of an answer ends the engine. The next one finds it again, or computes on the CPU
+// and says so, or refuses to start where DEVICE names it.
+func TestLostGPU(t *testing.T) {
+	story := `{"prompt":"Tell me a story.","base_model":"demo","max_new_tokens":120,"seed":7,"stream":true}`
+	read := func(s *testServer, atTenth func()) string {
+		text, tokens := "", 0
+		status, err := s.stream(t.Context(), story, func(e event) bool {
+			text += textOf(e)
+			if tokens++; tokens == 10 {
+				atTenth()
+			}
+			return true
+		})
+		if err != nil || status != 200 {
+			t.Errorf("the story: %d, %v", status, err)
+		}
+		return text
+	}
+	for name, c := range map[string]struct{ settings, fault, computes string }{
+		"and comes back":     {"DEVICE=testgpu", "reset slow 10", "testgpu"},
+		"for good":           {"DEVICE=auto", "lost", "cpu"},
+		"and is insisted on": {"DEVICE=testgpu", "lost", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gpu, settings := newTestGPU(t)
+			s := startServer(t, append(settings, c.settings, "REPLAY_WAIT=2s")...)
+			whole := read(s, func() {})
+			gpu.set("slow 10")
+			if c.computes == "" {
+				gpu.set(c.fault)
+				s.waitEngineEnd("exit status 64", "the backend testgpu gives no device: testgpu: the device is lost")
+				return
+			}
+			if again := read(s, func() { gpu.set(c.fault) }); again != whole || whole == "" {
+				t.Errorf("before\n%q, over the loss\n%q", whole, again)
+			}
+			s.waitFor(10*time.Second, "an engine", func() bool { return s.scrape().sum("llm_engine_up") == 1 })
+			if computes, installed := s.devices(); computes != c.computes {
+				t.Errorf("%s computes, there is %s", computes, installed)
+			}
+			if restarts := s.scrape().sum("llm_engine_restarts_total", "reason", "crash"); restarts != 1 {
+				t.Errorf("%v restarts", restarts)
+			}
+			if !strings.Contains(s.engine.log.String(), "the device doesn't compute any more") {
+				t.Error("the engine's log doesn't say that it lost its device")
+			}
+		})
+	}
+}
+
+// waitEngineEnd asks until the engine's supervisor has ended, with this result and a line in its log.
+func (s *testServer) waitEngineEnd(result, line string) {
+	s.t.Helper()
+	s.waitFor(30*time.Second, "an end of the engine", func() bool {
+		_, _ = s.infer(s.t.Context(), question("What is the capital of France?", "v1.0"))
+		select {
+		case <-s.engine.Ended():
+			return true
+		default:
+			return false
+		}
+	})
+	if err := s.engine.Err(); err == nil || err.Error() != result || !strings.Contains(s.engine.log.String(), line) {
+		s.t.Errorf("the supervisor ended with %v", err)
+	}
+}
+
+// A model for which the GPU has no memory is refused with words, and the engine goes on.
+func TestModelTooLargeForTheGPU(t *testing.T) {
+	_, settings := newTestGPU(t)
+	s := newServer(t, append(settings, "DEVICE=testgpu", "TESTGPU_MEMORY=1")...)
+	s.startProxy()
+	s.waitProxyAnswers()
+	s.startEngine()
+	s.waitFor(20*time.Second, "an engine", func() bool { return s.scrape().sum("llm_engine_up") == 1 })
+	if a := s.mustInfer(question("What is the capital of France?", "v1.0")); a.Status != 503 || a.Error.Type != "out_of_memory" {
+		t.Errorf("with 1 MiB: %d %s", a.Status, a.Body)
+	}
+	if log := s.engine.log.String(); strings.Contains(log, "engine process ended") {
+		t.Error("the engine died of it")
+	}
+}
+
+// While no memory can be had a version that isn't loaded is refused, and what is loaded goes on.
+func TestGPUWhoseMemoryEnds(t *testing.T) {
+	gpu, settings := newTestGPU(t)
+	s := startServer(t, append(settings, "DEVICE=testgpu")...)
+	s.mustInfer(question("What is the capital of France?", "v1.0"))
+	gpu.set("full")
+	if a := s.mustInfer(question("What is the capital of France?", "v1.1")); a.Status != 503 || a.Error.Type != "out_of_memory" {
+		t.Errorf("a version for which there is no memory: %d %s", a.Status, a.Body)
+	}
+	if a := s.mustInfer(question("What is the capital of France?", "v1.0")); a.Result != "The capital of France is Paris." {
+		t.Errorf("the loaded version: %d %s", a.Status, a.Body)
+	}
+	gpu.set("")
+	s.waitFor(20*time.Second, "the version once there is memory", func() bool {
+		return s.mustInfer(question("What is the capital of France?", "v1.1")).Result == "Paris."
+	})
+}
