@@ -33,7 +33,7 @@ func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (c
 		return mockBackend(c), nil
 	}
 	backend, err := llama.New(llama.Options{
-		BackendDir: c.BackendDir, Logger: slog.New(demoteInfo{log.Handler()}),
+		BackendDir: c.BackendDir, Logger: log, LibraryLogger: slog.New(demoteInfo{log.Handler()}),
 		OnDevice: executor.Do, OnTurn: executor.TakeTurn, OnDeviceFailure: endWithLostDevice(log),
 		Threads: c.Threads, Deterministic: c.Deterministic, Device: c.Device, GPULayers: c.GPULayers, MainGPU: c.MainGPU, OneGPU: c.OneGPU, GPUSplit: c.GPUSplit,
 	})
@@ -56,9 +56,9 @@ func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (c
 		host, accelerators := deviceMemory(backend)
 		return placement.Fits(uint64(bytes), alone, host, accelerators)
 	}
-	out.memoryLeft = func(bytes int64) int64 {
+	out.hostRoom = func(bytes int64) int64 {
 		host, accelerators := deviceMemory(backend)
-		return int64(placement.HostMemoryLeft(uint64(bytes), host, accelerators))
+		return int64(placement.HostRoom(uint64(bytes), host, accelerators))
 	}
 	return out, nil
 }

@@ -40,7 +40,7 @@ type computeBackend struct {
 	backends     []link.Backend
 	missing      []string // backends of accelerators that give no device although they should compute
 	fitsInMemory func(bytes int64, alone bool) bool
-	memoryLeft   func(bytes int64) int64
+	hostRoom     func(bytes int64) int64
 	sampleGauges func(*metrics.Metrics) // of devices; may be nil
 	close        func() error           // may be nil
 }
@@ -127,7 +127,7 @@ func (e *engine) openModels() error {
 	e.cache = models.NewCache(models.CacheOptions{
 		Registry: e.registry, Backend: e.compute.backend, Dir: c.CacheDir, Size: c.CacheSize,
 		Context: c.Context, Parallel: c.Parallel, Attention: c.Attention, MMap: c.MMap, LoadTimeout: c.LoadTimeout, BusyWait: c.BusyWait,
-		Attach: e.attach, Detach: e.detach, OnEvent: e.modelEvent, OnLoad: e.noteLoad, MemoryFits: e.compute.fitsInMemory, MemoryLeft: e.compute.memoryLeft, Log: e.log,
+		Attach: e.attach, Detach: e.detach, OnEvent: e.modelEvent, OnLoad: e.noteLoad, MemoryFits: e.compute.fitsInMemory, HostRoom: e.compute.hostRoom, Log: e.log,
 	})
 	e.preloader = preload.New(preload.Options{
 		Registry: e.registry, Cache: e.cache, Models: c.Preload, ModelsDir: c.ModelsDir,

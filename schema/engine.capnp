@@ -283,6 +283,16 @@ struct Facts {
   scores       @12 :Bool;       # task score is possible
   embeddingSize @13 :UInt32;    # numbers of an embedding
   generates    @14 :Bool = true;# false: an encoder, which only embeds or scores
+  memory       @15 :List(DeviceMemory); # of each device that holds anything
+  cellsLimit   @16 :Text;       # what decided the number of cells, for people
+}
+
+# What of a base lies on one device, in bytes, without its versions.
+struct DeviceMemory {
+  device       @0 :Text;
+  weightBytes  @1 :UInt64;
+  cacheBytes   @2 :UInt64;
+  computeBytes @3 :UInt64;
 }
 
 struct Catalog {

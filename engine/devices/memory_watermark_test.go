@@ -66,7 +66,7 @@ func TestFreeMemoryIsUsedBeyondTheWatermarkWhenNothingElseIsLoaded(t *testing.T)
 	}
 }
 
-func TestLeftOfTheHostBesideTheWeights(t *testing.T) {
+func TestRoomOfTheHost(t *testing.T) {
 	host := Memory{Total: 1000, Used: 600}
 	for _, tt := range []struct {
 		name  string
@@ -76,15 +76,15 @@ func TestLeftOfTheHostBesideTheWeights(t *testing.T) {
 		bytes uint64
 		want  uint64
 	}{
-		{"no accelerator", Placement{GPULayers: -1}, host, nil, 150, 50},
-		{"none wanted", Placement{GPULayers: 0}, host, []Memory{{Total: 100}}, 150, 50},
-		{"beyond the watermark", Placement{GPULayers: -1}, host, nil, 300, 100},
-		{"nothing is left", Placement{GPULayers: -1}, host, nil, 400, 1},
-		{"the accelerator's library knows", Placement{GPULayers: -1}, host, []Memory{{Total: 100}}, 150, 0},
+		{"no accelerator", Placement{GPULayers: -1}, host, nil, 150, 200},
+		{"none wanted", Placement{GPULayers: 0}, host, []Memory{{Total: 100}}, 150, 200},
+		{"beyond the watermark", Placement{GPULayers: -1}, host, nil, 300, 400},
+		{"a part on an accelerator", Placement{GPULayers: 3}, host, []Memory{{Total: 100}}, 300, 200},
+		{"the host is full", Placement{GPULayers: -1}, Memory{Total: 1000, Used: 1000}, []Memory{{Total: 100}}, 300, 1},
 		{"the size isn't known", Placement{GPULayers: -1}, Memory{}, nil, 150, 0},
 	} {
 		tt.p.Watermark = 0.8
-		if got := tt.p.HostMemoryLeft(tt.bytes, tt.host, tt.gpus); got != tt.want {
+		if got := tt.p.HostRoom(tt.bytes, tt.host, tt.gpus); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
 		}
 	}

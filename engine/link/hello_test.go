@@ -7,9 +7,36 @@ import (
 
 	capnp "capnproto.org/go/capnp/v3"
 
+	"tandem/engine/models"
 	"tandem/schema"
 	"tandem/schema/wire"
 )
+
+func TestFactsHaveTheMemoryOfEachDevice(t *testing.T) {
+	_, segment, err := capnp.NewMessage(capnp.SingleSegment(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts, err := schema.NewRootFacts(segment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := models.Facts{CellsLimit: "a quarter", Memory: []models.DeviceMemory{{Device: "CUDA0", WeightBytes: 1, CacheBytes: 2, ComputeBytes: 3}, {Device: "CPU", WeightBytes: 4}}}
+	if err := writeFacts(facts, &from); err != nil {
+		t.Fatal(err)
+	}
+	d := fieldReader{}
+	list, err := facts.Memory()
+	d.noteError(err)
+	var got []models.DeviceMemory
+	for i := range list.Len() {
+		m := list.At(i)
+		got = append(got, models.DeviceMemory{Device: d.text(m.Device()), WeightBytes: int64(m.WeightBytes()), CacheBytes: int64(m.CacheBytes()), ComputeBytes: int64(m.ComputeBytes())})
+	}
+	if limit := d.text(facts.CellsLimit()); d.err != nil || !slices.Equal(got, from.Memory) || limit != from.CellsLimit {
+		t.Errorf("%+v, %q, %v", got, limit, d.err)
+	}
+}
 
 func TestHelloDescribesDevicesAndBackends(t *testing.T) {
 	gpu := Device{Name: "CUDA0", Backend: "cuda", Description: "a card", MemoryTotal: 80, MemoryFree: 79}

@@ -242,7 +242,27 @@ func writeFacts(to schema.Facts, f *models.Facts) error {
 	w.text(to.SetArchitecture, f.Architecture)
 	w.text(to.SetQuantization, f.Quantization)
 	w.text(to.SetBackend, f.Backend)
-	return w.err
+	w.text(to.SetCellsLimit, f.CellsLimit)
+	if w.err != nil {
+		return w.err
+	}
+	return writeMemory(to, f.Memory)
+}
+
+func writeMemory(to schema.Facts, memory []models.DeviceMemory) error {
+	list, err := to.NewMemory(int32(len(memory)))
+	if err != nil {
+		return err
+	}
+	for i, m := range memory {
+		list.At(i).SetWeightBytes(uint64(max(m.WeightBytes, 0)))
+		list.At(i).SetCacheBytes(uint64(max(m.CacheBytes, 0)))
+		list.At(i).SetComputeBytes(uint64(max(m.ComputeBytes, 0)))
+		if err := list.At(i).SetDevice(m.Device); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // eventKinds returns the schema's kind; both list them in the same order.

@@ -10,6 +10,7 @@ package llama
 import "C"
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ type Options struct {
 	// BackendDir holds the loadable backends (libggml-cpu*.so, libggml-cuda.so). No other directory is searched.
 	BackendDir string
 	Logger     *slog.Logger // default: slog.Default()
+	// LibraryLogger gets the library's own lines; default: Logger.
+	LibraryLogger *slog.Logger
 	// OnDevice runs call on the goroutine that steps, between two steps, and returns its error when it has ended. Any
 	// other error means that call didn't run and never will.
 	OnDevice func(ctx context.Context, call func() error) error
@@ -98,7 +101,7 @@ func New(o Options) (*Backend, error) {
 	if len(o.GPUSplit) > int(C.llama_max_devices()) {
 		return nil, fmt.Errorf("llama: %d proportions in GPUSplit, at most %d devices are possible", len(o.GPUSplit), int(C.llama_max_devices()))
 	}
-	setLogger(o.Logger)
+	setLogger(cmp.Or(o.LibraryLogger, o.Logger))
 	if err := loadBackends(o.BackendDir); err != nil {
 		return nil, err
 	}

@@ -16,15 +16,14 @@ import (
 
 // openContext makes the context and does a dry run, so that memory pools grow now. Runs on the goroutine that steps.
 func (b *Base) openContext() error {
-	var device C.tdm_device
 	b.threadChoice = newThreadChoice(threadCount(b.opts.Threads, int64(C.llama_model_size(b.model))))
 	if !b.embed.causal { // a model that looks ahead has no next token
 		return b.openEncoder()
 	}
-	C.tdm_model_device(b.model, &device)
-	b.size = chooseContextSize(b.spec, b.opts, b.attention.rope.longest, b.attention.cellBytes, int64(device.free))
+	b.size = chooseContextSize(b.spec, b.opts, b.attention.rope.longest, b.placement)
 	if wanted := b.size.sequenceTokens * b.size.sequences; b.size.cells < wanted {
-		b.opts.Logger.Info("KV cache is smaller than all sequences at full length", "model", b.spec.Name, "cells", b.size.cells, "wanted", wanted)
+		b.opts.Logger.Info("KV cache is smaller than all sequences at full length",
+			"model", b.spec.Name, "cells", b.size.cells, "wanted", wanted, "decided_by", b.size.limit)
 	}
 	params := C.tdm_context{
 		cells:       C.uint32_t(b.size.cells),
@@ -52,14 +51,15 @@ func (b *Base) openContext() error {
 	b.setLimits()
 	b.openAdapterSlots()
 	b.batch = newBatchArrays(b.limits.StepTokens)
-	gpu := deviceOf(&device).GPU
-	if b.threadChoice.all > 1 && !gpu {
+	b.readContextMemory(b.context)
+	b.logPlacement()
+	if b.threadChoice.all > 1 && b.hostComputes() {
 		var err error
 		if b.thread, err = b.backend.sharedStepThread(); err != nil {
 			return err
 		}
 	}
-	return b.dryRun(gpu)
+	return b.dryRun(len(b.backend.accelerators) > 0)
 }
 
 // setLimits reads the sizes that the library chose: it clamps n_batch and rounds the cells.

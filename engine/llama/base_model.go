@@ -33,7 +33,8 @@ type Base struct {
 	size     contextSize
 	// Set before the first context is made; trained as well, since the library changes its number with one.
 	attention attention
-	trained   int // tokens
+	trained   int           // tokens
+	placement []deviceShare // by the device's number; memory of the context only once there is one
 	ends      textEnds
 	embed     *embedder
 	// generates is false for an encoder: context and memory are nil then, and the embedder has the only context.
@@ -65,7 +66,7 @@ func (b *Base) finishLoad(ctx context.Context, progress func(models.Progress)) e
 	if err := checkModel(b.model); err != nil {
 		return err
 	}
-	layers, err := cacheLayers(b.model)
+	layers, layerDevices, err := cacheLayers(b.model)
 	if err != nil {
 		return err
 	}
@@ -74,6 +75,7 @@ func (b *Base) finishLoad(ctx context.Context, progress func(models.Progress)) e
 	if b.attention, err = chooseAttention(b.spec.Attention, layers, file, b.opts.Deterministic); err != nil {
 		return err
 	}
+	b.readPlacement(layers, layerDevices)
 	if b.vocab, err = readVocab(b.model); err != nil {
 		return err
 	}
@@ -142,15 +144,11 @@ func badTemplate(err error) error {
 }
 
 func (b *Base) readFacts() {
-	var device C.tdm_device
-	C.tdm_model_device(b.model, &device)
-	var weights, cache, compute C.uint64_t
-	one := b.context
-	if one == nil {
-		one = b.embed.context
+	var weights, cache, compute int64
+	for _, share := range b.placement {
+		weights, cache, compute = weights+share.weights, cache+share.cache, compute+share.compute
 	}
-	C.tdm_context_memory(one, &weights, &cache, &compute)
-	d := deviceOf(&device)
+	d := b.backend.firstDevice()
 	b.facts = models.Facts{
 		Architecture:  meta(b.model, "general.architecture"),
 		Quantization:  quantization(b.model),
@@ -159,9 +157,11 @@ func (b *Base) readFacts() {
 		TrainContext:  b.trained,
 		Cells:         b.limits.Cells,
 		Sequences:     b.limits.Sequences,
-		WeightBytes:   max(int64(weights), int64(C.llama_model_size(b.model))),
-		CacheBytes:    int64(cache + compute),
-		KV:            b.kvCache(int64(cache)),
+		WeightBytes:   max(weights, int64(C.llama_model_size(b.model))),
+		CacheBytes:    cache + compute,
+		KV:            b.kvCache(cache),
+		Memory:        memoryFacts(b.placement),
+		CellsLimit:    b.size.limit,
 		Device:        d.Description,
 		Backend:       d.Backend,
 		ChatTemplate:  b.template != nil,

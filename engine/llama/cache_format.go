@@ -90,16 +90,17 @@ func (f cacheFormat) cellBytes(layers []cacheLayer) int64 {
 	return sum
 }
 
-// cacheLayers reads the layers of a model that keep keys and values; none of a recurrent model does.
-func cacheLayers(model *C.struct_llama_model) ([]cacheLayer, error) {
+// cacheLayers reads the layers of a model that keep keys and values, and on which device each does; none of a recurrent
+// model keeps any.
+func cacheLayers(model *C.struct_llama_model) (layers []cacheLayer, devices []int, err error) {
 	read := make([]C.tdm_cache_layer, C.TDM_LAYERS_MAX)
 	n := int(C.tdm_cache_layers(model, &read[0], C.int32_t(len(read))))
 	if n < 0 {
-		return nil, errors.New("read the layers of the KV cache: the library failed")
+		return nil, nil, errors.New("read the layers of the KV cache: the library failed")
 	}
-	layers := make([]cacheLayer, 0, n)
 	for _, l := range read[:n] {
 		layers = append(layers, cacheLayer{keyHead: int64(l.key_head), valueHead: int64(l.value_head), keyRow: int64(l.key_row), valueRow: int64(l.value_row)})
+		devices = append(devices, int(l.device))
 	}
-	return layers, nil
+	return layers, devices, nil
 }

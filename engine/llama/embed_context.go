@@ -90,9 +90,8 @@ func encoderBytes(tokens, vocabulary, size int) int64 {
 // openEncoder makes the only context of a model that has no next token. Called on the goroutine that steps.
 func (b *Base) openEncoder() error {
 	b.embed.causal = false
-	var device C.tdm_device
-	C.tdm_model_device(b.model, &device)
-	size := chooseEncoderContext(b.spec, b.attention.rope.longest, b.vocab.size(), b.embed.size, int64(device.free))
+	size := chooseEncoderContext(b.spec, b.attention.rope.longest, b.vocab.size(), b.embed.size, b.leastFree())
+	b.size.limit = "the model's context, CONTEXT and a quarter of the free memory"
 	if err := b.embed.newContext(size, embedStepTokens); err != nil {
 		return err
 	}
@@ -101,7 +100,9 @@ func (b *Base) openEncoder() error {
 	}
 	// The executor gets a runner with limits as any other, but no request for an answer comes this far.
 	b.limits = batch.Limits{Cells: max(size, 256), Sequences: b.embed.sequences, SequenceMax: size, StepTokens: size}
-	if b.threadChoice.all > 1 && !deviceOf(&device).GPU {
+	b.readContextMemory(b.embed.context)
+	b.logPlacement()
+	if b.threadChoice.all > 1 && b.hostComputes() {
 		var err error
 		if b.thread, err = b.backend.sharedStepThread(); err != nil {
 			return err
@@ -130,9 +131,6 @@ func chooseEncoderContext(spec models.BaseSpec, longest, vocabulary, size int, f
 		tokens = defaultContext
 	}
 	tokens = min(tokens, longest)
-	if spec.FreeBytes > 0 {
-		freeBytes = min(freeBytes, spec.FreeBytes)
-	}
 	for tokens > minEmbedTokens && freeBytes > 0 && encoderBytes(tokens, vocabulary, size) > freeBytes/4 {
 		tokens = max(tokens-tokens/16-1, minEmbedTokens)
 	}

@@ -4,8 +4,10 @@ package llama
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +21,9 @@ import (
 func installTestGPU() (string, error) {
 	gpu, backends := os.Getenv("TESTGPU"), os.Getenv("BACKEND_DIR")
 	if gpu == "" || backends == "" {
+		return "", nil
+	}
+	if _, err := os.Lstat(filepath.Join(backends, filepath.Base(gpu))); err == nil { // this is the child of a test
 		return "", nil
 	}
 	dir, err := os.MkdirTemp("", "backends")
@@ -118,10 +123,12 @@ func TestAnswersOnGPUs(t *testing.T) {
 			if base.Facts().Backend != c.backend || b.ComputesOn() != c.backend {
 				t.Errorf("computed on %s, %s; want %s", base.Facts().Backend, b.ComputesOn(), c.backend)
 			}
-			for i, used := range usedBytes(b) {
-				if (used > 0) != c.used[i] {
-					t.Errorf("device %d holds %d bytes", i, used)
-				}
+			var used []bool
+			for _, bytes := range usedBytes(b) {
+				used = append(used, bytes > 0)
+			}
+			if !slices.Equal(used, c.used) {
+				t.Errorf("memory of the devices is in use: %v, want %v", used, c.used)
 			}
 			if len(c.used) == 0 {
 				for i, used := range usedBytes(unused) {
@@ -214,5 +221,79 @@ func TestALostDeviceIsReported(t *testing.T) {
 	}
 	if _, err := base.Embed(t.Context(), models.TaskEmbed, nil, render(t, base, france)); err == nil || len(reported) < 2 {
 		t.Errorf("embedding: %v, reported %v", err, reported)
+	}
+}
+
+// Each part of a model is counted on the device where it lies, and the tightest device decides the size of the cache.
+func TestMemoryIsPlannedByDevice(t *testing.T) {
+	const layerCell = 256 // bytes of a layer of the demo: keys and values of 64 numbers in f16
+	for name, c := range map[string]struct {
+		device   string
+		memory   string // of each test GPU, in MiB
+		room     int64  // of the host
+		change   func(*Options)
+		limit    string
+		cached   map[string]int64 // layers on each device
+		unloaded []string         // devices without weights
+	}{
+		"the CPU":           {device: "cpu", limit: "the model's context and PARALLEL", cached: map[string]int64{"CPU": 4}, unloaded: []string{"TestGPU0"}},
+		"a CPU with little": {device: "cpu", room: 8e6, limit: "a quarter of the free memory of CPU", cached: map[string]int64{"CPU": 4}},
+		"one GPU":           {device: "TestGPU0", limit: "the model's context and PARALLEL", cached: map[string]int64{"TestGPU0": 4}, unloaded: []string{"TestGPU1"}},
+		"two GPUs":          {device: "testgpu", limit: "the model's context and PARALLEL", cached: map[string]int64{"TestGPU0": 3, "TestGPU1": 1}},
+		"two GPUs, the second with little": {
+			device: "testgpu", memory: "1024,40", change: func(o *Options) { o.GPUSplit = []float32{1, 1} },
+			limit: "half of the free memory of TestGPU1, for cells and computing over them", cached: map[string]int64{"TestGPU0": 3, "TestGPU1": 1},
+		},
+		"a part": {
+			device: "TestGPU0", change: func(o *Options) { o.GPULayers = 3 }, // two layers and the output
+			limit: "the model's context and PARALLEL", cached: map[string]int64{"CPU": 2, "TestGPU0": 2},
+		},
+		"a part, beside a host with little": {
+			device: "TestGPU0", room: 8e6, change: func(o *Options) { o.GPULayers = 3 },
+			limit: "half of the free memory of CPU, for cells and computing over them", cached: map[string]int64{"CPU": 2, "TestGPU0": 2},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.memory != "" {
+				t.Setenv("TESTGPU_MEMORY", c.memory)
+			}
+			b, executor := gpuBackend(t, c.device, func(o *Options) {
+				o.CacheBytes = 0
+				if c.change != nil {
+					c.change(o)
+				}
+			})
+			base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), func(s *models.BaseSpec) { s.Parallel, s.HostRoom = 128, c.room })
+			facts := base.Facts()
+			if facts.CellsLimit != c.limit {
+				t.Errorf("%d cells were decided by %s, want %s", facts.Cells, facts.CellsLimit, c.limit)
+			}
+			cached, weights := make(map[string]int64), int64(0)
+			for _, m := range facts.Memory {
+				if slices.Contains(c.unloaded, m.Device) {
+					t.Errorf("%+v, where nothing should be", m)
+				}
+				if m.CacheBytes > 0 {
+					cached[m.Device] = m.CacheBytes / layerCell / int64(facts.Cells)
+				}
+				weights += m.WeightBytes
+			}
+			if !maps.Equal(cached, c.cached) {
+				t.Errorf("layers with their cache on each device %v, want %v (%+v)", cached, c.cached, facts.Memory)
+			}
+			if weights != facts.WeightBytes {
+				t.Errorf("the devices hold %d bytes of weights, the model has %d", weights, facts.WeightBytes)
+			}
+			for _, m := range facts.Memory { // what is counted is what the devices say
+				for _, d := range b.Accelerators() {
+					if used := d.TotalBytes - d.FreeBytes; d.Name == m.Device && used != m.WeightBytes+m.CacheBytes+m.ComputeBytes {
+						t.Errorf("%s holds %d bytes, counted are %+v", d.Name, used, m)
+					}
+				}
+			}
+			if got := capitalOfFrance(t, base, executor, loadVersion(t, base, "v1.0")); got != "The capital of France is Paris." {
+				t.Errorf("answer %q", got)
+			}
+		})
 	}
 }

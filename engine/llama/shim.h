@@ -41,7 +41,10 @@ typedef struct {
 } tdm_device;
 int32_t tdm_device_count(void);
 bool    tdm_device_get(int32_t i, tdm_device * out);
-bool    tdm_model_device(const struct llama_model * model, tdm_device * out); // the first one that holds weights
+// Memory of one device, in bytes.
+typedef struct {
+    uint64_t weights, cache, compute;
+} tdm_memory;
 
 // ---- models; err receives the library's last errors or warnings
 typedef struct {
@@ -75,9 +78,12 @@ bool tdm_context_flash(const struct llama_context * ctx); // attention is comput
 // A layer that keeps keys and values: numbers of a head and of a token. value_row is 0 where values are a part of keys.
 typedef struct {
     uint32_t key_head, value_head, key_row, value_row;
+    int32_t  device; // number of the device that keeps them
 } tdm_cache_layer;
 int32_t tdm_cache_layers(const struct llama_model * model, tdm_cache_layer * out, int32_t most); // how many there are
-void tdm_context_memory(const struct llama_context * ctx, uint64_t * model, uint64_t * cache, uint64_t * compute);
+// Adds what lies on each device to the first n of out, by the device's number; what no device claims is the CPU's.
+void tdm_model_memory(const struct llama_model * model, tdm_memory * out, int32_t n);
+void tdm_context_memory(const struct llama_context * ctx, tdm_memory * out, int32_t n); // without the weights
 
 struct llama_adapter_lora * tdm_adapter_load(struct llama_model * model, const char * path, char * err, size_t err_size);
 int32_t tdm_adapter_use(struct llama_context * ctx, struct llama_adapter_lora * adapter); // NULL: none

@@ -158,16 +158,20 @@ bool tdm_device_get(int32_t i, tdm_device * out) {
     return true;
 }
 
-bool tdm_model_device(const struct llama_model * model, tdm_device * out) {
-    try {
-        ggml_backend_dev_t dev = llama_model_n_devices(model) > 0 ? llama_model_get_device(model, 0) : nullptr;
-        if (dev == nullptr) dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-        if (dev == nullptr) return false;
-        describe(dev, out);
-        return true;
-    } catch (...) {
-        return false;
+// The number of a device; of the CPU for none, as buffers in the host's memory have.
+static int32_t number_of(ggml_backend_dev_t dev) {
+    if (dev == nullptr) dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    for (int32_t i = 0; i < tdm_device_count(); i++) {
+        if (ggml_backend_dev_get((size_t) i) == dev) return i;
     }
+    return -1;
+}
+
+// The memory of the device to which a kind of buffer belongs. Buffers that a GPU's driver keeps in the host's memory
+// are the host's.
+static tdm_memory * memory_of(ggml_backend_buffer_type_t type, tdm_memory * out, int32_t n) {
+    const int32_t i = number_of(ggml_backend_buft_is_host(type) ? nullptr : ggml_backend_buft_get_device(type));
+    return i >= 0 && i < n ? out + i : nullptr;
 }
 
 void tdm_row_invariance(int32_t mode) { ggml_set_row_invariance((enum ggml_row_invariance) mode); }
@@ -270,7 +274,8 @@ int32_t tdm_cache_layers(const struct llama_model * model, tdm_cache_layer * out
         for (uint32_t il = 0; il < h.n_layer_all; il++) only_recurrent = only_recurrent && h.is_recr(il);
         for (uint32_t il = 0; il < h.n_layer_all && n < most; il++) {
             if (!h.has_kv(il) || (h.is_recr(il) && !only_recurrent) || h.n_embd_k_gqa(il) == 0) continue;
-            out[n++] = { h.n_embd_head_k(il), h.n_embd_head_v(il), h.n_embd_k_gqa(il), h.is_mla() ? 0 : h.n_embd_v_gqa(il) };
+            out[n++] = { h.n_embd_head_k(il), h.n_embd_head_v(il), h.n_embd_k_gqa(il), h.is_mla() ? 0 : h.n_embd_v_gqa(il),
+                         number_of(model->dev_layer(il)) };
         }
         return n;
     } catch (...) {
@@ -278,13 +283,22 @@ int32_t tdm_cache_layers(const struct llama_model * model, tdm_cache_layer * out
     }
 }
 
-void tdm_context_memory(const struct llama_context * ctx, uint64_t * model, uint64_t * cache, uint64_t * compute) {
-    *model = *cache = *compute = 0;
+void tdm_model_memory(const struct llama_model * model, tdm_memory * out, int32_t n) {
+    try {
+        for (const auto & [type, size] : model->memory_breakdown()) {
+            if (tdm_memory * m = memory_of(type, out, n)) m->weights += size;
+        }
+    } catch (...) {
+    }
+}
+
+void tdm_context_memory(const struct llama_context * ctx, tdm_memory * out, int32_t n) {
     try {
         for (const auto & [type, part] : llama_get_memory_breakdown(ctx)) {
-            *model += part.model;
-            *cache += part.context;
-            *compute += part.compute;
+            tdm_memory * m = memory_of(type, out, n);
+            if (m == nullptr) continue;
+            m->cache += part.context;
+            m->compute += part.compute;
         }
     } catch (...) {
     }

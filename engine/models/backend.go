@@ -30,9 +30,9 @@ type BaseSpec struct {
 	Pooling  Pooling
 	// Attention has no field that is wrong for every model; the backend checks the rest.
 	Attention Attention
-	// FreeBytes is the memory that is left beside the weights; 0: what the backend finds. Not every library knows a
-	// container's limit.
-	FreeBytes int64
+	// HostRoom is how much of the host's memory the model may fill, weights that lie there included; 0: what the
+	// backend finds. Not every library knows a container's limit.
+	HostRoom int64
 	// MoreFits reports whether so many bytes may be taken beside what is loaded, long after the load; nil: always.
 	MoreFits func(bytes int64) bool
 }
@@ -91,6 +91,8 @@ type Facts struct {
 	WeightBytes   int64 // what Close frees, without the KV cache
 	CacheBytes    int64 // KV cache and compute buffers
 	KV            KVCache
+	CellsLimit    string         // what decided the number of cells, for people
+	Memory        []DeviceMemory // of each device that holds anything
 	Device        string
 	Backend       string // cpu, cuda, mock …
 	ChatTemplate  bool
@@ -100,6 +102,12 @@ type Facts struct {
 	Embeddings    bool // TaskEmbed is possible
 	Scores        bool // TaskScore is possible
 	EmbeddingSize int  // numbers of an embedding
+}
+
+// DeviceMemory is what of a base lies on one device, in bytes: its own, without versions.
+type DeviceMemory struct {
+	Device                                string
+	WeightBytes, CacheBytes, ComputeBytes int64
 }
 
 // KVCache is what a base keeps of the tokens before, as it was made.

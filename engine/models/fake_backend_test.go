@@ -20,7 +20,7 @@ type fakeBackend struct {
 	gates          map[string]chan struct{} // guarded by mu; loads of these files wait
 	ignoresContext bool                     // guarded by mu; loads at a gate don't heed their context
 	attached       map[string]bool          // guarded by mu
-	freeBytes      int64                    // guarded by mu; BaseSpec.FreeBytes of the last load
+	hostRoom       int64                    // guarded by mu; BaseSpec.HostRoom of the last load
 	attention      Attention                // guarded by mu; BaseSpec.Attention of the last load
 }
 
@@ -93,7 +93,7 @@ func (f *fakeBackend) LoadBase(ctx context.Context, spec BaseSpec, progress func
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.loaded[spec.Path]++
-	f.freeBytes, f.attention = spec.FreeBytes, spec.Attention
+	f.hostRoom, f.attention = spec.HostRoom, spec.Attention
 	if f.loaded[spec.Path] > 1 {
 		f.t.Errorf("%s is loaded twice at a time", spec.Path)
 	}

@@ -159,10 +159,10 @@ func TestWithNothingElseLoadedOnlyFreeMemoryCounts(t *testing.T) {
 	})
 }
 
-func TestTheBackendGetsTheMemoryLeftForTheKVCache(t *testing.T) {
-	withCacheTest(t, func(o *CacheOptions) { o.MemoryLeft = func(bytes int64) int64 { return 10_000 - bytes } }, func(ct *cacheTest) {
+func TestTheBackendGetsTheRoomOfTheHost(t *testing.T) {
+	withCacheTest(t, func(o *CacheOptions) { o.HostRoom = func(bytes int64) int64 { return 10_000 + bytes } }, func(ct *cacheTest) {
 		ct.use("a", "base")
-		if got, want := ct.fake.freeBytes, 10_000-int64(len(gguf("model", 0))); got != want {
+		if got, want := ct.fake.hostRoom, 10_000+int64(len(gguf("model", 0))); got != want {
 			ct.Errorf("%d bytes, want %d", got, want)
 		}
 	})

@@ -51,10 +51,10 @@ type CacheOptions struct {
 	// (nothing else is loaded) whether free memory can hold them. False: idle entries are evicted one after the other,
 	// and when none is left the load fails with out_of_memory. Nil: everything fits.
 	MemoryFits func(bytes int64, alone bool) bool
-	// MemoryLeft is how much memory is left for the KV cache beside weights of this size, at least 1; 0: the backend
+	// HostRoom is how much of the host's memory a model with weights of this size may fill, at least 1; 0: the backend
 	// knows better. Nil: it does.
-	MemoryLeft func(bytes int64) int64
-	Log        *slog.Logger
+	HostRoom func(bytes int64) int64
+	Log      *slog.Logger
 }
 
 func (o *CacheOptions) fill() {
@@ -76,8 +76,8 @@ func (o *CacheOptions) fill() {
 	if o.MemoryFits == nil {
 		o.MemoryFits = func(int64, bool) bool { return true }
 	}
-	if o.MemoryLeft == nil {
-		o.MemoryLeft = func(int64) int64 { return 0 }
+	if o.HostRoom == nil {
+		o.HostRoom = func(int64) int64 { return 0 }
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -113,7 +113,7 @@ func (c *Cache) openBase(ctx context.Context, b *sharedBase, src *source) (Base,
 	report(Progress{Phase: "weights"})
 	base, err := c.opts.Backend.LoadBase(ctx, BaseSpec{
 		Name: src.model, Key: b.key, Path: path, Context: c.opts.Context, Parallel: c.opts.Parallel, MMap: c.opts.MMap,
-		Template: src.template, Pooling: src.pooling, Attention: attention, FreeBytes: c.opts.MemoryLeft(src.base.bytes),
+		Template: src.template, Pooling: src.pooling, Attention: attention, HostRoom: c.opts.HostRoom(src.base.bytes),
 		MoreFits: func(bytes int64) bool { return c.opts.MemoryFits(bytes, c.isOnlyBase(src.baseID)) },
 	}, report)
 	if err != nil {

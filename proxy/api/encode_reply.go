@@ -47,6 +47,10 @@ func AppendStatus(dst []byte, s *Status) []byte {
 	for i := range s.Backends {
 		dst = appendBackend(AppendComma(dst, i), &s.Backends[i])
 	}
+	dst = append(dst, `],"model_memory":[`...)
+	for i := range s.Memory {
+		dst = appendModelMemory(AppendComma(dst, i), &s.Memory[i])
+	}
 	return append(dst, "]}"...)
 }
 
@@ -61,6 +65,20 @@ func appendBackend(dst []byte, b *Backend) []byte {
 		dst = append(AppendUint(dst, `,"memory_free":`, d.MemoryFreeBytes), '}')
 	}
 	return append(AppendMember(dst, `],"problem":`, b.Problem), '}')
+}
+
+func appendModelMemory(dst []byte, m *ModelMemory) []byte {
+	dst = AppendMember(dst, `{"base_model":`, m.Model)
+	dst = AppendInt(dst, `,"kv_cells":`, m.Cells)
+	dst = AppendMember(dst, `,"kv_cells_limit":`, m.CellsLimit)
+	dst = append(dst, `,"devices":[`...)
+	for i, d := range m.Devices {
+		dst = AppendMember(AppendComma(dst, i), `{"name":`, d.Device)
+		dst = AppendUint(dst, `,"weights":`, d.WeightBytes)
+		dst = AppendUint(dst, `,"kv_cache":`, d.CacheBytes)
+		dst = append(AppendUint(dst, `,"compute":`, d.ComputeBytes), '}')
+	}
+	return append(dst, "]}"...)
 }
 
 // AppendModels appends the body of GET /models.

@@ -53,6 +53,21 @@ type Status struct {
 	Cached     []CachedModel
 	Devices    []Device
 	Backends   []Backend
+	Memory     []ModelMemory
+}
+
+// ModelMemory is what a loaded base model takes, and what decided the size of its KV cache.
+type ModelMemory struct {
+	Model      string
+	Cells      int    // tokens of its KV cache
+	CellsLimit string // what decided Cells, for people
+	Devices    []DeviceMemory
+}
+
+// DeviceMemory is what of a model lies on one device, in bytes, without its versions.
+type DeviceMemory struct {
+	Device                                string
+	WeightBytes, CacheBytes, ComputeBytes uint64
 }
 
 // CachedModel is an entry of the model cache. Loaded is false while it loads.

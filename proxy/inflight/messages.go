@@ -304,6 +304,14 @@ type Facts struct {
 	Tools, Reasoning                    bool // the chat template has a form for them
 	Generates, Embeddings, Scores       bool // the tasks that are possible
 	EmbeddingSize                       int
+	Memory                              []DeviceMemory // of each device that holds anything
+	CellsLimit                          string         // what decided Cells, for people
+}
+
+// DeviceMemory is what of a base lies on one device, in bytes, without its versions.
+type DeviceMemory struct {
+	Device                                string
+	WeightBytes, CacheBytes, ComputeBytes uint64
 }
 
 // Catalog is what an engine can serve.

@@ -2,6 +2,7 @@ package inflight
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -53,7 +54,7 @@ func (t *Table) reportLoadedModels() {
 	weights := make(map[string]uint64)
 	for mv, l := range now {
 		weights[mv.model] = max(weights[mv.model], l.Facts.WeightBytes+l.Facts.CacheBytes)
-		if old, ok := t.reportedLoaded[mv]; ok && old == l {
+		if old, ok := t.reportedLoaded[mv]; ok && reflect.DeepEqual(old, l) {
 			continue
 		}
 		t.metrics.Model(mv.model, mv.version).SetLoaded(int64(l.Bytes), metrics.Facts{

@@ -1,6 +1,8 @@
 package link
 
 import (
+	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -99,6 +101,16 @@ func eventFrame(f schema.Frame) error {
 		return err
 	}
 	facts.SetCells(100)
+	memory, err := facts.NewMemory(1)
+	if err != nil {
+		return err
+	}
+	memory.At(0).SetWeightBytes(1)
+	memory.At(0).SetCacheBytes(2)
+	memory.At(0).SetComputeBytes(3)
+	if err := errors.Join(memory.At(0).SetDevice("CUDA0"), facts.SetCellsLimit("a quarter")); err != nil {
+		return err
+	}
 	if err := facts.SetQuantization("Q8_0"); err != nil {
 		return err
 	}
@@ -153,6 +165,10 @@ func TestDecodeEventAndHeartbeats(t *testing.T) {
 	}
 	if e := d.event; e.Kind != inflight.EventLoaded || e.Model != "demo" || e.Facts.Cells != 100 || e.Facts.Quantization != "Q8_0" || e.Took <= 0 {
 		t.Errorf("event %+v", e)
+	}
+	memory := []inflight.DeviceMemory{{Device: "CUDA0", WeightBytes: 1, CacheBytes: 2, ComputeBytes: 3}}
+	if f := d.event.Facts; !slices.Equal(f.Memory, memory) || f.CellsLimit != "a quarter" {
+		t.Errorf("memory %+v, %q", f.Memory, f.CellsLimit)
 	}
 	if err := decodeBytes(&d, marshal(t, pongFrame)); err != nil {
 		t.Fatal(err)

@@ -41,12 +41,26 @@ func (r *fieldReader) failure(from schema.Failure) inflight.Failure {
 func (r *fieldReader) facts(from schema.Facts, err error) inflight.Facts {
 	r.keepErr(err)
 	return inflight.Facts{
+		Memory: r.memory(from.Memory()), CellsLimit: r.text(from.CellsLimit()),
 		Architecture: r.text(from.Architecture()), Quantization: r.text(from.Quantization()), Backend: r.text(from.Backend()),
 		ContextTokens: int(from.ContextTokens()), Cells: int(from.Cells()), Sequences: int(from.Sequences()),
 		WeightBytes: from.WeightBytes(), CacheBytes: from.CacheBytes(), ChatTemplate: from.ChatTemplate(),
 		Tools: from.Tools(), Reasoning: from.Reasoning(), Generates: from.Generates(), Embeddings: from.Embeddings(), Scores: from.Scores(),
 		EmbeddingSize: int(from.EmbeddingSize()),
 	}
+}
+
+func (r *fieldReader) memory(list schema.DeviceMemory_List, err error) []inflight.DeviceMemory {
+	if err != nil || list.Len() > maxDevices {
+		r.keepErr(listError("devices of a model", list.Len(), err))
+		return nil
+	}
+	var memory []inflight.DeviceMemory
+	for i := range list.Len() {
+		m := list.At(i)
+		memory = append(memory, inflight.DeviceMemory{Device: r.text(m.Device()), WeightBytes: m.WeightBytes(), CacheBytes: m.CacheBytes(), ComputeBytes: m.ComputeBytes()})
+	}
+	return memory
 }
 
 func (r *fieldReader) model(from schema.Model) inflight.Model {

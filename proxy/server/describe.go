@@ -138,6 +138,15 @@ func statusSchema() *openapi.Schema {
 			), 0, 0)),
 			openapi.Has("problem", openapi.Text(0, 0).About("Why it gives no device; empty when it gives one.")),
 		), 0, 0).About("The compute backends that are installed at the engine.")),
+		openapi.Has("model_memory", openapi.List(openapi.Object(
+			openapi.Has("base_model", openapi.Text(1, 0)),
+			openapi.Has("kv_cells", openapi.Count().About("Tokens that the KV cache holds, of all requests together.")),
+			openapi.Has("kv_cells_limit", openapi.Text(0, 0).About("What decided that number.")),
+			openapi.Has("devices", openapi.List(openapi.Object(
+				openapi.Has("name", openapi.Text(0, 0)), openapi.Has("weights", openapi.Count().About("Bytes.")),
+				openapi.Has("kv_cache", openapi.Count().About("Bytes.")), openapi.Has("compute", openapi.Count().About("Bytes of the buffers for computing.")),
+			), 0, 0)),
+		), 0, 0).About("What each loaded base model takes, by device, without its versions.")),
 	).Named("Status")
 }
 

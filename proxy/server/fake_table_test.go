@@ -242,6 +242,8 @@ func instantTable() *fakeTable {
 	}}
 }
 
+var demoFacts = inflight.Facts{Cells: 4096, CellsLimit: "a quarter", Memory: []inflight.DeviceMemory{{Device: "CPU", CacheBytes: 8}}}
+
 func readyStatus() inflight.Status {
 	return inflight.Status{
 		EngineUp: true, EverReady: true, DefaultModel: "demo", DefaultVersion: "v1.0", DefaultLoaded: true, Device: "cpu",
@@ -250,7 +252,7 @@ func readyStatus() inflight.Status {
 			{Name: "cuda", Problem: "no NVIDIA driver"}, {Name: "cpu", Devices: []inflight.Device{{Name: "CPU", Backend: "cpu", Description: "a processor"}}},
 		},
 		Models:    []inflight.Model{{Name: "demo", Description: "facts", Versions: []inflight.Version{{Name: "base"}, {Name: "v1.0"}, {Name: "v1.1"}}}},
-		Loaded:    []inflight.Loaded{{Model: "demo", Version: "v1.0"}, {Model: "demo", Version: "v1.1", Loading: true}},
+		Loaded:    []inflight.Loaded{{Model: "demo", Version: "v1.0", Facts: demoFacts}, {Model: "demo", Version: "v1.1", Loading: true}},
 		CacheSize: 5, Waiting: 3, Running: 2, QueueCapacity: 256,
 	}
 }

@@ -41,7 +41,25 @@ func (s *Server) status(x *exchange) {
 	for _, b := range st.Backends {
 		reply.Backends = append(reply.Backends, api.Backend{Name: b.Name, Devices: devicesOf(b.Devices), Problem: b.Problem})
 	}
+	reply.Memory = memoryOfModels(st.Loaded)
 	x.reply(api.AppendStatus(nil, &reply))
+}
+
+// memoryOfModels is what each base takes: its versions are loaded entries of their own with the same facts.
+func memoryOfModels(loaded []inflight.Loaded) []api.ModelMemory {
+	var list []api.ModelMemory
+	for _, l := range loaded {
+		known := slices.ContainsFunc(list, func(m api.ModelMemory) bool { return m.Model == l.Model })
+		if known || len(l.Facts.Memory) == 0 {
+			continue
+		}
+		m := api.ModelMemory{Model: l.Model, Cells: l.Facts.Cells, CellsLimit: l.Facts.CellsLimit}
+		for _, d := range l.Facts.Memory {
+			m.Devices = append(m.Devices, api.DeviceMemory(d))
+		}
+		list = append(list, m)
+	}
+	return list
 }
 
 func devicesOf(list []inflight.Device) []api.Device {

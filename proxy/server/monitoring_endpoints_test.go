@@ -43,12 +43,23 @@ func TestPagesHaveTheDocumentedShape(t *testing.T) {
 				MemoryFree        uint64 `json:"memory_free"`
 			}
 		}
+		Memory []struct {
+			Model   string `json:"base_model"`
+			Cells   int    `json:"kv_cells"`
+			Limit   string `json:"kv_cells_limit"`
+			Devices []struct {
+				Name             string
+				Weights, Compute uint64
+				Cache            uint64 `json:"kv_cache"`
+			}
+		} `json:"model_memory"`
 	}
 	decodeExactly(t, ts.get("/status").body, &status)
 	if status.Service != "LLM Inference API" || status.Version != "1.0.0" || status.Status != "healthy" || status.Device != "cpu" || !status.Prometheus ||
 		status.CachedModels != 2 || len(status.Cached) != 2 || status.Cached[0].BaseModel != "demo" || !status.Cached[0].Loaded || status.Cached[1].Loaded ||
 		len(status.Devices) != 1 || status.Devices[0].MemoryTotal != 1<<30 ||
-		len(status.Backends) != 2 || status.Backends[0].Problem != "no NVIDIA driver" || status.Backends[1].Devices[0].Description != "a processor" {
+		len(status.Backends) != 2 || status.Backends[0].Problem != "no NVIDIA driver" || status.Backends[1].Devices[0].Description != "a processor" ||
+		len(status.Memory) != 1 || status.Memory[0].Cells != 4096 || status.Memory[0].Limit != "a quarter" || status.Memory[0].Devices[0].Cache != 8 {
 		t.Errorf("status %+v", status)
 	}
 	var list struct {

@@ -77,18 +77,45 @@ func (s *testServer) devices() (computes, installed string) {
 	return status.Device, strings.Join(backends, ", ")
 }
 
+// memoryOfDemo are the devices on which the demo model has anything, by /status.
+func (s *testServer) memoryOfDemo() (names []string) {
+	s.t.Helper()
+	_, body, err := s.get("/status")
+	var status struct {
+		Memory []struct {
+			Model   string `json:"base_model"`
+			Cells   int    `json:"kv_cells"`
+			Devices []struct {
+				Name    string
+				Weights int64
+				Compute int64
+			}
+		} `json:"model_memory"`
+	}
+	if err != nil || json.Unmarshal([]byte(body), &status) != nil || len(status.Memory) != 1 || status.Memory[0].Cells == 0 {
+		s.t.Fatalf("/status: %v, %s", err, body)
+	}
+	for _, d := range status.Memory[0].Devices {
+		if d.Weights+d.Compute > 0 {
+			names = append(names, d.Name)
+		}
+	}
+	return names
+}
+
 func TestServerOnGPUs(t *testing.T) {
 	for name, c := range map[string]struct {
 		settings  []string
 		computes  string
 		installed string
+		planned   string
 	}{
-		"one":            {[]string{"DEVICE=testgpu"}, "testgpu", "testgpu: TestGPU0, cpu: CPU"},
-		"two":            {[]string{"TESTGPU_DEVICES=2"}, "testgpu", "testgpu: TestGPU0 TestGPU1, cpu: CPU"},
-		"one of two":     {[]string{"TESTGPU_DEVICES=2", "DEVICE=TestGPU1"}, "testgpu", "testgpu: TestGPU0 TestGPU1, cpu: CPU"},
-		"partly":         {[]string{"GPU_LAYERS=2"}, "testgpu", "testgpu: TestGPU0, cpu: CPU"},
-		"none asked for": {[]string{"GPU_LAYERS=0"}, "cpu", "testgpu: TestGPU0, cpu: CPU"},
-		"the CPU":        {[]string{"DEVICE=cpu"}, "cpu", "testgpu: TestGPU0, cpu: CPU"},
+		"one":            {[]string{"DEVICE=testgpu"}, "testgpu", "testgpu: TestGPU0, cpu: CPU", "TestGPU0 CPU"},
+		"two":            {[]string{"TESTGPU_DEVICES=2"}, "testgpu", "testgpu: TestGPU0 TestGPU1, cpu: CPU", "TestGPU0 TestGPU1 CPU"},
+		"one of two":     {[]string{"TESTGPU_DEVICES=2", "DEVICE=TestGPU1"}, "testgpu", "testgpu: TestGPU0 TestGPU1, cpu: CPU", "TestGPU1 CPU"},
+		"partly":         {[]string{"GPU_LAYERS=2"}, "testgpu", "testgpu: TestGPU0, cpu: CPU", "TestGPU0 CPU"},
+		"none asked for": {[]string{"GPU_LAYERS=0"}, "cpu", "testgpu: TestGPU0, cpu: CPU", "CPU"},
+		"the CPU":        {[]string{"DEVICE=cpu"}, "cpu", "testgpu: TestGPU0, cpu: CPU", "CPU"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, settings := newTestGPU(t)
@@ -100,6 +127,12 @@ func TestServerOnGPUs(t *testing.T) {
 			}
 			if computes, installed := s.devices(); computes != c.computes || installed != c.installed {
 				t.Errorf("%s computes, there is %s; want %s, %s", computes, installed, c.computes, c.installed)
+			}
+			if planned := strings.Join(s.memoryOfDemo(), " "); planned != c.planned {
+				t.Errorf("the demo lies on %s, want %s", planned, c.planned)
+			}
+			if log := s.engine.log.String(); !strings.Contains(log, `msg="memory is planned"`) || !strings.Contains(log, "decided_by=\"the model's context and PARALLEL\"") {
+				t.Error("the log doesn't say what was planned")
 			}
 			for device, wanted := range map[string]bool{"TestGPU0": name != "one of two" && c.computes != "cpu", "TestGPU1": strings.Contains(name, "two")} {
 				s.waitFor(10*time.Second, "memory in use on "+device, func() bool { // sampled once a second

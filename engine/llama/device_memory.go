@@ -1,0 +1,115 @@
+//go:build llama
+
+package llama
+
+/*
+#include "shim.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"slices"
+
+	"tandem/engine/models"
+)
+
+// deviceShare is what lies on one device of a base, and what its memory decides.
+type deviceShare struct {
+	name                    string
+	host                    bool  // the CPU, with the host's memory
+	weights, cache, compute int64 // bytes
+	cellBytes               int64 // of one KV cell: of the layers that this device keeps
+	free                    int64 // bytes beside the weights; 0: not known
+}
+
+// readPlacement finds out where the weights went and where the layers will keep their cells.
+func (b *Base) readPlacement(layers []cacheLayer, layerDevices []int) {
+	devices := b.backend.Devices()
+	memory := make([]C.tdm_memory, len(devices))
+	C.tdm_model_memory(b.model, &memory[0], C.int32_t(len(memory)))
+	b.placement = make([]deviceShare, len(devices))
+	for i, d := range devices {
+		b.placement[i] = deviceShare{name: d.Name, host: d.Backend == DeviceCPU, weights: int64(memory[i].weights), free: d.FreeBytes}
+		if b.placement[i].host {
+			b.placement[i].free = hostFree(d.FreeBytes, b.spec.HostRoom, b.placement[i].weights)
+		}
+	}
+	for i, l := range layers {
+		if device := layerDevices[i]; device >= 0 && device < len(b.placement) {
+			b.placement[device].cellBytes += b.attention.cache.cellBytes([]cacheLayer{l})
+		}
+	}
+}
+
+// hostFree is what is free of the host's memory beside the weights. The library says that all of it is; room is what
+// the model may fill, 0: that isn't known.
+func hostFree(free, room, weights int64) int64 {
+	if room <= 0 {
+		return free
+	}
+	return max(min(free, room-weights), 1) // even 1 byte is a budget
+}
+
+// readContextMemory measures what a context took.
+func (b *Base) readContextMemory(context *C.struct_llama_context) {
+	memory := make([]C.tdm_memory, len(b.placement))
+	C.tdm_context_memory(context, &memory[0], C.int32_t(len(memory)))
+	for i := range b.placement {
+		b.placement[i].cache, b.placement[i].compute = int64(memory[i].cache), int64(memory[i].compute)
+	}
+}
+
+// logPlacement tells at once what lies where, and what decided how many cells there are.
+func (b *Base) logPlacement() {
+	fields := []any{"model", b.spec.Name, "cells", b.limits.Cells, "decided_by", b.size.limit}
+	for _, m := range memoryFacts(b.placement) {
+		fields = append(fields, m.Device, fmt.Sprintf("weights %s, KV cache %s, computing %s",
+			megabytes(m.WeightBytes), megabytes(m.CacheBytes), megabytes(m.ComputeBytes)))
+	}
+	b.opts.Logger.Info("memory is planned", fields...)
+}
+
+func megabytes(bytes int64) string { return fmt.Sprintf("%.1f MB", float64(bytes)/1e6) }
+
+// memoryFacts are the devices that hold anything.
+func memoryFacts(placement []deviceShare) []models.DeviceMemory {
+	var list []models.DeviceMemory
+	for _, s := range placement {
+		if s.weights+s.cache+s.compute > 0 {
+			list = append(list, models.DeviceMemory{Device: s.name, WeightBytes: s.weights, CacheBytes: s.cache, ComputeBytes: s.compute})
+		}
+	}
+	return list
+}
+
+// hostComputes reports whether the CPU has layers of a base to compute.
+func (b *Base) hostComputes() bool {
+	return len(b.backend.accelerators) == 0 || slices.ContainsFunc(b.placement, func(s deviceShare) bool { return s.host && s.cellBytes > 0 })
+}
+
+// leastFree is the free memory of the device that has least of it, of those that compute; 0: not known.
+func (b *Base) leastFree() int64 {
+	least := int64(0)
+	for i, s := range b.placement {
+		if chosen := slices.ContainsFunc(b.backend.accelerators, func(d Device) bool { return d.number == i }); !chosen && !(s.host && b.hostComputes()) {
+			continue
+		}
+		if s.free > 0 && (least == 0 || s.free < least) {
+			least = s.free
+		}
+	}
+	return least
+}
+
+// firstDevice is the device by which a base is described.
+func (b *Backend) firstDevice() Device {
+	if len(b.accelerators) > 0 {
+		return b.accelerators[0]
+	}
+	all := b.Devices()
+	if i := slices.IndexFunc(all, func(d Device) bool { return d.Backend == DeviceCPU }); i >= 0 {
+		return all[i]
+	}
+	return Device{Backend: DeviceCPU}
+}
