@@ -285,6 +285,9 @@ struct Facts {
   generates    @14 :Bool = true;# false: an encoder, which only embeds or scores
   memory       @15 :List(DeviceMemory); # of each device that holds anything
   cellsLimit   @16 :Text;       # what decided the number of cells, for people
+  cacheTypeK   @17 :Text;       # formats of the KV cache, as in the settings; empty: it has none
+  cacheTypeV   @18 :Text;
+  flashAttention @19 :Bool;
 }
 
 # What of a base lies on one device, in bytes, without its versions.

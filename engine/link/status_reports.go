@@ -238,11 +238,14 @@ func writeFacts(to schema.Facts, f *models.Facts) error {
 	to.SetScores(f.Scores)
 	to.SetEmbeddingSize(uint32(f.EmbeddingSize))
 	to.SetGenerates(!f.EncoderOnly)
+	to.SetFlashAttention(f.KV.Flash)
 	w := fieldWriter{}
 	w.text(to.SetArchitecture, f.Architecture)
 	w.text(to.SetQuantization, f.Quantization)
 	w.text(to.SetBackend, f.Backend)
 	w.text(to.SetCellsLimit, f.CellsLimit)
+	w.text(to.SetCacheTypeK, string(f.KV.KeyType))
+	w.text(to.SetCacheTypeV, string(f.KV.ValueType))
 	if w.err != nil {
 		return w.err
 	}

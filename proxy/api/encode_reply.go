@@ -71,6 +71,9 @@ func appendModelMemory(dst []byte, m *ModelMemory) []byte {
 	dst = AppendMember(dst, `{"base_model":`, m.Model)
 	dst = AppendInt(dst, `,"kv_cells":`, m.Cells)
 	dst = AppendMember(dst, `,"kv_cells_limit":`, m.CellsLimit)
+	dst = AppendMember(dst, `,"cache_type_k":`, m.CacheTypeK)
+	dst = AppendMember(dst, `,"cache_type_v":`, m.CacheTypeV)
+	dst = AppendBool(dst, `,"flash_attention":`, m.FlashAttention)
 	dst = append(dst, `,"devices":[`...)
 	for i, d := range m.Devices {
 		dst = AppendMember(AppendComma(dst, i), `{"name":`, d.Device)

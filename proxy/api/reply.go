@@ -61,7 +61,10 @@ type ModelMemory struct {
 	Model      string
 	Cells      int    // tokens of its KV cache
 	CellsLimit string // what decided Cells, for people
-	Devices    []DeviceMemory
+	// the formats of keys and values in the KV cache, as in the settings; empty: it has none
+	CacheTypeK, CacheTypeV string
+	FlashAttention         bool
+	Devices                []DeviceMemory
 }
 
 // DeviceMemory is what of a model lies on one device, in bytes, without its versions.

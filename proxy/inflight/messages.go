@@ -306,6 +306,8 @@ type Facts struct {
 	EmbeddingSize                       int
 	Memory                              []DeviceMemory // of each device that holds anything
 	CellsLimit                          string         // what decided Cells, for people
+	CacheTypeK, CacheTypeV              string         // formats of the KV cache; empty: it has none
+	FlashAttention                      bool
 }
 
 // DeviceMemory is what of a base lies on one device, in bytes, without its versions.

@@ -142,6 +142,9 @@ func statusSchema() *openapi.Schema {
 			openapi.Has("base_model", openapi.Text(1, 0)),
 			openapi.Has("kv_cells", openapi.Count().About("Tokens that the KV cache holds, of all requests together.")),
 			openapi.Has("kv_cells_limit", openapi.Text(0, 0).About("What decided that number.")),
+			openapi.Has("cache_type_k", openapi.Text(0, 0).About("Format of the keys in the KV cache; empty: it has none.")),
+			openapi.Has("cache_type_v", openapi.Text(0, 0).About("Format of the values.")),
+			openapi.Has("flash_attention", openapi.Bool().About("Attention is computed in one operation.")),
 			openapi.Has("devices", openapi.List(openapi.Object(
 				openapi.Has("name", openapi.Text(0, 0)), openapi.Has("weights", openapi.Count().About("Bytes.")),
 				openapi.Has("kv_cache", openapi.Count().About("Bytes.")), openapi.Has("compute", openapi.Count().About("Bytes of the buffers for computing.")),

@@ -53,7 +53,8 @@ func memoryOfModels(loaded []inflight.Loaded) []api.ModelMemory {
 		if known || len(l.Facts.Memory) == 0 {
 			continue
 		}
-		m := api.ModelMemory{Model: l.Model, Cells: l.Facts.Cells, CellsLimit: l.Facts.CellsLimit}
+		m := api.ModelMemory{Model: l.Model, Cells: l.Facts.Cells, CellsLimit: l.Facts.CellsLimit,
+			CacheTypeK: l.Facts.CacheTypeK, CacheTypeV: l.Facts.CacheTypeV, FlashAttention: l.Facts.FlashAttention}
 		for _, d := range l.Facts.Memory {
 			m.Devices = append(m.Devices, api.DeviceMemory(d))
 		}

@@ -47,6 +47,9 @@ func TestPagesHaveTheDocumentedShape(t *testing.T) {
 			Model   string `json:"base_model"`
 			Cells   int    `json:"kv_cells"`
 			Limit   string `json:"kv_cells_limit"`
+			TypeK   string `json:"cache_type_k"`
+			TypeV   string `json:"cache_type_v"`
+			Flash   bool   `json:"flash_attention"`
 			Devices []struct {
 				Name             string
 				Weights, Compute uint64
@@ -59,7 +62,8 @@ func TestPagesHaveTheDocumentedShape(t *testing.T) {
 		status.CachedModels != 2 || len(status.Cached) != 2 || status.Cached[0].BaseModel != "demo" || !status.Cached[0].Loaded || status.Cached[1].Loaded ||
 		len(status.Devices) != 1 || status.Devices[0].MemoryTotal != 1<<30 ||
 		len(status.Backends) != 2 || status.Backends[0].Problem != "no NVIDIA driver" || status.Backends[1].Devices[0].Description != "a processor" ||
-		len(status.Memory) != 1 || status.Memory[0].Cells != 4096 || status.Memory[0].Limit != "a quarter" || status.Memory[0].Devices[0].Cache != 8 {
+		len(status.Memory) != 1 || status.Memory[0].Cells != 4096 || status.Memory[0].Limit != "a quarter" ||
+		status.Memory[0].TypeK != "q8_0" || status.Memory[0].TypeV != "f16" || !status.Memory[0].Flash || status.Memory[0].Devices[0].Cache != 8 {
 		t.Errorf("status %+v", status)
 	}
 	var list struct {
