@@ -56,9 +56,10 @@ func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (c
 		host, accelerators := deviceMemory(backend)
 		return placement.Fits(uint64(bytes), alone, host, accelerators)
 	}
-	out.hostRoom = func(bytes int64) int64 {
-		host, accelerators := deviceMemory(backend)
-		return int64(placement.HostRoom(uint64(bytes), host, accelerators))
+	out.hostRoom = func() (room, free int64) {
+		host, _ := deviceMemory(backend)
+		below, all := placement.HostRoom(host)
+		return int64(below), int64(all)
 	}
 	return out, nil
 }
@@ -98,7 +99,11 @@ func logBackend(log *slog.Logger, b llama.InstalledBackend) {
 		log.Info("backend", "name", b.Name, "devices", names)
 		return
 	}
-	log.Warn("backend gives no device", "name", b.Name, "why", b.Problem)
+	level := slog.LevelInfo
+	if b.Accelerates() {
+		level = slog.LevelWarn
+	}
+	log.Log(context.Background(), level, "backend gives no device", "name", b.Name, "why", b.Problem)
 }
 
 // missingAccelerators names the installed backends of accelerators without a device when the CPU computes in their

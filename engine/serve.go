@@ -40,7 +40,7 @@ type computeBackend struct {
 	backends     []link.Backend
 	missing      []string // backends of accelerators that give no device although they should compute
 	fitsInMemory func(bytes int64, alone bool) bool
-	hostRoom     func(bytes int64) int64
+	hostRoom     func() (room, free int64)
 	sampleGauges func(*metrics.Metrics) // of devices; may be nil
 	close        func() error           // may be nil
 }

@@ -58,18 +58,13 @@ func (p *Placement) FitsFreeMemory(bytes uint64, host Memory, accelerators []Mem
 // contextDivisor divides the weights' size into what a context takes at least, for its buffers and a short cache.
 const contextDivisor = 32
 
-// HostRoom is how much of the host's memory a model with weights of that size may fill, at least 1. How much of the
-// weights lies there, only the load finds out. 0: the host's memory isn't known.
-func (p *Placement) HostRoom(bytes uint64, host Memory, accelerators []Memory) uint64 {
+// HostRoom is how much of the host's memory may still be filled below the watermark, and how much of it is free, each
+// at least 1. 0: the host's memory isn't known.
+func (p *Placement) HostRoom(host Memory) (room, free uint64) {
 	if host.Total == 0 {
-		return 0
+		return 0, 0
 	}
-	room := host.headroom(p.Watermark)
-	onHost := p.GPULayers == 0 || len(accelerators) == 0
-	if onHost && bytes > room { // loaded all the same, see FitsFreeMemory
-		room = host.Free()
-	}
-	return max(room, 1)
+	return max(host.headroom(p.Watermark), 1), max(host.Free(), 1)
 }
 
 // bytesPerAccelerator is how many bytes each accelerator gets of a model that is all on them.

@@ -67,25 +67,19 @@ func TestFreeMemoryIsUsedBeyondTheWatermarkWhenNothingElseIsLoaded(t *testing.T)
 }
 
 func TestRoomOfTheHost(t *testing.T) {
-	host := Memory{Total: 1000, Used: 600}
 	for _, tt := range []struct {
-		name  string
-		p     Placement
-		host  Memory
-		gpus  []Memory
-		bytes uint64
-		want  uint64
+		name       string
+		host       Memory
+		room, free uint64
 	}{
-		{"no accelerator", Placement{GPULayers: -1}, host, nil, 150, 200},
-		{"none wanted", Placement{GPULayers: 0}, host, []Memory{{Total: 100}}, 150, 200},
-		{"beyond the watermark", Placement{GPULayers: -1}, host, nil, 300, 400},
-		{"a part on an accelerator", Placement{GPULayers: 3}, host, []Memory{{Total: 100}}, 300, 200},
-		{"the host is full", Placement{GPULayers: -1}, Memory{Total: 1000, Used: 1000}, []Memory{{Total: 100}}, 300, 1},
-		{"the size isn't known", Placement{GPULayers: -1}, Memory{}, nil, 150, 0},
+		{"below the watermark", Memory{Total: 1000, Used: 600}, 200, 400},
+		{"above it", Memory{Total: 1000, Used: 900}, 1, 100},
+		{"full", Memory{Total: 1000, Used: 1000}, 1, 1},
+		{"the size isn't known", Memory{}, 0, 0},
 	} {
-		tt.p.Watermark = 0.8
-		if got := tt.p.HostRoom(tt.bytes, tt.host, tt.gpus); got != tt.want {
-			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		p := Placement{Watermark: 0.8}
+		if room, free := p.HostRoom(tt.host); room != tt.room || free != tt.free {
+			t.Errorf("%s: %d, %d; want %d, %d", tt.name, room, free, tt.room, tt.free)
 		}
 	}
 }

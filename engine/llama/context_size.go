@@ -22,7 +22,7 @@ const (
 	// than one in so many: a small model's mask is larger than its cells.
 	cacheShare   = 4
 	computeShare = 2
-	maskBytes    = 2 * microBatch // of a cell: each token of a pass sees it or not
+	maskBytes    = 2 * microBatch // of a cell: each token of a pass sees it or not; more without flash attention
 )
 
 // chooseContextSize reduces the sizes in spec to what the model reads, by its training or as rope_scaling says, and to

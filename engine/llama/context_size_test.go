@@ -58,10 +58,11 @@ func TestTheTightestDeviceDecidesTheCells(t *testing.T) {
 
 // The library takes all memory of the machine for free; what a container may fill is known elsewhere.
 func TestFreeMemoryOfTheHost(t *testing.T) {
-	for _, c := range []struct{ free, room, weights, want int64 }{
-		{256, 0, 10, 256}, {256, 16, 10, 6}, {4, 16, 10, 4}, {256, 10, 10, 1}, {256, 1, 10, 1},
+	for _, c := range []struct{ free, room, roomFree, weights, want int64 }{
+		{256, 0, 0, 10, 256}, {256, 16, 32, 10, 6}, {4, 16, 32, 10, 4}, {256, 10, 32, 10, 1},
+		{256, 1, 32, 10, 22}, {256, 1, 8, 10, 1}, // loaded although there is no room for them below the watermark
 	} {
-		if got := hostFree(c.free, c.room, c.weights); got != c.want {
+		if got := hostFree(c.free, &models.BaseSpec{HostRoom: c.room, HostFree: c.roomFree}, c.weights); got != c.want {
 			t.Errorf("%+v gives %d", c, got)
 		}
 	}

@@ -32,7 +32,7 @@ func (b *Base) readPlacement(layers []cacheLayer, layerDevices []int) {
 	for i, d := range devices {
 		b.placement[i] = deviceShare{name: d.Name, host: d.Backend == DeviceCPU, weights: int64(memory[i].weights), free: d.FreeBytes}
 		if b.placement[i].host {
-			b.placement[i].free = hostFree(d.FreeBytes, b.spec.HostRoom, b.placement[i].weights)
+			b.placement[i].free = hostFree(d.FreeBytes, &b.spec, b.hostWeights(b.placement[i].weights))
 		}
 	}
 	for i, l := range layers {
@@ -42,11 +42,24 @@ func (b *Base) readPlacement(layers []cacheLayer, layerDevices []int) {
 	}
 }
 
-// hostFree is what is free of the host's memory beside the weights. The library says that all of it is; room is what
-// the model may fill, 0: that isn't known.
-func hostFree(free, room, weights int64) int64 {
+// hostWeights is how much memory of the host the weights need. Of a mapped file the library counts all, also what it
+// read into copies of another form, and the kernel takes those pages back when it needs them.
+func (b *Base) hostWeights(bytes int64) int64 {
+	if b.spec.MMap {
+		return min(bytes, int64(C.llama_model_size(b.model)))
+	}
+	return bytes
+}
+
+// hostFree is what is free of the host's memory beside the weights. The library says that all of it is; the load was
+// told what the model may fill. Weights that are more than that were loaded all the same, since nothing else was.
+func hostFree(free int64, spec *models.BaseSpec, weights int64) int64 {
+	room := spec.HostRoom
 	if room <= 0 {
 		return free
+	}
+	if weights > room {
+		room = spec.HostFree
 	}
 	return max(min(free, room-weights), 1) // even 1 byte is a budget
 }
@@ -88,14 +101,11 @@ func (b *Base) hostComputes() bool {
 	return len(b.backend.accelerators) == 0 || slices.ContainsFunc(b.placement, func(s deviceShare) bool { return s.host && s.cellBytes > 0 })
 }
 
-// leastFree is the free memory of the device that has least of it, of those that compute; 0: not known.
+// leastFree is the free memory of the device that has least of it, of those that have layers; 0: not known.
 func (b *Base) leastFree() int64 {
 	least := int64(0)
-	for i, s := range b.placement {
-		if chosen := slices.ContainsFunc(b.backend.accelerators, func(d Device) bool { return d.number == i }); !chosen && !(s.host && b.hostComputes()) {
-			continue
-		}
-		if s.free > 0 && (least == 0 || s.free < least) {
+	for _, s := range b.placement {
+		if s.cellBytes > 0 && s.free > 0 && (least == 0 || s.free < least) {
 			least = s.free
 		}
 	}

@@ -30,9 +30,10 @@ type BaseSpec struct {
 	Pooling  Pooling
 	// Attention has no field that is wrong for every model; the backend checks the rest.
 	Attention Attention
-	// HostRoom is how much of the host's memory the model may fill, weights that lie there included; 0: what the
-	// backend finds. Not every library knows a container's limit.
-	HostRoom int64
+	// HostRoom is how much of the host's memory the model may fill, weights that lie there included, and HostFree how
+	// much is free: what counts for weights that don't fit the room and are loaded all the same. 0: what the backend
+	// finds. Not every library knows a container's limit.
+	HostRoom, HostFree int64
 	// MoreFits reports whether so many bytes may be taken beside what is loaded, long after the load; nil: always.
 	MoreFits func(bytes int64) bool
 }

@@ -21,6 +21,7 @@ type fakeBackend struct {
 	ignoresContext bool                     // guarded by mu; loads at a gate don't heed their context
 	attached       map[string]bool          // guarded by mu
 	hostRoom       int64                    // guarded by mu; BaseSpec.HostRoom of the last load
+	hostFree       int64                    // guarded by mu; BaseSpec.HostFree of the last load
 	attention      Attention                // guarded by mu; BaseSpec.Attention of the last load
 }
 
@@ -93,7 +94,7 @@ func (f *fakeBackend) LoadBase(ctx context.Context, spec BaseSpec, progress func
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.loaded[spec.Path]++
-	f.hostRoom, f.attention = spec.HostRoom, spec.Attention
+	f.hostRoom, f.hostFree, f.attention = spec.HostRoom, spec.HostFree, spec.Attention
 	if f.loaded[spec.Path] > 1 {
 		f.t.Errorf("%s is loaded twice at a time", spec.Path)
 	}

@@ -160,10 +160,10 @@ func TestWithNothingElseLoadedOnlyFreeMemoryCounts(t *testing.T) {
 }
 
 func TestTheBackendGetsTheRoomOfTheHost(t *testing.T) {
-	withCacheTest(t, func(o *CacheOptions) { o.HostRoom = func(bytes int64) int64 { return 10_000 + bytes } }, func(ct *cacheTest) {
+	withCacheTest(t, func(o *CacheOptions) { o.HostRoom = func() (room, free int64) { return 10_000, 20_000 } }, func(ct *cacheTest) {
 		ct.use("a", "base")
-		if got, want := ct.fake.hostRoom, 10_000+int64(len(gguf("model", 0))); got != want {
-			ct.Errorf("%d bytes, want %d", got, want)
+		if room, free := ct.fake.hostRoom, ct.fake.hostFree; room != 10_000 || free != 20_000 {
+			ct.Errorf("room for %d, %d free; want 10000 and 20000", room, free)
 		}
 	})
 }

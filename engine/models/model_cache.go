@@ -51,9 +51,9 @@ type CacheOptions struct {
 	// (nothing else is loaded) whether free memory can hold them. False: idle entries are evicted one after the other,
 	// and when none is left the load fails with out_of_memory. Nil: everything fits.
 	MemoryFits func(bytes int64, alone bool) bool
-	// HostRoom is how much of the host's memory a model with weights of this size may fill, at least 1; 0: the backend
+	// HostRoom is how much of the host's memory a model may fill, and how much is free, each at least 1; 0: the backend
 	// knows better. Nil: it does.
-	HostRoom func(bytes int64) int64
+	HostRoom func() (room, free int64)
 	Log      *slog.Logger
 }
 
@@ -77,7 +77,7 @@ func (o *CacheOptions) fill() {
 		o.MemoryFits = func(int64, bool) bool { return true }
 	}
 	if o.HostRoom == nil {
-		o.HostRoom = func(int64) int64 { return 0 }
+		o.HostRoom = func() (room, free int64) { return 0, 0 }
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

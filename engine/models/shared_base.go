@@ -111,9 +111,10 @@ func (c *Cache) openBase(ctx context.Context, b *sharedBase, src *source) (Base,
 	}
 	defer release()
 	report(Progress{Phase: "weights"})
+	room, free := c.opts.HostRoom()
 	base, err := c.opts.Backend.LoadBase(ctx, BaseSpec{
 		Name: src.model, Key: b.key, Path: path, Context: c.opts.Context, Parallel: c.opts.Parallel, MMap: c.opts.MMap,
-		Template: src.template, Pooling: src.pooling, Attention: attention, HostRoom: c.opts.HostRoom(src.base.bytes),
+		Template: src.template, Pooling: src.pooling, Attention: attention, HostRoom: room, HostFree: free,
 		MoreFits: func(bytes int64) bool { return c.opts.MemoryFits(bytes, c.isOnlyBase(src.baseID)) },
 	}, report)
 	if err != nil {
