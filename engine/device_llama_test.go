@@ -23,7 +23,7 @@ func TestAMissingDeviceIsAMistakeInTheSettings(t *testing.T) {
 	var log bytes.Buffer
 	code := runEngine(c, slog.New(slog.NewTextHandler(&log, nil)))
 	if text := log.String(); code != codeUsage || !strings.Contains(text, "the settings can't be used") ||
-		!strings.Contains(text, "variable DEVICE: no device or backend has the name") || !strings.Contains(text, "CPU of cpu") {
+		!strings.Contains(text, "variable DEVICE: no GPU or backend of GPUs has the name") || !strings.Contains(text, "CPU of cpu") {
 		t.Errorf("exit code %d:\n%s", code, text)
 	}
 }

@@ -110,6 +110,9 @@ func New(o Options) (*Backend, error) {
 	if b.accelerators, err = chooseAccelerators(o.Device, o.GPULayers, b.Backends()); err != nil {
 		return nil, fmt.Errorf("llama: %w", err)
 	}
+	if n := len(b.accelerators); o.OneGPU && n > 0 && o.MainGPU >= n {
+		return nil, fmt.Errorf("llama: %w", &DeviceError{fmt.Sprintf("it gives %d GPUs, and MAIN_GPU is %d, counted from 0", n, o.MainGPU)})
+	}
 	mode, err := batchInvarianceFor(o, b.accelerators)
 	if err != nil {
 		return nil, fmt.Errorf("llama: %w", err)

@@ -75,7 +75,13 @@ func whyNotThere(wanted string, installed []InstalledBackend) string {
 			there = append(there, fmt.Sprintf("%s of %s", d.Name, b.Name))
 		}
 	}
-	return fmt.Sprintf("no device or backend has the name %q; there is %s", wanted, strings.Join(there, ", "))
+	text := fmt.Sprintf("no GPU or backend of GPUs has the name %q; there is %s", wanted, strings.Join(there, ", "))
+	for _, b := range installed {
+		if b.Problem != "" {
+			text += fmt.Sprintf("; the backend %s gives no device: %s", b.Name, b.Problem)
+		}
+	}
+	return text
 }
 
 // Accelerators are the devices on which models are put beside the CPU, with their memory at this moment; empty: the CPU

@@ -321,6 +321,9 @@ func (e *embedder) compute(parts []passPart) error {
 		token, pos, seq, output := e.batch.columns()
 		rc = C.tdm_decode(e.context, C.int32_t(n), token, pos, seq, output)
 	}
+	if rc == C.TDM_NO_MEMORY {
+		return fmt.Errorf("%w: %w", models.ErrEmbeddingMemory, &noMemoryError{fmt.Sprintf("compute %d tokens", n)})
+	}
 	if rc != 0 {
 		err := fmt.Errorf("compute %d tokens for embeddings: llama.cpp gives %d", n, int(rc))
 		e.base.backend.noteFailure(rc, err)

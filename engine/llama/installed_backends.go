@@ -158,9 +158,10 @@ func (l *backendLibrary) rank() int {
 // load loads the library, or the variant of it that fits this processor best.
 func (l *backendLibrary) load(dir string) InstalledBackend {
 	out := InstalledBackend{Name: l.name, library: l.name}
-	file := cmp.Or(l.bestVariant(dir), l.file)
+	variant, problem := l.bestVariant(dir)
+	file := cmp.Or(variant, l.file)
 	if file == "" {
-		out.Problem = "none of its variants is for this processor"
+		out.Problem = cmp.Or(problem, "none of its variants is for this processor")
 		return out
 	}
 	path := C.CString(filepath.Join(dir, file))
@@ -177,16 +178,22 @@ func (l *backendLibrary) load(dir string) InstalledBackend {
 	return out
 }
 
-func (l *backendLibrary) bestVariant(dir string) string {
-	best, file := 0, ""
+// bestVariant is the file of the variant that fits this processor best; problem says why one can't be loaded at all.
+func (l *backendLibrary) bestVariant(dir string) (file, problem string) {
+	errBuf := newErrorBuffer()
+	defer errBuf.free()
+	best := 0
 	for _, v := range l.variants {
 		path := C.CString(filepath.Join(dir, v))
-		if score := int(C.tdm_backend_score(path)); score > best {
+		if score := int(C.tdm_backend_score(path, errBuf.text, errBuf.size)); score > best {
 			best, file = score, v
 		}
 		C.free(unsafe.Pointer(path))
 	}
-	return file
+	if text := errBuf.err().Error(); text != "" {
+		problem = whyNoDevice(text)
+	}
+	return file, problem
 }
 
 // whyNoDevice puts what kind of thing is missing before what the library says.

@@ -77,8 +77,9 @@ func TestDeviceChoice(t *testing.T) {
 		{"ROCm", -1, []InstalledBackend{rocm, cpu}, "ROCM0", ""},
 		{"vulkan", -1, []InstalledBackend{cuda, laptop, cpu}, "Vulkan0", ""},
 		{"cuda", -1, []InstalledBackend{broken, cpu}, "", "the backend cuda gives no device: no NVIDIA driver: libcuda.so.1"},
-		{"cuda", -1, []InstalledBackend{cpu}, "", `no device or backend has the name "cuda"; there is CPU of cpu`},
+		{"cuda", -1, []InstalledBackend{cpu}, "", `no GPU or backend of GPUs has the name "cuda"; there is CPU of cpu`},
 		{"CUDA2", -1, []InstalledBackend{cuda, cpu}, "", "there is CUDA0 of cuda, CUDA1 of cuda, CPU of cpu"},
+		{"CUDA0", -1, []InstalledBackend{broken, cpu}, "", "the backend cuda gives no device: no NVIDIA driver: libcuda.so.1"},
 	} {
 		chosen, err := chooseAccelerators(c.wanted, c.gpuLayers, c.installed)
 		var names []string
@@ -101,6 +102,18 @@ func TestABackendThatCannotBeLoadedIsTold(t *testing.T) {
 	libraries := findBackendLibraries([]string{"libggml-cuda.so"})
 	got := libraries[0].load(dir)
 	if got.Name != "cuda" || !strings.Contains(got.Problem, "file too short") || !got.Accelerates() {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A variant that can't be loaded is something else than a processor that none is for.
+func TestVariantsThatCannotBeLoadedAreTold(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "libggml-cpu-haswell.so"), []byte("no library"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	libraries := findBackendLibraries([]string{"libggml-cpu-haswell.so"})
+	if got := libraries[0].load(dir); !strings.Contains(got.Problem, "file too short") {
 		t.Errorf("%+v", got)
 	}
 }

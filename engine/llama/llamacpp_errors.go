@@ -44,6 +44,9 @@ func fileReason(err error) models.Reason {
 
 // loadReason finds the reason of a failed load by the words of the library's message: there are no error codes.
 func loadReason(ctx context.Context, err error) models.Reason {
+	if _, ok := errors.AsType[*noMemoryError](err); ok { // a dry run
+		return models.ReasonOutOfMemory
+	}
 	switch text := err.Error(); {
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return models.ReasonTimeout

@@ -7,11 +7,13 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"tandem/engine/batch"
 	"tandem/engine/models"
 )
 
@@ -123,17 +125,25 @@ func TestFilesThatAreNoAdapterOfThisBase(t *testing.T) {
 
 // Only errors for which the file is to blame mark it as broken: others may be temporary.
 func TestReasonsOfFailedLoads(t *testing.T) {
-	for text, want := range map[string]models.Reason{
-		"read error: Input/output error":                 models.ReasonOther,
-		"failed to open model.gguf: Stale file handle":   models.ReasonOther,
-		"failed to open model.gguf: Too many open files": models.ReasonOther,
-		"read /m/v1.gguf: input/output error":            models.ReasonOther, // as Go has it
-		"mmap failed: Cannot allocate memory":            models.ReasonOutOfMemory,
-		"unknown model architecture: 'x'":                models.ReasonBadFormat,
+	for err, want := range map[error]models.Reason{
+		errors.New("read error: Input/output error"):                  models.ReasonOther,
+		errors.New("failed to open model.gguf: Stale file handle"):    models.ReasonOther,
+		errors.New("failed to open model.gguf: Too many open files"):  models.ReasonOther,
+		errors.New("read /m/v1.gguf: input/output error"):             models.ReasonOther, // as Go has it
+		errors.New("mmap failed: Cannot allocate memory"):             models.ReasonOutOfMemory,
+		fmt.Errorf("dry run: %w", &noMemoryError{"decode 32 tokens"}): models.ReasonOutOfMemory,
+		errors.New("unknown model architecture: 'x'"):                 models.ReasonBadFormat,
 	} {
-		if got := loadReason(t.Context(), errors.New(text)); got != want {
-			t.Errorf("%s: %s, want %s", text, got, want)
+		if got := loadReason(t.Context(), err); got != want {
+			t.Errorf("%v: %s, want %s", err, got, want)
 		}
+	}
+}
+
+// A step for which there is no memory is to the executor as one for which there are no cells.
+func TestNoMemoryIsNoCells(t *testing.T) {
+	if err := fmt.Errorf("a step: %w", &noMemoryError{"decode 1 tokens"}); !errors.Is(err, batch.ErrNoCells) {
+		t.Errorf("%v isn't %v", err, batch.ErrNoCells)
 	}
 }
 

@@ -21,7 +21,8 @@ typedef struct {
     const char * name;    // NULL: it couldn't be loaded
     int32_t      devices; // that it gives
 } tdm_backend;
-int32_t tdm_backend_score(const char * path); // how well a variant fits this processor; 0: not at all
+// How well a variant fits this processor; 0: not at all. err says why it can't be loaded at all.
+int32_t tdm_backend_score(const char * path, char * err, size_t err_size);
 // Loads one backend. err says why it can't be loaded or gives no device, and is empty when the library says nothing.
 void    tdm_backend_load(const char * path, tdm_backend * out, char * err, size_t err_size);
 void    tdm_backends_start(void); // after all of them

@@ -106,9 +106,12 @@ struct log_capture {
 
 // ---- process and devices --------------------------------------------------------------------------------------------
 
-int32_t tdm_backend_score(const char * path) {
+int32_t tdm_backend_score(const char * path, char * err, size_t err_size) {
     void * library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) return 0;
+    if (library == nullptr) {
+        snprintf(err, err_size, "%s", dlerror());
+        return 0;
+    }
     int32_t score = 0;
     if (auto * of = (int (*)()) dlsym(library, "ggml_backend_score")) score = (int32_t) of();
     dlclose(library);

@@ -11,7 +11,7 @@ func TestDocumentedEndpointsHaveTheirShape(t *testing.T) {
 	s.mustInfer(question("What is the capital of France?", "v1.0"))
 	shapes := map[string][]string{
 		"/health": {"status", "timestamp"},
-		"/status": {"service", "version", "status", "timestamp", "prometheus_available", "cached_models", "device", "cached_model_info", "devices", "backends"},
+		"/status": {"service", "version", "status", "timestamp", "prometheus_available", "cached_models", "device", "cached_model_info", "devices", "backends", "model_memory"},
 		"/models": {"models"},
 	}
 	for path, fields := range shapes {

@@ -135,9 +135,18 @@ func TestServerOnGPUs(t *testing.T) {
 				t.Error("the log doesn't say what was planned")
 			}
 			for device, wanted := range map[string]bool{"TestGPU0": name != "one of two" && c.computes != "cpu", "TestGPU1": strings.Contains(name, "two")} {
-				s.waitFor(10*time.Second, "memory in use on "+device, func() bool { // sampled once a second
-					return s.scrape().sum("llm_device_memory_used_bytes", "device", device) > 0 == wanted
-				})
+				if wanted {
+					s.waitFor(10*time.Second, "memory in use on "+device, func() bool { // sampled once a second
+						return s.scrape().sum("llm_device_memory_used_bytes", "device", device) > 0
+					})
+				}
+			}
+			s.waitFor(10*time.Second, "a sample after the load", func() bool { return s.scrape().sum("llm_engine_kv_cells") > 0 })
+			if name == "one of two" && s.scrape().sum("llm_device_memory_used_bytes", "device", "TestGPU0") > 0 {
+				t.Error("TestGPU0 is in use")
+			}
+			if c.computes == "cpu" && s.scrape().sum("llm_device_memory_used_bytes", "device", "TestGPU0") > 0 {
+				t.Error("the GPU is in use")
 			}
 		})
 	}
