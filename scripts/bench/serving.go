@@ -193,7 +193,7 @@ func writeFile(path string, write func(*os.File) error) error {
 
 func (b *serving) writePage(f *os.File) error {
 	r := b.report
-	fmt.Fprintf(f, "# Results\n\nWritten by `%s` on %s: %s, %s threads, revision %s, %s.\nMedians of %d alternating rounds; a ratio is the "+
+	fmt.Fprintf(f, "# Results\n\nWritten by `%s` on %s: %s, %s threads,\nrevision %s, %s. Medians of %d alternating rounds; a ratio is the\n"+
 		"median of the rounds' own. What each piece of work is: [README.md](README.md). Every round's value: `results.json`.\n\n",
 		r.Command, r.Date, r.Machine, b.threads, r.Revision, r.Model, r.Rounds)
 	if err := r.WriteMarkdown(f); err != nil {
