@@ -27,7 +27,7 @@ var openAIEndpoints = []openAIEndpoint{
 		path: "/v1/chat/completions", body: `{"model":"demo:v1.0","messages":[{"role":"user","content":"What is the capital of France?"}]}`, param: "messages",
 		whole: `{"id":"chatcmpl-my-id","object":"chat.completion","created":CREATED,"model":"demo:v1.0","choices":[{"index":0,` +
 			`"message":{"role":"assistant","content":"The capital of France is Paris.","refusal":null},"logprobs":null,"finish_reason":"stop"}],` +
-			`"usage":{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4}}}`,
+			`"usage":{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":0}}}`,
 		start: chatChunk(`{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}`),
 		text: func(text string) string {
 			return chatChunk(`{"index":0,"delta":{"content":"` + text + `"},"logprobs":null,"finish_reason":null}`)
@@ -38,7 +38,7 @@ var openAIEndpoints = []openAIEndpoint{
 		path: "/v1/completions", body: `{"model":"demo:v1.0","prompt":"What is the capital of France?"}`, param: "prompt",
 		whole: `{"id":"cmpl-my-id","object":"text_completion","created":CREATED,"model":"demo:v1.0","choices":[{"text":"The capital of France is Paris.",` +
 			`"index":0,"logprobs":null,"finish_reason":"stop"}],` +
-			`"usage":{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4}}}`,
+			`"usage":{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":0}}}`,
 		text: func(text string) string {
 			return completionChunk(`{"text":"` + text + `","index":0,"logprobs":null,"finish_reason":null}`)
 		},

@@ -217,4 +217,4 @@ func addForm(value any, place string, form *[]string) {
 }
 
 // optionalMembers depend on what was asked before, and on the engine.
-var optionalMembers = map[string]bool{"prompt_tokens_details": true, "context_length": true, "devices": true}
+var optionalMembers = map[string]bool{"context_length": true, "devices": true}

@@ -352,8 +352,8 @@ func usageSchema() *openapi.Schema {
 		openapi.Has("prompt_tokens", openapi.Count().About("Tokens of the prompts; each counts once.")),
 		openapi.Has("completion_tokens", openapi.Count().About("Tokens of all answers, end tokens included.")),
 		openapi.Has("total_tokens", openapi.Count().About("Both together.")),
-		openapi.May("prompt_tokens_details", openapi.Object(openapi.Has("cached_tokens", openapi.Count().About("Taken from the KV cache.")))),
-		openapi.May("completion_tokens_details", openapi.Object(openapi.Has("reasoning_tokens", openapi.Count().About("What the model thought.")))),
+		openapi.Has("prompt_tokens_details", openapi.Object(openapi.Has("cached_tokens", openapi.Count().About("Taken from the KV cache.")))),
+		openapi.Has("completion_tokens_details", openapi.Object(openapi.Has("reasoning_tokens", openapi.Count().About("What the model thought.")))),
 	).Named("Usage")
 }
 

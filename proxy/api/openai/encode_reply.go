@@ -99,18 +99,15 @@ func (c *chunks) appendUsage(dst []byte, m *api.Metadata) []byte {
 	return append(dst, "}\n\n"...)
 }
 
-// appendUsage appends the member usage.
+// appendUsage appends the member usage. The details are there with zeros, too: clients read them without asking
+// whether they exist.
 func appendUsage(dst []byte, m *api.Metadata) []byte {
 	dst = api.AppendInt(dst, `,"usage":{"prompt_tokens":`, m.PromptTokens)
 	dst = api.AppendInt(dst, `,"completion_tokens":`, m.TokensGenerated)
 	dst = api.AppendInt(dst, `,"total_tokens":`, m.PromptTokens+m.TokensGenerated)
-	if m.CachedTokens > 0 {
-		dst = append(api.AppendInt(dst, `,"prompt_tokens_details":{"cached_tokens":`, m.CachedTokens), '}')
-	}
-	if m.ReasoningTokens > 0 {
-		dst = append(api.AppendInt(dst, `,"completion_tokens_details":{"reasoning_tokens":`, m.ReasoningTokens), '}')
-	}
-	return append(dst, '}')
+	dst = api.AppendInt(dst, `,"prompt_tokens_details":{"cached_tokens":`, m.CachedTokens)
+	dst = api.AppendInt(dst, `},"completion_tokens_details":{"reasoning_tokens":`, m.ReasoningTokens)
+	return append(dst, "}}"...)
 }
 
 // appendTimings appends the member timings of a whole answer, in llama-server's names, if it was asked for: tokens and

@@ -40,7 +40,7 @@ func startOf(version string, includeUsage bool) api.ReplyStart {
 	}
 }
 
-const answerUsage = `"usage":{"prompt_tokens":7,"completion_tokens":8,"total_tokens":15}`
+const answerUsage = `"usage":{"prompt_tokens":7,"completion_tokens":8,"total_tokens":15,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}`
 
 func TestChatReply(t *testing.T) {
 	same(t, Chat.NewEncoder(startOf("v1.0", false)).AppendReply(nil, replyOf(answer)),
@@ -54,7 +54,7 @@ func TestCompletionReply(t *testing.T) {
 	same(t, Completions.NewEncoder(startOf("base", false)).AppendReply(nil, replyOf(cut)),
 		`{"id":"cmpl-r1","object":"text_completion","created":1703123456,"model":"org/demo","choices":[`+
 			`{"text":"Paris\n\"é\"","index":0,"logprobs":null,"finish_reason":"length"}],`+
-			`"usage":{"prompt_tokens":7,"completion_tokens":8,"total_tokens":15,"prompt_tokens_details":{"cached_tokens":5}}}`)
+			`"usage":{"prompt_tokens":7,"completion_tokens":8,"total_tokens":15,"prompt_tokens_details":{"cached_tokens":5},"completion_tokens_details":{"reasoning_tokens":0}}}`)
 }
 
 // events checks the framing of a stream and returns the data of its events.
@@ -144,7 +144,7 @@ func TestChatReplyWithToolsAndReasoning(t *testing.T) {
 			`{"index":0,"message":{"role":"assistant","content":"Wait","reasoning_content":"Look.","tool_calls":[`+
 			`{"id":"call_a","type":"function","function":{"name":"get_weather","arguments":"{\"city\":\"Pa\"}"}},`+
 			`{"id":"call_b","type":"function","function":{"name":"f","arguments":"{}"}}],"refusal":null},"logprobs":null,"finish_reason":"tool_calls"}],`+
-			`"usage":{"prompt_tokens":7,"completion_tokens":20,"total_tokens":27,"completion_tokens_details":{"reasoning_tokens":3}}}`)
+			`"usage":{"prompt_tokens":7,"completion_tokens":20,"total_tokens":27,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":3}}}`)
 	silent := toolAnswer
 	silent.Text, silent.Reasoning, silent.ToolCalls = "", "", silent.ToolCalls[1:]
 	silent.Metadata.FinishReason = api.FinishLength
