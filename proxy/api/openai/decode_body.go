@@ -69,7 +69,7 @@ var requirements = map[string]string{
 	"repetition_penalty":    fmt.Sprintf("a number above 0 and at most %d; 1 is off", api.MaxPenalty),
 	"presence_penalty":      fmt.Sprintf("a number from -%d to %d; 0 is off", api.MaxPenalty, api.MaxPenalty),
 	"frequency_penalty":     fmt.Sprintf("a number from -%d to %d; 0 is off", api.MaxPenalty, api.MaxPenalty),
-	"seed":                  "a whole number from -2^63 to 2^63-1",
+	"seed":                  api.SeedRequirement,
 	"stop":                  fmt.Sprintf("a string or a list of at most %d strings, none empty, each of at most %d bytes", api.MaxStops, api.MaxStopBytes),
 	"n":                     fmt.Sprintf("a whole number from 1 to %d", api.MaxChoices),
 	"best_of":               "the same as n",

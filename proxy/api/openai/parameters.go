@@ -23,7 +23,7 @@ type parameters struct {
 	RepetitionPenalty *float32         `json:"repetition_penalty"` // another name of repeat_penalty
 	PresencePenalty   *float32         `json:"presence_penalty"`
 	FrequencyPenalty  *float32         `json:"frequency_penalty"`
-	Seed              *seed            `json:"seed"`
+	Seed              *api.Seed        `json:"seed"`
 	Stop              api.StopStrings  `json:"stop"`
 	Stream            bool             `json:"stream"`
 	StreamOptions     streamOptions    `json:"stream_options"`

@@ -60,7 +60,7 @@ var requirements = map[string]string{
 	"min_p":             "a number from 0 (off) to 1",
 	"presence_penalty":  fmt.Sprintf("a number from -%d to %d; 0 is off", api.MaxPenalty, api.MaxPenalty),
 	"frequency_penalty": fmt.Sprintf("a number from -%d to %d; 0 is off", api.MaxPenalty, api.MaxPenalty),
-	"seed":              fmt.Sprintf("a whole number from 0 to %d", uint64(api.MaxSeed)),
+	"seed":              api.SeedRequirement,
 	"stop":              fmt.Sprintf("a string or a list of at most %d strings, none empty, each of at most %d bytes", api.MaxStops, api.MaxStopBytes),
 	"top_logprobs":      fmt.Sprintf("a whole number from 0 to %d", api.MaxTopLogprobs),
 	"include":           fmt.Sprintf("a list of at most %d strings", maxIncludes),

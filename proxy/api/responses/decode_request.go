@@ -35,7 +35,7 @@ type requestBody struct {
 	PromptCacheKey    string           `json:"prompt_cache_key"`
 
 	// These are not in OpenAI's API.
-	Seed             *api.WholeNumber `json:"seed"`
+	Seed             *api.Seed        `json:"seed"`
 	Stop             api.StopStrings  `json:"stop"`
 	TopK             *api.WholeNumber `json:"top_k"`
 	MinP             *float32         `json:"min_p"`
@@ -90,7 +90,7 @@ func (b *requestBody) request(limits api.Limits) (*api.Request, *api.Error) {
 		SplitOutput: true, FitContext: true, PlainSampling: true,
 		Temperature: b.Temperature, TopP: b.TopP, TopK: api.ConvertWholeNumber[int](b.TopK), MinP: b.MinP,
 		PresencePenalty: b.PresencePenalty, FrequencyPenalty: b.FrequencyPenalty,
-		Seed: api.ConvertWholeNumber[uint64](b.Seed), Logprobs: b.Include.logprobs,
+		Seed: (*uint64)(b.Seed), Logprobs: b.Include.logprobs,
 		TemplateOptions: b.Reasoning.templateOptions(), Stream: b.Stream,
 	}
 	if b.TopP != nil {
@@ -164,7 +164,6 @@ func (b *requestBody) checkRanges() *api.Error {
 		{"min_p", within(b.MinP, 0, 1)},
 		{"presence_penalty", within(b.PresencePenalty, -api.MaxPenalty, api.MaxPenalty)},
 		{"frequency_penalty", within(b.FrequencyPenalty, -api.MaxPenalty, api.MaxPenalty)},
-		{"seed", b.Seed == nil || *b.Seed <= api.MaxSeed},
 		{"stop", areStops(b.Stop)},
 		{"top_logprobs", b.TopLogprobs == nil || *b.TopLogprobs <= api.MaxTopLogprobs},
 		{"stream_options.resume", b.StreamOptions.IsInRange()},

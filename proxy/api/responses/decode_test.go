@@ -38,7 +38,13 @@ func TestDecodeParameters(t *testing.T) {
 			r.Stream, r.ResumeFor = true, time.Minute
 		},
 		`"stream_options":{"resume":60}`: func(*api.Request) {}, // a whole reply isn't kept
+		`"seed":42.0`:                    func(r *api.Request) { r.Seed = new(uint64(42)) },
 		`"seed":9007199254740991`:        func(r *api.Request) { r.Seed = new(uint64(api.MaxSeed)) },
+		`"seed":9007199254740992`:        func(r *api.Request) { r.Seed = new(uint64(0)) },
+		`"seed":-1`:                      func(r *api.Request) { r.Seed = new(uint64(api.MaxSeed)) },
+		`"seed":9223372036854775807`:     func(r *api.Request) { r.Seed = new(uint64(api.MaxSeed)) },
+		`"seed":-9223372036854775808`:    func(r *api.Request) { r.Seed = new(uint64(0)) },
+		`"seed":null`:                    func(*api.Request) {},
 		`"stop":"x"`:                     func(r *api.Request) { r.Stop = []string{"x"} },
 		`"stop":["x","yz"]`:              func(r *api.Request) { r.Stop = []string{"x", "yz"} },
 		`"top_k":40.0,"min_p":0`:         func(r *api.Request) { r.TopK, r.MinP = new(40), new(float32(0)) },

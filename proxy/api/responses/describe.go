@@ -2,6 +2,7 @@ package responses
 
 import (
 	"fmt"
+	"math"
 
 	"tandem/proxy/api"
 	"tandem/proxy/api/openai"
@@ -71,7 +72,7 @@ func fields() openapi.Fields {
 
 		"stream_options.resume": {Doc: "Seconds for which the stream is kept for GET /v1/streams/{id} while nobody reads it. Not in OpenAI's API.", Schema: openapi.Integer(0, int64(api.MaxResumeSeconds))},
 
-		"seed":              {Doc: "Equal requests with equal seeds draw alike. Not in OpenAI's API.", Schema: openapi.Integer(0, api.MaxSeed)},
+		"seed":              {Doc: "Equal requests with equal seeds draw alike. Its lowest 53 bits count. Default: a random one. Not in OpenAI's API.", Schema: openapi.Integer(math.MinInt64, math.MaxInt64)},
 		"stop":              {Doc: "The answer ends before the first of these texts. Not in OpenAI's API.", Schema: openapi.StopStrings()},
 		"top_k":             {Doc: "Only that many of the most likely tokens; 0: off. Not in OpenAI's API.", Schema: openapi.Integer(0, api.MaxTopK)},
 		"min_p":             {Doc: "Only tokens that have this share of the most likely one's probability; 0: off. Not in OpenAI's API.", Schema: openapi.Range(0, 1)},
