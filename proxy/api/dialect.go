@@ -20,8 +20,7 @@ type ReplyStart struct {
 	Request      *Request
 	RequestID    string
 	Created      time.Time // when the request was received
-	Model        string    // as resolved
-	Version      string    // as resolved
+	ModelID      string    // of what was resolved, see ListedID
 	Revision     string    // hexadecimal checksum of the model's files; empty: not known yet
 	PromptTokens int       // of all prompts together; 0: not known yet
 }

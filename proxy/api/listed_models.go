@@ -13,7 +13,7 @@ type ListedModel struct {
 }
 
 // ListModels lists each model by its name alone, which stands for its default version, and each of its versions. What
-// can't be loaded isn't listed.
+// can't be loaded isn't listed. The models' default versions are those that VersionByDefault returns.
 func ListModels(models []Model) []ListedModel {
 	var list []ListedModel
 	for i := range models {
@@ -42,18 +42,29 @@ func (l ListedModel) State() LoadState {
 	return cmp.Or(l.Model.States[cmp.Or(version, l.Model.DefaultVersion, BaseVersion)], StateNotLoaded)
 }
 
-// listedIDs are the names of one model. Its base has a name of its own only beside other versions.
+// ListedID names a version of a model in one string, as the list and replies do.
+func ListedID(m *Model, version string) string {
+	if version == BaseVersion && m.isBaseOnly() {
+		return m.Name
+	}
+	return m.Name + ":" + version
+}
+
+// isBaseOnly reports whether the model's name alone can't mean anything but its base.
+func (m *Model) isBaseOnly() bool {
+	isBase := func(version string) bool { return version == BaseVersion }
+	return isBase(cmp.Or(m.DefaultVersion, BaseVersion)) && !slices.ContainsFunc(m.Versions, func(v string) bool { return !isBase(v) })
+}
+
+// listedIDs are the names of one model.
 func listedIDs(m *Model) []string {
 	var ids []string
 	if canLoad(m, cmp.Or(m.DefaultVersion, BaseVersion)) {
 		ids = append(ids, m.Name)
 	}
-	if !slices.ContainsFunc(m.Versions, func(v string) bool { return v != BaseVersion }) {
-		return ids
-	}
 	for _, v := range m.Versions {
-		if canLoad(m, v) {
-			ids = append(ids, m.Name+":"+v)
+		if id := ListedID(m, v); canLoad(m, v) && id != m.Name {
+			ids = append(ids, id)
 		}
 	}
 	return ids

@@ -99,14 +99,8 @@ func Resolve(models []Model, defaultModel, defaultVersion, base, version string)
 		return "", "", modelNotFound(models, requested, base == "")
 	}
 	m := &models[i]
-	switch {
-	case version != "":
-	case m.DefaultVersion != "":
-		version = m.DefaultVersion
-	case m.hasVersion(defaultVersion):
-		version = defaultVersion
-	default:
-		version = BaseVersion
+	if version == "" {
+		version = m.VersionByDefault(defaultVersion)
 	}
 	if version == BaseVersion {
 		return m.Name, BaseVersion, nil
@@ -116,6 +110,18 @@ func Resolve(models []Model, defaultModel, defaultVersion, base, version string)
 		return "", "", versionNotFound(m, version)
 	}
 	return m.Name, m.Versions[j], nil
+}
+
+// VersionByDefault is the version of a request that names none: the model's own default, else defaultVersion where the
+// model has it, else BaseVersion.
+func (m *Model) VersionByDefault(defaultVersion string) string {
+	switch {
+	case m.DefaultVersion != "":
+		return m.DefaultVersion
+	case m.hasVersion(defaultVersion):
+		return defaultVersion
+	}
+	return BaseVersion
 }
 
 func (m *Model) hasVersion(version string) bool { return slices.Contains(m.Versions, version) }

@@ -127,6 +127,7 @@ func (t *Table) resolve(en *entry, now time.Time) *api.Error {
 		return api.Quarantined()
 	}
 	en.model, en.version, en.modelMetrics = model, version, t.metrics.Model(model, version)
+	en.modelID = t.catalog.listedID(modelVersion{model, version})
 	en.work, en.askedTokens = t.workOf(model), t.newTokens(en)
 	if en.domain == "" {
 		en.domain = m.Domain

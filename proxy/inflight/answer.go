@@ -29,6 +29,8 @@ type Answer interface {
 	// Model and Version are the resolved names, for labels and metadata.
 	Model() string
 	Version() string
+	// ModelID names both in one string, as the list of models does (api.ListedID).
+	ModelID() string
 	// Revision is the checksum of the model's files, and PromptTokens the number of the prompt's tokens, of all inputs
 	// together as far as engines have taken them. Both are empty until an engine has accepted the request.
 	Revision() []byte

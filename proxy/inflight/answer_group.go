@@ -97,6 +97,9 @@ func (g *answerGroup) Model() string { return g.first().Model() }
 // Version implements Answer.
 func (g *answerGroup) Version() string { return g.first().Version() }
 
+// ModelID implements Answer.
+func (g *answerGroup) ModelID() string { return g.first().ModelID() }
+
 // Revision implements Answer.
 func (g *answerGroup) Revision() []byte { return g.first().Revision() }
 

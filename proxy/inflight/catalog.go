@@ -61,6 +61,25 @@ func (c *catalog) resolve(o Options, model, version string) (string, string, *ap
 	return api.Resolve(c.lookup, c.defaultModel(o), o.DefaultVersion, model, version)
 }
 
+// listedID names a version as the list of models does.
+func (c *catalog) listedID(mv modelVersion) string {
+	i := slices.IndexFunc(c.lookup, func(m api.Model) bool { return m.Name == mv.model })
+	if i < 0 {
+		return mv.model
+	}
+	return api.ListedID(&c.lookup[i], mv.version)
+}
+
+// listed returns the models with the default versions that they have by the settings. They share no memory with the
+// request table.
+func (c *catalog) listed(o Options) []Model {
+	out := copyModels(c.models)
+	for i := range out {
+		out[i].DefaultVersion = c.lookup[i].VersionByDefault(o.DefaultVersion)
+	}
+	return out
+}
+
 // defaultModel is the model of a request that names none.
 func (c *catalog) defaultModel(o Options) string {
 	if o.ChooseDefault == nil {

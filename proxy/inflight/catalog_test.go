@@ -54,3 +54,43 @@ func TestCatalogDropsNamesThatCannotBeLabels(t *testing.T) {
 		t.Errorf("kept %v, pairs %v", c.models, c.versions)
 	}
 }
+
+// A client that sends back what a reply called its model gets the same version again, and the list of models has it.
+func TestAnswersNameTheirVersionAsTheListDoes(t *testing.T) {
+	inBubble(t, Options{DefaultVersion: "v1.0"}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		versions := func(names ...string) (list []Version) {
+			for _, name := range names {
+				list = append(list, Version{Name: name})
+			}
+			return list
+		}
+		table.Catalog(f, &Catalog{Models: []Model{
+			{Name: "demo", Versions: versions("base", "v1.0")},
+			{Name: "org/own-default", Versions: versions("base", "v1.0", "v2.0"), DefaultVersion: "v2.0"},
+			{Name: "other", Versions: versions("base", "v3")},
+			{Name: "plain", Versions: versions("base")},
+		}})
+		asked := func(model, version string, choices int) (gotModel, gotVersion, id string) {
+			a := table.admit(func(r *Request) { r.Infer.Model, r.Infer.Version, r.Infer.Choices = model, version, choices })
+			defer a.Settle(ClientGone)
+			defer a.Cancel(api.Cancelled())
+			return a.Model(), a.Version(), a.ModelID()
+		}
+		for _, m := range table.Status().Models {
+			if _, version, _ := asked(m.Name, "", 1); version != m.DefaultVersion {
+				t.Errorf("%s alone is version %s, and %s by the status", m.Name, version, m.DefaultVersion)
+			}
+			for _, v := range m.Versions {
+				_, _, id := asked(m.Name, v.Name, 1)
+				model, version, err := api.SplitModelID(id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if model, version, again := asked(model, version, 2); model != m.Name || version != v.Name || again != id {
+					t.Errorf("%s of %s is named %q, which is %s of %s, named %q", v.Name, m.Name, id, version, model, again)
+				}
+			}
+		}
+	})
+}

@@ -26,6 +26,7 @@ type entry struct {
 	ready       chan struct{}
 
 	model, version string // empty until an engine has listed its models
+	modelID        string // of both
 	domain         string
 	modelMetrics   *metrics.ModelMetrics // of model and version
 	work           *baseWork             // of model
@@ -193,6 +194,13 @@ func (en *entry) Version() string {
 	en.table.mu.Lock()
 	defer en.table.mu.Unlock()
 	return en.version
+}
+
+// ModelID implements Answer.
+func (en *entry) ModelID() string {
+	en.table.mu.Lock()
+	defer en.table.mu.Unlock()
+	return en.modelID
 }
 
 // Revision implements Answer.

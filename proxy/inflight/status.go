@@ -23,7 +23,7 @@ type Status struct {
 	Device         string // backend; without an engine the last one's, "unknown" before the first hello
 	Devices        []Device
 	Backends       []Backend // nobody changes their devices
-	Models         []Model
+	Models         []Model   // with the default versions that the settings give them
 	Loaded         []Loaded
 	CacheSize      int
 	Waiting        int
@@ -39,7 +39,7 @@ func (t *Table) Status() Status {
 	defer t.mu.Unlock()
 	s := Status{
 		EngineUp: len(t.engines) > 0, EverReady: t.everReady, Draining: t.draining, CrashLoop: t.crashLoop.isActive(now),
-		Device: "unknown", Devices: slices.Clone(t.lastHello.Devices), Backends: slices.Clone(t.lastHello.Backends), Models: copyModels(t.catalog.models), CacheSize: t.catalog.cacheSize,
+		Device: "unknown", Devices: slices.Clone(t.lastHello.Devices), Backends: slices.Clone(t.lastHello.Backends), Models: t.catalog.listed(t.options), CacheSize: t.catalog.cacheSize,
 		QueueCapacity: t.options.QueueCapacity, Hello: t.lastHello,
 	}
 	s.Hello.Devices, s.Hello.Backends = slices.Clone(t.lastHello.Devices), slices.Clone(t.lastHello.Backends)

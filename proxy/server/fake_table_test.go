@@ -110,6 +110,7 @@ func newAnswer(r inflight.Request) *fakeAnswer {
 
 func (a *fakeAnswer) Model() string          { return "demo" }
 func (a *fakeAnswer) Version() string        { return "v1.0" }
+func (a *fakeAnswer) ModelID() string        { return "demo:v1.0" }
 func (a *fakeAnswer) Revision() []byte       { return []byte{0xab, 0xcd} }
 func (a *fakeAnswer) PromptTokens() int      { return 9 }
 func (a *fakeAnswer) Ready() <-chan struct{} { return a.ready }

@@ -198,7 +198,7 @@ const metadataBytes = 320
 func (x *exchange) replyEncoder() api.Encoder {
 	if x.encoder == nil {
 		x.encoder = x.route.dialect.NewEncoder(api.ReplyStart{
-			Request: x.request, RequestID: x.id, Created: x.received, Model: x.answer.Model(), Version: x.answer.Version(),
+			Request: x.request, RequestID: x.id, Created: x.received, ModelID: x.answer.ModelID(),
 			Revision: hex.EncodeToString(x.answer.Revision()), PromptTokens: x.answer.PromptTokens(),
 		})
 	}

@@ -287,7 +287,7 @@ func sampleReply(r *api.Request) *api.Reply {
 }
 
 func sampleStart(request *api.Request) api.ReplyStart {
-	return api.ReplyStart{Request: request, RequestID: "r1", Created: time.Unix(1, 0), Model: "demo", Version: "v1.0", Revision: strings.Repeat("0a", 32), PromptTokens: 12}
+	return api.ReplyStart{Request: request, RequestID: "r1", Created: time.Unix(1, 0), ModelID: "demo:v1.0", Revision: strings.Repeat("0a", 32), PromptTokens: 12}
 }
 
 // sampleStream is a stream with everything that it can have.

@@ -20,15 +20,7 @@ type encoder struct {
 }
 
 func newEncoder(start *api.ReplyStart) *encoder {
-	return &encoder{requestID: start.RequestID, model: modelID(start.Model, start.Version), promptTokens: start.PromptTokens}
-}
-
-// modelID names a version of a model in one string. The model without adapter is named by the model alone.
-func modelID(model, version string) string {
-	if version == "" || version == api.BaseVersion {
-		return model
-	}
-	return model + ":" + version
+	return &encoder{requestID: start.RequestID, model: start.ModelID, promptTokens: start.PromptTokens}
 }
 
 // appendHead appends a message up to its content.

@@ -31,7 +31,7 @@ func same(t *testing.T, got []byte, want string) {
 
 func startOf(version string, promptTokens int) api.ReplyStart {
 	return api.ReplyStart{
-		Request: &api.Request{}, RequestID: "r1", Created: time.Unix(1703123456, 0), Model: "org/demo", Version: version, PromptTokens: promptTokens,
+		Request: &api.Request{}, RequestID: "r1", Created: time.Unix(1703123456, 0), ModelID: "org/demo:" + version, PromptTokens: promptTokens,
 	}
 }
 
@@ -76,7 +76,7 @@ func TestReply(t *testing.T) {
 		same(t, Messages.NewEncoder(startOf("v1.0", 0)).AppendReply(nil, replyOf(c.result)), replyHead+c.content+`],"stop_reason":`+c.stop+`,`+usageOfAll+`}`)
 	}
 	body := Messages.NewEncoder(startOf("base", 0)).AppendReply(nil, replyOf(api.Result{Metadata: thinking}))
-	if !strings.Contains(string(body), `"model":"org/demo",`) || !strings.Contains(string(body), `"output_tokens":8,"output_tokens_details":{"thinking_tokens":3}}`) {
+	if !strings.Contains(string(body), `"model":"org/demo:base",`) || !strings.Contains(string(body), `"output_tokens":8,"output_tokens_details":{"thinking_tokens":3}}`) {
 		t.Errorf("%s", body)
 	}
 }

@@ -83,7 +83,7 @@ func TestRerank(t *testing.T) {
 	start := startOf("base", false)
 	start.Request = r
 	reply := &api.Reply{Results: []api.Result{{Embedding: []float32{-1}}, {Embedding: []float32{2}}, {Embedding: []float32{0}}}, Usage: api.Metadata{PromptTokens: 9}}
-	same(t, Rerank.NewEncoder(start).AppendReply(nil, reply), `{"object":"list","model":"org/demo","results":[`+
+	same(t, Rerank.NewEncoder(start).AppendReply(nil, reply), `{"object":"list","model":"org/demo:base","results":[`+
 		`{"index":1,"relevance_score":0.8807971,"document":{"text":"b"}},{"index":2,"relevance_score":0.5,"document":{"text":"c"}}],`+
 		`"usage":{"prompt_tokens":9,"total_tokens":9}}`)
 }

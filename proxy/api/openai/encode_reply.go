@@ -24,7 +24,7 @@ type envelope struct {
 
 func newEnvelope(start *api.ReplyStart, idPrefix string) envelope {
 	e := envelope{
-		requestID: start.RequestID, idPrefix: idPrefix, model: modelID(start.Model, start.Version),
+		requestID: start.RequestID, idPrefix: idPrefix, model: start.ModelID,
 		createdUnix: start.Created.Unix(), choices: start.Request.ChoiceCount(), usage: start.Request.IncludeUsage, logprobs: start.Request.Logprobs,
 		timings: start.Request.Timings,
 	}
@@ -36,14 +36,6 @@ func newEnvelope(start *api.ReplyStart, idPrefix string) envelope {
 
 // fingerprintDigits is how much of the checksum of a model's files is in system_fingerprint; X-Model-Revision has all.
 const fingerprintDigits = 16
-
-// modelID names a version of a model in one string. The model without adapter is named by the model alone.
-func modelID(model, version string) string {
-	if version == "" || version == api.BaseVersion {
-		return model
-	}
-	return model + ":" + version
-}
 
 // appendHead appends an object up to its choices.
 func (e *envelope) appendHead(dst []byte, object string) []byte {

@@ -36,7 +36,7 @@ func replyOf(results ...api.Result) *api.Reply {
 
 func startOf(version string, includeUsage bool) api.ReplyStart {
 	return api.ReplyStart{
-		Request: &api.Request{IncludeUsage: includeUsage}, RequestID: "r1", Created: time.Unix(1703123456, 789e6), Model: "org/demo", Version: version,
+		Request: &api.Request{IncludeUsage: includeUsage}, RequestID: "r1", Created: time.Unix(1703123456, 789e6), ModelID: "org/demo:" + version,
 	}
 }
 
@@ -52,7 +52,7 @@ func TestCompletionReply(t *testing.T) {
 	cut := answer
 	cut.Metadata.FinishReason, cut.Metadata.CachedTokens = api.FinishLength, 5
 	same(t, Completions.NewEncoder(startOf("base", false)).AppendReply(nil, replyOf(cut)),
-		`{"id":"cmpl-r1","object":"text_completion","created":1703123456,"model":"org/demo","choices":[`+
+		`{"id":"cmpl-r1","object":"text_completion","created":1703123456,"model":"org/demo:base","choices":[`+
 			`{"text":"Paris\n\"é\"","index":0,"logprobs":null,"finish_reason":"length"}],`+
 			`"usage":{"prompt_tokens":7,"completion_tokens":8,"total_tokens":15,"prompt_tokens_details":{"cached_tokens":5},"completion_tokens_details":{"reasoning_tokens":0}}}`)
 }

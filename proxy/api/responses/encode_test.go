@@ -126,15 +126,6 @@ func TestEcho(t *testing.T) {
 	}
 }
 
-// The base is named by the model alone.
-func TestModelOfBase(t *testing.T) {
-	start := startOf(testRequest(t))
-	start.Version = api.BaseVersion
-	if body := wholeReply(Dialect.NewEncoder(start), nil, api.FinishStop); !strings.Contains(string(body), `"model":"org/demo",`) {
-		t.Errorf("%s", body)
-	}
-}
-
 func token(text string) api.TokenLogprob { return api.TokenLogprob{Bytes: []byte(text), Logprob: -0.5} }
 
 const logprobsBody = bodyStart + `,"include":["message.output_text.logprobs"],"top_logprobs":2}`

@@ -18,19 +18,11 @@ type response struct {
 }
 
 func newResponse(start *api.ReplyStart) response {
-	r := response{requestID: start.RequestID, created: start.Created, model: modelID(start.Model, start.Version), request: start.Request}
+	r := response{requestID: start.RequestID, created: start.Created, model: start.ModelID, request: start.Request}
 	if r.echo, _ = start.Request.Extra.(*echo); r.echo == nil {
 		r.echo = &echo{}
 	}
 	return r
-}
-
-// modelID names a version of a model in one string. The model without adapter is named by the model alone.
-func modelID(model, version string) string {
-	if version == "" || version == api.BaseVersion {
-		return model
-	}
-	return model + ":" + version
 }
 
 // originOf is the tool of the client's that a function stands for.

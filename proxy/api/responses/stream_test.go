@@ -36,7 +36,7 @@ func testRequest(t testing.TB) *api.Request {
 }
 
 func startOf(r *api.Request) api.ReplyStart {
-	return api.ReplyStart{Request: r, RequestID: "r1", Created: time.Unix(1703123456, 789e6), Model: "org/demo", Version: "v1.0"}
+	return api.ReplyStart{Request: r, RequestID: "r1", Created: time.Unix(1703123456, 789e6), ModelID: "org/demo:v1.0"}
 }
 
 // resultOf is the whole of an answer that came in steps.
