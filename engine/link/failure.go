@@ -76,7 +76,7 @@ func failureOf(err error) failure {
 	case errors.Is(err, models.ErrEmbeddingMemory):
 		return failure{code: "out_of_memory", text: err.Error(), retryable: true}
 	case errors.Is(err, errModelChanged):
-		return failure{code: "model_changed", text: err.Error()}
+		return failure{code: "model_changed", text: err.Error(), retryable: true}
 	case errors.Is(err, batch.ErrGrammarTooComplex):
 		param := "json_schema"
 		if render, ok := errors.AsType[*renderError](err); ok && render.constraint != "" {

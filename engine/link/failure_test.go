@@ -47,6 +47,21 @@ func TestEndings(t *testing.T) {
 	}
 }
 
+// What passes by itself is told so: a client then sends the request again.
+func TestWhatPassesIsRetryable(t *testing.T) {
+	for err, code := range map[error]string{
+		models.ErrModelBusy: "model_busy", errTooManyRequests: "queue_full", batch.ErrTooMany: "queue_full", models.ErrEmbeddingsFull: "queue_full",
+		models.ErrEmbeddingMemory: "out_of_memory", errModelChanged: "model_changed",
+	} {
+		if f := endingFor(fmt.Errorf("wrapped: %w", err)).failure; f.code != code || !f.retryable {
+			t.Errorf("%v: %s, retryable %v", err, f.code, f.retryable)
+		}
+	}
+	if f := stepFailure(batch.Failure{Code: batch.FailOutOfMemory}); !f.retryable {
+		t.Error("a step without memory isn't retryable")
+	}
+}
+
 func TestClientsAreToldWhatIsWrongWithAModel(t *testing.T) {
 	broken := errors.New("open /srv/models/m/model.gguf: bad")
 	for _, test := range []struct {

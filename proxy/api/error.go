@@ -92,9 +92,9 @@ func (e *Error) With(cause error) *Error {
 	return e
 }
 
-// After returns the error with the time after which a client should try again.
+// After returns the error with the time after which a client should try again: it passes, so it has one, however short.
 func (e *Error) After(d time.Duration) *Error {
-	e.RetryAfter = d
+	e.RetryAfter = max(d, 1)
 	return e
 }
 

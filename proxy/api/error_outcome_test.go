@@ -89,10 +89,22 @@ func TestUnknownTypeIsInternal(t *testing.T) {
 }
 
 func TestRetryAfterSeconds(t *testing.T) {
-	for d, want := range map[time.Duration]int{0: 0, -time.Second: 0, 1: 1, time.Second: 1, 1001 * time.Millisecond: 2, 12 * time.Second: 12} {
-		if got := EngineUnavailable(d).RetryAfterSeconds(); got != want {
-			t.Errorf("%v: %d", d, got)
+	for d, want := range map[time.Duration]int{0: 1, -time.Second: 1, 1: 1, time.Second: 1, 1001 * time.Millisecond: 2, 12 * time.Second: 12} {
+		for _, e := range []*Error{
+			RateLimited("5/minute", d), QueueFull(256, d), NoTimeLeft(time.Second, time.Second, d), EngineUnavailable(d), EngineCrashed(d), ModelBusy("a", d),
+		} {
+			if got := e.RetryAfterSeconds(); got != want {
+				t.Errorf("%s after %v: %d", e.Type, d, got)
+			}
 		}
+	}
+	for _, e := range []*Error{ModelChanged("a", "b"), Draining()} {
+		if e.RetryAfterSeconds() != 1 {
+			t.Errorf("%s: %d", e.Type, e.RetryAfterSeconds())
+		}
+	}
+	if e := ModelLoadFailed("a", "b", "bad_format"); e.RetryAfterSeconds() != 0 {
+		t.Errorf("broken files: %d", e.RetryAfterSeconds())
 	}
 }
 

@@ -121,13 +121,28 @@ func TestResultSaysHowMuchOfThePromptWasCached(t *testing.T) {
 	})
 }
 
-// Waiting doesn't repair broken files.
-func TestRetryAfterOnlyForPassingErrors(t *testing.T) {
-	for code, retryable := range map[string]bool{"model_load_failed": false, "out_of_memory": true, "model_busy": true} {
-		en := &entry{model: "demo", version: "v1.0", req: Request{Infer: &api.Request{}}}
-		err := en.clientError(&Summary{Reason: FinishError, Failure: Failure{Code: code, Text: "why", Retryable: retryable}}, time.Now())
-		if err.Status() != 503 || (err.RetryAfterSeconds() > 0) != retryable || err.Message != "why" {
-			t.Errorf("%s: status %d, %+v", code, err.Status(), err)
+// Of what engines report with 503 only broken files stay, which waiting doesn't repair: everything else has a
+// Retry-After, for requests and for calls, whatever the engine says of it.
+func TestRetryAfterForAllPassingErrors(t *testing.T) {
+	unavailable := 0
+	for _, code := range api.Types() {
+		for _, retryable := range []bool{false, true} {
+			failure := Failure{Code: string(code), Text: "why", Retryable: retryable}
+			en := &entry{table: &Table{}, model: "demo", version: "v1.0", req: Request{Infer: &api.Request{}}}
+			for of, err := range map[string]*api.Error{
+				"request": en.clientError(&Summary{Reason: FinishError, Failure: failure}, time.Now()), "call": failureError(&failure, nil),
+			} {
+				want := err.Status() == 503 && (code != api.TypeModelLoadFailed || retryable)
+				if got := err.RetryAfterSeconds() > 0; got != want {
+					t.Errorf("%s of a %s, retryable %v: Retry-After is %d", code, of, retryable, err.RetryAfterSeconds())
+				}
+				if err.Status() == 503 {
+					unavailable++
+				}
+			}
 		}
+	}
+	if unavailable < 4*8 {
+		t.Errorf("only %d of them are 503", unavailable)
 	}
 }

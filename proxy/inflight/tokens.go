@@ -361,8 +361,8 @@ func errorOfFailure(f *Failure) *api.Error {
 	}
 	err := api.NewError(t, "%s", f.Text)
 	err.Param, err.PromptTokens = f.Param, f.PromptTokens
-	if err.Status() == 503 && f.Retryable { // waiting doesn't repair broken files
-		err.RetryAfter = retryEngineAfter
+	if err.Status() == 503 && (f.Retryable || t != api.TypeModelLoadFailed) { // waiting doesn't repair broken files
+		return err.After(retryEngineAfter)
 	}
 	return err
 }

@@ -142,10 +142,10 @@ func (l *listener) refuseConn(tcp *net.TCPConn) {
 // refusal is a complete HTTP reply, since no HTTP server has seen the connection yet. Nobody has read the path either,
 // so the dialect isn't known.
 func refusal(id string, limit int, allowed corsOrigins) []byte {
-	err := api.NewError(api.TypeQueueFull, "all %d connections are in use; try again later", limit)
+	err := api.NewError(api.TypeQueueFull, "all %d connections are in use; try again later", limit).After(time.Second)
 	body := defaultDialect.AppendError(nil, err, id)
-	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"+
-		"Connection: close\r\n%sX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s", allowed.rawHeaderLines(), id, len(body), body)
+	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: %d\r\n"+
+		"Connection: close\r\n%sX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s", err.RetryAfterSeconds(), allowed.rawHeaderLines(), id, len(body), body)
 }
 
 // abortConns closes the open connections that which selects and returns their number.
