@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 )
@@ -49,7 +50,7 @@ type Error struct {
 	Type       Type
 	Message    string        // for people: what is wrong and what to do; holds no secret and no path
 	Param      string        // request field, "" when no single field is to blame
-	RetryAfter time.Duration // 0: no Retry-After header
+	RetryAfter time.Duration // 0: no Retry-After header, trying again doesn't help
 	// PromptTokens is what the prompt has and ContextTokens what the model's context holds, of a TypeContextExceeded; 0
 	// of others, or not known.
 	PromptTokens, ContextTokens int
@@ -79,6 +80,13 @@ func (e *Error) RetryAfterSeconds() int {
 		return 0
 	}
 	return int((e.RetryAfter + time.Second - 1) / time.Second)
+}
+
+// LooksPassing reports whether clients take the error, by its status, for one that passes, which it doesn't: the same
+// request gives it again, as long as nobody mends what is wrong.
+func (e *Error) LooksPassing() bool {
+	status := e.Status()
+	return (status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable) && e.RetryAfterSeconds() == 0
 }
 
 // NewError makes an error of any type, for callers that got the type from elsewhere (the engine's failure codes).

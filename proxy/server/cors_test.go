@@ -47,8 +47,10 @@ func checkReadable(t *testing.T, header http.Header) {
 	if !slices.Contains(header.Values("Vary"), "Origin") {
 		t.Errorf("Vary %q", header.Values("Vary"))
 	}
-	if !strings.Contains(header.Get("Access-Control-Expose-Headers"), "X-Request-Id") {
-		t.Errorf("Access-Control-Expose-Headers %q", header.Get("Access-Control-Expose-Headers"))
+	for _, name := range []string{"X-Request-Id", "Retry-After", "X-Should-Retry"} {
+		if !strings.Contains(header.Get("Access-Control-Expose-Headers"), name) {
+			t.Errorf("Access-Control-Expose-Headers %q", header.Get("Access-Control-Expose-Headers"))
+		}
 	}
 }
 

@@ -4,13 +4,17 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/openai/openai-go/v3"
+	"github.com/openai/openai-go/v3/option"
 	"github.com/ulikunitz/xz"
 )
 
@@ -112,6 +116,7 @@ func TestBrokenModelsAreRefusedAndDisturbNobody(t *testing.T) {
 			t.Errorf("%s: a client is told a path of the server: %s", model, a.Body)
 		}
 	}
+	s.checkAskedOnce("truncated")
 	if a := s.mustInfer(question("What is the capital of France?", "v1.0")); a.Status != 200 {
 		t.Errorf("the demo model answers %d %s", a.Status, a.Body)
 	}
@@ -124,6 +129,22 @@ func TestBrokenModelsAreRefusedAndDisturbNobody(t *testing.T) {
 		if n := scraped.sum("model_load_failures_total", "model", model); n < 1 {
 			t.Errorf("model_load_failures_total of %s is %v", model, n)
 		}
+	}
+}
+
+// checkAskedOnce asks for a model that can't be loaded with OpenAI's library, which repeats what has 503, and counts.
+func (s *testServer) checkAskedOnce(model string) {
+	s.t.Helper()
+	asked := 0
+	client := s.openAIClient(option.WithMaxRetries(2), option.WithMiddleware(func(r *http.Request, next option.MiddlewareNext) (*http.Response, error) {
+		asked++
+		return next(r)
+	}))
+	params := capitalQuestion()
+	params.Model = model
+	_, err := client.Chat.Completions.New(s.t.Context(), params)
+	if refused, ok := errors.AsType[*openai.Error](err); !ok || refused.StatusCode != 503 || asked != 1 {
+		s.t.Errorf("%s is asked for %d times: %v", model, asked, err)
 	}
 }
 
