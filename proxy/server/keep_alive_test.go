@@ -110,3 +110,26 @@ func flowFor(t *testing.T, a *fakeAnswer, total time.Duration) (longest time.Dur
 	endWithCache(a)
 	return longest
 }
+
+// Once the header went out an error can only be an event, here the only one; before, it has a status.
+func TestErrorsBeforeAndAfterTheHeaderWait(t *testing.T) {
+	table, asked := manualTable()
+	hasty := startTestServer(t, table, func(o *Options) { o.StreamHeaderWait = time.Millisecond })
+	table, waiting := manualTable()
+	patient := startTestServer(t, table, nil)
+	for _, e := range streamingEndpoints {
+		t.Run(e.path, func(t *testing.T) {
+			response := hasty.start(t.Context(), "POST", e.path, streamed(e.body), openAIHeaders()...)
+			receiveWithin(t, "request", asked, waitLimit).fail(api.EngineUnavailable(time.Second), false)
+			got := hasty.read(response)
+			if got.StatusCode != 200 || strings.Count(got.body, "no inference engine is ready") != 1 {
+				t.Errorf("after the wait: status %d, %s", got.StatusCode, got.body)
+			}
+			go func() { (<-waiting).fail(api.EngineUnavailable(time.Second), false) }()
+			got = patient.do("POST", e.path, streamed(e.body), openAIHeaders()...)
+			if got.StatusCode != 503 || got.Header.Get("Retry-After") != "1" || strings.Count(got.body, "no inference engine is ready") != 1 {
+				t.Errorf("before: status %d, header %v, %s", got.StatusCode, got.Header, got.body)
+			}
+		})
+	}
+}
