@@ -158,8 +158,7 @@ func (e *noMemoryError) Is(target error) bool { return target == batch.ErrNoCell
 
 // noteFailure reports a lost accelerator. A CPU that can't compute has met something in this step alone.
 func (b *Backend) noteFailure(rc C.int32_t, err error) {
-	failed := rc == C.TDM_COMPUTE_FAILED || rc == C.TDM_EXCEPTION // Vulkan's backend throws
-	if failed && len(b.accelerators) > 0 && b.opts.OnDeviceFailure != nil {
+	if rc == C.TDM_COMPUTE_FAILED && len(b.accelerators) > 0 && b.opts.OnDeviceFailure != nil {
 		b.opts.OnDeviceFailure(fmt.Errorf("compute on %s: %w", b.accelerators[0].Name, err))
 	}
 }

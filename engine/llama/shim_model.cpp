@@ -384,7 +384,8 @@ int32_t tdm_decode(struct llama_context * ctx, int32_t n, int32_t * token, int32
     } catch (const std::exception & e) {
         std::string line = std::string("llama_decode: ") + e.what();
         log_write(GGML_LOG_LEVEL_ERROR, line);
-        return strstr(e.what(), "failed to allocate") != nullptr ? TDM_NO_MEMORY : TDM_EXCEPTION;
+        if (strstr(e.what(), "failed to allocate") != nullptr) return TDM_NO_MEMORY;
+        return strstr(e.what(), "DeviceLost") != nullptr ? TDM_COMPUTE_FAILED : TDM_EXCEPTION; // as Vulkan's backend has it
     } catch (...) {
         return TDM_EXCEPTION;
     }

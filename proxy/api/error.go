@@ -82,9 +82,9 @@ func (e *Error) RetryAfterSeconds() int {
 	return int((e.RetryAfter + time.Second - 1) / time.Second)
 }
 
-// LooksPassing reports whether clients take the error, by its status, for one that passes, which it doesn't: the same
-// request gives it again, as long as nobody mends what is wrong.
-func (e *Error) LooksPassing() bool {
+// MustNotBeRetried reports whether clients would send the request again because of the status, in vain: it gives the
+// same error until somebody mends what is wrong.
+func (e *Error) MustNotBeRetried() bool {
 	status := e.Status()
 	return (status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable) && e.RetryAfterSeconds() == 0
 }

@@ -103,7 +103,7 @@ func (x *exchange) replyError(err *api.Error) {
 	if seconds := err.RetryAfterSeconds(); seconds > 0 {
 		h.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(seconds))
 	}
-	if err.LooksPassing() {
+	if err.MustNotBeRetried() {
 		h.Set(shouldRetryHeader, "false")
 	}
 	switch err.Type {
