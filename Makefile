@@ -35,7 +35,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 .PHONY: build
-build: ## both programs, with llama.cpp and the live page (UI=0 leaves it out), into bin/
+build: ## both programs, with llama.cpp and the live page (UI=0 leaves it out), into bin/; CUDA=1: for NVIDIA's GPUs
 	@$(NATIVE) && mkdir -p $(BIN) \
 	  && $(GO) build -tags llama -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-engine ./engine \
 	  && $(BUILD_PROXY) \

@@ -3,7 +3,8 @@
 # directory of the result:
 #
 #   include/  llama.h, ggml*.h; common/, vendor/ and src/ below it for the shim
-#   lib/      libllama.so, libllama-common.so, libggml*.so, the backends, libgomp.so.1; all find each other by $ORIGIN
+#   lib/      libllama.so, libllama-common.so, libggml*.so, the backends, libgomp.so.1; all find each other by $ORIGIN;
+#             with CUDA libcudart.so and libcublas*.so, too, so that nothing but the driver need be installed
 #   bin/      llama-server, with SERVER=1
 #
 #   scripts/build-llama.sh          build or find; the path on stdout, progress on stderr
@@ -11,8 +12,9 @@
 #   scripts/build-llama.sh --key    print the path only, without building
 #
 # Environment: TANDEM_CACHE, LLAMA_CPP_DIR (a checkout instead of the pinned package), LLAMA_TARBALL (a copy of the
-# package), VARIANTS=all (every CPU variant, for images), CUDA=1|0 (default: when nvcc is there), CUDA_ARCHS, SERVER=1,
-# JOBS, CC, CXX.
+# package), VARIANTS=all (every CPU variant, for images), CUDA=1|0 (default: when a toolkit is there; with 1 one is
+# fetched, see cuda-toolkit.sh), CUDA_HOME, CUDA_ARCHS (default: this machine's cards, or the usual ones), CUDAHOSTCXX,
+# SERVER=1, JOBS, CC, CXX.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -22,6 +24,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/native/progress.sh"
 # shellcheck source=native/flags.sh
 . "$here/native/flags.sh"
+# shellcheck source=native/cuda.sh
+. "$here/native/cuda.sh"
 # shellcheck source=native/recipe.sh
 . "$here/native/recipe.sh"
 
@@ -43,7 +47,7 @@ ingredients() {
 	"${CC:-cc}" --version | head -n 1
 	"${CXX:-c++}" --version | head -n 1
 	if [ "$cuda" = 1 ]; then
-		nvcc --version | tail -n 2
+		cuda_ingredients
 	fi
 }
 
@@ -62,12 +66,17 @@ build() {
 	local started=$SECONDS
 	aside=$(mktemp -d "$root/building.XXXXXX")
 	trap 'say "left for inspection: $aside"' EXIT
+	if [ "$cuda" = 1 ]; then
+		check_host_compiler "$aside"
+		say_what_cuda_takes
+	fi
 	prepare_source "$aside/src"
 	compile "$aside/src" "$aside/build" "${server_flags[@]}"
 	if [ -d "$result" ]; then
 		collect_server "$aside/build" "$result"
 	else
 		collect "$aside/src" "$aside/build" "$aside/result"
+		[ "$cuda" != 1 ] || collect_cuda "$aside/result"
 		ingredients >"$aside/result/ingredients.txt"
 		mv "$aside/result" "$result"
 	fi
@@ -97,6 +106,11 @@ END
 }
 
 mapfile -t patches < <(find "$here/native/patches" -name '*.patch' 2>/dev/null | sort)
+if [ "${1:-}" = --key ]; then
+	prepare_cuda --key
+else
+	prepare_cuda
+fi
 choose_flags
 root=$(cache_root)/llama.cpp
 key=$(ingredients | sha256sum | cut -c 1-16)

