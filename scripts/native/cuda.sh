@@ -50,7 +50,7 @@ prepare_cuda() {
 # What the result depends on beyond the flags, one line each.
 cuda_ingredients() {
 	"$CUDACXX" --version | tail -n 2
-	sha256sum <"$here/native/cuda.sh"
+	declare -f collect_cuda
 	[ -z "${CUDAHOSTCXX:-}" ] || "$CUDAHOSTCXX" --version | head -n 1
 }
 

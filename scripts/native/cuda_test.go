@@ -183,7 +183,7 @@ mkdir -p "$DIR/fetched/bin"; cp "$DIR/nvcc" "$DIR/fetched/bin/nvcc"`)
 			program(t, filepath.Join(dir, "nvcc"), list)
 			line := `here=$DIR
 prepare_cuda ` + test.argument + `
-[ "$CUDA" = 1 ] || { echo "$CUDA"; exit 0; }
+[ "$CUDA" = 1 ] || { echo "$CUDA${toolkit:-}"; exit 0; }
 [ "$(type -P nvcc)" = "$toolkit/bin/nvcc" ] || echo "nvcc is $(type -P nvcc)"
 echo "$CUDA ${toolkit#"$DIR/"} ${CUDA_ARCHS//;/ }"`
 			got, stderr, err := cuda(t, dir, line, "CUDA="+test.cuda, "CUDA_ARCHS="+test.set)
