@@ -10,7 +10,7 @@ show_progress() {
 		done_steps=${BASH_REMATCH[1]} all_steps=${BASH_REMATCH[2]}
 		if [ $((20 * done_steps / all_steps)) -gt "$shown" ]; then
 			shown=$((20 * done_steps / all_steps))
-			say "$done_steps of $all_steps steps, about $(((SECONDS - started) * (all_steps - done_steps) / done_steps / 60 + 1)) min left"
+			say "$done_steps of $all_steps steps, about $((((SECONDS - started) * (all_steps - done_steps) / done_steps + 59) / 60)) min left"
 		fi
 	done
 }
