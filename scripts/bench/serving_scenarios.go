@@ -282,11 +282,14 @@ func (b *serving) overload() error {
 	}
 	defer stop()
 	within := time.Duration(b.full(45, 30)) * time.Second
-	capacity, err := b.closed(servers[0], shortJobs(70, 0, b.full(128, 64), tokens), streams)
+	capacity := func(scenario int) (float64, error) {
+		run, err := b.closed(servers[0], shortJobs(scenario, 0, b.full(128, 64), tokens), streams)
+		return run.RequestsPerSecond(), err
+	}
+	can, err := capacity(70)
 	if err != nil {
 		return err
 	}
-	can := capacity.RequestsPerSecond()
 	work := fmt.Sprintf("4 × overload: %.1f requests/s for %.0f s, deadline %.0f s", 4*can, within.Seconds(), deadline.Seconds())
 	b.say("capacity: %.2f requests/s", can)
 	runs := make([][]load.Run, len(servers))
@@ -299,10 +302,15 @@ func (b *serving) overload() error {
 		b.say("%s: %s", work, s.Name)
 		runs[i] = []load.Run{load.Open(b.ctx, s, jobs, arrivals)}
 	}
+	after, err := capacity(72) // a machine's speed wanders by a tenth within a minute or two
+	if err != nil {
+		return err
+	}
+	b.say("capacity after it: %.2f requests/s", after)
 	inTime := func(r load.Run) float64 { return goodput(r, within) }
 	row := report.Row{Scenario: "overload", Work: work, Figure: "answers in time a second"}
 	b.add(compare(row, runs, inTime))
-	row = report.Row{Scenario: "overload", Work: work, Figure: "answers in time, of capacity", Required: report.Bound{AtLeast: 0.9, Alone: true}, Ours: []float64{inTime(runs[0][0]) / can}}
+	row = report.Row{Scenario: "overload", Work: work, Figure: "answers in time, of capacity", Required: report.Bound{AtLeast: 0.9, Alone: true}, Ours: []float64{inTime(runs[0][0]) / ((can + after) / 2)}}
 	b.add(&row)
 	refusals, retryAfter := refused(runs[0][0])
 	row = report.Row{Scenario: "overload", Work: work, Figure: fmt.Sprintf("refusals (%d) p99", len(refusals)), Unit: "ms", LessIsBetter: true,
