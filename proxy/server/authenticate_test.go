@@ -17,7 +17,13 @@ func parseRate(text string) (auth.Rate, error) {
 
 func testKeys(t testing.TB) *auth.Keys {
 	t.Helper()
-	keys, err := auth.Open(auth.Options{List: "demo:" + testKey, ParseRate: parseRate})
+	return openKeys(t, "demo:"+testKey)
+}
+
+// openKeys opens a list of names and keys, as API_KEYS has it.
+func openKeys(t testing.TB, list string) *auth.Keys {
+	t.Helper()
+	keys, err := auth.Open(auth.Options{List: list, ParseRate: parseRate})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +47,8 @@ func (ts *testServer) beginResumable(seconds int) (response *http.Response, body
 
 func TestStreamIsResumedAfterTheLastEvent(t *testing.T) {
 	table, asked := manualTable()
-	ts := startTestServer(t, table, nil)
+	const secondKey = "second-key"
+	ts := startTestServer(t, table, func(o *Options) { o.Keys = openKeys(t, "demo:"+testKey+",second:"+secondKey) })
 	started := make(chan *fakeAnswer, 1)
 	go func() {
 		a := <-asked
@@ -87,7 +90,10 @@ func TestStreamIsResumedAfterTheLastEvent(t *testing.T) {
 		path, key, last string
 		status          int
 	}{
-		"another key":    {id, "", "", 401},
+		"no key":         {id, "", "", 401},
+		"unknown key":    {id, "nobody-has-it", "", 401},
+		"another key":    {id, secondKey, "", 404}, // a good one: as if there were no such stream
+		"its position":   {id, secondKey, "1", 404},
 		"unknown stream": {"nope", testKey, "", 404},
 		"no such event":  {id, testKey, "999", 400},
 		"not a number":   {id, testKey, "x", 400},
@@ -185,5 +191,72 @@ func TestBufferOfAStreamIsBounded(t *testing.T) {
 	events, next, _, ok, _ := st.eventsFrom(nil, n-1, 1<<20)
 	if !ok || next != n || !strings.HasPrefix(string(events), fmt.Sprintf("id: %d\n", n-1)) {
 		t.Errorf("last event %.40q, next %d", events, next)
+	}
+}
+
+// While nothing flows a stream that can be resumed has comments of one line, before the first event, after one, and for
+// a reader that came back. With a blank line after them, some clients would take the id before for that of an event
+// without data.
+func TestSilentResumableStreamsAreKeptAlive(t *testing.T) {
+	table, asked := manualTable()
+	ts := startTestServer(t, table, func(o *Options) { o.StreamHeaderWait, o.StreamHeartbeat = 10*time.Millisecond, 10*time.Millisecond })
+	for _, e := range streamingEndpoints {
+		if e.path == "/infer" {
+			continue // has no stream_options
+		}
+		t.Run(e.path, func(t *testing.T) {
+			ctx, disconnect := context.WithCancel(t.Context())
+			defer disconnect()
+			text := strings.TrimSuffix(streamed(e.body), "}") + `,"stream_options":{"resume":60}}`
+			response := ts.start(ctx, "POST", e.path, text, openAIHeaders()...)
+			a := receiveWithin(t, "request", asked, waitLimit)
+			body := bufio.NewReader(response.Body)
+			expectComments(t, body, "before the first event")
+			a.addText("The capital ")
+			id := readIDOf(t, body, "The capital ")
+			expectComments(t, body, "after an event")
+			disconnect()
+
+			path := "/v1/streams/" + response.Header.Get("X-Stream-Id")
+			response = ts.start(t.Context(), "GET", path, "", openAIHeaders("Last-Event-ID", strconv.Itoa(id))...)
+			defer response.Body.Close()
+			body = bufio.NewReader(response.Body)
+			expectComments(t, body, "for a reader that came back")
+			a.addText("is Paris.")
+			if next := readIDOf(t, body, "is Paris."); next != id+1 {
+				t.Errorf("event %d comes after event %d", next, id)
+			}
+			endWithCache(a)
+			if _, err := io.ReadAll(body); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// expectComments reads some lines, of which each is a comment.
+func expectComments(t *testing.T, r *bufio.Reader, where string) {
+	t.Helper()
+	for range 3 {
+		if line, err := r.ReadString('\n'); err != nil || !strings.HasPrefix(line, ":") {
+			t.Fatalf("%s came %q, %v, instead of a comment", where, line, err)
+		}
+	}
+}
+
+// readIDOf reads until the event that has this text and returns its id.
+func readIDOf(t *testing.T, r *bufio.Reader, text string) int {
+	t.Helper()
+	for {
+		event := readEvents(t, r, 1)[0]
+		if !strings.Contains(event, text) {
+			continue
+		}
+		line, _, _ := strings.Cut(event, "\n")
+		id, err := strconv.Atoi(strings.TrimPrefix(line, "id: "))
+		if err != nil {
+			t.Fatalf("no id before %q: %v", event, err)
+		}
+		return id
 	}
 }
