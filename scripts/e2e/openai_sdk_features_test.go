@@ -99,10 +99,31 @@ func checkOpenAITools(t *testing.T, client openai.Client) {
 	}
 }
 
+// checkOpenAIEmbeddings asks for vectors as the engine makes them, and for their first numbers, which the proxy gives
+// length 1 again.
 func checkOpenAIEmbeddings(t *testing.T, client openai.Client) {
+	const fewer = 8
+	whole := askOpenAIEmbeddings(t, client, param.Opt[int64]{})
+	short := askOpenAIEmbeddings(t, client, openai.Int(fewer))
+	for i, vector := range whole {
+		if len(vector) <= fewer || len(short[i]) != fewer {
+			t.Fatalf("text %d: %d numbers, and %d with dimensions", i, len(vector), len(short[i]))
+		}
+		scale := math.Sqrt(squaresOf(vector[:fewer]))
+		for k, x := range short[i] {
+			if math.Abs(x*scale-vector[k]) > 1e-4 {
+				t.Errorf("text %d: the first numbers of %v are %v", i, vector[:fewer], short[i])
+				break
+			}
+		}
+	}
+}
+
+func askOpenAIEmbeddings(t *testing.T, client openai.Client, dimensions param.Opt[int64]) (vectors [][]float64) {
+	t.Helper()
 	model, _ := asks(plainAnswer)
-	params := openai.EmbeddingNewParams{Model: model, Input: openai.EmbeddingNewParamsInputUnion{OfArrayOfStrings: []string{"a fox", "a hare"}}, Dimensions: openai.Int(8)}
-	got, err := client.Embeddings.New(t.Context(), params)
+	got, err := client.Embeddings.New(t.Context(), openai.EmbeddingNewParams{
+		Model: model, Input: openai.EmbeddingNewParamsInputUnion{OfArrayOfStrings: []string{"a fox", "a hare"}}, Dimensions: dimensions})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,14 +131,19 @@ func checkOpenAIEmbeddings(t *testing.T, client openai.Client) {
 		t.Fatalf("%s", got.RawJSON())
 	}
 	for _, e := range got.Data {
-		length := 0.0
-		for _, x := range e.Embedding {
-			length += x * x
+		if squares := squaresOf(e.Embedding); !(math.Abs(squares-1) < 1e-3) {
+			t.Errorf("dimensions %v: the squares of %d numbers add up to %v", dimensions, len(e.Embedding), squares)
 		}
-		if len(e.Embedding) != 8 || math.Abs(length-1) > 1e-3 {
-			t.Errorf("%d numbers, their squares are %v", len(e.Embedding), length)
-		}
+		vectors = append(vectors, e.Embedding)
 	}
+	return vectors
+}
+
+func squaresOf(vector []float64) (sum float64) {
+	for _, x := range vector {
+		sum += x * x
+	}
+	return sum
 }
 
 func checkOpenAIEcho(t *testing.T, client openai.Client) {
