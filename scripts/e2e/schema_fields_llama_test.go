@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -11,62 +13,105 @@ import (
 const placeSchema = `{"type":"object","properties":{"city":{"type":"string","maxLength":12},"people":{"type":"integer","minimum":1,"maximum":99}},` +
 	`"required":["city","people"],"additionalProperties":false}`
 
-// schemaField is a field in which a client may send a schema.
-type schemaField struct {
-	name, path string
-	body       map[string]any // without the field
-	field      string
-	value      any
-	whole      func(reply map[string]any) string
-	delta      func(data map[string]any) string
+// positionGrammar is one in GBNF that no JSON follows, and position has the same texts.
+const positionGrammar = `root ::= ("north" | "south") ", " [1-9] [0-9]? " degrees" [.!]`
+
+var position = regexp.MustCompile(`^(north|south), [1-9][0-9]? degrees[.!]$`)
+
+// formField is a field in which a client may say what form the answer has.
+type formField struct {
+	name  string
+	from  formEndpoint
+	field string
+	value any
+	fits  func(answer string) error
 }
 
-func schemaFields() []schemaField {
-	var schema any = json.RawMessage(placeSchema)
-	named := map[string]any{"type": "json_schema", "name": "place", "strict": true, "schema": schema}
-	format := map[string]any{"type": "json_schema", "json_schema": map[string]any{"name": "place", "schema": schema}}
-	message := []any{map[string]any{"role": "user", "content": "Which city?"}}
-	const model = "demo:base"
-	infer := map[string]any{"prompt": "Which city?", "base_model": "demo", "adapter_version": "base", "max_new_tokens": 96, "temperature": 0}
-	chat := map[string]any{"model": model, "messages": message, "max_tokens": 96, "temperature": 0}
-	response := map[string]any{"model": model, "input": "Which city?", "max_output_tokens": 96, "temperature": 0}
+// formEndpoint is an endpoint, and where its answers are.
+type formEndpoint struct {
+	path  string
+	body  map[string]any // without a field that says the form
+	whole func(reply map[string]any) string
+	delta func(data map[string]any) string
+}
 
+func formFields() []formField {
 	first := func(v any) map[string]any { return object(at(v, 0)) }
-	inferText := func(r map[string]any) string { return text(r["result"]) }
-	inferDelta := func(d map[string]any) string { return text(d["text"]) }
-	chatText := func(r map[string]any) string { return text(object(first(r["choices"])["message"])["content"]) }
-	chatDelta := func(d map[string]any) string { return text(object(first(d["choices"])["delta"])["content"]) }
-	responseText := func(r map[string]any) string { return text(first(first(r["output"])["content"])["text"]) }
-	responseDelta := func(d map[string]any) string { return text(d["delta"]) }
-	messageText := func(r map[string]any) string { return text(first(r["content"])["text"]) }
-	messageDelta := func(d map[string]any) string { return text(object(d["delta"])["text"]) }
-	return []schemaField{
-		{"json_schema of /infer", "/infer", infer, "json_schema", schema, inferText, inferDelta},
-		{"response_format of a chat", "/v1/chat/completions", chat, "response_format", format, chatText, chatDelta},
-		{"json_schema of a chat", "/v1/chat/completions", chat, "json_schema", schema, chatText, chatDelta},
-		{"text.format", "/v1/responses", response, "text", map[string]any{"format": named}, responseText, responseDelta},
-		{"output_config.format", "/v1/messages", chat, "output_config", map[string]any{"format": map[string]any{"type": "json_schema", "schema": schema}},
-			messageText, messageDelta},
+	const model, question = "demo:base", "What is the capital of France?"
+	message := []any{map[string]any{"role": "user", "content": question}}
+	infer := formEndpoint{
+		"/infer", map[string]any{"prompt": question, "base_model": "demo", "adapter_version": "base", "max_new_tokens": 256, "temperature": 0},
+		func(r map[string]any) string { return text(r["result"]) },
+		func(d map[string]any) string { return text(d["text"]) },
+	}
+	chat := formEndpoint{
+		"/v1/chat/completions", map[string]any{"model": model, "messages": message, "max_tokens": 256, "temperature": 0},
+		func(r map[string]any) string { return text(object(first(r["choices"])["message"])["content"]) },
+		func(d map[string]any) string { return text(object(first(d["choices"])["delta"])["content"]) },
+	}
+	completion := formEndpoint{
+		"/v1/completions", map[string]any{"model": "demo:v2.0", "prompt": question, "max_tokens": 256, "temperature": 0},
+		func(r map[string]any) string { return text(first(r["choices"])["text"]) },
+		func(d map[string]any) string { return text(first(d["choices"])["text"]) },
+	}
+	response := formEndpoint{
+		"/v1/responses", map[string]any{"model": model, "input": question, "max_output_tokens": 256, "temperature": 0},
+		func(r map[string]any) string { return text(first(first(r["output"])["content"])["text"]) },
+		func(d map[string]any) string { return text(d["delta"]) },
+	}
+	anthropic := formEndpoint{
+		"/v1/messages", chat.body,
+		func(r map[string]any) string { return text(first(r["content"])["text"]) },
+		func(d map[string]any) string { return text(object(d["delta"])["text"]) },
+	}
+
+	var schema any = json.RawMessage(placeSchema)
+	format := func(more ...any) map[string]any { return with(map[string]any{"type": "json_schema"}, more...) }
+	named := format("json_schema", map[string]any{"name": "place", "schema": schema})
+	anyObject := map[string]any{"type": "json_object"}
+	return []formField{
+		{"json_schema of /infer", infer, "json_schema", schema, isPlace},
+		{"response_format of a chat", chat, "response_format", named, isPlace},
+		{"json_schema of a chat", chat, "json_schema", schema, isPlace},
+		{"response_format of a completion", completion, "response_format", named, isPlace},
+		{"text.format", response, "text", map[string]any{"format": format("name", "place", "strict", true, "schema", schema)}, isPlace},
+		{"output_config.format", anthropic, "output_config", map[string]any{"format": format("schema", schema)}, isPlace},
+		{"json_object of a chat", chat, "response_format", anyObject, isAnyObject},
+		{"json_object with a schema", chat, "response_format", with(anyObject, "schema", schema), isPlace},
+		{"json_object of a completion", completion, "response_format", anyObject, isAnyObject},
+		{"json_object of text.format", response, "text", map[string]any{"format": anyObject}, isAnyObject},
+		{"grammar of a chat", chat, "grammar", positionGrammar, isPosition},
+		{"grammar of a completion", completion, "grammar", positionGrammar, isPosition},
 	}
 }
 
-// Whatever API a schema comes by, the answer fits it, whole and streamed. Without it the model writes something else,
-// so that it isn't by chance.
-func TestAnswersFitTheSchemaOfEachField(t *testing.T) {
+func isPlace(answer string) error { return validateAnswer(placeSchema, answer) }
+
+func isAnyObject(answer string) error { return validateAnswer(`{"type":"object"}`, answer) }
+
+func isPosition(answer string) error {
+	if !position.MatchString(answer) {
+		return fmt.Errorf("not as %s", position)
+	}
+	return nil
+}
+
+// Whatever API a schema or grammar comes by, the answer fits it, whole and streamed. Without it the model writes
+// something else, so that it isn't by chance.
+func TestAnswersFitTheFormOfEachField(t *testing.T) {
 	s := startServer(t)
-	for _, f := range schemaFields() {
+	for _, f := range formFields() {
 		t.Run(f.name, func(t *testing.T) {
-			body := with(f.body, f.field, f.value)
-			answer := f.whole(s.mustReply(f.path, body))
-			if err := validateAnswer(placeSchema, answer); err != nil {
+			body := with(f.from.body, f.field, f.value)
+			answer := f.from.whole(s.mustReply(f.from.path, body))
+			if err := f.fits(answer); err != nil {
 				t.Errorf("%q: %v", answer, err)
 			}
-			if streamed := s.streamedText(t, f.path, with(body, "stream", true), f.delta); streamed != answer {
+			if streamed := s.streamedText(t, f.from.path, with(body, "stream", true), f.from.delta); streamed != answer {
 				t.Errorf("streamed %q, whole %q", streamed, answer)
 			}
-			delete(body, f.field)
-			if free := f.whole(s.mustReply(f.path, body)); free == "" || validateAnswer(placeSchema, free) == nil {
-				t.Errorf("without a schema came %q", free)
+			if free := f.from.whole(s.mustReply(f.from.path, f.from.body)); free == "" || f.fits(free) == nil {
+				t.Errorf("without the field came %q", free)
 			}
 		})
 	}
