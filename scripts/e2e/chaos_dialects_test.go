@@ -43,6 +43,10 @@ func (s *testServer) openStream(ctx context.Context, path string, body map[strin
 	r.Header.Set("X-API-Key", s.key)
 	r.Header.Set("Content-Type", "application/json")
 	for i := 0; i+1 < len(headers); i += 2 {
+		if headers[i+1] == "" {
+			r.Header.Del(headers[i])
+			continue
+		}
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	resp, err := s.client.Do(r)
