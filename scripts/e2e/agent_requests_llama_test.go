@@ -8,26 +8,35 @@ import (
 	"tandem/scripts/models/fixedanswer"
 )
 
-// startAgentServer serves models whose answers are always the same, two for each agent. The demo model's context is too
+// startAgentServer serves two models for each agent, whose answers are always the same. The demo model's context is too
 // small for what agents send.
 func startAgentServer(t *testing.T) *testServer {
 	t.Helper()
-	s := newServer(t)
+	answers := make(map[string]string)
 	for _, a := range agents {
 		for _, mustCall := range []bool{false, true} {
 			said := a.answer(mustCall)
-			model, err := fixedanswer.Model("<think>\n" + said.reasoning + "\n</think>\n\n" + said.text +
-				"<tool_call>\n{\"name\": \"" + a.call.name + "\", \"arguments\": " + a.call.input + "}\n</tool_call>")
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.installModelFile(a.servedModel(mustCall)+"/model.gguf", model)
+			answers[a.servedModel(mustCall)] = "<think>\n" + said.reasoning + "\n</think>\n\n" + said.text +
+				"<tool_call>\n{\"name\": \"" + a.call.name + "\", \"arguments\": " + a.call.input + "}\n</tool_call>"
 		}
 	}
-	s = startServer(t, "MODELS_DIR="+s.dir+"/models", "DEFAULT_MODEL="+agents[0].servedModel(false))
-	for _, a := range agents {
-		s.waitListed(a.servedModel(false))
-		s.waitListed(a.servedModel(true))
+	return startFixedAnswerServer(t, answers)
+}
+
+// startFixedAnswerServer serves models by these names with these answers, beside the demo model.
+func startFixedAnswerServer(t *testing.T, answers map[string]string) *testServer {
+	t.Helper()
+	s := newServer(t)
+	for name, answer := range answers {
+		model, err := fixedanswer.Model(answer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.installModelFile(name+"/model.gguf", model)
+	}
+	s = startServer(t, "MODELS_DIR="+s.dir+"/models", "DEMO_MODEL=true")
+	for name := range answers {
+		s.waitListed(name)
 	}
 	return s
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,7 +14,7 @@ import (
 
 // TestOpenAIClientGetsEverything asks for what OpenAI's library has types for, with answers that the test has chosen.
 func TestOpenAIClientGetsEverything(t *testing.T) {
-	s := startDialectServer(t, "6ms")
+	s := startDialectServer(t, "1ms")
 	client := s.openAIClient()
 	t.Run("n and logprobs", func(t *testing.T) { s.checkOpenAIChoices(t, client) })
 	t.Run("tools", func(t *testing.T) { checkOpenAITools(t, client) })
@@ -53,50 +54,115 @@ func (s *testServer) checkOpenAIChoices(t *testing.T, client openai.Client) {
 	}
 }
 
-func checkOpenAITools(t *testing.T, client openai.Client) {
-	params := openAIChat(twoCallsAnswer)
+// withTools is a chat that offers tools; choice says whether one must be called.
+func withTools(kind answerKind, choice openai.ChatCompletionToolChoiceOptionUnionParam) openai.ChatCompletionNewParams {
+	params := openAIChat(kind)
 	for _, name := range []string{"get_weather", "get_time"} {
 		params.Tools = append(params.Tools, openai.ChatCompletionFunctionTool(shared.FunctionDefinitionParam{Name: name, Parameters: shared.FunctionParameters(citySchema)}))
 	}
-	params.ToolChoice.OfAuto = param.NewOpt("required")
+	params.ToolChoice = choice
+	return params
+}
+
+func toolChoice(word string) (c openai.ChatCompletionToolChoiceOptionUnionParam) {
+	c.OfAuto = openai.String(word)
+	return c
+}
+
+func checkOpenAITools(t *testing.T, client openai.Client) {
+	weather := func(city string) openAICall { return openAICall{"get_weather", city} }
+	both := []openAICall{weather("Paris"), weather("Côte d'Azur")}
+	named := func(name string) openai.ChatCompletionToolChoiceOptionUnionParam {
+		return openai.ToolChoiceOptionFunctionToolChoice(openai.ChatCompletionNamedToolChoiceFunctionParam{Name: name})
+	}
+	for _, c := range []struct {
+		name   string
+		choice openai.ChatCompletionToolChoiceOptionUnionParam
+		answer answerKind
+		want   []openAICall
+	}{
+		{"required", toolChoice("required"), twoCallsAnswer, both},
+		{"auto", toolChoice("auto"), twoCallsAnswer, both},
+		{"no choice is auto", openai.ChatCompletionToolChoiceOptionUnionParam{}, twoCallsAnswer, both},
+		{"auto without need", toolChoice("auto"), plainAnswer, nil},
+		{"named", named("get_weather"), twoCallsAnswer, both[:1]}, // a name gives one call
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			message := askForCalls(t, client, withTools(c.answer, c.choice))
+			if got := callsOf(t, message); !slices.Equal(got, c.want) || len(got) == 0 && message.Content == "" {
+				t.Errorf("%s", message.RawJSON())
+			}
+		})
+	}
+	t.Run("named, another than the model would call", func(t *testing.T) {
+		params := withTools(plainAnswer, named("get_time"))
+		params.MaxTokens = openai.Int(300)
+		if got := callsOf(t, askForCalls(t, client, params)); len(got) != 1 || got[0].name != "get_time" {
+			t.Errorf("%+v", got)
+		}
+	})
+	t.Run("results", func(t *testing.T) {
+		params := withTools(twoCallsAnswer, toolChoice("required"))
+		message := askForCalls(t, client, params)
+		params.Messages = append(params.Messages, message.ToParam())
+		for i, result := range []string{"17 degrees", "20 degrees"} {
+			params.Messages = append(params.Messages, openai.ToolMessage(result, message.ToolCalls[i].ID))
+		}
+		params.ToolChoice = toolChoice("none")
+		if got, err := client.Chat.Completions.New(t.Context(), params); err != nil || len(got.Choices[0].Message.ToolCalls) != 0 {
+			t.Errorf("after the results: %+v, %v", got, err)
+		}
+	})
+}
+
+// openAICall is a call of one of the tools, which both ask for a city.
+type openAICall struct{ name, city string }
+
+func callsOf(t *testing.T, message openai.ChatCompletionMessage) (calls []openAICall) {
+	t.Helper()
+	for _, c := range message.ToolCalls {
+		var arguments struct{ City string }
+		d := json.NewDecoder(strings.NewReader(c.Function.Arguments))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&arguments); err != nil || c.ID == "" {
+			t.Errorf("%s: %v", c.RawJSON(), err)
+		}
+		calls = append(calls, openAICall{c.Function.Name, arguments.City})
+	}
+	return calls
+}
+
+// askForCalls asks for a whole reply and for a stream, which the library puts together to the same.
+func askForCalls(t *testing.T, client openai.Client, params openai.ChatCompletionNewParams) openai.ChatCompletionMessage {
+	t.Helper()
 	got, err := client.Chat.Completions.New(t.Context(), params)
 	if err != nil {
 		t.Fatal(err)
 	}
-	calls := got.Choices[0].Message.ToolCalls
-	if len(calls) != 2 || got.Choices[0].FinishReason != "tool_calls" {
-		t.Fatalf("%s", got.RawJSON())
-	}
-	for i, city := range []string{"Paris", "Côte d'Azur"} {
-		var arguments struct{ City string }
-		if err := json.Unmarshal([]byte(calls[i].Function.Arguments), &arguments); err != nil || arguments.City != city || calls[i].Function.Name != "get_weather" || calls[i].ID == "" {
-			t.Errorf("call %d: %s, %v", i, calls[i].RawJSON(), err)
-		}
+	message := got.Choices[0].Message
+	want := map[bool]string{true: "tool_calls", false: "stop"}[len(message.ToolCalls) > 0]
+	if got.Choices[0].FinishReason != want {
+		t.Errorf("finish_reason isn't %s: %s", want, got.RawJSON())
 	}
 	stream := client.Chat.Completions.NewStreaming(t.Context(), params)
 	defer stream.Close()
-	whole, finished := openai.ChatCompletionAccumulator{}, 0
+	streamed, finished := openai.ChatCompletionAccumulator{}, 0
 	for stream.Next() {
-		if !whole.AddChunk(stream.Current()) {
+		if !streamed.AddChunk(stream.Current()) {
 			t.Errorf("the library can't add %s", stream.Current().RawJSON())
 		}
-		if _, ok := whole.JustFinishedToolCall(); ok {
+		if _, ok := streamed.JustFinishedToolCall(); ok {
 			finished++
 		}
 	}
-	if stream.Err() != nil || len(whole.Choices) != 1 || len(whole.Choices[0].Message.ToolCalls) != 2 || finished != 2 {
-		t.Fatalf("%v, %d calls finished, %+v", stream.Err(), finished, whole.Choices)
+	if stream.Err() != nil || len(streamed.Choices) != 1 || finished != len(message.ToolCalls) || streamed.Choices[0].FinishReason != want {
+		t.Fatalf("%v, %d calls finished, %+v", stream.Err(), finished, streamed.Choices)
 	}
-	for i, c := range whole.Choices[0].Message.ToolCalls {
-		if c.Function.Name != calls[i].Function.Name || c.Function.Arguments != calls[i].Function.Arguments {
-			t.Errorf("streamed %+v, whole %s", c.Function, calls[i].RawJSON())
-		}
+	again := streamed.Choices[0].Message
+	if !slices.Equal(callsOf(t, again), callsOf(t, message)) || again.Content != message.Content {
+		t.Errorf("streamed %+v, whole %s", again, message.RawJSON())
 	}
-	params.Messages = append(params.Messages, got.Choices[0].Message.ToParam(), openai.ToolMessage("17 degrees", calls[0].ID), openai.ToolMessage("20 degrees", calls[1].ID))
-	params.ToolChoice.OfAuto = param.NewOpt("none")
-	if got, err := client.Chat.Completions.New(t.Context(), params); err != nil || len(got.Choices[0].Message.ToolCalls) != 0 {
-		t.Errorf("after the results: %+v, %v", got, err)
-	}
+	return message
 }
 
 // checkOpenAIEmbeddings asks for vectors as the engine makes them, and for their first numbers, which the proxy gives

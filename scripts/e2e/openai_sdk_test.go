@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
@@ -240,23 +241,45 @@ func checkOpenAIError(t *testing.T, name string, err error, status int, code, pa
 	}
 }
 
-// A program that closes a stream stops paying for it.
+// A program that closes a stream, or gives up a whole reply, stops paying for it.
 func TestOpenAIClientThatLeavesIsForgotten(t *testing.T) {
 	s := startServer(t, "STEP_DELAY=50ms", "MOCK_TOKEN_DELAY=50ms")
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	params := greedyChat(longPrompt)
-	if _, err := s.readChat(ctx, s.openAIClient(), params, func(text string) {
-		if text != "" {
-			cancel()
-		}
-	}); !errors.Is(err, context.Canceled) {
-		t.Errorf("the stream ended with %v", err)
+	client, params := s.openAIClient(), greedyChat(longPrompt)
+	t.Run("stream", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		_, err := s.readChat(ctx, client, params, func(text string) {
+			if text != "" {
+				cancel()
+			}
+		})
+		s.checkOneMoreCancelled(t, err, 1)
+	})
+	t.Run("whole", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		before := s.scrape().sum("tokens_generated_total")
+		left := make(chan error, 1)
+		go func() {
+			_, err := client.Chat.Completions.New(ctx, params)
+			left <- err
+		}()
+		s.waitFor(20*time.Second, "tokens", func() bool { return s.scrape().sum("tokens_generated_total") > before })
+		cancel()
+		s.checkOneMoreCancelled(t, <-left, 2)
+	})
+}
+
+// checkOneMoreCancelled checks that a client left, which the server noticed, and that so many did.
+func (s *testServer) checkOneMoreCancelled(t *testing.T, err error, all float64) {
+	t.Helper()
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("the answer ended with %v", err)
 	}
 	scraped := s.waitIdle()
 	checkInvariants(t, scraped)
-	if n := scraped.sum("llm_requests_cancelled_total"); n != 1 {
-		t.Errorf("cancelled: %v", n)
+	if n := scraped.sum("llm_requests_cancelled_total"); n != all {
+		t.Errorf("%v clients left, not %v", n, all)
 	}
 }
 

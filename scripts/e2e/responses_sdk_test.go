@@ -9,11 +9,20 @@ import (
 	"github.com/openai/openai-go/v3/responses"
 )
 
-// agentStep has a function, a custom tool, one that only OpenAI's servers have, and what came before. The mock engine
-// answers with what its last message says.
-func agentStep(text string) responses.ResponseNewParams {
+// stepAnswer is what an answer to agentStep consists of.
+type stepAnswer uint8
+
+const (
+	helloAnswer  stepAnswer = iota // the text "Hello there"
+	askAnswer                      // the reasoning "I ask f", then a call of f with {"a":1}
+	customAnswer                   // a call of p with the input say "hi"
+)
+
+// agentStep has a function, a custom tool, one that only OpenAI's servers have, and what came before.
+func agentStep(answer stepAnswer) responses.ResponseNewParams {
+	model, text := answer.asks()
 	return responses.ResponseNewParams{
-		Model: "demo:v1.0", Instructions: openai.String("Be brief."), Temperature: openai.Float(0),
+		Model: model, Instructions: openai.String("Be brief."), Temperature: openai.Float(0),
 		Tools: []responses.ToolUnionParam{
 			responses.ToolParamOfFunction("f", map[string]any{"type": "object"}, true), responses.ToolParamOfCustom("p"),
 			responses.ToolParamOfWebSearchPreview(responses.WebSearchPreviewToolTypeWebSearchPreview),
@@ -30,27 +39,25 @@ func agentStep(text string) responses.ResponseNewParams {
 }
 
 func TestResponsesClient(t *testing.T) {
-	if withLlama {
-		t.Skip("the demo model has no tools")
-	}
-	s := startServer(t)
+	s := startStepServer(t)
 	client := s.openAIClient()
 	t.Run("reply", func(t *testing.T) {
-		got, err := client.Responses.New(t.Context(), agentStep("Hello there"))
+		got, err := client.Responses.New(t.Context(), agentStep(helloAnswer))
 		if err != nil || got.OutputText() != "Hello there" || got.Status != responses.ResponseStatusCompleted || got.Usage.TotalTokens < 2 {
 			t.Errorf("%+v, %v", got, err)
 		}
 	})
 	t.Run("stream", func(t *testing.T) { checkResponsesStream(t, client) })
 	t.Run("custom tool", func(t *testing.T) {
-		got, err := client.Responses.New(t.Context(), agentStep(`call p {"input":"a \"b\""}`))
-		if err != nil || len(got.Output) != 1 || got.Output[0].AsCustomToolCall().Input != `a "b"` {
-			t.Errorf("%+v, %v", got, err)
+		got, err := client.Responses.New(t.Context(), agentStep(customAnswer))
+		if err != nil || len(got.Output) != 1 || got.Output[0].AsCustomToolCall().Input != `say "hi"` {
+			t.Errorf("%s, %v", got.RawJSON(), err)
 		}
 	})
 	t.Run("input tokens", func(t *testing.T) {
+		model, _ := helloAnswer.asks()
 		got, err := client.Responses.InputTokens.Count(t.Context(), responses.InputTokenCountParams{
-			Model: openai.String("demo:v1.0"), Input: responses.InputTokenCountParamsInputUnion{OfString: openai.String("Hello there")},
+			Model: openai.String(model), Input: responses.InputTokenCountParamsInputUnion{OfString: openai.String("Hello there")},
 		})
 		if err != nil || got.InputTokens < 2 {
 			t.Errorf("%+v, %v", got, err)
@@ -67,7 +74,7 @@ func TestResponsesClient(t *testing.T) {
 
 // checkResponsesStream reads reasoning and a call, first from the deltas, then from the response at the end.
 func checkResponsesStream(t *testing.T, client openai.Client) {
-	stream := client.Responses.NewStreaming(t.Context(), agentStep("think I ask f\ncall f {\"a\":1}"))
+	stream := client.Responses.NewStreaming(t.Context(), agentStep(askAnswer))
 	var reasoning, arguments string
 	var final responses.Response
 	for stream.Next() {
@@ -80,7 +87,7 @@ func checkResponsesStream(t *testing.T, client openai.Client) {
 			final = e.Response
 		}
 	}
-	if stream.Err() != nil || reasoning != "I ask f" || arguments != `{"a":1}` || len(final.Output) != 2 {
+	if stream.Err() != nil || reasoning != "I ask f" || withoutBlanks(arguments) != `{"a":1}` || len(final.Output) != 2 {
 		t.Fatalf("%q, %q, %v: %s", reasoning, arguments, stream.Err(), final.RawJSON())
 	}
 	thought, call := final.Output[0].AsReasoning(), final.Output[1].AsFunctionCall()
