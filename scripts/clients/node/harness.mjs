@@ -17,6 +17,7 @@ export const TEXT = "What is the capital of France?";
 export const CITIES = ["Paris", "Rome", "Oslo"];
 export const CALL_PARIS = 'call get_weather {"city":"Paris"}';
 export const CALL_TWO = `${CALL_PARIS}\ncall get_weather {"city":"Rome"}`;
+export const ASK_TWO = "How is the weather in Paris, and how is it in Rome?";
 export const LONG = MOCK ? "one two three four five ".repeat(400) : "Write a very long story about every year of a sailor's life.";
 export const LONG_TOKENS = 2500;
 export const FEW_TOKENS = MOCK ? 64 : 24;
@@ -64,6 +65,18 @@ export function isWeather(args, known = true) {
   }
   assert.deepEqual(Object.keys(args), ["city"], "arguments");
   assert.ok(CITIES.includes(args.city), `the city isn't one that the schema has: ${args.city}`);
+}
+
+// weatherCalls checks the calls, each as its id, name and arguments, of a model that must call get_weather and may do so
+// several times. Where the answer was cut, the last one may be incomplete.
+export function weatherCalls(calls, cut) {
+  assert.equal(new Set(calls.map(([id]) => id).filter(Boolean)).size, calls.length, "different ids");
+  const complete = cut ? calls.slice(0, -1) : calls;
+  assert.notEqual(complete.length, 0, "no complete call, although one is required");
+  for (const [, name, args] of complete) {
+    assert.equal(name, "get_weather", "the tool that is called");
+    isWeather(args);
+  }
 }
 
 // raises calls and returns the exception, which must be of this very class.

@@ -27,6 +27,7 @@ TEXT = "What is the capital of France?"
 CITIES = ["Paris", "Rome", "Oslo"]
 CALL_PARIS = 'call get_weather {"city":"Paris"}'  # the mock makes this call
 CALL_TWO = CALL_PARIS + '\ncall get_weather {"city":"Rome"}'
+ASK_TWO = "How is the weather in Paris, and how is it in Rome?"
 LONG = "one two three four five " * 400 if MOCK else "Write a very long story about every year of a sailor's life."
 LONG_TOKENS = 2500
 FEW_TOKENS = 64 if MOCK else 24  # the time that a model takes
@@ -107,6 +108,17 @@ def is_weather(arguments, city="Paris", known=True):
         return
     equal(list(arguments), ["city"], "arguments")
     check(arguments["city"] in CITIES, "the city isn't one that the schema has", arguments)
+
+
+def weather_calls(calls, cut):
+    """Checks the calls, each as its id, name and arguments, of a model that must call get_weather and may do so several
+    times. It makes one at least; how many is its own affair. Where the answer was cut, the last one may be incomplete."""
+    equal(len({call_id for call_id, _, _ in calls if call_id}), len(calls), "different ids")
+    complete = calls[:-1] if cut else calls
+    check(len(complete) > 0, "no complete call, although one is required", calls)
+    for _, name, arguments in complete:
+        equal(name, "get_weather", "the tool that is called")
+        is_weather(arguments)
 
 
 def raises(kind, call, status=None, says=None, subclasses=False):

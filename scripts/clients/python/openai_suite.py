@@ -182,15 +182,18 @@ def tools_stream():
 
 
 def tools_parallel():
-    reply = chat(h.CALL_TWO, tools=TOOLS, max_tokens=h.CALL_TOKENS)
-    calls = reply.choices[0].message.tool_calls or []
+    if not h.MOCK:
+        choice = chat(h.ASK_TWO, tools=TOOLS[1:], tool_choice="required").choices[0]
+        calls = choice.message.tool_calls or []
+        h.weather_calls([(c.id, c.function.name, c.function.arguments) for c in calls], choice.finish_reason == "length")
+        return
+    calls = chat(h.CALL_TWO, tools=TOOLS).choices[0].message.tool_calls
     h.equal(len({c.id for c in calls}), len(calls), "different ids")
-    if h.MOCK:
-        h.equal([json.loads(c.function.arguments)["city"] for c in calls], ["Paris", "Rome"], "cities")
-        pieces = [c for chunk in chat(h.CALL_TWO, tools=TOOLS, max_tokens=h.CALL_TOKENS, stream=True) for c in chunk.choices[0].delta.tool_calls or []]
-        texts = {i: "".join(p.function.arguments or "" for p in pieces if p.index == i) for i in (0, 1)}
-        h.equal(texts, {0: '{"city":"Paris"}', 1: '{"city":"Rome"}'}, "arguments by index")
-        h.equal(len(chat(h.CALL_TWO, tools=TOOLS, parallel_tool_calls=False, max_tokens=h.CALL_TOKENS).choices[0].message.tool_calls), 1, "calls when not parallel")
+    h.equal([json.loads(c.function.arguments)["city"] for c in calls], ["Paris", "Rome"], "cities")
+    pieces = [c for chunk in chat(h.CALL_TWO, tools=TOOLS, stream=True) for c in chunk.choices[0].delta.tool_calls or []]
+    texts = {i: "".join(p.function.arguments or "" for p in pieces if p.index == i) for i in (0, 1)}
+    h.equal(texts, {0: '{"city":"Paris"}', 1: '{"city":"Rome"}'}, "arguments by index")
+    h.equal(len(chat(h.CALL_TWO, tools=TOOLS, parallel_tool_calls=False).choices[0].message.tool_calls), 1, "calls when not parallel")
 
 
 def tool_loop():
