@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// agent is a coding client, with a request of it that the tests of its dialect's decoder keep. Here it is posted to both
-// programs, and the reply is read as such a client reads it.
+// agent is a coding client with a request of it, which the tests of its dialect's decoder keep. Here it is posted to
+// both programs, and the reply is read as such a client reads it.
 type agent struct {
 	name, file, path string
 	model            string // that of the file
