@@ -116,6 +116,11 @@ func logitsVariants() []logitsVariant {
 		r.executor.run(func() { r.base.CopyPrefix(1, 0, len(tokens)/2) })
 		return r.run(0, 2, len(tokens)/2, 19, tokens)
 	})
+	for _, threads := range []int{1, 2} {
+		add(fmt.Sprintf("beside sequences that begin alike, %d threads", threads), func(r *logitsTest, tokens []batch.Token) []float32 {
+			return r.besideAlike(threads, tokens)
+		})
+	}
 	add("after a cut", func(r *logitsTest, tokens []batch.Token) []float32 {
 		r.run(0, 1, 0, 50, append(slices.Clone(tokens[:len(tokens)*2/3]), r.tokens(20)...))
 		r.executor.run(func() { r.base.Truncate(0, len(tokens)*2/3) })
@@ -161,6 +166,45 @@ func (r *logitsTest) beside(n, threads int, tokens []batch.Token) []float32 {
 		r.step(threads, list)
 	}
 	return r.row(at)
+}
+
+// besideAlike decodes the second half of the sequence in steps with others that share the cells of the first half, or
+// of a part of it.
+func (r *logitsTest) besideAlike(threads int, tokens []batch.Token) []float32 {
+	const first, mine, many = 1, 5, 9
+	half := len(tokens) / 2
+	r.run(first, threads, 0, 64, append(slices.Clone(tokens[:half]), r.tokens(7)...))
+	lengths := make([]int, many)
+	r.executor.run(func() {
+		for seq := first + 1; seq < many; seq++ {
+			lengths[seq] = half
+			if seq != mine {
+				lengths[seq] = max(0, half-seq%3*70)
+			}
+			r.base.CopyPrefix(first, seq, lengths[seq])
+		}
+	})
+	row := 0
+	for at := half; at < len(tokens); {
+		var list []batch.Slice
+		place := 0
+		for seq := first + 1; seq < many; seq++ {
+			if seq == mine {
+				chunk := tokens[at:min(at+19, len(tokens))]
+				list = append(list, batch.Slice{Seq: seq, Start: at, Tokens: chunk, Sampler: dryRun{}})
+				place += len(chunk)
+				at += len(chunk)
+				row = place - 1
+				continue
+			}
+			more := r.tokens(1 + seq%2)
+			list = append(list, batch.Slice{Seq: seq, Start: lengths[seq], Tokens: more})
+			lengths[seq] += len(more)
+			place += len(more)
+		}
+		r.step(threads, list)
+	}
+	return r.row(row)
 }
 
 func (r *logitsTest) clearSeq(seq int) { r.executor.run(func() { r.base.Truncate(seq, 0) }) }
