@@ -9,7 +9,8 @@
 #   scripts/test-cluster.sh --shell      a shell on the node, with kubectl and ctr, instead of the tests
 #   scripts/test-cluster.sh --build      only build
 #
-# IMAGES=kept takes the images that the cache has as they are: for work on the tests.
+# IMAGES=kept takes the images that the cache has as they are: for work on the tests. VARIANTS=local builds the engine's
+# image for this machine's CPU only, with the llama.cpp that `make build` uses.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=native/source.sh

@@ -46,7 +46,7 @@ func runFakeEngine(starts []string) int {
 	}
 	text, _ := os.ReadFile(startLog)
 	start := strings.Count(string(text), "\n")
-	fmt.Fprintf(f, "%d %s %d %s\n", os.Getpid(), last.Kind, last.Crashes, os.Getenv("GGML_NO_BACKTRACE"))
+	fmt.Fprintf(f, "%d %s %d %s %d %v\n", os.Getpid(), last.Kind, last.Crashes, os.Getenv("GGML_NO_BACKTRACE"), len(last.Loads), last.Uptime > 0)
 	f.Close()
 	switch do := starts[min(start, len(starts)-1)]; do {
 	case "abort":
@@ -61,6 +61,9 @@ func runFakeEngine(starts []string) int {
 		time.Sleep(300 * time.Millisecond) // simulates an engine that works for a while
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
+	case "load": // and be killed in it
+		writeTestHeartbeat(Heartbeat{Sequence: 1, Loads: []Loading{{Model: "m", Version: "v"}}})
+		time.Sleep(time.Hour)
 	case "loading":
 		writeTestHeartbeat(Heartbeat{Sequence: 1, Loads: []Loading{{Model: "m", Version: "v"}}})
 		return 3
@@ -106,6 +109,8 @@ type engineStart struct {
 	pid      int
 	lastExit Kind
 	crashes  int
+	loads    int  // in progress when the last one died
+	uptime   bool // is known of the last one
 }
 
 // runSupervisor runs a supervisor of a fake engine and returns what the engine wrote at each start.
@@ -120,7 +125,7 @@ func runSupervisor(t *testing.T, starts string, signals chan os.Signal, change .
 	}
 	o := Options{
 		Program: program, Env: append(os.Environ(), fakeEngineEnv+"="+starts, startLogEnv+"="+startLog),
-		Socket: filepath.Join(dir, "s"), DrainTimeout: time.Second, Signals: signals,
+		Socket: filepath.Join(dir, "s"), DrainTimeout: time.Second, Signals: signals, memory: &memoryLimit{},
 	}
 	for _, c := range change {
 		c(&o)
@@ -135,19 +140,25 @@ func runSupervisor(t *testing.T, starts string, signals chan os.Signal, change .
 		parts := strings.Split(strings.TrimSpace(line), " ")
 		pid, _ := strconv.Atoi(parts[0])
 		crashes, _ := strconv.Atoi(parts[2])
-		out = append(out, engineStart{pid, Kind(parts[1]), crashes})
+		loads, _ := strconv.Atoi(parts[4])
+		out = append(out, engineStart{pid, Kind(parts[1]), crashes, loads, parts[5] == "true"})
 		if parts[3] != "1" {
 			t.Errorf("GGML_NO_BACKTRACE is %q in the child", parts[3])
 		}
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, "tandem-engine-*", "*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(dir, "tandem-engine-*", "heartbeat-*")); len(left) > 0 {
 		t.Errorf("files are left: %v", left)
 	}
 	return out, runErr
 }
 
-// fakeSupervisorEnv makes this binary act as a supervisor.
-const fakeSupervisorEnv = "SUPERVISE_TEST_SUPERVISOR"
+// fakeSupervisorEnv makes this binary act as a supervisor; its value is the socket. The memory of its control group is
+// that of a folder, if one is named.
+const (
+	fakeSupervisorEnv   = "SUPERVISE_TEST_SUPERVISOR"
+	supervisedStartsEnv = "SUPERVISE_TEST_STARTS" // what its engines do; otherwise they ignore SIGTERM
+	memoryFolderEnv     = "SUPERVISE_TEST_MEMORY"
+)
 
 func runFakeSupervisor() int {
 	program, err := os.Executable()
@@ -156,7 +167,17 @@ func runFakeSupervisor() int {
 	}
 	socket := os.Getenv(fakeSupervisorEnv)
 	env := append(os.Environ(), fakeEngineEnv+"=stubborn", fakeSupervisorEnv+"=")
-	if err := Run(Options{Program: program, Env: env, Socket: socket}); err != nil {
+	if starts := os.Getenv(supervisedStartsEnv); starts != "" {
+		env = append(env, fakeEngineEnv+"="+starts)
+	}
+	o := Options{Program: program, Env: env, Socket: socket, memory: &memoryLimit{}}
+	if dir := os.Getenv(memoryFolderEnv); dir != "" {
+		o.memory = findMemoryLimit(dir, "0::/")
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	o.Signals = signals
+	if err := Run(o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -58,10 +58,19 @@ func heartbeatDirs(socket string) []string {
 }
 
 // heartbeatPrefix separates the engines of different proxies on one machine.
-func heartbeatPrefix(socket string) string {
+func heartbeatPrefix(socket string) string { return "heartbeat-" + socketID(socket) + "-" }
+
+func socketID(socket string) string {
 	h := fnv.New64a()
 	h.Write([]byte(filepath.Clean(socket)))
-	return fmt.Sprintf("heartbeat-%016x-", h.Sum64())
+	return fmt.Sprintf("%016x", h.Sum64())
+}
+
+// removeHeartbeat removes the file of an engine that ended, and the marks beside it.
+func removeHeartbeat(path string) {
+	for _, suffix := range []string{"", stoppingSuffix, hangSuffix} {
+		_ = os.Remove(path + suffix) // there may be none
+	}
 }
 
 // privateDir creates dir, and refuses one that another user may write to.

@@ -1,7 +1,8 @@
 // Package supervise keeps an engine running: it restarts it when it dies, kills it when it hangs, tells the next one
-// how the last one ended, and ends after too many crashes, so that whoever runs the supervisor can act. It also holds
-// the engine's side: the heartbeat file's writer and reader of the last exit. It knows nothing of models or sockets; of
-// the engine it sees the process and the heartbeat file.
+// how the last one ended, and ends after too many crashes, so that whoever runs the supervisor can act. For a
+// supervisor that dies with its engine, it leaves a note to the next one. It also holds the engine's side: the
+// heartbeat file's writer and reader of the last exit. It knows nothing of models or sockets; of the engine it sees the
+// process and the heartbeat file.
 package supervise
 
 import (
@@ -31,6 +32,8 @@ type Options struct {
 	DrainTimeout time.Duration    // after SIGTERM; then SIGKILL
 	Signals      <-chan os.Signal // SIGTERM and SIGINT to the supervisor
 	Log          *slog.Logger     // nil: nothing is logged
+
+	memory *memoryLimit // nil: of this process's control group
 }
 
 // Errors of Run.
@@ -51,8 +54,9 @@ type UsageError struct{}
 func (UsageError) Error() string { return "the engine refuses its settings" }
 
 const (
-	checkInterval = time.Second
-	drainSlack    = 5 * time.Second // for closing, after the drain
+	checkInterval  = time.Second
+	memoryInterval = 100 * time.Millisecond
+	drainSlack     = 5 * time.Second // for closing, after the drain
 	// drainLag: added to DrainDelay, so that the proxy, which waits DrainDelay too, stops taking requests first
 	drainLag = time.Second
 )
@@ -64,6 +68,7 @@ type supervisor struct {
 	epoch         time.Time
 	restartPolicy restartPolicy
 	lastExit      LastExit
+	note          *noteFile
 	stopping      bool             // a signal came
 	termSent      bool             // SIGTERM was sent to the engine
 	termDue       <-chan time.Time // fires when SIGTERM is to be sent
@@ -78,6 +83,9 @@ func Run(o Options) error {
 	if o.StallTimeout <= 0 {
 		o.StallTimeout = 30 * time.Second
 	}
+	if o.memory == nil {
+		o.memory = groupMemoryLimit()
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -85,31 +93,31 @@ func Run(o Options) error {
 	if err != nil {
 		return err
 	}
-	// Left by a supervisor that was killed and had this pid, as in a restarted container
-	_ = os.Remove(path + stoppingSuffix)
 	s := &supervisor{options: o, heartbeatPath: path, epoch: time.Now()}
-	defer func() {
-		_ = os.Remove(path)
-		_ = os.Remove(path + stoppingSuffix)
-	}()
+	s.openNote()
+	defer s.note.close()
+	// Left by a supervisor that was killed and had this pid, as in a restarted container
+	removeHeartbeat(path)
+	defer removeHeartbeat(path)
 	for {
 		end, progress, err := s.runEngine()
-		if err != nil {
-			return err
-		}
-		if s.termSent {
-			// SIGTERM ends an engine that doesn't handle it yet.
-			if end.Kind == Upgrade || end.Kind == Signal && end.Signal == int(syscall.SIGTERM) {
-				return nil
-			}
-			return fmt.Errorf("engine ended with %s", end)
-		}
-		if end.Kind == Exit && end.Code == UsageCode {
-			return UsageError{}
+		if s.termSent && wentAsAsked(end, err) {
+			end = LastExit{Kind: Upgrade, Uptime: end.Uptime}
 		}
 		next := s.restartPolicy.engineEnded(end.Kind, progress, s.now())
 		end.Crashes = next.crashes
 		s.lastExit = end
+		s.writeNote(func(n *successorNote) { n.Ended = &end })
+		switch {
+		case err != nil:
+			return err
+		case s.termSent && end.Kind == Upgrade:
+			return nil
+		case s.termSent:
+			return fmt.Errorf("engine ended with %s", end)
+		case end.Kind == Exit && end.Code == UsageCode:
+			return UsageError{}
+		}
 		level := slog.LevelWarn
 		if end.Kind == Upgrade {
 			level = slog.LevelInfo
@@ -121,6 +129,30 @@ func Run(o Options) error {
 		if !s.waitBeforeRestart(next.wait) {
 			return nil
 		}
+	}
+}
+
+// wentAsAsked reports whether an engine that was sent SIGTERM ended of it: by itself, before it handled the signal, or
+// killed because it took too long.
+func wentAsAsked(end LastExit, err error) bool {
+	return end.Kind == Upgrade || end.Kind == Signal && end.Signal == int(syscall.SIGTERM) || errors.Is(err, ErrKilled)
+}
+
+// openNote learns from the supervisor before how its last engine ended.
+func (s *supervisor) openNote() {
+	note, last, err := openNote(s.options.Socket)
+	if err != nil {
+		s.options.Log.Warn("how an engine ends that dies with its supervisor won't be known", "err", err)
+	}
+	s.note, s.lastExit = note, last
+	if last.Kind != None {
+		s.options.Log.Info("an engine of another supervisor ran before", "how", last.String(), "uptime", last.Uptime.Round(time.Millisecond), "crashes", last.Crashes)
+	}
+}
+
+func (s *supervisor) writeNote(change func(*successorNote)) {
+	if err := s.note.write(change); err != nil {
+		s.options.Log.Warn("how an engine ends that dies with its supervisor won't be known", "err", err)
 	}
 }
 
@@ -149,14 +181,18 @@ func (s *supervisor) stopRequested() {
 		s.killDue = time.After(delay + s.options.DrainTimeout + drainSlack)
 	}
 	s.stopping = true
+	s.writeNote(func(n *successorNote) { n.StopAsked = true })
 	s.options.Log.Info("ending the engine", "delay", delay, "drain_timeout", s.options.DrainTimeout)
 	s.termDue = time.After(delay)
 }
 
 // runEngine runs one engine from start to end.
 func (s *supervisor) runEngine() (end LastExit, progress bool, err error) {
-	_ = os.Remove(s.heartbeatPath) // of the engine before; there may be none
+	removeHeartbeat(s.heartbeatPath) // of the engine before
 	before := oomKills()
+	s.writeNote(func(n *successorNote) {
+		*n = successorNote{StartedAt: time.Now(), Heartbeat: s.heartbeatPath, Crashes: s.lastExit.Crashes, StopAsked: s.stopping}
+	})
 	child, err := s.startEngine()
 	if err != nil {
 		return end, false, err
@@ -212,6 +248,8 @@ func (s *supervisor) environment() []string {
 func (s *supervisor) waitForEnd(child *exec.Cmd, ended <-chan error, detector *hangDetector) (killed bool, err error) {
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
+	memoryTick := time.NewTicker(memoryInterval)
+	defer memoryTick.Stop()
 	for {
 		select {
 		case <-ended: // how it ended is in the process state
@@ -225,6 +263,8 @@ func (s *supervisor) waitForEnd(child *exec.Cmd, ended <-chan error, detector *h
 		case <-s.killDue:
 			err = ErrKilled
 			s.signal(child, syscall.SIGKILL)
+		case <-memoryTick.C:
+			s.watchMemory()
 		case <-tick.C:
 			s.readHeartbeat(detector)
 			if why := detector.overdueReason(s.now()); why != "" && !killed {
@@ -233,6 +273,13 @@ func (s *supervisor) waitForEnd(child *exec.Cmd, ended <-chan error, detector *h
 				s.signal(child, syscall.SIGKILL)
 			}
 		}
+	}
+}
+
+// watchMemory notes when no memory is left or some is left again: a kill for memory may take the supervisor, too.
+func (s *supervisor) watchMemory() {
+	if full := s.options.memory.full(); full != s.note.note.MemoryFull {
+		s.writeNote(func(n *successorNote) { n.MemoryFull = full })
 	}
 }
 

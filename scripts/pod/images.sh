@@ -111,7 +111,7 @@ build_builder() {
 }
 
 # Modules come from this machine's module cache, packages of Node from npm's, llama.cpp from its cache, compiled with
-# all variants once.
+# all variants once; with VARIANTS=local it is the one that `make build` has made for this machine.
 build_images() {
 	go mod download
 	local npm_cache=$work/npm
@@ -127,7 +127,7 @@ build_images() {
 	"${gate[@]}" --build-arg "NODE_IMAGE=$builder" --build-arg RUNTIME_IMAGE=scratch --build-arg "PAGE=$page" \
 		-f Dockerfile.proxy -t "$proxy_image" . >"$work/proxy.log" 2>&1 || { tail -n 30 "$work/proxy.log" >&2; die "the proxy's image can't be built"; }
 	step "building $engine_image"
-	"${gate[@]}" --build-arg GPU=cpu -f Dockerfile.engine -t "$engine_image" . > >(tee "$work/engine.log" | grep --line-buffered '^llama.cpp:\|^llguidance:\|^bootstrap:' >&2) 2>&1 ||
+	"${gate[@]}" --build-arg GPU=cpu --build-arg "VARIANTS=${VARIANTS:-all}" -f Dockerfile.engine -t "$engine_image" . > >(tee "$work/engine.log" | grep --line-buffered '^llama.cpp:\|^llguidance:\|^bootstrap:' >&2) 2>&1 ||
 		{ tail -n 30 "$work/engine.log" >&2; die "the engine's image can't be built"; }
 }
 
