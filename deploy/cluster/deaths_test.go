@@ -53,11 +53,13 @@ func (p pod) signal(t *testing.T, signal syscall.Signal, command ...string) {
 }
 
 // hang stops a process, once more if that was just being replaced: on a machine without time for it, a supervisor may
-// take its engine for hung by itself.
+// take its engine for hung by itself. Until the test ends it is stopped again when somebody else has continued it, as
+// whoever stops and continues the processes of a machine to measure on it.
 func (p pod) hang(t *testing.T, command ...string) {
 	t.Helper()
+	var id int
 	eventually(t, "the process is stopped", 30*time.Second, func() error {
-		id := p.process(t, command...)
+		id = p.process(t, command...)
 		if err := syscall.Kill(id, syscall.SIGSTOP); err != nil {
 			return err
 		}
@@ -67,6 +69,36 @@ func (p pod) hang(t *testing.T, command ...string) {
 		}
 		return err
 	})
+	done, stopped := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() {
+		close(done)
+		<-stopped
+	})
+	go func() {
+		defer close(stopped)
+		for syscall.Kill(id, syscall.SIGSTOP) == nil { // until it is dead
+			select {
+			case <-done:
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}()
+}
+
+// wantRestarts fails unless the pod's proxy has counted so many restarts of its engine for that reason, and no others.
+func (p pod) wantRestarts(t *testing.T, reason string, want float64) {
+	t.Helper()
+	const metric = "llm_engine_restarts_total"
+	ofReason, err := scrape(t.Context(), p.Status.PodIP, metric, `reason="`+reason+`"`)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	all, err := scrape(t.Context(), p.Status.PodIP, metric, "")
+	if err != nil || ofReason != want || all != want {
+		t.Errorf("%v restarts count as %s, and %v in all, want %v: %v", ofReason, reason, all, want, err)
+	}
 }
 
 // readyAgain polls the pod and reports how long it was unready before it was ready with this many restarts of the
@@ -134,6 +166,7 @@ func TestEngineProcessKilled(t *testing.T) {
 	if after := d.onlyPod(t); after.container(engineName).RestartCount != 0 || !after.ready() {
 		t.Errorf("the pod is ready %v with %d restarts of the container, want true and none", after.ready(), after.container(engineName).RestartCount)
 	}
+	p.wantRestarts(t, "crash", 3)
 	record("the engine's process is killed three times under load, one replica", "no failed request, no unready pod", "%v", s)
 }
 
@@ -158,6 +191,7 @@ func TestEngineContainerKilled(t *testing.T) {
 		s := load.onlyNewConnectionsRefused(t, what, within)
 		record(what+" under load, one replica", fmt.Sprintf("streams whole; only new connections refused, for %v", within),
 			"%v; unready for %.1f s", s, unready.Seconds())
+		p.wantRestarts(t, "crash", float64(i+1))
 		if unready > within {
 			t.Errorf("%s: the pod was unready for %v, at most %v", what, unready, within)
 		}
@@ -204,6 +238,7 @@ func TestHang(t *testing.T) {
 		d.readyAgain(t, p.Metadata.Name, engineName, 1, startTimeout)
 		atMost(t, "supervisor and engine hang: replaced and ready", within, time.Since(began))
 	})
+	p.wantRestarts(t, "stall", 1)
 	if err != nil || got != want {
 		t.Errorf("a stream whose engine hangs: %q, %v; want %q", got, err, want)
 	}
@@ -230,6 +265,7 @@ func TestEngineImageReplaced(t *testing.T) {
 		t.Errorf("a stream whose engine gets another image: %q, %v; want %q", got, err, want)
 	}
 	s := load.onlyNewConnectionsRefused(t, "the engine's image is replaced", within)
+	p.wantRestarts(t, "upgrade", 1)
 	record("`set image` of the engine alone under load, one replica", fmt.Sprintf("streams whole; only new connections refused, for %v", within),
 		"%v; unready for %.1f s", s, unready.Seconds())
 }

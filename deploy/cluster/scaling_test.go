@@ -174,15 +174,15 @@ func podMetrics(ctx context.Context, namespace, selector, metric string) (map[st
 	values := map[string]float64{}
 	for _, p := range list.Items {
 		// As with Prometheus, a pod that doesn't answer has none.
-		if value, err := scrape(ctx, p.Status.PodIP, metric); err == nil {
+		if value, err := scrape(ctx, p.Status.PodIP, metric, ""); err == nil {
 			values[p.Metadata.Name] = value
 		}
 	}
 	return values, nil
 }
 
-// scrape sums the series of a metric.
-func scrape(ctx context.Context, address, metric string) (sum float64, err error) {
+// scrape sums the series of a metric that have a label; an empty one all have.
+func scrape(ctx context.Context, address, metric, label string) (sum float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+":8000/prometheus", nil)
@@ -198,7 +198,7 @@ func scrape(ctx context.Context, address, metric string) (sum float64, err error
 	lines := bufio.NewScanner(response.Body)
 	for lines.Scan() {
 		series, value, _ := strings.Cut(lines.Text(), " ")
-		if name, _, _ := strings.Cut(series, "{"); name != metric {
+		if name, labels, _ := strings.Cut(series, "{"); name != metric || !strings.Contains(labels, label) {
 			continue
 		}
 		n, err := strconv.ParseFloat(value, 64)

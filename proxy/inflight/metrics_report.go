@@ -4,6 +4,7 @@ import (
 	"context"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,6 +27,17 @@ func (t *Table) EngineMetrics(ctx context.Context) ([]byte, error) {
 func (t *Table) updateGauges() {
 	t.metrics.SetQueued(t.queue.Len())
 	t.metrics.SetJournalBytes(t.journal.ReservedBytes())
+}
+
+// reportUnaccepted reports how many requests the engines haven't accepted yet.
+func (t *Table) reportUnaccepted() {
+	n := 0
+	for _, en := range t.entries {
+		if en.state == sent {
+			n++
+		}
+	}
+	t.metrics.SetUnaccepted(n)
 }
 
 // reportEngineLoad reports the requests and KV cache usage of all engines together.
@@ -87,24 +99,27 @@ func (t *Table) reportSharedMemory(now map[modelVersion]Loaded, weights map[stri
 	}
 }
 
-// reportAdapters reports which versions run and which wait, when that has changed.
+// reportAdapters reports which versions are loaded, and for which others requests wait, when that has changed. The
+// names are those of the list of models: an endpoint picker compares them with the model that a request names.
 func (t *Table) reportAdapters(now time.Time) {
-	running, waiting := make(map[string]bool), make(map[string]bool)
-	for _, en := range t.entries {
-		if en.version == "" || en.version == api.BaseVersion {
-			continue
-		}
-		name := modelVersion{en.model, en.version}.String()
-		if en.state == streaming {
-			running[name] = true
-		} else {
-			waiting[name] = true
+	loaded, waiting := make(map[string]bool), make(map[string]bool)
+	for _, e := range t.engines {
+		for mv := range e.loaded {
+			if mv.isAdapter() {
+				loaded[t.catalog.listedID(mv)] = true
+			}
 		}
 	}
-	r, w := sortedKeys(running), sortedKeys(waiting)
-	if report := joinNames(r, w); report != t.reportedAdapters {
+	for _, en := range t.entries {
+		mv := modelVersion{en.model, en.version}
+		if id := t.catalog.listedID(mv); mv.isAdapter() && !loaded[id] {
+			waiting[id] = true
+		}
+	}
+	l, w := sortedKeys(loaded), sortedKeys(waiting)
+	if report := joinNames([]string{strconv.Itoa(t.catalog.cacheSize)}, l, w); report != t.reportedAdapters {
 		t.reportedAdapters = report
-		t.metrics.SetAdapters(t.catalog.cacheSize, r, w, now)
+		t.metrics.SetAdapters(t.catalog.cacheSize, l, w, now)
 	}
 }
 

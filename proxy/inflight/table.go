@@ -39,7 +39,7 @@ type Table struct {
 	everReady         bool
 	lastLoadedDefault modelVersion            // the default model when it was loaded last
 	reportedLoaded    map[modelVersion]Loaded // what the metrics show as loaded
-	reportedAdapters  string                  // the running and waiting versions that the metrics show
+	reportedAdapters  string                  // what the metrics show of loaded and waiting versions
 	metricsSweptAt    time.Time               // when the metrics last got the list of installed models
 
 	outage          outage
@@ -56,6 +56,9 @@ type Table struct {
 type modelVersion struct{ model, version string }
 
 func (mv modelVersion) String() string { return mv.model + "@" + mv.version }
+
+// isAdapter reports whether this is more than the weights that all versions share.
+func (mv modelVersion) isAdapter() bool { return mv.version != "" && mv.version != api.BaseVersion }
 
 // outage is the time without any engine.
 type outage struct {

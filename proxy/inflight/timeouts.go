@@ -36,6 +36,7 @@ func (t *Table) endExpired(now time.Time) (remove func()) {
 	t.sampleWork(now)
 	t.dispatch(now)
 	t.updateGauges()
+	t.reportUnaccepted()
 	t.reportAdapters(now)
 	return t.sweepMetrics(now)
 }

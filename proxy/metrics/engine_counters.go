@@ -110,6 +110,10 @@ func (m *Metrics) IPCCall(method string, took time.Duration, code string) {
 	}
 }
 
+// SetUnaccepted sets how many requests are at an engine that hasn't accepted them: mostly they wait until their model
+// is loaded, and no count of the engine's has them.
+func (m *Metrics) SetUnaccepted(n int) { m.scraped.unaccepted.Store(int64(n)) }
+
 // EngineLoad is the present load of the engine, all models together.
 type EngineLoad struct {
 	Waiting int     // accepted and not started
@@ -124,15 +128,16 @@ func (m *Metrics) SetEngineLoad(l EngineLoad) {
 	m.scraped.kvUsage.store(l.KVUsage)
 }
 
-// SetCacheConfig sets how the KV cache of the default model is divided, for routers: tokens of a block and the number
-// of blocks.
+// SetCacheConfig sets how the KV cache of the default model is divided, for endpoint pickers: tokens of a block and the
+// number of blocks.
 func (m *Metrics) SetCacheConfig(blockTokens, blocks int) {
 	m.cacheConfigInfo.set(1, strconv.Itoa(blockTokens), strconv.Itoa(blocks))
 }
 
-// SetAdapters sets which versions run and wait, for routers; at is when that changed, limit how many may be loaded.
-func (m *Metrics) SetAdapters(limit int, running, waiting []string, at time.Time) {
-	m.adaptersInfo.set(unixSeconds(at), strconv.Itoa(limit), joinSorted(running), joinSorted(waiting))
+// SetAdapters sets which versions are loaded and which others requests wait for, for endpoint pickers; at is when that
+// changed, limit how many may be loaded.
+func (m *Metrics) SetAdapters(limit int, loaded, waiting []string, at time.Time) {
+	m.adaptersInfo.set(unixSeconds(at), strconv.Itoa(limit), joinSorted(loaded), joinSorted(waiting))
 }
 
 func joinSorted(names []string) string {

@@ -27,6 +27,14 @@ func (i *infoMetric) init(name string) {
 
 func (i *infoMetric) set(value float64, labels ...string) { i.current.Store(&infoValue{value, labels}) }
 
+// orElse returns the present value, or another where there is none.
+func (i *infoMetric) orElse(other infoValue) infoValue {
+	if v := i.current.Load(); v != nil {
+		return *v
+	}
+	return other
+}
+
 func (i *infoMetric) clear() { i.current.Store(nil) }
 
 // Describe implements prometheus.Collector.

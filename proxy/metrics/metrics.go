@@ -102,6 +102,7 @@ type modelVersion struct{ model, version string }
 // scrapedState holds the gauges that are read at scrape time; each is set by one caller.
 type scrapedState struct {
 	queued        atomic.Int64
+	unaccepted    atomic.Int64
 	engineWaiting atomic.Int64
 	engineRunning atomic.Int64
 	kvUsage       atomicFloat
@@ -157,7 +158,9 @@ func (m *Metrics) registerScrapeGauges() {
 	m.registry.MustRegister(&m.cacheConfigInfo, &m.buildInfo)
 }
 
-func (m *Metrics) waiting() int64 { return m.scraped.queued.Load() + m.scraped.engineWaiting.Load() }
+func (m *Metrics) waiting() int64 {
+	return m.scraped.queued.Load() + m.scraped.unaccepted.Load() + m.scraped.engineWaiting.Load()
+}
 
 // Domain maps the name of a business domain to the bounded set of label values: empty becomes general, an unconfigured
 // one other.

@@ -8,15 +8,22 @@ import (
 	"tandem/schema/catalogue"
 )
 
-// WriteRouterPage writes the page for endpoint pickers, which poll it many times a second: one series without labels
-// for each of the gauges they need, and the info metrics of adapters and cache. It is Prometheus text 0.0.4, and needs
-// no call to the engine.
+// WriteRouterPage writes the page for endpoint pickers, which poll it many times a second: one series for each of the
+// gauges they need, and the info metrics of adapters and cache. Each stands there under its own name and the one that
+// pickers ask for when nobody tells them another. None is ever missing, also while there is no engine, since a picker
+// may take a server without one for broken. It is Prometheus text 0.0.4, and needs no call to the engine.
 func (m *Metrics) WriteRouterPage(b *bytes.Buffer) {
-	writeGauge(b, "llm_requests_waiting", float64(m.waiting()))
-	writeGauge(b, "llm_requests_running", float64(m.scraped.engineRunning.Load()))
-	writeGauge(b, "llm_kv_cache_usage_ratio", m.scraped.kvUsage.load())
-	writeInfo(b, "llm_cache_config_info", &m.cacheConfigInfo)
-	writeInfo(b, "llm_lora_requests_info", &m.adaptersInfo)
+	writeGauges(b, float64(m.waiting()), "llm_requests_waiting", "vllm:num_requests_waiting")
+	writeGauges(b, float64(m.scraped.engineRunning.Load()), "llm_requests_running", "vllm:num_requests_running")
+	writeGauges(b, m.scraped.kvUsage.load(), "llm_kv_cache_usage_ratio", "vllm:kv_cache_usage_perc")
+	cache := m.cacheConfigInfo.orElse(infoValue{1, []string{"1", "0"}})
+	cacheLabels := catalogue.Find("llm_cache_config_info").LabelNames()
+	writeInfo(b, "llm_cache_config_info", cacheLabels, cache)
+	writeInfo(b, "vllm:cache_config_info", []string{"block_size", "num_gpu_blocks"}, cache)
+	adapters := m.adaptersInfo.orElse(infoValue{0, []string{"0", "", ""}})
+	adapterLabels := catalogue.Find("llm_lora_requests_info").LabelNames()
+	writeInfo(b, "llm_lora_requests_info", adapterLabels, adapters)
+	writeInfo(b, "vllm:lora_requests_info", adapterLabels, adapters)
 }
 
 // RouterContentType is that of WriteRouterPage.
@@ -29,9 +36,11 @@ func writeType(b *bytes.Buffer, name string) {
 	b.WriteString(name)
 }
 
-func writeGauge(b *bytes.Buffer, name string, value float64) {
-	writeType(b, name)
-	writeValue(b, value)
+func writeGauges(b *bytes.Buffer, value float64, names ...string) {
+	for _, name := range names {
+		writeType(b, name)
+		writeValue(b, value)
+	}
 }
 
 func writeValue(b *bytes.Buffer, value float64) {
@@ -40,17 +49,13 @@ func writeValue(b *bytes.Buffer, value float64) {
 	b.WriteByte('\n')
 }
 
-func writeInfo(b *bytes.Buffer, name string, i *infoMetric) {
-	v := i.current.Load()
-	if v == nil {
-		return
-	}
+func writeInfo(b *bytes.Buffer, name string, labels []string, v infoValue) {
 	writeType(b, name)
-	for n, label := range catalogue.Find(name).Labels {
-		b.WriteByte("{,"[min(n, 1)])
-		b.WriteString(label.Name)
+	for i, label := range labels {
+		b.WriteByte("{,"[min(i, 1)])
+		b.WriteString(label)
 		b.WriteString(`="`)
-		b.WriteString(escape.Replace(v.labels[n]))
+		b.WriteString(escape.Replace(v.labels[i]))
 		b.WriteByte('"')
 	}
 	b.WriteByte('}')

@@ -320,7 +320,7 @@ func (r *bufferedReader) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	n := copy(p, r.unread)
+	n := copy(p, wholeEvents(r.unread, len(p)))
 	r.unread = r.unread[n:]
 	r.x.sentBytes += n
 	return n, nil

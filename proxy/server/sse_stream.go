@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -101,11 +102,25 @@ func (r *sseReader) Read(p []byte) (n int, err error) {
 			return 0, err
 		}
 	}
-	n = copy(p, r.unread)
+	n = copy(p, wholeEvents(r.unread, len(p)))
 	r.unread = r.unread[n:]
 	r.x.sentBytes += n
 	return n, nil
 }
+
+// wholeEvents returns the first of some events: at most so many bytes, cut between two events if one ends there. What
+// is read becomes a chunk, and endpoint pickers look at each chunk by itself for the usage in it.
+func wholeEvents(events []byte, most int) []byte {
+	if len(events) <= most {
+		return events
+	}
+	if i := bytes.LastIndex(events[:most], eventEnd); i >= 0 {
+		return events[:i+len(eventEnd)]
+	}
+	return events[:most]
+}
+
+var eventEnd = []byte("\n\n")
 
 // next reports the tokens that were written and waits for the next event, or the next keep-alive.
 func (r *sseReader) next() error {

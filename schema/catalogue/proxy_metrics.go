@@ -14,7 +14,7 @@ var proxyMetrics = []Metric{
 	{"successful_inferences_total", Counter, Proxy, Documented, modelVersionLabels(openLabel("domain")), nil, "Successful inferences", false},
 	{"failed_inferences_total", Counter, Proxy, Documented, modelVersionLabels(closedLabel("error_type", errorTypes, "internal")), nil, "Failed inferences", false},
 
-	{"llm_requests_waiting", Gauge, Proxy, Queue, nil, nil, "Requests waiting for a slot, proxy queue and engine queue together", false},
+	{"llm_requests_waiting", Gauge, Proxy, Queue, nil, nil, "Requests waiting for a slot or for the load of their model, in the proxy and in the engine", false},
 	{"llm_requests_running", Gauge, Proxy, Queue, nil, nil, "Requests that hold an engine slot", false},
 	{"llm_kv_cache_usage_ratio", Gauge, Proxy, Queue, nil, nil, "Highest KV cache use of any loaded model, 0 to 1", false},
 	{"llm_cache_config_info", Gauge, Proxy, Queue, labels(openLabel("block_size"), openLabel("num_blocks")), nil, "KV cache geometry; always 1", false},

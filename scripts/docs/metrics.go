@@ -30,7 +30,10 @@ comes back counts from 0.
 
 ` + "`/metrics/router`" + ` is a small page for endpoint pickers that poll many times a second:
 ` + "`llm_requests_waiting`, `llm_requests_running`, `llm_kv_cache_usage_ratio`, `llm_cache_config_info`" + ` and
-` + "`llm_lora_requests_info`" + `, one series each.
+` + "`llm_lora_requests_info`" + `, one series each, and none ever missing. Each stands there a second time under the name
+that pickers ask for by themselves: ` + "`vllm:num_requests_waiting`, `vllm:num_requests_running`" + `,
+` + "`vllm:kv_cache_usage_perc`, `vllm:cache_config_info` and `vllm:lora_requests_info`" + `; see
+[deploy.md](deploy.md#gateway-and-endpoint-picker).
 `
 
 // inferenceEndpoints lists them as text, in lines that are short enough.

@@ -14,8 +14,8 @@ import (
 	"tandem/deploy/test/docs"
 )
 
-// engineTypeLabel is the label by which the picker's extractor distinguishes kinds of servers.
-const engineTypeLabel = "llm-d.ai/engine-type"
+// engineTypeLabels are the labels by which pickers distinguish kinds of servers: llm-d's, and the extension's own.
+var engineTypeLabels = []string{"llm-d.ai/engine-type", "inference.networking.k8s.io/engine-type"}
 
 // Parameters of the two plugins that read metrics. They are the picker's own, and no module exports their types.
 type (
@@ -110,8 +110,10 @@ func (w *workload) checkExtractor(e extractorParameters, f *findings) error {
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(e.EngineConfigs, func(c engineConfig) bool { return c.Name == e.DefaultEngine && c.Name == w.labels[engineTypeLabel] }) {
-		f.add("the picker knows no engine of the type %q that the pods are labelled with", w.labels[engineTypeLabel])
+	for _, label := range engineTypeLabels {
+		if !slices.ContainsFunc(e.EngineConfigs, func(c engineConfig) bool { return c.Name == e.DefaultEngine && c.Name == w.labels[label] }) {
+			f.add("the picker knows no engine of the type %q that %s of the pods names", w.labels[label], label)
+		}
 	}
 	for _, c := range e.EngineConfigs {
 		for _, name := range []string{c.Queued, c.Running, c.KVUsage, c.LoRA, c.CacheInfo} {

@@ -145,6 +145,7 @@ var mutations = []struct{ overlay, old, new, want string }{
 	{"inference-extension", "cacheBlockSizeLabelName: block_size", "cacheBlockSizeLabelName: size", `label "size"`},
 	{"inference-extension", "pluginRef: queue-scorer", "pluginRef: queue-score", "queue-score, which it doesn't declare"},
 	{"inference-extension", "llm-d.ai/engine-type: llm-inference", "llm-d.ai/engine-type: vllm", "knows no engine of the type"},
+	{"inference-extension", "k8s.io/engine-type: llm-inference", "k8s.io/engine-type: vllm", "knows no engine of the type"},
 	{"inference-extension", "apiVersion: llm-d.ai/v1alpha1", "apiVersion: llm-d.ai/v1", "version llm-d.ai/v1"},
 }
 
