@@ -14,9 +14,10 @@ const AnswerForm Kind = "answer"
 // Answer is a form that an answer must have: first the reasoning, then tool calls or JSON, whichever of them are there.
 type Answer struct {
 	Reasoning *Reasoning      `json:"reasoning,omitempty"`
-	Calls     string          `json:"calls,omitempty"`  // GBNF, in which texts of control tokens mean the tokens
-	Begin     string          `json:"begin,omitempty"`  // the rule of Calls with which it begins
-	Schema    json.RawMessage `json:"schema,omitempty"` // with Calls: the answer is one or the other
+	Calls     string          `json:"calls,omitempty"`     // GBNF, in which texts of control tokens mean the tokens
+	Begin     string          `json:"begin,omitempty"`     // the rule of Calls with which it begins
+	Arguments []Arguments     `json:"arguments,omitempty"` // parts of Calls that follow schemas
+	Schema    json.RawMessage `json:"schema,omitempty"`    // with Calls: the answer is one or the other
 }
 
 // Reasoning is a text between marks, at the beginning of an answer.
@@ -53,7 +54,15 @@ func answerToLark(text string, controls map[string]int32) (string, error) {
 	if a.Calls != "" {
 		t := translator{
 			in: a.Calls, begin: a.Begin, controls: controls, symbolsMax: answerSymbolsMax, ours: true,
-			defined: make(map[string]bool), used: make(map[string]int),
+			defined: make(map[string]bool), used: make(map[string]int), schemas: make(map[string]string),
+		}
+		for i, arguments := range a.Arguments {
+			schema, err := arguments.prepare()
+			if err != nil {
+				return "", fmt.Errorf("arguments of tool calls: %w", err)
+			}
+			t.schemas[arguments.Literal] = argumentsRule(i)
+			out.WriteString(argumentsRule(i) + ": %json " + schema + "\n")
 		}
 		if err := t.grammar(); err != nil {
 			return "", invalid("tool calls: %w", err)
@@ -82,6 +91,8 @@ func answerToLark(text string, controls map[string]int32) (string, error) {
 	}
 	return "start: " + main + "\n" + out.String(), nil
 }
+
+func argumentsRule(i int) string { return fmt.Sprintf("arguments_%d", i) }
 
 // rules writes the rules of the reasoning.
 func (r *Reasoning) rules(controls map[string]int32) string {
@@ -116,6 +127,11 @@ func literal(text string, controls map[string]int32) string {
 		}
 	}
 	return strings.TrimPrefix(out.String(), " ")
+}
+
+// quoteLiteral writes a text as a literal of GBNF.
+func quoteLiteral(text string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(text) + `"`
 }
 
 // controlAt returns the longest text of a control token with which text begins, empty for none.

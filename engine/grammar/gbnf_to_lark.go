@@ -20,8 +20,9 @@ func gbnfToLark(gbnf string) (string, error) {
 // translator reads GBNF by recursive descent and writes Lark as it goes.
 type translator struct {
 	in         string
-	begin      string           // the first rule
-	controls   map[string]int32 // texts that mean a token where a literal has them
+	begin      string            // the first rule
+	controls   map[string]int32  // texts that mean a token where a literal has them
+	schemas    map[string]string // rules that stand for whole literals
 	symbolsMax int
 	ours       bool // the library made the grammar, so the names of its rules mean something
 
@@ -188,6 +189,10 @@ func (t *translator) literal() error {
 	}
 	if count == 0 {
 		t.out.WriteString(`("")`)
+		return nil
+	}
+	if rule, ok := t.schemas[text.String()]; ok {
+		t.out.WriteString(rule)
 		return nil
 	}
 	t.out.WriteString("( " + literal(text.String(), t.controls) + ")")

@@ -26,8 +26,9 @@ var (
 		"unevaluatedItems", "unevaluatedProperties"}
 )
 
-// checkSupported checks every object of the text, wherever it is: a reference may make a schema of any.
-func checkSupported(text string) error {
+// checkSupported checks every object of the text, wherever it is: a reference may make a schema of any. Lenient: what
+// the library merely leaves out is no error.
+func checkSupported(text string, lenient bool) error {
 	var c schemaCheck
 	if err := c.value(jsontext.Value(text), nil); err != nil {
 		return err
@@ -38,7 +39,7 @@ func checkSupported(text string) error {
 	all := keywords(jsontext.Value(text), nil)
 	var newer []string
 	for _, k := range all {
-		if slices.Contains(newerKeywords, k.name) && !slices.Contains(newer, k.name) {
+		if !lenient && slices.Contains(newerKeywords, k.name) && !slices.Contains(newer, k.name) {
 			newer = append(newer, k.name)
 		}
 		if k.name == "const" || k.name == "enum" {

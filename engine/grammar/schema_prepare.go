@@ -21,6 +21,7 @@ const optionsKeyword = "x-guidance"
 // overlap.
 type guidanceOptions struct {
 	CoerceOneOf bool   `json:"coerce_one_of"`
+	Lenient     bool   `json:"lenient,omitempty"` // what can't be obeyed doesn't bind
 	Whitespace  string `json:"whitespace_pattern"`
 }
 
@@ -30,15 +31,17 @@ type clientOptions struct {
 
 // prepareSchema checks a schema's form and size and adds the options. The order of its members stays, since answers
 // have it, too.
-func prepareSchema(text string) (string, error) {
+func prepareSchema(text string) (string, error) { return prepareSchemaWith(text, guidanceOptions{}) }
+
+func prepareSchemaWith(text string, options guidanceOptions) (string, error) {
 	members, err := splitSchema(text)
 	if err != nil {
 		return "", err
 	}
-	if err := checkSupported(text); err != nil {
+	if err := checkSupported(text, options.Lenient); err != nil {
 		return "", err
 	}
-	options := guidanceOptions{Whitespace: jsonWhitespace}
+	options.Whitespace = jsonWhitespace
 	var out strings.Builder
 	for _, m := range members {
 		if m.name != optionsKeyword {

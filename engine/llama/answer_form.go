@@ -16,6 +16,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"tandem/engine/grammar"
 	"tandem/engine/models"
 )
 
@@ -61,8 +62,11 @@ type formRequest struct {
 	Parallel   bool                       `json:"parallel"`
 	Options    map[string]json.RawMessage `json:"options"`
 	PromptOnly bool                       `json:"prompt_only"`
-	// WantGrammar: the form of calls is asked for, too
-	WantGrammar bool `json:"want_grammar"`
+	// WantGrammar: the form of calls is asked for, too. Bind are the tools in whose arguments' place it has marks,
+	// which begin with Mark.
+	WantGrammar bool     `json:"want_grammar"`
+	Bind        []string `json:"bind"`
+	Mark        string   `json:"mark"`
 }
 
 type formMessage struct {
@@ -109,8 +113,11 @@ type preparedForm struct {
 
 // callForm is how calls of a request's tools look. It doesn't depend on the messages.
 type callForm struct {
-	Grammar   string   `json:"grammar"`    // GBNF of an answer with a call
-	CallRules []string `json:"call_rules"` // the rules for calls alone
+	Grammar   string         `json:"grammar"`    // GBNF of an answer with a call
+	CallRules []string       `json:"call_rules"` // the rules for calls alone
+	Marks     []argumentMark `json:"marks"`
+
+	arguments []grammar.Arguments // what the marks stand for
 }
 
 type formTrigger struct {
@@ -150,32 +157,6 @@ func (c *callFormCache) put(key string, form callForm) {
 		c.forms = make(map[string]callForm)
 	}
 	c.forms[key], c.order = form, append(c.order, key)
-}
-
-// prepareWithCalls is prepare, with the form of calls out of the cache if it is there.
-func (f *answerForm) prepareWithCalls(request *formRequest) (*preparedForm, error) {
-	if len(request.Tools) == 0 || request.Choice == "none" {
-		return f.prepare(request)
-	}
-	key, err := json.Marshal([]any{request.Tools, request.Only, request.Parallel, request.Options})
-	if err != nil {
-		return nil, fmt.Errorf("encode tools: %w", err)
-	}
-	form, known := f.calls.get(string(key))
-	request.WantGrammar = !known
-	prepared, err := f.prepare(request)
-	request.WantGrammar = false
-	switch {
-	case err != nil && !known && f.renders(request):
-		return nil, fmt.Errorf("%w: %w", models.ErrTools, err)
-	case err != nil:
-		return nil, err
-	case known:
-		prepared.callForm = form
-	default:
-		f.calls.put(string(key), prepared.callForm)
-	}
-	return prepared, nil
 }
 
 // renders reports whether the template makes a prompt of a request. Without calls there is no grammar of its tools.

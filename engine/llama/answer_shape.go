@@ -68,12 +68,13 @@ func (b *Base) prepareMarked(in models.Input, messages []models.Message) (*prepa
 			return nil, nil, fmt.Errorf("unknown role %q", m.Role)
 		}
 	}
+	tools := in.Tools
 	in.Tools = withObjectSchemas(in.Tools)
 	request, err := b.form.requestOf(in, messages, func(s string) string { return s })
 	if err != nil {
 		return nil, nil, err
 	}
-	form, err := b.form.prepareWithCalls(request)
+	form, err := b.prepareWithCalls(request, tools)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -165,7 +166,7 @@ func (s *answerShape) grammar(in models.Input) (grammar.Source, error) {
 	}
 	var answer grammar.Answer
 	if calls {
-		answer.Calls, answer.Begin = s.form.Grammar, s.form.callRule(in.ParallelToolCalls)
+		answer.Calls, answer.Begin, answer.Arguments = s.form.Grammar, s.form.callRule(in.ParallelToolCalls), s.form.arguments
 	}
 	if !in.ToolChoice.Required {
 		answer.Schema = in.JSONSchema

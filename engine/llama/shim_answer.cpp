@@ -7,6 +7,7 @@
 
 #include "chat-auto-parser.h"
 #include "chat.h"
+#include "json-schema.h"
 #include "json.h"
 #include "log.h"
 
@@ -16,6 +17,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -143,6 +145,78 @@ std::vector<common_chat_tool> without(const std::vector<common_chat_tool> & tool
         if (only.empty() || t.name == only) out.push_back(t);
     }
     return out;
+}
+
+// The schemas of a tool's arguments are followed by another library, which obeys more of them. So the converter to GBNF
+// gets a constant in place of each, whose literal Go replaces.
+struct argument_mark {
+    std::string tool;
+    std::string property; // empty: all arguments, as one object
+    std::string literal;
+};
+
+struct argument_marker {
+    std::string                name; // occurs nowhere in the tools
+    std::vector<argument_mark> marks;
+
+    // The type stays for templates that write it.
+    json marked(json schema, const std::string & tool, const std::string & property) {
+        for (const char * combined : { "$ref", "anyOf", "oneOf" }) {
+            if (schema.contains(combined)) schema.erase(combined);
+        }
+        if (schema.contains("type") && schema.at("type").is_array()) schema["type"] = "object";
+        const json constant{ { name, (int) marks.size() } };
+        marks.push_back({ tool, property, constant.dump() });
+        schema["const"] = constant;
+        return schema;
+    }
+
+    // schemas are the names of the schemas that an answer's parser has: of all arguments, or of some that have tags
+    // around them. One that may be a string is text between tags, not JSON.
+    json mark(const std::string & tool, const json & parameters, const std::set<std::string> & schemas) {
+        if (schemas.count("tool-" + tool + "-schema") > 0) return marked(parameters, tool, "");
+        const auto   document = common_chat_schema_from_json(parameters);
+        const auto * object   = dynamic_cast<const common_chat_schema_object *>(document.root.get());
+        if (object == nullptr) return parameters;
+        json out = parameters;
+        for (const auto & p : object->properties) {
+            const bool tagged = schemas.count("tool-" + tool + "-arg-" + p.name + "-schema") + schemas.count("ling3-arg-" + tool + "-" + p.name + "-schema") > 0;
+            if (!tagged || p.schema->may_be_string()) continue;
+            json & property = out.at("properties").at(p.name);
+            property        = marked(property, tool, p.name);
+        }
+        return out;
+    }
+
+    // Whether a grammar has every mark.
+    bool all_in(const std::string & grammar) const {
+        for (size_t i = 0; i < marks.size(); i++) {
+            if (grammar.find(name + "\\\":" + std::to_string(i) + "}") == std::string::npos) return false;
+        }
+        return true;
+    }
+};
+
+// bind: the names of the tools whose arguments are marked.
+std::vector<common_chat_tool> marked_tools(std::vector<common_chat_tool> tools, const json & bind, const std::set<std::string> & schemas, argument_marker & marker) {
+    std::set<std::string> names;
+    for (const auto & name : bind) names.insert(name.get<std::string>());
+    for (auto & t : tools) {
+        if (names.count(t.name) == 0) continue;
+        const json parameters = json::parse(t.parameters);
+        if (parameters.is_object() && !parameters.empty()) t.parameters = marker.mark(t.name, parameters, schemas).dump();
+    }
+    return tools;
+}
+
+std::set<std::string> schema_names(const std::string & parser) {
+    std::set<std::string> names;
+    if (parser.empty()) return names;
+    const json blob = json::parse(parser);
+    for (const auto & p : blob.at("parsers")) {
+        if (p.at("type") == "schema") names.insert(p.at("name").get<std::string>());
+    }
+    return names;
 }
 
 json strings(const std::vector<std::string> & list) {
@@ -288,18 +362,30 @@ char * tdm_form_prepare(const tdm_form * f, const char * request, size_t len, si
         }
         if (in.at("want_grammar").get<bool>()) {
             auto forced        = params;
-            forced.tools       = common_chat_tools_to_json_oaicompat(without(tools, in.at("only").get<std::string>()));
             forced.tool_choice = COMMON_CHAT_TOOL_CHOICE_REQUIRED;
-            forced.messages    = hello(); // the form of calls doesn't depend on them, and these are rendered sooner
-            common_chat_params call;
-            try {
-                call = former.generate(forced);
-            } catch (const std::exception &) { // a template may refuse them
-                forced.messages = params.messages;
-                call            = former.generate(forced);
+            const auto generate = [&](const std::vector<common_chat_tool> & list) {
+                forced.tools    = common_chat_tools_to_json_oaicompat(list);
+                forced.messages = hello(); // the form of calls doesn't depend on them, and these are rendered sooner
+                try {
+                    return former.generate(forced);
+                } catch (const std::exception &) { // a template may refuse them
+                    forced.messages = params.messages;
+                    return former.generate(forced);
+                }
+            };
+            const auto callable = without(tools, in.at("only").get<std::string>());
+            argument_marker marker{ in.at("mark").get<std::string>(), {} };
+            auto call = generate(marked_tools(callable, in.at("bind"), schema_names(shape.parser), marker));
+            if (!marker.all_in(call.grammar)) {
+                marker.marks.clear();
+                call = generate(callable);
             }
             out["grammar"]    = call.grammar;
             out["call_rules"] = strings(call_rules(call.parser));
+            out["marks"]      = json::array();
+            for (const auto & m : marker.marks) {
+                out["marks"].push_back(json{ { "tool", m.tool }, { "property", m.property }, { "literal", m.literal } });
+            }
         }
         return copy(out.dump(), size);
     });

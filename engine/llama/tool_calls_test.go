@@ -184,8 +184,8 @@ func TestBooleanSchemasOfTools(t *testing.T) {
 			}
 		}
 		for arguments, fits := range map[string]bool{
-			`{"city": "Rome", "none": [], "hint": {"a": [1, null]}}`: true,
-			`{"city": "Rome", "none": [], "hint": 7}`:                true,
+			`{"city": "Rome", "hint": {"a": [1, null]}, "none": []}`: true,
+			`{"city": "Rome", "hint": 7, "none": []}`:                true,
 			`{"city": "Rome", "none": []}`:                           true,
 			`{"city": "Rome", "none": [1]}`:                          false,
 			`{"city": "Rome", "none": [], "never": 1}`:               false,

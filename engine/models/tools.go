@@ -16,6 +16,7 @@ type Tool struct {
 	Name        string
 	Description string
 	Parameters  json.RawMessage // a JSON schema; nil: none given
+	Strict      bool            // a schema that can't be obeyed is an error
 }
 
 // ToolCall is a call in the message of an assistant.
@@ -57,6 +58,7 @@ type toolJSON struct {
 		Name        string          `json:"name"`
 		Description *string         `json:"description"`
 		Parameters  json.RawMessage `json:"parameters"`
+		Strict      *bool           `json:"strict"`
 	} `json:"function"`
 }
 
@@ -83,7 +85,7 @@ func DecodeTools(data []byte) ([]Tool, error) {
 		case slices.ContainsFunc(tools, func(other Tool) bool { return other.Name == f.Name }):
 			return nil, fmt.Errorf("tool %d: another one is named %s, too", i, f.Name)
 		}
-		tool := Tool{Name: f.Name}
+		tool := Tool{Name: f.Name, Strict: f.Strict != nil && *f.Strict}
 		if f.Description != nil {
 			tool.Description = *f.Description
 		}

@@ -15,6 +15,9 @@ func AppendTools(dst []byte, tools []Tool) []byte {
 		if len(t.Parameters) > 0 {
 			dst = append(append(dst, `,"parameters":`...), t.Parameters...)
 		}
+		if t.Strict {
+			dst = append(dst, `,"strict":true`...)
+		}
 		dst = append(dst, "}}"...)
 	}
 	return append(dst, ']')

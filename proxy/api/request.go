@@ -225,6 +225,7 @@ type Tool struct {
 	Name        string
 	Description string
 	Parameters  []byte // JSON schema of the arguments; nil: none
+	Strict      bool   // a schema that can't be obeyed is refused
 }
 
 // ToolMode is what a model may or must do with tools.

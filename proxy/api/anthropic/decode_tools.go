@@ -17,6 +17,7 @@ type tool struct {
 	Name        string         `json:"name"`
 	Description string         `json:"description"`
 	InputSchema jsontext.Value `json:"input_schema"`
+	Strict      *bool          `json:"strict"`
 }
 
 // isClients reports whether the tool is described by the client. Every other type is one of Anthropic's tools (web
@@ -71,7 +72,9 @@ func (l toolList) clients() (tools []api.Tool, leftOut []string, err *api.Error)
 		if !ok {
 			return nil, nil, invalidField(at + ".input_schema")
 		}
-		tools = append(tools, api.Tool{Name: t.Name, Description: t.Description, Parameters: schema})
+		tools = append(tools, api.Tool{
+			Name: t.Name, Description: t.Description, Parameters: schema, Strict: t.Strict != nil && *t.Strict,
+		})
 	}
 	return tools, leftOut, nil
 }

@@ -133,6 +133,7 @@ func fields() openapi.Fields {
 		"tools[].name":         {Doc: "Its name, which no other tool has; 1 to 128 letters, digits and _ - ."},
 		"tools[].description":  {Doc: "What it does, for the model."},
 		"tools[].input_schema": {Doc: fmt.Sprintf("JSON schema of its input, of at most %d bytes.", api.MaxSchemaBytes), Schema: &openapi.Schema{}},
+		"tools[].strict":       {Doc: "A schema that can't be obeyed is refused. Otherwise it is obeyed as far as it can be.", Default: false},
 
 		"tool_choice":      {Doc: "Whether tools may, must, or mustn't be called, or which one must be."},
 		"tool_choice.type": {Doc: "any: one of them. tool: the one that name says.", Required: true, Schema: openapi.Words("auto", "any", "tool", "none")},

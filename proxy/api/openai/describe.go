@@ -290,6 +290,7 @@ func chatFields() openapi.Fields {
 		"tools[].function.name":        {Doc: "Its name, which no other tool has.", Required: true, Schema: openapi.ToolNames()},
 		"tools[].function.description": {Doc: "What it does, for the model."},
 		"tools[].function.parameters":  {Doc: fmt.Sprintf("JSON schema of its arguments, of at most %d bytes.", api.MaxSchemaBytes), Schema: openapi.Map(&openapi.Schema{})},
+		"tools[].function.strict":      {Doc: "A schema that can't be obeyed is refused. Otherwise it is obeyed as far as it can be.", Default: false},
 
 		"tool_choice":                     {Doc: "Whether tools may, must, or mustn't be called, or which one must be.", Schema: openapi.Words("none", "auto", "required"), Object: toolChoiceObject{}},
 		"tool_choice.type":                {Doc: "function: that one must be called. allowed_tools: only these count.", Required: true, Schema: openapi.Words("function", "allowed_tools")},

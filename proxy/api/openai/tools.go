@@ -15,11 +15,12 @@ type tool struct {
 	Function *toolFunction `json:"function"`
 }
 
-// toolFunction describes a function. Whether its schema is to be obeyed strictly doesn't matter: it always is.
+// toolFunction describes a function. Schemas are obeyed as far as they can be; with strict the rest is refused.
 type toolFunction struct {
 	Name        string         `json:"name"`
 	Description string         `json:"description"`
 	Parameters  jsontext.Value `json:"parameters"`
+	Strict      *bool          `json:"strict"`
 }
 
 // toolChoice is the field tool_choice: a word, or an object that names a function or restricts the tools.
@@ -177,7 +178,9 @@ func checkTools(list []tool, limitBytes int) ([]api.Tool, *api.Error) {
 		if bytes += len(f.Name) + len(f.Description) + len(parameters); bytes > limitBytes {
 			return nil, api.Invalid("tools", "tools have more than %d bytes together; shorten them", limitBytes)
 		}
-		tools = append(tools, api.Tool{Name: f.Name, Description: f.Description, Parameters: parameters})
+		tools = append(tools, api.Tool{
+			Name: f.Name, Description: f.Description, Parameters: parameters, Strict: f.Strict != nil && *f.Strict,
+		})
 	}
 	return tools, nil
 }

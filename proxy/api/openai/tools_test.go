@@ -7,7 +7,7 @@ import (
 )
 
 func TestDecodeTools(t *testing.T) {
-	weather := api.Tool{Name: "get_weather", Description: "Now", Parameters: []byte(`{"type":"object","properties":{"a":true,"b":false}}`)}
+	weather := api.Tool{Name: "get_weather", Description: "Now", Parameters: []byte(`{"type":"object","properties":{"a":true,"b":false}}`), Strict: true}
 	other := api.Tool{Name: "f"}
 	const tools = `,"tools":[{"type":"function","function":{"name":"get_weather","description":"Now","parameters":{"type":"object","properties":{"a":true,"b":false}},"strict":true}},` + aTool + `]`
 	for fields, change := range map[string]func(*api.Request){

@@ -106,6 +106,7 @@ func fields() openapi.Fields {
 		"tools[].name":        {Doc: "Its name, which no other tool has; 1 to 128 letters, digits and _ - ."},
 		"tools[].description": {Doc: "What it does, for the model."},
 		"tools[].parameters":  {Doc: "Of a function: JSON schema of its arguments.", Schema: anything},
+		"tools[].strict":      {Doc: "A schema that can't be obeyed is refused. Otherwise it is obeyed as far as it can be.", Default: false},
 		"tools[].format":      {Doc: "Of a custom tool: what its input may be.", Schema: anything},
 		"tools[].tools":       {Doc: "Of a namespace.", Schema: openapi.List(openapi.Map(&openapi.Schema{}), 0, maxListedTools)},
 

@@ -167,7 +167,7 @@ func (s *toolSet) appendEcho(dst []byte) []byte {
 		} else {
 			dst = append(dst, "null"...)
 		}
-		dst = append(dst, `,"strict":true}`...)
+		dst = append(strconv.AppendBool(append(dst, `,"strict":`...), f.Strict), '}')
 	}
 	return append(dst, ']')
 }

@@ -20,8 +20,8 @@ func same(t *testing.T, got []byte, want string) {
 const echoed = `,"instructions":"Be\u2028brief.","max_output_tokens":null,"max_tool_calls":null,"metadata":{"a":"b"},"parallel_tool_calls":true,` +
 	`"previous_response_id":null,"prompt":null,"prompt_cache_key":null,"reasoning":{"effort":null,"summary":null},"safety_identifier":null,` +
 	`"service_tier":"default","store":false,"temperature":null,"text":{"format":{"type":"text"}},"tool_choice":"auto","tools":[` +
-	`{"type":"function","name":"f","description":null,"parameters":null,"strict":true},` +
-	`{"type":"function","name":"f","namespace":"n","description":null,"parameters":null,"strict":true},` +
+	`{"type":"function","name":"f","description":null,"parameters":null,"strict":false},` +
+	`{"type":"function","name":"f","namespace":"n","description":null,"parameters":null,"strict":false},` +
 	`{"type":"custom","name":"p","description":null}],"top_logprobs":0,"top_p":null,"truncation":"disabled","user":null}`
 
 const usage = `{"input_tokens":7,"input_tokens_details":{"cache_write_tokens":0,"cached_tokens":4},"output_tokens":8,"output_tokens_details":{"reasoning_tokens":3},"total_tokens":15}`
@@ -107,7 +107,7 @@ func TestEcho(t *testing.T) {
 		`"text":{"format":{"type":"json_object"}}`:                                                            `"text":{"format":{"type":"json_object"}}`,
 		`"text":{"format":{"type":"json_schema","name":"n","description":"d","schema":{ "type" : "array" }}}`: `"text":{"format":{"type":"json_schema","name":"n","description":"d","schema":{"type":"array"},"strict":true}}`,
 		`"include":["message.output_text.logprobs"],"top_logprobs":3`:                                         `"top_logprobs":3`,
-		`"tools":[{"type":"function","name":"f","description":"d","parameters":{ "type" : "object" }},{"type":"web_search"}],"tool_choice":"required"`:                              `"tools":[{"type":"function","name":"f","description":"d","parameters":{"type":"object"},"strict":true}] "tool_choice":"required"`,
+		`"tools":[{"type":"function","name":"f","description":"d","parameters":{ "type" : "object" }},{"type":"web_search"}],"tool_choice":"required"`:                              `"tools":[{"type":"function","name":"f","description":"d","parameters":{"type":"object"},"strict":false}] "tool_choice":"required"`,
 		`"tools":[{"type":"function","name":"f"},{"type":"custom","name":"p"}],"tool_choice":{"type":"custom","name":"p"}`:                                                          `"tool_choice":{"type":"custom","name":"p"}`,
 		`"tools":[{"type":"function","name":"f"},{"type":"function","name":"g"}],"tool_choice":{"type":"allowed_tools","mode":"required","tools":[{"type":"function","name":"g"}]}`: `"tool_choice":{"type":"allowed_tools","mode":"required","tools":[{"type":"function","name":"g"}]}`,
 		`"tools":[{"type":"function","name":"f"}],"tool_choice":"none"`:                                                                                                             `"tool_choice":"none"`,

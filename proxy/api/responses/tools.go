@@ -10,12 +10,14 @@ import (
 	"tandem/proxy/api"
 )
 
-// tool is a tool by itself or of a namespace. Whether a schema is to be obeyed strictly doesn't matter: it always is.
+// tool is a tool by itself or of a namespace. Schemas are obeyed as far as they can be; with strict the rest is
+// refused.
 type tool struct {
 	Type        string         `json:"type"`
 	Name        string         `json:"name"`
 	Description string         `json:"description"`
 	Parameters  jsontext.Value `json:"parameters"` // of a function
+	Strict      *bool          `json:"strict"`     // of a function
 	Format      jsontext.Value `json:"format"`     // of a custom tool
 }
 
@@ -98,7 +100,9 @@ func (s *toolSet) addFunction(t *tool, namespace, at string) *api.Error {
 	if !ok {
 		return invalidField(at + ".parameters")
 	}
-	return s.offer(toolOrigin{name: t.Name, namespace: namespace}, api.Tool{Description: t.Description, Parameters: parameters}, at)
+	return s.offer(toolOrigin{name: t.Name, namespace: namespace}, api.Tool{
+		Description: t.Description, Parameters: parameters, Strict: t.Strict != nil && *t.Strict,
+	}, at)
 }
 
 // offer adds a function under the name that the model gets: the tool's own, or with the namespace in front where

@@ -10,7 +10,7 @@ import (
 )
 
 func TestDecodeTools(t *testing.T) {
-	f := api.Tool{Name: "f", Description: "does f", Parameters: []byte(`{"type":"object","properties":{"a":true,"b":false}}`)}
+	f := api.Tool{Name: "f", Description: "does f", Parameters: []byte(`{"type":"object","properties":{"a":true,"b":false}}`), Strict: true}
 	g := api.Tool{Name: "g"}
 	const list = `"tools":[{"type":"function","name":"f","description":"does f","parameters":{"type":"object","properties":{"a":true,"b":false}},"strict":true},{"type":"function","name":"g","parameters":null}]`
 	const hosted = `"tools":[{"type":"web_search","filters":{}},{"type":"mcp","server_label":"s","allowed_tools":["a"]},{"type":"code_interpreter","container":{"type":"auto"}},
