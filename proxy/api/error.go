@@ -2,7 +2,6 @@ package api
 
 import (
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 )
@@ -27,7 +26,8 @@ const (
 	TypeDeadlineExceeded  Type = "deadline_exceeded"
 	TypeEngineUnavailable Type = "engine_unavailable"
 	TypeEngineCrashed     Type = "engine_crashed"
-	TypeModelLoadFailed   Type = "model_load_failed"
+	TypeModelLoadFailed   Type = "model_load_failed" // for now; a later request may find it loaded
+	TypeModelBroken       Type = "model_broken"      // its files are at fault
 	TypeModelBusy         Type = "model_busy"
 	TypeModelChanged      Type = "model_changed"
 	TypeOutOfMemory       Type = "out_of_memory"
@@ -80,13 +80,6 @@ func (e *Error) RetryAfterSeconds() int {
 		return 0
 	}
 	return int((e.RetryAfter + time.Second - 1) / time.Second)
-}
-
-// MustNotBeRetried reports whether clients would send the request again because of the status, in vain: it gives the
-// same error until somebody mends what is wrong.
-func (e *Error) MustNotBeRetried() bool {
-	status := e.Status()
-	return (status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable) && e.RetryAfterSeconds() == 0
 }
 
 // NewError makes an error of any type, for callers that got the type from elsewhere (the engine's failure codes).
@@ -173,12 +166,11 @@ func ContextExceeded(promptTokens, contextTokens int) *Error {
 	return e
 }
 
-// ModelLoadFailed is for a model that is installed and can't be loaded; reason is one of the closed set of load
-// failures.
-func ModelLoadFailed(model, version, reason string) *Error {
+// ModelLoadFailed is for a model that can't be loaded for now; reason is one of the closed set of load failures.
+func ModelLoadFailed(model, version, reason string, retryAfter time.Duration) *Error {
 	e := NewError(TypeModelLoadFailed, "model %s version %s could not be loaded (%s)", Quote(model), Quote(version), reason)
 	e.Param = "base_model"
-	return e
+	return e.After(retryAfter)
 }
 
 // ModelBusy is for a model that can't be loaded since all loaded ones are in use.

@@ -47,6 +47,7 @@ var outcomes = map[Type]Outcome{
 	TypeForbidden:         {http.StatusForbidden, LabelClientError, "forbidden", "internal"},
 	TypeModelNotFound:     {http.StatusNotFound, LabelClientError, "model_not_found", "model_not_found"},
 	TypeVersionNotFound:   {http.StatusNotFound, LabelClientError, "model_not_found", "model_not_found"},
+	TypeModelBroken:       {http.StatusNotFound, LabelClientError, "model_load_failed", "model_load_failed"},
 	TypeBodyTooLarge:      {http.StatusRequestEntityTooLarge, LabelClientError, "body_too_large", "internal"},
 	TypeQuarantined:       {http.StatusUnprocessableEntity, LabelClientError, "quarantined", "quarantined"},
 	TypeRateLimited:       {http.StatusTooManyRequests, LabelRateLimited, "rate_limited", "internal"},

@@ -92,6 +92,7 @@ func TestRetryAfterSeconds(t *testing.T) {
 	for d, want := range map[time.Duration]int{0: 1, -time.Second: 1, 1: 1, time.Second: 1, 1001 * time.Millisecond: 2, 12 * time.Second: 12} {
 		for _, e := range []*Error{
 			RateLimited("5/minute", d), QueueFull(256, d), NoTimeLeft(time.Second, time.Second, d), EngineUnavailable(d), EngineCrashed(d), ModelBusy("a", d),
+			ModelLoadFailed("a", "b", "timeout", d),
 		} {
 			if got := e.RetryAfterSeconds(); got != want {
 				t.Errorf("%s after %v: %d", e.Type, d, got)
@@ -102,9 +103,6 @@ func TestRetryAfterSeconds(t *testing.T) {
 		if e.RetryAfterSeconds() != 1 {
 			t.Errorf("%s: %d", e.Type, e.RetryAfterSeconds())
 		}
-	}
-	if e := ModelLoadFailed("a", "b", "bad_format"); e.RetryAfterSeconds() != 0 {
-		t.Errorf("broken files: %d", e.RetryAfterSeconds())
 	}
 }
 
@@ -127,7 +125,7 @@ func TestMessagesSayWhatToDo(t *testing.T) {
 		{Quarantined(), 422, "stopped the inference engine"},
 		{QueueFull(256, time.Second), 503, "256"},
 		{QueueTimeout(1234567 * time.Microsecond), 504, "1.2s"},
-		{ModelLoadFailed("a", "b", "bad_format"), 503, "bad_format"},
+		{ModelLoadFailed("a", "b", "engine_crash", time.Minute), 503, "engine_crash"},
 		{ModelChanged("a", "b"), 503, "send the request again"},
 	} {
 		if c.err.Status() != c.status || !strings.Contains(c.err.Message, c.part) {

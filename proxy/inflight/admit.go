@@ -43,7 +43,8 @@ func (t *Table) admit(en *entry, now time.Time) *api.Error {
 	estimate := journal.EstimateBytes(en.req.Infer, en.askedTokens)
 	if estimate > t.journal.MaxBytes() {
 		t.metrics.AdmissionRefused("memory")
-		return api.NewError(api.TypeQueueFull, "the request may need %d bytes of memory, more than the %d that JOURNAL_MAX_BYTES allows; ask for fewer tokens", estimate, t.journal.MaxBytes())
+		return api.Invalid("max_new_tokens", "the request may need %d bytes of memory, more than the %d that JOURNAL_MAX_BYTES allows; ask for fewer tokens",
+			estimate, t.journal.MaxBytes())
 	}
 	if en.rec = t.journal.Open(estimate); en.rec == nil {
 		t.metrics.AdmissionRefused("memory")
@@ -121,7 +122,7 @@ func (t *Table) resolve(en *entry, now time.Time) *api.Error {
 		return err
 	}
 	if left := t.quarantine.modelBlockedFor(modelVersion{model, version}, now); left > 0 {
-		return api.ModelLoadFailed(model, version, "engine_crash").After(left)
+		return api.ModelLoadFailed(model, version, "engine_crash", left)
 	}
 	if t.quarantine.blocksRequest(model, version, r, now) {
 		return api.Quarantined()

@@ -139,7 +139,7 @@ func (t *Table) quarantineModel(mv modelVersion, now time.Time) {
 	t.log.Error("engines died loading a model, it is refused from now on", "model", mv.model, "version", mv.version, "for", t.options.QuarantineTTL)
 	for _, en := range t.entriesByOrder() {
 		if !en.state.atEngine() && en.model == mv.model && en.version == mv.version {
-			t.finish(en, nil, api.ModelLoadFailed(mv.model, mv.version, "engine_crash").After(t.options.QuarantineTTL), now)
+			t.finish(en, nil, api.ModelLoadFailed(mv.model, mv.version, "engine_crash", t.options.QuarantineTTL), now)
 		}
 	}
 }

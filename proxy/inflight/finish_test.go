@@ -121,8 +121,8 @@ func TestResultSaysHowMuchOfThePromptWasCached(t *testing.T) {
 	})
 }
 
-// Of what engines report with 503 only broken files stay, which waiting doesn't repair: everything else has a
-// Retry-After, for requests and for calls, whatever the engine says of it.
+// What engines report with 503 passes, so it has a Retry-After, for requests and for calls, whatever the engine says of
+// it. Broken files, which waiting doesn't repair, are 404.
 func TestRetryAfterForAllPassingErrors(t *testing.T) {
 	unavailable := 0
 	for _, code := range api.Types() {
@@ -132,17 +132,19 @@ func TestRetryAfterForAllPassingErrors(t *testing.T) {
 			for of, err := range map[string]*api.Error{
 				"request": en.clientError(&Summary{Reason: FinishError, Failure: failure}, time.Now()), "call": failureError(&failure, nil),
 			} {
-				want := err.Status() == 503 && (code != api.TypeModelLoadFailed || retryable)
-				if got := err.RetryAfterSeconds() > 0; got != want {
+				if got := err.RetryAfterSeconds() > 0; got != (err.Status() == 503) {
 					t.Errorf("%s of a %s, retryable %v: Retry-After is %d", code, of, retryable, err.RetryAfterSeconds())
 				}
 				if err.Status() == 503 {
 					unavailable++
 				}
+				if broken := code == api.TypeModelBroken || code == api.TypeModelLoadFailed && !retryable; broken != (err.Type == api.TypeModelBroken) {
+					t.Errorf("%s of a %s, retryable %v: %s", code, of, retryable, err.Type)
+				}
 			}
 		}
 	}
-	if unavailable < 4*8 {
+	if unavailable < 4*8-2 {
 		t.Errorf("only %d of them are 503", unavailable)
 	}
 }

@@ -104,7 +104,7 @@ func (t *Table) engineForCall(c ModelCall) (conn Engine, mv modelVersion, change
 		return nil, mv, nil, api.Forbidden(mv.model)
 	}
 	if left := t.quarantine.modelBlockedFor(mv, time.Now()); left > 0 {
-		return nil, mv, nil, api.ModelLoadFailed(mv.model, mv.version, "engine_crash").After(left)
+		return nil, mv, nil, api.ModelLoadFailed(mv.model, mv.version, "engine_crash", left)
 	}
 	if e := t.targetEngine(mv); e != nil {
 		conn = e.conn

@@ -63,7 +63,7 @@ func (w timeoutCheck) expired(en *entry) *api.Error {
 	case (en.state == waiting || en.state == suspect) && en.wasRequeued() && w.since(en.waitingSince) >= w.options.ReplayWait:
 		return api.EngineCrashed(retryEngineAfter)
 	case en.state == sent && w.loadTimedOut(en):
-		return api.ModelLoadFailed(en.model, en.version, "timeout").After(retryEngineAfter)
+		return api.ModelLoadFailed(en.model, en.version, "timeout", retryEngineAfter)
 	}
 	return nil
 }

@@ -358,10 +358,12 @@ func errorOfFailure(f *Failure) *api.Error {
 		return api.GrammarTooComplex(f.Param)
 	case t == api.TypeInternal || !t.Known():
 		return api.Internal(fmt.Errorf("engine failure %q: %s", f.Code, f.Text))
+	case t == api.TypeModelLoadFailed && !f.Retryable: // waiting doesn't repair files
+		t = api.TypeModelBroken
 	}
 	err := api.NewError(t, "%s", f.Text)
 	err.Param, err.PromptTokens = f.Param, f.PromptTokens
-	if err.Status() == 503 && (f.Retryable || t != api.TypeModelLoadFailed) { // waiting doesn't repair broken files
+	if err.Status() == 503 {
 		return err.After(retryEngineAfter)
 	}
 	return err

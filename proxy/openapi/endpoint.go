@@ -118,7 +118,7 @@ func errorHeaders(status int) []string {
 	case http.StatusTooManyRequests:
 		return append([]string{"Retry-After"}, RateLimitHeaders...)
 	case http.StatusServiceUnavailable:
-		return []string{"Retry-After", "X-Should-Retry"}
+		return []string{"Retry-After"}
 	case http.StatusUpgradeRequired:
 		return []string{"Upgrade"}
 	}
@@ -141,8 +141,7 @@ var headers = []header{
 	{"Request-Id", "The same as X-Request-Id.", Matching("^[A-Za-z0-9._-]{1,64}$")},
 	{"X-Stream-Id", "The id of a stream that can be resumed.", Text(1, 0)},
 	{"traceresponse", "Trace and span of the request (W3C).", Text(0, 0)},
-	{"Retry-After", "Seconds after which to try again. It is absent where that won't help.", IntegerFrom(1)},
-	{"X-Should-Retry", "false where trying again won't help, though the status says otherwise; else absent.", Constant("false")},
+	{"Retry-After", "Seconds after which to try again.", IntegerFrom(1)},
 	{"WWW-Authenticate", "How to send a key.", Text(0, 0)},
 	{"Upgrade", "HTTP/1.1, which streams need.", Text(0, 0)},
 	{RateLimitHeaders[0], "Requests that the limit allows. Absent where none applies.", Count()},

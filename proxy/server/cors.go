@@ -16,7 +16,7 @@ const corsMaxAge = "600"
 const anyOrigin = "*"
 
 // exposedHeaders are the reply headers that a page may read, besides the few that it may always read.
-var exposedHeaders = strings.Join([]string{requestIDHeader, anthropicIDHeader, revisionHeader, streamIDHeader, traceresponseHeader, fasthttp.HeaderRetryAfter, shouldRetryHeader, fasthttp.HeaderAllow,
+var exposedHeaders = strings.Join([]string{requestIDHeader, anthropicIDHeader, revisionHeader, streamIDHeader, traceresponseHeader, fasthttp.HeaderRetryAfter, fasthttp.HeaderAllow,
 	limit.HeaderLimit, limit.HeaderRemaining, limit.HeaderReset, limit.HeaderLimitTokens, limit.HeaderRemainingTokens, limit.HeaderResetTokens,
 	limit.HeaderPolicy, limit.HeaderRateLimit}, ", ")
 

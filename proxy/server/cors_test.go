@@ -47,7 +47,7 @@ func checkReadable(t *testing.T, header http.Header) {
 	if !slices.Contains(header.Values("Vary"), "Origin") {
 		t.Errorf("Vary %q", header.Values("Vary"))
 	}
-	for _, name := range []string{"X-Request-Id", "Retry-After", "X-Should-Retry"} {
+	for _, name := range []string{"X-Request-Id", "Retry-After"} {
 		if !strings.Contains(header.Get("Access-Control-Expose-Headers"), name) {
 			t.Errorf("Access-Control-Expose-Headers %q", header.Get("Access-Control-Expose-Headers"))
 		}

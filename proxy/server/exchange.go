@@ -103,9 +103,6 @@ func (x *exchange) replyError(err *api.Error) {
 	if seconds := err.RetryAfterSeconds(); seconds > 0 {
 		h.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(seconds))
 	}
-	if err.MustNotBeRetried() {
-		h.Set(shouldRetryHeader, "false")
-	}
 	switch err.Type {
 	case api.TypeUnauthorized:
 		h.Set(fasthttp.HeaderWWWAuthenticate, `Bearer realm="tandem"`)

@@ -20,8 +20,6 @@ const (
 	tracestateHeader    = "tracestate"
 	traceresponseHeader = "traceresponse"
 	revisionHeader      = "X-Model-Revision" // checksum of the files of the model that answered
-	// shouldRetryHeader keeps the client libraries of OpenAI and Anthropic from trying again, as they do by the status.
-	shouldRetryHeader = "X-Should-Retry"
 
 	maxRequestIDBytes = 64
 )

@@ -106,7 +106,7 @@ func TestBrokenModelsAreRefusedAndDisturbNobody(t *testing.T) {
 	}
 	for model, body := range cases {
 		a := s.mustInfer(body)
-		if a.Status != 503 || a.Error.Type != "model_load_failed" || !strings.Contains(a.Error.Message, reasons[model]) {
+		if a.Status != 404 || a.Error.Type != "model_broken" || !strings.Contains(a.Error.Message, reasons[model]) {
 			t.Errorf("%s: got %d %s, want it to say %q", model, a.Status, a.Body, reasons[model])
 		}
 		if after := a.Header.Get("Retry-After"); after != "" {
@@ -132,7 +132,7 @@ func TestBrokenModelsAreRefusedAndDisturbNobody(t *testing.T) {
 	}
 }
 
-// checkAskedOnce asks for a model that can't be loaded with OpenAI's library, which repeats what has 503, and counts.
+// checkAskedOnce asks for a broken model with OpenAI's library, which repeats what has 503, and counts.
 func (s *testServer) checkAskedOnce(model string) {
 	s.t.Helper()
 	asked := 0
@@ -143,7 +143,7 @@ func (s *testServer) checkAskedOnce(model string) {
 	params := capitalQuestion()
 	params.Model = model
 	_, err := client.Chat.Completions.New(s.t.Context(), params)
-	if refused, ok := errors.AsType[*openai.Error](err); !ok || refused.StatusCode != 503 || asked != 1 {
+	if refused, ok := errors.AsType[*openai.Error](err); !ok || refused.StatusCode != 404 || asked != 1 {
 		s.t.Errorf("%s is asked for %d times: %v", model, asked, err)
 	}
 }
@@ -209,7 +209,7 @@ func TestReadinessFollowsTheDefaultModel(t *testing.T) {
 		t.Errorf("/readyz: %s", body)
 	}
 	a := s.mustInfer(`{"prompt":"Hi"}`)
-	if a.Status != 503 || a.Error.Type != "model_load_failed" || !strings.Contains(a.Error.Message, "chat template") || a.Header.Get("Retry-After") != "" {
+	if a.Status != 404 || a.Error.Type != "model_broken" || !strings.Contains(a.Error.Message, "chat template") || a.Header.Get("Retry-After") != "" {
 		t.Errorf("got %d %s", a.Status, a.Body)
 	}
 	s.installModelFile("acme/facts/model.gguf", intact)

@@ -29,6 +29,7 @@ var kinds = map[api.Type]string{
 	api.TypeForbidden:         permission,
 	api.TypeModelNotFound:     notFound,
 	api.TypeVersionNotFound:   notFound,
+	api.TypeModelBroken:       notFound,
 	api.TypeRateLimited:       rateLimit,
 	api.TypeQuarantined:       invalidRequest,
 

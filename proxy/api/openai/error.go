@@ -31,6 +31,7 @@ var forms = map[api.Type]form{
 	api.TypeForbidden:         {permission, "forbidden"},
 	api.TypeModelNotFound:     {invalidRequest, "model_not_found"},
 	api.TypeVersionNotFound:   {invalidRequest, "model_not_found"},
+	api.TypeModelBroken:       {invalidRequest, "model_broken"},
 	api.TypeRateLimited:       {rateLimit, "rate_limit_exceeded"},
 	api.TypeQuarantined:       {invalidRequest, "request_quarantined"},
 

@@ -79,7 +79,7 @@ func TestErrorsSpeakOfTheClientsFields(t *testing.T) {
 		{noDefault, "model", "model", "model_not_found", `no model given, and the default model "gone" is not installed`},
 		{noVersion, "model", "model", "model_not_found", `model "demo" has no version "v2"`},
 		{api.Forbidden("demo"), "model", "model", "forbidden", `may not use model "demo"`},
-		{api.ModelLoadFailed("demo", "v1", "bad_format"), "model", "model", "model_load_failed", `model "demo" version "v1"`},
+		{api.ModelLoadFailed("demo", "v1", "engine_crash", time.Second), "model", "model", "model_load_failed", `model "demo" version "v1"`},
 		{api.GrammarTooComplex("json_schema"), "json_schema", "json_schema", "grammar_too_complex", "json_schema is too complex"},
 		{api.GrammarTooComplex("tools"), "tools", "tools", "grammar_too_complex", "tools are too complex"},
 		{api.Invalid("json_schema", "json_schema must be a JSON schema that is an object"), "json_schema", "json_schema", "", "json_schema must be"},
