@@ -169,7 +169,7 @@ func decodeRendered(r schema.InferRequest) (*models.Prompt, error) {
 // decodeTools reads what a request says about tools and the form of its answer. The error is the client's mistake.
 func decodeTools(r schema.InferRequest, d *fieldReader, in *models.Input) error {
 	in.ParallelToolCalls, in.SplitOutput = r.ParallelToolCalls(), r.SplitOutput()
-	in.TemplateOptions = d.data(r.TemplateOptions())
+	options := d.data(r.TemplateOptions())
 	tools, choice := d.data(r.Tools()), d.data(r.ToolChoice())
 	if d.err != nil {
 		return nil
@@ -181,7 +181,7 @@ func decodeTools(r schema.InferRequest, d *fieldReader, in *models.Input) error 
 	if in.ToolChoice, err = models.DecodeToolChoice(choice, in.Tools); err != nil {
 		return &invalidFieldError{"tool_choice", err.Error()}
 	}
-	if err = models.CheckTemplateOptions(in.TemplateOptions); err != nil {
+	if in.TemplateOptions, in.Continue, err = models.DecodeTemplateOptions(options); err != nil {
 		return &invalidFieldError{"chat_template_kwargs", err.Error()}
 	}
 	return nil

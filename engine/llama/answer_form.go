@@ -62,6 +62,7 @@ type formRequest struct {
 	Parallel   bool                       `json:"parallel"`
 	Options    map[string]json.RawMessage `json:"options"`
 	PromptOnly bool                       `json:"prompt_only"`
+	Continues  bool                       `json:"continues"` // the prompt ends with the last message
 	// WantGrammar: the form of calls is asked for, too. Bind are the tools in whose arguments' place it has marks,
 	// which begin with Mark.
 	WantGrammar bool     `json:"want_grammar"`

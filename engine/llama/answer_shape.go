@@ -16,11 +16,15 @@ import (
 type answerShape struct {
 	parts []promptPart
 	form  *preparedForm // nil: the answer is content
+	begun string        // the end of the prompt that is the beginning of the answer's content
 }
 
 // shapeOf renders a request. What needs no more than roles and texts is rendered with the runtime's marks; the rest by
 // the library, with marks in the texts.
 func (b *Base) shapeOf(in models.Input, messages []models.Message) (*answerShape, error) {
+	if in.Continue {
+		return b.continuedShape(in, messages)
+	}
 	simple := isSimple(in, messages)
 	if b.form == nil || in.Raw {
 		if !simple {
@@ -44,14 +48,20 @@ func (b *Base) shapeOf(in models.Input, messages []models.Message) (*answerShape
 	case err != nil && simple: // the template takes the messages, but the library can't read its form for them
 		b.opts.Logger.Debug("the form of an answer isn't known", "model", b.spec.Name, "error", err)
 		return &answerShape{parts: parts}, nil
-	case errors.Is(err, models.ErrTools):
-		return nil, err
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrMessage, err)
+		return nil, messageError(err)
 	case !simple:
 		parts = marked
 	}
 	return &answerShape{parts: parts, form: form}, nil
+}
+
+// messageError blames messages for what isn't the fault of tools.
+func messageError(err error) error {
+	if errors.Is(err, models.ErrTools) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrMessage, err)
 }
 
 // isSimple reports whether messages have nothing but roles and texts, and the template gets nothing else.

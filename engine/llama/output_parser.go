@@ -40,6 +40,7 @@ type savedParser struct {
 	Format           int              `json:"format"`
 	GenerationPrompt string           `json:"generation_prompt"`
 	Parser           string           `json:"parser"`
+	Begun            string           `json:"begun,omitempty"` // text of the prompt with which the answer goes on
 	Shown            map[int32]string `json:"shown,omitempty"`
 }
 
@@ -49,7 +50,7 @@ func (b *Base) parserState(shape *answerShape) []byte {
 	if f == nil || f.Parser == "" {
 		return []byte(contentOnly)
 	}
-	state, err := json.Marshal(savedParser{f.Format, f.GenerationPrompt, f.Parser, b.shownTokens(f)})
+	state, err := json.Marshal(savedParser{f.Format, f.GenerationPrompt, f.Parser, shape.begun, b.shownTokens(f)})
 	if err != nil {
 		return []byte(contentOnly)
 	}
@@ -89,7 +90,23 @@ func (b *Base) NewParser(state []byte) (models.Parser, error) {
 	if handle == nil {
 		return nil, fmt.Errorf("make a parser of %d bytes: %w", len(saved.Parser), errBuf.err())
 	}
-	return &outputParser{handle: handle, shown: saved.Shown, log: b.opts.Logger}, nil
+	p := &outputParser{handle: handle, shown: saved.Shown, log: b.opts.Logger}
+	p.begin(saved.Begun)
+	return p, nil
+}
+
+// begin puts a text before the answer that counts as sent.
+func (p *outputParser) begin(text string) {
+	if text == "" {
+		return
+	}
+	p.text = []byte(text)
+	p.open.count(p.text)
+	p.sent.content = text
+	msg, err := p.parse(true)
+	if err == nil && (msg.reasoning != "" || len(msg.calls) > 0 || !strings.HasPrefix(text, msg.content)) {
+		p.sent = msg // the client has written some of the form itself
+	}
 }
 
 // cBytes is a text for a call into C that copies it.

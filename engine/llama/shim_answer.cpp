@@ -320,7 +320,7 @@ char * tdm_form_prepare(const tdm_form * f, const char * request, size_t len, si
         autoparser::generation_params params;
         params.messages              = messages_for(renderer.parsed, common_chat_msgs_parse_oaicompat(in.at("messages")));
         params.reasoning_format      = COMMON_REASONING_FORMAT_DEEPSEEK;
-        params.add_generation_prompt = true;
+        params.add_generation_prompt = !in.at("continues").get<bool>();
         params.add_bos               = f->adds_bos;
         params.add_eos               = f->adds_eos;
         params.parallel_tool_calls   = in.at("parallel").get<bool>();

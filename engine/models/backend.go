@@ -135,6 +135,7 @@ type Input struct {
 	ToolChoice        ToolChoice
 	ParallelToolCalls bool   // an answer may have more than one call
 	TemplateOptions   []byte // JSON object of variables for the chat template, or nil
+	Continue          bool   // the answer goes on with the last message, which is the assistant's
 	SplitOutput       bool   // the answer is taken apart by NewParser
 }
 

@@ -216,6 +216,33 @@ func CheckTemplateOptions(data []byte) error {
 	return nil
 }
 
+// continueOption stands among the options of the chat template and says that the answer goes on with the last message.
+// Not a template but the engine obeys it; the name is that of other servers.
+const continueOption = "continue_final_message"
+
+// DecodeTemplateOptions returns the options that the chat template gets, and whether the answer goes on with the last
+// message.
+func DecodeTemplateOptions(data []byte) (options []byte, goesOn bool, err error) {
+	if err := CheckTemplateOptions(data); err != nil || !bytes.Contains(data, []byte(continueOption)) {
+		return data, false, err
+	}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(data, &all); err != nil {
+		return nil, false, err
+	}
+	if value, ok := all[continueOption]; ok {
+		if err := json.Unmarshal(value, &goesOn); err != nil {
+			return nil, false, fmt.Errorf("%s must be true or false", continueOption)
+		}
+		delete(all, continueOption)
+	}
+	if len(all) == 0 {
+		return nil, goesOn, nil
+	}
+	options, err = json.Marshal(all)
+	return options, goesOn, err
+}
+
 // decodeJSON reads one value of at most most bytes and toolNestingMax levels.
 func decodeJSON(data []byte, most int, to any) error {
 	if len(data) > most {

@@ -96,6 +96,28 @@ func TestTemplateOptions(t *testing.T) {
 	}
 }
 
+// Whether an answer goes on with the last message isn't for the template.
+func TestTemplateOptionsSayWhetherAnAnswerGoesOn(t *testing.T) {
+	for text, want := range map[string]struct {
+		rest   string
+		goesOn bool
+		ok     bool
+	}{
+		"": {"", false, true}, `{"a":1}`: {`{"a":1}`, false, true},
+		`{"continue_final_message":true}`:                {"", true, true},
+		`{"a":[1],"continue_final_message":false,"b":2}`: {`{"a":[1],"b":2}`, false, true},
+		`{"a":"continue_final_message"}`:                 {`{"a":"continue_final_message"}`, false, true},
+		`{"continue_final_message":null}`:                {"", false, true},
+		`{"continue_final_message":"content"}`:           {"", false, false},
+		`{"continue_final_message":true,"messages":[]}`:  {"", false, false},
+	} {
+		rest, goesOn, err := DecodeTemplateOptions([]byte(text))
+		if (err == nil) != want.ok || want.ok && (string(rest) != want.rest || goesOn != want.goesOn) {
+			t.Errorf("%s: %s, %v, %v", text, rest, goesOn, err)
+		}
+	}
+}
+
 // What was read stays within the bounds, and its JSON is JSON.
 func FuzzTools(f *testing.F) {
 	f.Add([]byte("["+tool("f")+"]"), []byte(`"required"`), []byte(`[{"function":{"name":"f","arguments":"{}"}}]`), []byte(`{"a":1}`))

@@ -58,7 +58,8 @@ type Request struct {
 	ParallelToolCalls bool
 	// SplitOutput has content, reasoning and tool calls told apart by the format of the model's chat template.
 	SplitOutput bool
-	// TemplateOptions is a JSON object of values for the chat template, such as enable_thinking; nil: none.
+	// TemplateOptions is a JSON object of values for the chat template, such as enable_thinking, and ContinueOption;
+	// nil: none.
 	TemplateOptions []byte
 
 	Prompt     string // empty only with Messages, PromptTokens or Inputs
@@ -227,6 +228,10 @@ type Tool struct {
 	Parameters  []byte // JSON schema of the arguments; nil: none
 	Strict      bool   // a schema that can't be obeyed is refused
 }
+
+// ContinueOption among the TemplateOptions is true where the answer goes on with the text of the last message, which is
+// the assistant's, and doesn't repeat it.
+const ContinueOption = "continue_final_message"
 
 // ToolMode is what a model may or must do with tools.
 type ToolMode uint8

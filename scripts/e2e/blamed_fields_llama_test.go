@@ -22,6 +22,12 @@ func TestErrorsOfTheEngineNameTheClientsFields(t *testing.T) {
 		{"response_format of a chat", "/v1/chat/completions", map[string]any{"messages": message, "response_format": format}, []string{`"param":"response_format"`}},
 		{"text.format", "/v1/responses", map[string]any{"input": "Hi", "text": map[string]any{"format": map[string]any{"type": "json_schema", "name": "n", "schema": bad}}},
 			[]string{`"param":"text.format.schema"`}},
+		{"a strict tool of a chat", "/v1/chat/completions", map[string]any{"messages": message, "tools": []any{map[string]any{
+			"type": "function", "function": map[string]any{"name": "f", "parameters": bad, "strict": true}}}}, []string{`"param":"tools"`, `/properties/a/not`}},
+		{"a strict tool of a response", "/v1/responses", map[string]any{"input": "Hi", "tools": []any{map[string]any{
+			"type": "function", "name": "f", "parameters": bad, "strict": true}}}, []string{`"param":"tools"`, `/properties/a/not`}},
+		{"a strict tool of a message", "/v1/messages", map[string]any{"messages": message, "max_tokens": 5, "tools": []any{map[string]any{
+			"name": "f", "input_schema": bad, "strict": true}}}, []string{`"invalid_request_error"`, `/properties/a/not`}},
 		{"a token", "/v1/embeddings", map[string]any{"input": []int{1 << 30}}, []string{`"param":"input"`, `"message":"input has a token`}},
 	} {
 		c.body["model"] = "demo:base"

@@ -61,8 +61,8 @@ var refusals = []struct {
 	{"max_tokens of 0 without echo", 400, regexp.MustCompile(`max_tokens must be`)},
 	{"a member that its type or role needs", 400, regexp.MustCompile(`is required|content must be|(json_schema|format)\.schema must be|tool_choice must be|\.name must be|\.input_schema must be|role is`)},
 	{"what isn't stored, or can't be read", 400, regexp.MustCompile(`not stored|nothing in it`)},
-	{"what the other side may say", 400, regexp.MustCompile(`must be in messages of|end with one of the user|are not supported here; send text|only messages of the system`)},
-	{"what the model can't do", 400, regexp.MustCompile(`context|unusable grammar|chat template|too complex|token|dimensions is|can't score|can't give|can't generate`)},
+	{"what the other side may say", 400, regexp.MustCompile(`must be in messages of|messages end with one of the assistant|are not supported here; send text|only messages of the system`)},
+	{"what the model can't do", 400, regexp.MustCompile(`context|unusable grammar|chat template|too complex|token|can't go on|dimensions is|can't score|can't give|can't generate`)},
 }
 
 // sentBody is one body and what became of it.

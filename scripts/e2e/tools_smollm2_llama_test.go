@@ -117,6 +117,67 @@ func TestToolCallsOfSmolLM2(t *testing.T) {
 	checkInvariants(t, s.waitIdle())
 }
 
+// TestArgumentsOfSmolLM2FitTheirSchema asks for arguments with keywords that a grammar in GBNF can't have.
+func TestArgumentsOfSmolLM2FitTheirSchema(t *testing.T) {
+	s := startToolServer(t)
+	for name, property := range map[string]string{
+		"pattern":           `{"type":"string","pattern":"[A-Z]{3}-[0-9]{2}"}`,
+		"pattern and bound": `{"type":"string","pattern":"^[a-z ]+$","minLength":5,"maxLength":12}`,
+		"numbers":           `{"type":"number","minimum":1.5,"maximum":2.5}`,
+		"multipleOf":        `{"type":"integer","multipleOf":25,"minimum":50,"maximum":500}`,
+		"tuple":             `{"type":"array","prefixItems":[{"enum":["N","S"]},{"type":"integer","minimum":0,"maximum":90}],"items":false,"minItems":2}`,
+		"names":             `{"type":"object","patternProperties":{"^n_[a-z]{1,4}$":{"type":"boolean"}},"additionalProperties":false,"maxProperties":2}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			schema := `{"type":"object","properties":{"note":{"type":"string","maxLength":8},"value":` + property + `},"required":["value"],"additionalProperties":false}`
+			tools := []any{map[string]any{"type": "function", "function": map[string]any{"name": "set", "description": "Sets a value", "parameters": json.RawMessage(schema)}}}
+			for seed := range 2 {
+				message, finish := s.askChat(t, map[string]any{"messages": []any{map[string]any{"role": "user", "content": "Set the value."}},
+					"tools": tools, "tool_choice": "required", "parallel_tool_calls": false, "temperature": 1, "seed": seed, "max_tokens": 200})
+				calls := list(message["tool_calls"])
+				if len(calls) != 1 || finish == "length" {
+					t.Errorf("%s: %v", finish, message)
+					continue
+				}
+				arguments := text(object(object(calls[0])["function"])["arguments"])
+				if err := validateAnswer(schema, arguments); err != nil {
+					t.Errorf("%s: %v", arguments, err)
+				}
+			}
+		})
+	}
+}
+
+// TestSmolLM2GoesOnWithAMessage has an answer begun in Anthropic's way, and in chats when they ask for it.
+func TestSmolLM2GoesOnWithAMessage(t *testing.T) {
+	s := startToolServer(t)
+	ask := map[string]any{"role": "user", "content": "What is the capital of France?"}
+	begun := []any{ask, map[string]any{"role": "assistant", "content": "The capital of France is the city of P"}}
+	body := map[string]any{"max_tokens": 8, "temperature": 0, "messages": begun}
+	content := list(s.mustReply("/v1/messages", body)["content"])
+	if len(content) != 1 || !strings.HasPrefix(text(object(content[0])["text"]), "aris") {
+		t.Errorf("/v1/messages: %v", content)
+	}
+	streamed := s.streamedText(t, "/v1/messages", with(body, "stream", true), func(d map[string]any) string { return text(object(d["delta"])["text"]) })
+	if want := text(object(content[0])["text"]); streamed != want {
+		t.Errorf("streamed %q, whole %q", streamed, want)
+	}
+	chat := func(goesOn bool) string {
+		message, _ := s.askChat(t, with(body, "continue_final_message", goesOn))
+		return text(message["content"])
+	}
+	if got := chat(true); !strings.HasPrefix(got, "aris") {
+		t.Errorf("a chat that goes on: %q", got)
+	}
+	if got := chat(false); strings.HasPrefix(got, "aris") {
+		t.Errorf("the next message begins with %q", got)
+	}
+	_, err := s.reply("/v1/chat/completions", map[string]any{"messages": []any{ask}, "continue_final_message": true})
+	if err == nil || !strings.Contains(err.Error(), "status 400") || !strings.Contains(err.Error(), `"param":"messages"`) {
+		t.Errorf("a message of the user: %v", err)
+	}
+}
+
 // TestManyToolsAndLongNames is a client with the tools of several MCP servers, whose names are put together.
 func TestManyToolsAndLongNames(t *testing.T) {
 	s := startToolServer(t, "CONTEXT=8192")

@@ -48,10 +48,10 @@ func (b *messagesBody) request(limits api.Limits) (*api.Request, *api.Error) {
 	if err != nil {
 		return nil, err
 	}
-	if last := &r.Messages[len(r.Messages)-1]; last.Role == "assistant" {
-		return nil, api.Invalid("messages", "messages end with one of the assistant, but an answer can't be begun for the model; end with one of the user")
-	}
 	if r.JSONSchema, err = b.schema(limits.MaxSchemaBytes()); err != nil {
+		return nil, err
+	}
+	if err := checkBegunAnswer(r); err != nil {
 		return nil, err
 	}
 	r.MaxNewTokens = new(int(min(*b.MaxTokens, api.MaxNewTokens)))
@@ -89,8 +89,33 @@ func (b *messagesBody) prompt(limits api.Limits) (*api.Request, *api.Error) {
 		return nil, api.Invalid("messages", "messages, system and tools have %d bytes of text together, more than the limit of %d; shorten them", bytes, limit)
 	}
 	var err *api.Error
-	r.TemplateOptions, err = b.Thinking.templateOptions()
+	r.TemplateOptions, err = b.Thinking.templateOptions(isBegun(r))
 	return r, err
+}
+
+// isBegun reports whether the answer goes on with the last message.
+func isBegun(r *api.Request) bool {
+	last := &r.Messages[len(r.Messages)-1]
+	return last.Role == "assistant" && last.Content != "" && len(last.ToolCalls) == 0 && !mustCall(r)
+}
+
+func mustCall(r *api.Request) bool {
+	return r.ToolChoice.Mode == api.ToolsRequired || r.ToolChoice.Mode == api.ToolsNamed
+}
+
+// checkBegunAnswer returns an error for a last message of the assistant with which no answer goes on.
+func checkBegunAnswer(r *api.Request) *api.Error {
+	const ends = "messages end with one of the assistant, "
+	switch last := &r.Messages[len(r.Messages)-1]; {
+	case last.Role != "assistant":
+	case mustCall(r):
+		return api.Invalid("messages", ends+"but tool_choice asks for a call; end with one of the user")
+	case !isBegun(r):
+		return api.Invalid("messages", ends+"with whose text the answer would go on, but it has none, or tool_use blocks without results")
+	case len(r.JSONSchema) > 0:
+		return api.Invalid("messages", ends+"but a schema is that of a whole answer; end with one of the user")
+	}
+	return nil
 }
 
 func (b *messagesBody) checkRanges() *api.Error {
@@ -134,17 +159,22 @@ type thinking struct {
 }
 
 // templateOptions are those of a model that can do both. As in Anthropic's API a model thinks when it is asked to.
-func (t *thinking) templateOptions() ([]byte, *api.Error) {
-	if t == nil {
-		return []byte(`{"enable_thinking":false}`), nil
+// begun: the answer goes on with the last message.
+func (t *thinking) templateOptions(begun bool) ([]byte, *api.Error) {
+	options := `{"enable_thinking":false`
+	if t != nil {
+		switch t.Type {
+		case "enabled", "adaptive":
+			options = `{"enable_thinking":true`
+		case "disabled":
+		default:
+			return nil, invalidField("thinking.type")
+		}
 	}
-	switch t.Type {
-	case "enabled", "adaptive":
-		return []byte(`{"enable_thinking":true}`), nil
-	case "disabled":
-		return []byte(`{"enable_thinking":false}`), nil
+	if begun {
+		options += `,"` + api.ContinueOption + `":true`
 	}
-	return nil, invalidField("thinking.type")
+	return []byte(options + "}"), nil
 }
 
 // outputFormat is the form that the answer is to have.

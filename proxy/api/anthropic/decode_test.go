@@ -348,8 +348,12 @@ func TestRefusedMessages(t *testing.T) {
 		by(`[{"type":"tool_use","id":"1","name":"a b"}]`):                                            "messages.1.content.0.name",
 		by(`[{"type":"tool_use","id":"1","name":"f","input":"{}"}]`):                                 "messages.1.content.0.input",
 		by(`[{"type":"thinking"}]`):                                                                  "messages.1.content.0.thinking",
-		// An answer can't be begun for the model.
-		`{"max_tokens":1,"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}`: "messages",
+		// The answer would go on with the last message.
+		begun(``, `,"tools":[{"name":"f"}],"tool_choice":{"type":"any"}`):                           "messages",
+		begun(`b`, `,"tools":[{"name":"f"}],"tool_choice":{"type":"any"}`):                          "messages",
+		begun(`b`, `,"output_config":{"format":{"type":"json_schema","schema":{"type":"object"}}}`): "messages",
+		begun(``, ``): "messages",
+		`{"max_tokens":1,"messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"text","text":"b"},{"type":"tool_use","id":"1","name":"f"}]}]}`: "messages",
 		// limits
 		`{"max_tokens":1,"messages":[{"role":"user","content":"` + long(150) + `"},{"role":"assistant","content":"` + long(51) + `"},{"role":"user","content":""}]}`: "messages",
 		with(`[{"type":"tool_result","tool_use_id":"1","content":"` + long(200) + `"}]`):                                                                             "messages",
@@ -411,6 +415,23 @@ func TestRefusedBodies(t *testing.T) {
 	})
 }
 
+// begun is a body that ends with a text of the assistant.
+func begun(text, fields string) string {
+	return `{"max_tokens":100,"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"` + text + `"}]` + fields + `}`
+}
+
+// The answer goes on with a last text of the assistant.
+func TestDecodeBegunAnswers(t *testing.T) {
+	for body, options := range map[string]string{
+		begun("b ", ""): `{"enable_thinking":false,"continue_final_message":true}`,
+		begun("b ", `,"thinking":{"type":"adaptive"}`): `{"enable_thinking":true,"continue_final_message":true}`,
+	} {
+		r := defaultRequest()
+		r.Messages, r.TemplateOptions = []api.Message{user("a"), assistant("b ")}, []byte(options)
+		wantRequest(t, body, &r)
+	}
+}
+
 func long(n int) string { return strings.Repeat("x", n) }
 
 func TestDecodeCount(t *testing.T) {
@@ -423,7 +444,7 @@ func TestDecodeCount(t *testing.T) {
 	}
 	want := &api.Request{
 		Model: "demo", Version: "v1", Messages: []api.Message{{Role: "system", Content: "s"}, user("Hi"), assistant("Hello")}, SplitOutput: true,
-		Tools: []api.Tool{{Name: "f"}}, ParallelToolCalls: true, TemplateOptions: []byte(`{"enable_thinking":true}`),
+		Tools: []api.Tool{{Name: "f"}}, ParallelToolCalls: true, TemplateOptions: []byte(`{"enable_thinking":true,"continue_final_message":true}`),
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %s\nwant %s", describe(got), describe(want))
@@ -466,7 +487,7 @@ func FuzzDecode(f *testing.F) {
 func checkInvariants(t *testing.T, r *api.Request, limits api.Limits) {
 	t.Helper()
 	n := len(r.Messages)
-	if n == 0 || n > api.MaxMessages || r.Messages[n-1].Role == "assistant" || r.Prompt != "" || len(r.Stop) > api.MaxStops || len(r.Tools) > api.MaxTools {
+	if n == 0 || n > api.MaxMessages || r.Messages[n-1].Role == "assistant" && !isBegun(r) || r.Prompt != "" || len(r.Stop) > api.MaxStops || len(r.Tools) > api.MaxTools {
 		t.Fatalf("%s", describe(r))
 	}
 	if r.TextBytes()-len(r.JSONSchema)-len(r.TemplateOptions) > limits.PromptBytes || len(r.JSONSchema) > limits.SchemaBytes {

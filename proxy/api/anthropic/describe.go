@@ -114,7 +114,7 @@ func fields() openapi.Fields {
 
 		"stream_options.resume": {Doc: "Seconds for which the stream is kept for GET /v1/streams/{id} while nobody reads it.", Schema: openapi.Integer(0, int64(api.MaxResumeSeconds))},
 
-		"messages":           {Doc: fmt.Sprintf("The conversation, of at most %d bytes of text. The last one is the user's.", api.MaxPromptBytes), Required: true, Entries: message{}, MinItems: 1, MaxItems: api.MaxMessages},
+		"messages":           {Doc: fmt.Sprintf("The conversation, of at most %d bytes of text. With the text of a last one of the assistant the answer goes on.", api.MaxPromptBytes), Required: true, Entries: message{}, MinItems: 1, MaxItems: api.MaxMessages},
 		"messages[].role":    {Doc: "Who says it.", Required: true, Schema: openapi.Words("user", "assistant", "system")},
 		"messages[].content": {Doc: "A text, or blocks of which each has what its type needs.", Required: true, Schema: openapi.Text(0, api.MaxPromptBytes), Entries: block{}},
 

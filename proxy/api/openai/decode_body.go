@@ -54,6 +54,7 @@ var requirements = map[string]string{
 	"chat_template_kwargs":         fmt.Sprintf("an object of at most %d bytes", maxTemplateOptionBytes),
 	"reasoning_effort":             "a string",
 	"enable_thinking":              "true or false",
+	"continue_final_message":       "true or false",
 	"logit_bias":                   fmt.Sprintf("an object from token ids to numbers from -100 to 100, at most %d of them", api.MaxLogitBias),
 	"grammar":                      "a string with a grammar (GBNF)",
 	"ignore_eos":                   "true or false",

@@ -309,6 +309,8 @@ func chatFields() openapi.Fields {
 		"reasoning_effort":     {Doc: "A value for the chat template. none switches thinking off as well.", Schema: openapi.Text(0, api.MaxNameBytes)},
 		"enable_thinking":      {Doc: "A value for the chat template. Not in OpenAI's API."},
 
+		"continue_final_message": {Doc: "The answer goes on with the text of the last message, which is the assistant's. Not in OpenAI's API.", Default: false},
+
 		"functions":          {Doc: noTools, Schema: openapi.Unsupported()},
 		"function_call":      {Doc: noTools, Schema: openapi.Unsupported("none", "auto")},
 		"modalities":         {Doc: textOnly, Schema: openapi.Unsupported([]string{"text"})},

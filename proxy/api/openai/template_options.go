@@ -1,6 +1,8 @@
 package openai
 
 import (
+	"strconv"
+
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -15,6 +17,7 @@ type templateOptions struct {
 	ChatTemplateKwargs jsontext.Value `json:"chat_template_kwargs"` // an object of values
 	ReasoningEffort    string         `json:"reasoning_effort"`
 	EnableThinking     *bool          `json:"enable_thinking"`
+	ContinueLast       *bool          `json:"continue_final_message"`
 }
 
 // encode returns a JSON object of all of them, or nil when there is none.
@@ -46,6 +49,9 @@ func (o *templateOptions) encode() ([]byte, *api.Error) {
 		if *o.EnableThinking {
 			values["enable_thinking"] = jsontext.Value("true")
 		}
+	}
+	if o.ContinueLast != nil {
+		values[api.ContinueOption] = strconv.AppendBool(nil, *o.ContinueLast)
 	}
 	if len(values) == 0 {
 		return nil, nil

@@ -6,12 +6,13 @@ import (
 
 func TestDecodeTemplateOptions(t *testing.T) {
 	for fields, options := range map[string]string{
-		`"reasoning_effort":"low"`:                 `{"reasoning_effort":"low"}`,
-		`"reasoning_effort":"none"`:                `{"enable_thinking":false,"reasoning_effort":"none"}`,
-		`"enable_thinking":true`:                   `{"enable_thinking":true}`,
-		`"chat_template_kwargs":{"b":[1],"a":"x"}`: `{"a":"x","b":[1]}`,
+		`"reasoning_effort":"low"`:                                                `{"reasoning_effort":"low"}`,
+		`"reasoning_effort":"none"`:                                               `{"enable_thinking":false,"reasoning_effort":"none"}`,
+		`"enable_thinking":true`:                                                  `{"enable_thinking":true}`,
+		`"continue_final_message":true`:                                           `{"continue_final_message":true}`,
+		`"chat_template_kwargs":{"b":[1],"a":"x"}`:                                `{"a":"x","b":[1]}`,
 		`"chat_template_kwargs":{"enable_thinking":true},"enable_thinking":false`: `{"enable_thinking":false}`,
-		`"chat_template_kwargs":{}`: ``,
+		`"chat_template_kwargs":{}`:                                               ``,
 	} {
 		want := defaultRequest()
 		want.Messages, want.SplitOutput = user("Hi"), true
