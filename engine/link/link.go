@@ -28,6 +28,7 @@ type Models interface {
 	Entries() []models.Entry
 	Loads() []models.LoadHeartbeat
 	Size() int
+	ContextBeforeLoad(*models.Model) int
 }
 
 // Catalog lists what is installed; *models.Registry is one.

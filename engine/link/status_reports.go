@@ -177,7 +177,11 @@ func (l *Link) writeCatalog(f schema.Frame) error {
 		return err
 	}
 	for i := range snapshot {
-		if err := writeModel(list.At(i), &snapshot[i], facts[snapshot[i].Name]); err != nil {
+		known := facts[snapshot[i].Name]
+		if known.ContextTokens == 0 {
+			known.ContextTokens = l.o.Models.ContextBeforeLoad(&snapshot[i])
+		}
+		if err := writeModel(list.At(i), &snapshot[i], known); err != nil {
 			return err
 		}
 	}
@@ -200,13 +204,13 @@ func writeLoaded(to schema.Loaded, e models.Entry) error {
 	return writeFacts(facts, &e.Facts)
 }
 
-// writeModel describes a model by its files' headers and, where they say nothing, as a load found it.
-func writeModel(to schema.Model, m *models.Model, loaded models.Facts) error {
-	to.SetContextTokens(uint32(loaded.ContextTokens))
+// writeModel describes a model by its files' headers and, where they say nothing, by what is known of it.
+func writeModel(to schema.Model, m *models.Model, known models.Facts) error {
+	to.SetContextTokens(uint32(known.ContextTokens))
 	to.SetBytes(uint64(max(m.Bytes, 0)))
 	w := fieldWriter{}
-	w.text(to.SetArchitecture, cmp.Or(m.Architecture, loaded.Architecture))
-	w.text(to.SetQuantization, cmp.Or(m.Quantization, loaded.Quantization))
+	w.text(to.SetArchitecture, cmp.Or(m.Architecture, known.Architecture))
+	w.text(to.SetQuantization, cmp.Or(m.Quantization, known.Quantization))
 	w.text(to.SetName, m.Name)
 	w.text(to.SetDescription, m.Description)
 	w.text(to.SetDomain, m.Domain)

@@ -58,3 +58,24 @@ func TestPoolingIsAnotherBase(t *testing.T) {
 		t.Errorf("three poolings have the identities %v", ids)
 	}
 }
+
+// The context before a load is what a file and the settings allow, and not known where positions are scaled.
+func TestContextBeforeALoad(t *testing.T) {
+	plain, yarn := RopeScaling{}, RopeScaling{Type: RopeYarn, Factor: 4}
+	for _, c := range []struct {
+		trained, setting int
+		model, all       RopeScaling
+		want             int
+	}{
+		{2048, 8192, plain, plain, 2048},
+		{32768, 8192, plain, RopeScaling{Type: RopeAuto}, 8192},
+		{0, 8192, plain, plain, 0}, // the file is packed
+		{2048, 8192, yarn, plain, 0},
+		{2048, 8192, plain, yarn, 0},
+	} {
+		cache := &Cache{opts: CacheOptions{Context: c.setting, Attention: Attention{Rope: c.all}}}
+		if got := cache.ContextBeforeLoad(&Model{TrainContext: c.trained, Attention: Attention{Rope: c.model}}); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+	}
+}

@@ -331,3 +331,16 @@ func (c *Cache) Entries() []Entry {
 
 // Size is CACHE_SIZE.
 func (c *Cache) Size() int { return c.opts.Size }
+
+// ContextBeforeLoad is how many tokens one request of a model may have as far as its file and the settings tell; a load
+// may find less memory. 0: they don't tell, since a file is packed, or its positions are scaled.
+func (c *Cache) ContextBeforeLoad(m *Model) int {
+	rope := m.Attention.Or(c.opts.Attention).Rope
+	if rope.Type == RopeAuto {
+		rope.Type = ""
+	}
+	if rope != (RopeScaling{}) || c.opts.Context == 0 {
+		return 0
+	}
+	return min(m.TrainContext, c.opts.Context)
+}

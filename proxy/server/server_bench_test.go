@@ -234,11 +234,16 @@ func BenchmarkStream(b *testing.B) {
 	benchStream(b, rawInfer(strings.Replace(streamed(inferBody), ":32", ":"+strconv.Itoa(tokensPerStream), 1), "HTTP/1.1"))
 }
 
-// BenchmarkChatStream is the same with the longer events of OpenAI's clients.
-func BenchmarkChatStream(b *testing.B) {
-	e := openAIEndpoints[0]
-	body := strings.TrimSuffix(streamed(e.body), "}") + `,"max_tokens":` + strconv.Itoa(tokensPerStream) + "}"
-	benchStream(b, strings.Replace(rawInfer(body, "HTTP/1.1"), "/infer", e.path, 1))
+// BenchmarkDialectStream is the same with the longer events of other APIs.
+func BenchmarkDialectStream(b *testing.B) {
+	tokens := strconv.Itoa(tokensPerStream)
+	for path, body := range map[string]string{
+		"/v1/chat/completions": strings.TrimSuffix(streamed(openAIEndpoints[0].body), "}") + `,"max_tokens":` + tokens + "}",
+		"/v1/responses":        strings.TrimSuffix(streamed(responsesBody), "}") + `,"max_output_tokens":` + tokens + "}",
+		"/v1/messages":         strings.Replace(streamed(messagesBody), `"max_tokens":32`, `"max_tokens":`+tokens, 1),
+	} {
+		b.Run(path, func(b *testing.B) { benchStream(b, strings.Replace(rawInfer(body, "HTTP/1.1"), "/infer", path, 1)) })
+	}
 }
 
 func benchStream(b *testing.B, request string) {
