@@ -108,7 +108,7 @@ func fields() openapi.Fields {
 		"tools[].parameters":  {Doc: "Of a function: JSON schema of its arguments.", Schema: anything},
 		"tools[].strict":      {Doc: "A schema that can't be obeyed is refused. Otherwise it is obeyed as far as it can be.", Default: false},
 		"tools[].format":      {Doc: "Of a custom tool: what its input may be.", Schema: anything},
-		"tools[].tools":       {Doc: "Of a namespace.", Schema: openapi.List(openapi.Map(&openapi.Schema{}), 0, maxListedTools)},
+		"tools[].tools":       {Doc: "Of a namespace.", Schema: openapi.List(openapi.Map(&openapi.Schema{}), 0, api.MaxTools)},
 
 		"tool_choice":           {Doc: "Whether tools may, must, or mustn't be called, or which one must be.", Schema: openapi.Words("none", "auto", "required"), Object: toolChoiceObject{}},
 		"tool_choice.type":      {Doc: "function, custom: that one must be called. allowed_tools: only these count. Others mean nothing.", Required: true, Schema: openapi.Text(1, 0)},
