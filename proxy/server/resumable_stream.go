@@ -298,6 +298,7 @@ func (x *exchange) replyBuffered(st *resumableStream, from int) {
 
 // bufferedReader is the body of a reply that reads a stream's buffer.
 type bufferedReader struct {
+	eventBody
 	x      *exchange
 	stream *resumableStream
 	conn   net.Conn
@@ -313,17 +314,12 @@ type bufferedReader struct {
 // readChunk is about how many bytes of a buffer are written at once.
 const readChunk = 32 << 10
 
-// Read implements io.Reader.
-func (r *bufferedReader) Read(p []byte) (int, error) {
-	if len(r.unread) == 0 {
-		if err := r.fill(); err != nil {
-			return 0, err
-		}
-	}
-	n := copy(p, wholeEvents(r.unread, len(p)))
-	r.unread = r.unread[n:]
-	r.x.sentBytes += n
-	return n, nil
+// WriteTo implements io.WriterTo.
+func (r *bufferedReader) WriteTo(w io.Writer) (int64, error) {
+	return r.x.writeEvents(w, func() ([]byte, error) {
+		err := r.fill()
+		return r.unread, err
+	})
 }
 
 // fill waits for the next events or keep-alive.

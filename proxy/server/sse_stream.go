@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -50,13 +49,43 @@ func (x *exchange) replyStream() {
 	r.start()
 }
 
-// sseReader is the body of a stream. fasthttp reads from it on the connection's goroutine and writes each Read as one
-// chunk at once, so what is read has reached the kernel by the next Read.
+// eventBody is the body of a stream as fasthttp takes it. It is written by WriteTo on the connection's goroutine:
+// fasthttp sends what one Write gets as one chunk at once. So an event is in one chunk whatever its size, where
+// endpoint pickers look for the usage, and what was written has reached the kernel.
+type eventBody struct{}
+
+// Read is never called, but fasthttp asks for it.
+func (eventBody) Read([]byte) (int, error) { return 0, errStreamBroken }
+
+// SupportsBodyWriteTo has fasthttp call WriteTo.
+func (eventBody) SupportsBodyWriteTo() bool { return true }
+
+// writeEvents writes what next returns until the end, or an error.
+func (x *exchange) writeEvents(w io.Writer, next func() ([]byte, error)) (total int64, err error) {
+	for {
+		events, err := next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return total, nil
+		case err != nil:
+			return total, err
+		}
+		n, err := w.Write(events)
+		total += int64(n)
+		x.sentBytes += n
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// sseReader is the body of a stream.
 type sseReader struct {
+	eventBody
 	eventSource
 	conn   net.Conn
 	timer  *time.Timer // of the next keep-alive
-	unread []byte      // part of events that fasthttp hasn't read yet
+	unread []byte      // events that aren't written yet
 
 	lastWrite   time.Time
 	deadlineSet time.Time // when the write deadline was set last
@@ -89,38 +118,25 @@ func (x *exchange) setStreamHeaders() {
 	h.Set("X-Accel-Buffering", "no")
 }
 
-// Read implements io.Reader.
-func (r *sseReader) Read(p []byte) (n int, err error) {
+// WriteTo implements io.WriterTo.
+func (r *sseReader) WriteTo(w io.Writer) (n int64, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
 			r.x.failAfterPanic(fault)
-			n, err = 0, errStreamBroken
+			err = errStreamBroken
 		}
 	}()
-	if len(r.unread) == 0 {
-		if err := r.next(); err != nil {
-			return 0, err
+	return r.x.writeEvents(w, func() ([]byte, error) {
+		if len(r.unread) == 0 {
+			if err := r.next(); err != nil {
+				return nil, err
+			}
 		}
-	}
-	n = copy(p, wholeEvents(r.unread, len(p)))
-	r.unread = r.unread[n:]
-	r.x.sentBytes += n
-	return n, nil
+		events := r.unread
+		r.unread = nil
+		return events, nil
+	})
 }
-
-// wholeEvents returns the first of some events: at most so many bytes, cut between two events if one ends there. What
-// is read becomes a chunk, and endpoint pickers look at each chunk by itself for the usage in it.
-func wholeEvents(events []byte, most int) []byte {
-	if len(events) <= most {
-		return events
-	}
-	if i := bytes.LastIndex(events[:most], eventEnd); i >= 0 {
-		return events[:i+len(eventEnd)]
-	}
-	return events[:most]
-}
-
-var eventEnd = []byte("\n\n")
 
 // next reports the tokens that were written and waits for the next event, or the next keep-alive.
 func (r *sseReader) next() error {
