@@ -121,7 +121,7 @@ func TestToolCallsOfSmolLM2(t *testing.T) {
 func TestArgumentsOfSmolLM2FitTheirSchema(t *testing.T) {
 	s := startToolServer(t)
 	for name, property := range map[string]string{
-		"pattern":           `{"type":"string","pattern":"[A-Z]{3}-[0-9]{2}"}`,
+		"pattern":           `{"type":"string","pattern":"[A-Z]{3}-[0-9]{2}","maxLength":12}`,
 		"pattern and bound": `{"type":"string","pattern":"^[a-z ]+$","minLength":5,"maxLength":12}`,
 		"numbers":           `{"type":"number","minimum":1.5,"maximum":2.5}`,
 		"multipleOf":        `{"type":"integer","multipleOf":25,"minimum":50,"maximum":500}`,
