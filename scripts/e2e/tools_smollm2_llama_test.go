@@ -152,10 +152,10 @@ func TestArgumentsOfSmolLM2FitTheirSchema(t *testing.T) {
 func TestSmolLM2GoesOnWithAMessage(t *testing.T) {
 	s := startToolServer(t)
 	ask := map[string]any{"role": "user", "content": "What is the capital of France?"}
-	begun := []any{ask, map[string]any{"role": "assistant", "content": "The capital of France is the city of P"}}
+	begun := []any{ask, map[string]any{"role": "assistant", "content": "The capital of France is"}}
 	body := map[string]any{"max_tokens": 8, "temperature": 0, "messages": begun}
 	content := list(s.mustReply("/v1/messages", body)["content"])
-	if len(content) != 1 || !strings.HasPrefix(text(object(content[0])["text"]), "aris") {
+	if len(content) != 1 || !strings.HasPrefix(text(object(content[0])["text"]), " Paris") {
 		t.Errorf("/v1/messages: %v", content)
 	}
 	streamed := s.streamedText(t, "/v1/messages", with(body, "stream", true), func(d map[string]any) string { return text(object(d["delta"])["text"]) })
@@ -166,10 +166,10 @@ func TestSmolLM2GoesOnWithAMessage(t *testing.T) {
 		message, _ := s.askChat(t, with(body, "continue_final_message", goesOn))
 		return text(message["content"])
 	}
-	if got := chat(true); !strings.HasPrefix(got, "aris") {
+	if got := chat(true); !strings.HasPrefix(got, " Paris") {
 		t.Errorf("a chat that goes on: %q", got)
 	}
-	if got := chat(false); strings.HasPrefix(got, "aris") {
+	if got := chat(false); strings.HasPrefix(got, " Paris") {
 		t.Errorf("the next message begins with %q", got)
 	}
 	_, err := s.reply("/v1/chat/completions", map[string]any{"messages": []any{ask}, "continue_final_message": true})
