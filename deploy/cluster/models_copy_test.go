@@ -37,7 +37,24 @@ func TestModelsCopy(t *testing.T) {
 	if err := json.Unmarshal(raw, &answer); err != nil || response.StatusCode != http.StatusOK {
 		t.Fatalf("status %d: %s, %v", response.StatusCode, raw, err)
 	}
+	d.wantOnlyLoadsOf(t, model)
 	if answer.Metadata.Model != model || strings.TrimSpace(answer.Result) == "" {
 		t.Errorf("%s, want an answer of %s", raw, model)
+	}
+}
+
+// wantOnlyLoadsOf fails when the pod has loaded another model first.
+func (d *deployment) wantOnlyLoadsOf(t *testing.T, model string) {
+	t.Helper()
+	const metric = "model_load_time_seconds_count"
+	address := d.onlyPod(t).Status.PodIP
+	loads, err := scrape(t.Context(), address, metric, `model="`+model+`"`)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	all, err := scrape(t.Context(), address, metric, "")
+	if err != nil || loads != 1 || all != 1 {
+		t.Errorf("%v loads of %s, and %v in all, want 1: %v", loads, model, all, err)
 	}
 }

@@ -117,8 +117,10 @@ build_images() {
 	local npm_cache=$work/npm
 	if [ "$page" = live ]; then npm_cache=$(npm config get cache); fi
 	mkdir -p "$npm_cache"
+	# A build that was killed leaves its containers, mounted; the lock says that none of them works.
+	buildah rm -a >/dev/null
 	# Layers of earlier builds stay for the next one; here they end.
-	if [ "$(du -sm "$work/storage" | cut -f 1)" -gt 12000 ]; then podman image prune -f >/dev/null; fi
+	if [ "$(du -smx "$work/storage" | cut -f 1)" -gt 12000 ]; then podman image prune -f >/dev/null; fi
 	local gate=(buildah bud --format docker --layers --network host --isolation chroot --pull-never
 		-v "$(go env GOMODCACHE)/cache/download:/var/cache/go-proxy:ro" -v "$work/go-build:/root/.cache/go-build"
 		-v "$(realpath "$(cache_root)"):/var/cache/tandem" -v "$npm_cache:/root/.npm"
