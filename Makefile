@@ -68,7 +68,7 @@ test: ## unit and end-to-end tests with the demo model and SmolLM2, race detecto
 	  && $(GO) build -o $(BIN)/promtool -modfile=scripts/tools/go.mod github.com/prometheus/prometheus/cmd/promtool \
 	  && $(GO) build -o $(BIN)/amtool -modfile=scripts/tools/go.mod github.com/prometheus/alertmanager/cmd/amtool \
 	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool AMTOOL=$(CURDIR)/$(BIN)/amtool scripts/check-rules.sh \
-	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool $(GO) test -race -shuffle=on -timeout=30m -tags llama ./engine/... ./scripts/e2e/...
+	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool $(GO) test -race -shuffle=on -timeout=30m -tags llama ./engine/... ./scripts/e2e/... ./scripts/gpubench/...
 	@$(MAKE) --no-print-directory test-deploy
 
 .PHONY: test-go
@@ -127,6 +127,15 @@ fuzz: ## each fuzz target for FUZZTIME (default one minute)
 .PHONY: bench
 bench: ## figures of proxy, wire and engine, and a server at work beside llama-server; QUICK=1: the last, shortened
 	@$(REAL_MODEL) && scripts/bench.sh
+
+GPU_PACK := out/tandem-gpu-bench
+.PHONY: pack-gpu
+pack-gpu: ## a directory and an archive that try everything on a machine with an NVIDIA card: docs/gpu.md (an hour the first time)
+	@scripts/gpubench/pack.sh $(GPU_PACK)
+
+.PHONY: bench-gpu
+bench-gpu: pack-gpu ## the same on this machine's card, eight minutes; results in out/tandem-gpu-bench/results
+	@cd $(GPU_PACK) && ./bench-gpu $(FLAGS)
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck with and without llama.cpp, import rules, generated files

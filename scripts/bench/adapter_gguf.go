@@ -1,12 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+
+	"tandem/scripts/gguf"
 )
 
 // The adapters of the real model: LoRA of rank 16 on all matrices of its 30 layers, random and small, so that answers
@@ -55,43 +56,43 @@ func writeAdapter(path string, seed uint64) error {
 		return err
 	}
 	defer f.Close()
-	var tensors []tensor
+	var tensors []gguf.Tensor
 	for layer := range smolLayers {
 		for _, m := range adapterMatrices {
 			name := fmt.Sprintf("blk.%d.%s.weight", layer, m.name)
-			tensors = append(tensors, tensor{name: name + ".lora_a", rows: adapterRank, cols: m.in, kind: tensorF16},
-				tensor{name: name + ".lora_b", rows: m.out, cols: adapterRank, kind: tensorF16})
+			tensors = append(tensors, gguf.Tensor{Name: name + ".lora_a", Rows: adapterRank, Cols: m.in, Type: gguf.F16},
+				gguf.Tensor{Name: name + ".lora_b", Rows: m.out, Cols: adapterRank, Type: gguf.F16})
 		}
 	}
-	g := &gguf{w: bufio.NewWriterSize(f, 1<<20)}
+	g := gguf.NewWriter(f)
 	const keys = 4
-	g.begin(withOffsets(tensors), keys)
-	g.text("general.type", "adapter")
-	g.text("general.architecture", "llama")
-	g.text("adapter.type", "lora")
-	g.float("adapter.lora.alpha", adapterAlpha)
-	g.describe(tensors)
+	g.Begin(gguf.WithOffsets(tensors), keys)
+	g.PutText("general.type", "adapter")
+	g.PutText("general.architecture", "llama")
+	g.PutText("adapter.type", "lora")
+	g.PutFloat("adapter.lora.alpha", adapterAlpha)
+	g.Describe(tensors)
 	random := rand.New(rand.NewPCG(seed, 3))
 	for _, t := range tensors {
-		g.smallWeights(t, random)
+		writeSmallWeights(g, t, random)
 	}
-	if err := g.finish(); err != nil {
+	if err := g.Finish(); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return os.Rename(path+".part", path)
 }
 
-// smallWeights writes normally distributed values with a deviation of 0.02.
-func (g *gguf) smallWeights(t tensor, random *rand.Rand) {
-	values := make([]byte, 0, t.size())
-	for range t.rows * t.cols {
+// writeSmallWeights writes normally distributed values with a deviation of 0.02.
+func writeSmallWeights(g *gguf.Writer, t gguf.Tensor, random *rand.Rand) {
+	values := make([]byte, 0, t.Size())
+	for range t.Rows * t.Cols {
 		v := float32(random.NormFloat64() * 0.02)
-		half := halfFloat(max(v, -v))
+		half := gguf.HalfFloat(max(v, -v))
 		if v < 0 {
 			half |= 1 << 15
 		}
 		values = binary.LittleEndian.AppendUint16(values, half)
 	}
-	g.bytes(values)
-	g.pad()
+	g.Bytes(values)
+	g.Pad()
 }

@@ -1,4 +1,5 @@
-// Package gguf changes the header of a GGUF file, for tests that need a real model with another chat template.
+// Package gguf writes GGUF files, reads the vocabulary of one, and changes the chat template of one: for tests that
+// need a real model with another template, and benchmarks that need models of a shape and no sense.
 package gguf
 
 import (

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"archive/tar"
+	"bufio"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/ulikunitz/xz"
+)
+
+// unpack unpacks the programs into a directory, once.
+func unpack(archive, to string) error {
+	if _, err := os.Stat(to); err == nil {
+		return nil
+	}
+	fmt.Printf("unpacking %s ...\n", archive)
+	file, err := os.Open(archive)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	unpacked, err := xz.NewReader(bufio.NewReaderSize(file, 1<<20))
+	if err != nil {
+		return fmt.Errorf("unpack %s: %w", archive, err)
+	}
+	aside := to + ".part"
+	if err := os.RemoveAll(aside); err != nil {
+		return err
+	}
+	for entries := tar.NewReader(unpacked); ; {
+		entry, err := entries.Next()
+		if err == io.EOF {
+			return os.Rename(aside, to)
+		}
+		if err == nil {
+			err = writeEntry(aside, entry, entries)
+		}
+		if err != nil {
+			return fmt.Errorf("unpack %s: %w", archive, err)
+		}
+	}
+}
+
+func writeEntry(dir string, entry *tar.Header, content io.Reader) error {
+	if !filepath.IsLocal(entry.Name) {
+		return fmt.Errorf("%q would lie elsewhere", entry.Name)
+	}
+	path := filepath.Join(dir, entry.Name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	switch entry.Typeflag {
+	case tar.TypeDir:
+		return os.MkdirAll(path, 0o755)
+	case tar.TypeSymlink:
+		if strings.ContainsRune(entry.Linkname, '/') {
+			return fmt.Errorf("%q leads to %q", entry.Name, entry.Linkname)
+		}
+		return os.Symlink(entry.Linkname, path)
+	case tar.TypeReg:
+		file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, os.FileMode(entry.Mode)&0o777)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(file, content)
+		return errors.Join(err, file.Close())
+	}
+	return fmt.Errorf("%q is of type %q", entry.Name, entry.Typeflag)
+}
+
+// linkCUDALibraries puts links to what the CUDA backend needs of the toolkit beside it, wherever this machine has it,
+// since these libraries are ten times as large as all else. The notes name what was found, and what wasn't.
+func linkCUDALibraries(lib, named string) (notes []string) {
+	backend := filepath.Join(lib, "libggml-cuda.so")
+	if _, err := os.Stat(backend); err != nil {
+		return nil
+	}
+	dirs := cudaDirectories(named)
+	for missing := []string{backend}; len(missing) > 0; {
+		needed := toolkitLibraries(missing[0])
+		missing = missing[1:]
+		for _, name := range needed {
+			beside := filepath.Join(lib, name)
+			if _, err := os.Stat(beside); err == nil {
+				continue
+			}
+			found := findIn(dirs, name)
+			if found == "" {
+				notes = append(notes, name+" isn't found: install CUDA's runtime libraries or pip's nvidia-cublas, and name their directory with -cuda-libraries")
+				continue
+			}
+			_ = os.Remove(beside) // a link that leads nowhere
+			if err := os.Symlink(found, beside); err != nil {
+				notes = append(notes, err.Error())
+				continue
+			}
+			notes = append(notes, found+" is used")
+			missing = append(missing, found)
+		}
+	}
+	return notes
+}
+
+// toolkitLibraries are the libraries of the toolkit that a library needs; the driver's is no part of it.
+func toolkitLibraries(path string) (names []string) {
+	file, err := elf.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	all, err := file.ImportedLibraries()
+	if err != nil {
+		return nil
+	}
+	for _, name := range all {
+		if strings.HasPrefix(name, "libcudart.") || strings.HasPrefix(name, "libcublas") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func findIn(dirs []string, name string) string {
+	for _, dir := range dirs {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// cudaDirectories are the places where toolkits and Python's packages keep these libraries.
+func cudaDirectories(named string) (dirs []string) {
+	if named != "" {
+		dirs = append(dirs, named)
+	}
+	dirs = append(dirs, filepath.SplitList(os.Getenv("LD_LIBRARY_PATH"))...)
+	var patterns []string
+	if home := os.Getenv("CUDA_HOME"); home != "" {
+		patterns = append(patterns, home+"/lib64", home+"/lib")
+	}
+	patterns = append(patterns, "/usr/local/cuda*/lib64", "/usr/local/cuda*/targets/x86_64-linux/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib64")
+	places := []string{"/usr/lib", "/usr/local/lib", "/opt/*/lib", "/opt/*/*/lib"}
+	if home, err := os.UserHomeDir(); err == nil {
+		places = append(places, home+"/.local/lib")
+	}
+	if venv := os.Getenv("VIRTUAL_ENV"); venv != "" {
+		places = append(places, venv+"/lib")
+	}
+	for _, place := range places {
+		patterns = append(patterns, place+"/python3*/*-packages/nvidia/*/lib")
+	}
+	for _, pattern := range patterns {
+		found, err := filepath.Glob(pattern)
+		if err == nil { // only a pattern that can't be read is an error
+			dirs = append(dirs, found...)
+		}
+	}
+	return dirs
+}
