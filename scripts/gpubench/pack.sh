@@ -44,9 +44,9 @@ programs=$stage/programs
 build_programs() {
 	local ldflags="-s -w -X main.version=${VERSION:-1.0.0} -X main.revision=$version"
 	mkdir -p "$programs" "$stage/pack"
-	go build -trimpath -buildvcs=false -tags llama,netgo,osusergo,grpcnotrace -ldflags "$ldflags" -o "$programs/tandem-engine" ./engine
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags grpcnotrace,validator_novalidatefn,noui -ldflags "$ldflags" -o "$programs/tandem-proxy" ./proxy
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$stage/pack/bench-gpu" ./scripts/gpubench
+	go build -buildvcs=false -tags llama -ldflags "$ldflags" -o "$programs/tandem-engine" ./engine
+	CGO_ENABLED=0 go build -buildvcs=false -tags grpcnotrace,validator_novalidatefn,noui -ldflags "$ldflags" -o "$programs/tandem-proxy" ./proxy
+	CGO_ENABLED=0 go build -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$stage/pack/bench-gpu" ./scripts/gpubench
 }
 
 # llama-server looks for backends in its own directory. cudart is passed on as it is, as NVIDIA's licence asks.

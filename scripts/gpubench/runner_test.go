@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"tandem/scripts/await"
 )
 
 // The test's own program plays the process of a part, by this variable.
@@ -32,6 +36,11 @@ func playPart(name, rows string) {
 	b.add("work", "figure", "unit", "column", 7)
 	switch name {
 	case "hangs":
+		server := exec.Command("sleep", "1000")
+		if err := server.Start(); err != nil {
+			panic(err)
+		}
+		b.note("%d", server.Process.Pid)
 		select {}
 	case "fails":
 		b.tell(finding{Failed: "the reason"})
@@ -83,8 +92,19 @@ func TestPartsDoNotHarmEachOther(t *testing.T) {
 			t.Errorf("%s: %+v, want %s, %q and its row", w.name, p, w.status, w.reason)
 		}
 	}
+	if pid, err := strconv.Atoi(written.Parts[0].Notes[0]); err != nil || !await.Every(10*time.Millisecond, 10*time.Second, gone(pid)) {
+		t.Errorf("the server of the part that hung still runs: process %s", written.Parts[0].Notes[0])
+	}
 	if err := written.failure(); err == nil || err.Error() != "not all parts were done: hangs (out of time), fails (failed), dies (failed)" {
 		t.Errorf("in all: %v", err)
+	}
+}
+
+// gone reports whether a process has ended; one that nobody waits for may stay as a zombie.
+func gone(pid int) func() bool {
+	return func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return err != nil || strings.Contains(string(stat), ") Z ")
 	}
 }
 
