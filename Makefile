@@ -130,7 +130,7 @@ bench: ## figures of proxy, wire and engine, and a server at work beside llama-s
 
 GPU_PACK := out/tandem-gpu-bench
 .PHONY: pack-gpu
-pack-gpu: ## a directory and an archive that try everything on a machine with an NVIDIA card: docs/gpu.md (an hour the first time)
+pack-gpu: ## a directory and an archive that try everything on a machine with an NVIDIA card: docs/gpu.md (long the first time)
 	@scripts/gpubench/pack.sh $(GPU_PACK)
 
 .PHONY: bench-gpu

@@ -25,7 +25,7 @@ var version = "unknown" // set by the linker
 
 // options are the flags, which a part's process gets as well.
 type options struct {
-	programs      string // directory of tandem-proxy, tandem-engine, capitals.tsv and lib
+	programs      string // directory of tandem-proxy, tandem-engine, capitals.tsv and lib; empty: that of this program
 	out           string // directory of what is written
 	device        string // DEVICE of the engine
 	cudaLibraries string
@@ -62,7 +62,7 @@ func parse(args []string) (*options, error) {
 	o := &options{}
 	f := flag.NewFlagSet("bench-gpu", flag.ContinueOnError)
 	quick := f.Bool("quick", false, "a small shape, few streams and questions: a rehearsal")
-	f.StringVar(&o.programs, "programs", "", "directory of the programs; empty: unpack programs.tar.xz beside this program")
+	f.StringVar(&o.programs, "programs", "", "directory of the programs; empty: that of this one")
 	f.StringVar(&o.out, "out", "results", "directory of results, logs and models")
 	f.StringVar(&o.device, "device", "cuda", "DEVICE of the engine")
 	f.StringVar(&o.cudaLibraries, "cuda-libraries", "", "directory of libcudart and libcublas, if they aren't found")
@@ -127,10 +127,7 @@ func runAll(ctx context.Context, o *options) error {
 		return fmt.Errorf("find this program: %w", err)
 	}
 	if o.programs == "" {
-		o.programs = filepath.Join(o.out, "programs")
-		if err := unpack(filepath.Join(filepath.Dir(self), "programs.tar.xz"), o.programs); err != nil {
-			return err
-		}
+		o.programs = filepath.Dir(self)
 	}
 	for _, path := range []*string{&o.programs, &o.out} { // servers run elsewhere
 		if *path, err = filepath.Abs(*path); err != nil {

@@ -5,7 +5,8 @@
 #
 #   scripts/gpubench/pack.sh DIR    makes DIR and DIR.tar
 #
-# The kernels come from a build with CUDA, all else from one for any x86-64 processor, as images have it.
+# The kernels come from a build with CUDA, all else from one for any x86-64 processor, as images have it; each is made
+# once and takes its time.
 #
 # Environment: CUDA_ARCHS (default: this machine's cards, or 90-real; each takes 40 MB), VARIANTS=local (for processors
 # like this one, which takes less time), SERVER=0 (without llama-server), CUDA=0 (without kernels, to try the packing),
@@ -44,14 +45,17 @@ programs=$stage/programs
 build_programs() {
 	local ldflags="-s -w -X main.version=${VERSION:-1.0.0} -X main.revision=$version"
 	mkdir -p "$programs" "$stage/pack"
-	go build -buildvcs=false -tags llama -ldflags "$ldflags" -o "$programs/tandem-engine" ./engine
+	go build -buildvcs=false -tags llama,grpcnotrace -ldflags "$ldflags" -o "$programs/tandem-engine" ./engine
 	CGO_ENABLED=0 go build -buildvcs=false -tags grpcnotrace,validator_novalidatefn,noui -ldflags "$ldflags" -o "$programs/tandem-proxy" ./proxy
-	CGO_ENABLED=0 go build -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$stage/pack/bench-gpu" ./scripts/gpubench
+	CGO_ENABLED=0 go build -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$programs/bench-gpu" ./scripts/gpubench
+	CGO_ENABLED=0 go build -buildvcs=false -ldflags "-s -w" -o "$stage/pack/bench-gpu" ./scripts/gpubench/launcher
 }
 
-# llama-server looks for backends in its own directory. cudart is passed on as it is, as NVIDIA's licence asks.
+# llama-server looks for backends in its own directory. cudart is passed on as it is, as NVIDIA's licence asks. Of the
+# CPU's variants two do: the oldest, and the one that nearly all of today's machines can use.
 gather() {
 	scripts/gather-libraries.sh "$BACKEND_DIR" "$programs/tandem-engine" "$stage/system"
+	find "$programs/lib" -name 'libggml-cpu-*.so' ! -name '*-x64.so' ! -name '*-haswell.so' -delete
 	if [ "$SERVER" = 1 ]; then
 		strip -o "$programs/lib/llama-server" "$LLAMA/bin/llama-server"
 	fi

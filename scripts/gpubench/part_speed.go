@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -159,12 +160,25 @@ func (b *bench) compareSetting(ctx context.Context, setting string, temperature 
 			return fmt.Errorf("start with %s=%s: %w", setting, value, err)
 		}
 		err = b.speeds(ctx, s, asked{model: shape, temperature: temperature}, b.few(), setting+"="+value)
+		b.tellDraws(ctx, s, setting+"="+value)
 		s.stop()
 		if err != nil {
 			return fmt.Errorf("%s=%s: %w", setting, value, err)
 		}
 	}
 	return nil
+}
+
+// tellDraws tells how many tokens were drawn from what the device picked, where the engine counts them: without any the
+// settings weren't compared.
+func (b *bench) tellDraws(ctx context.Context, s *server, value string) {
+	page, err := s.metrics(ctx)
+	if err != nil {
+		return // what was measured counts
+	}
+	if draws := look(page, "llm_engine_device_draws_total", ""); !math.IsNaN(draws) {
+		b.note("%s: %.0f tokens were drawn from candidates that the device picked", value, draws)
+	}
 }
 
 func (b *bench) kvLayout(ctx context.Context) error {

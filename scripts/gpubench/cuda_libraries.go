@@ -1,78 +1,11 @@
 package main
 
 import (
-	"archive/tar"
-	"bufio"
 	"debug/elf"
-	"errors"
-	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/ulikunitz/xz"
 )
-
-// unpack unpacks the programs into a directory, once.
-func unpack(archive, to string) error {
-	if _, err := os.Stat(to); err == nil {
-		return nil
-	}
-	fmt.Printf("unpacking %s ...\n", archive)
-	file, err := os.Open(archive)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	unpacked, err := xz.NewReader(bufio.NewReaderSize(file, 1<<20))
-	if err != nil {
-		return fmt.Errorf("unpack %s: %w", archive, err)
-	}
-	aside := to + ".part"
-	if err := os.RemoveAll(aside); err != nil {
-		return err
-	}
-	for entries := tar.NewReader(unpacked); ; {
-		entry, err := entries.Next()
-		if err == io.EOF {
-			return os.Rename(aside, to)
-		}
-		if err == nil {
-			err = writeEntry(aside, entry, entries)
-		}
-		if err != nil {
-			return fmt.Errorf("unpack %s: %w", archive, err)
-		}
-	}
-}
-
-func writeEntry(dir string, entry *tar.Header, content io.Reader) error {
-	if !filepath.IsLocal(entry.Name) {
-		return fmt.Errorf("%q would lie elsewhere", entry.Name)
-	}
-	path := filepath.Join(dir, entry.Name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	switch entry.Typeflag {
-	case tar.TypeDir:
-		return os.MkdirAll(path, 0o755)
-	case tar.TypeSymlink:
-		if strings.ContainsRune(entry.Linkname, '/') {
-			return fmt.Errorf("%q leads to %q", entry.Name, entry.Linkname)
-		}
-		return os.Symlink(entry.Linkname, path)
-	case tar.TypeReg:
-		file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, os.FileMode(entry.Mode)&0o777)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(file, content)
-		return errors.Join(err, file.Close())
-	}
-	return fmt.Errorf("%q is of type %q", entry.Name, entry.Typeflag)
-}
 
 // linkCUDALibraries puts links to what the CUDA backend needs of the toolkit beside it, wherever this machine has it,
 // since these libraries are ten times as large as all else. The notes name what was found, and what wasn't.
