@@ -9,8 +9,8 @@
 # once and takes its time.
 #
 # Environment: CUDA_ARCHS (default: this machine's cards, or 90-real; each takes 40 MB), VARIANTS=local (for processors
-# like this one, which takes less time), SERVER=0 (without llama-server), CUDA=0 (without kernels, to try the packing),
-# and what else build-llama.sh reads.
+# like this one, which takes less time), SERVER=0 (without llama-server), KERNELS (the result of a build with CUDA of
+# the same source, made elsewhere), CUDA=0 (without kernels, to try the packing), and what else build-llama.sh reads.
 set -euo pipefail
 shopt -s inherit_errexit
 
@@ -31,8 +31,11 @@ if [ -z "${CUDA_ARCHS:-}" ] && ! command -v nvidia-smi >/dev/null; then
 	say "no card here: kernels for Hopper; CUDA_ARCHS=80-real, for example, makes those for others"
 	export CUDA_ARCHS=90-real
 fi
-kernels=
-[ "${CUDA:-1}" = 0 ] || kernels=$(CUDA=1 VARIANTS=local SERVER=0 scripts/build-llama.sh)
+kernels=${KERNELS:-}
+if [ -z "$kernels" ] && [ "${CUDA:-1}" != 0 ]; then
+	kernels=$(CUDA=1 VARIANTS=local SERVER=0 scripts/build-llama.sh)
+fi
+[ -z "$kernels" ] || [ -f "$kernels/lib/libggml-cuda.so" ] || die "$kernels has no lib/libggml-cuda.so"
 export CUDA=0 VARIANTS=${VARIANTS:-all} SERVER=${SERVER:-1}
 exports=$(scripts/build-llama.sh --env)
 eval "$exports"
