@@ -51,6 +51,8 @@ type Config struct {
 
 	Context            int // tokens
 	Parallel           int // sequences
+	KVCells            int // of one base at most; 0: by the device
+	MicroBatch         int // tokens of one pass
 	Attention          models.Attention
 	BatchTokens        int // prompt tokens of a step
 	StepTarget         time.Duration
@@ -154,6 +156,7 @@ func (c *Config) readModels(v *settings.Values) {
 
 func (c *Config) readCompute(v *settings.Values) {
 	c.Context, c.Parallel, c.BatchTokens = v.Int("CONTEXT"), v.Int("PARALLEL"), v.Int("BATCH_TOKENS")
+	c.KVCells, c.MicroBatch = v.Int("KV_CELLS"), v.Int("MICRO_BATCH")
 	c.Attention = readAttention(v)
 	c.StepTarget, c.Threads, c.Deterministic = v.Duration("STEP_TARGET"), v.Int("THREADS"), v.Bool("DETERMINISTIC")
 	c.Device, c.GPULayers, c.MainGPU, c.MMap = v.String("DEVICE"), v.Int("GPU_LAYERS"), v.Int("MAIN_GPU"), v.Bool("MMAP")
@@ -174,7 +177,7 @@ func (c *Config) readCompute(v *settings.Values) {
 func readAttention(v *settings.Values) models.Attention {
 	return models.Attention{
 		KeyType: models.CacheType(v.String("CACHE_TYPE_K")), ValueType: models.CacheType(v.String("CACHE_TYPE_V")),
-		Flash: models.FlashAttention(v.String("FLASH_ATTENTION")),
+		Flash: models.FlashAttention(v.String("FLASH_ATTENTION")), Layout: models.KVLayout(v.String("KV_LAYOUT")),
 		Rope: models.RopeScaling{
 			Type: models.RopeType(v.String("ROPE_SCALING")), Factor: float32(v.Float("ROPE_FACTOR")), FreqScale: float32(v.Float("ROPE_FREQ_SCALE")),
 			OriginalContext: v.Int("ROPE_ORIGINAL_CONTEXT"), FreqBase: float32(v.Float("ROPE_FREQ_BASE")),

@@ -288,6 +288,7 @@ struct Facts {
   cacheTypeK   @17 :Text;       # formats of the KV cache, as in the settings; empty: it has none
   cacheTypeV   @18 :Text;
   flashAttention @19 :Bool;
+  kvLayout     @20 :Text;       # unified or streams; empty: it has no KV cache
 }
 
 # What of a base lies on one device, in bytes, without its versions.

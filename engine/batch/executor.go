@@ -178,6 +178,9 @@ func (e *Executor) Attach(ctx context.Context, key string, r Runner) error {
 		if l.Cells <= 0 || l.Sequences <= 0 || l.SequenceMax <= 0 || l.StepTokens <= 0 {
 			return fmt.Errorf("attach %s: limits %+v leave no room", key, l)
 		}
+		if l.StreamCells > 0 && (l.SequenceMax > l.StreamCells || l.StreamCells*l.Sequences > l.Cells) {
+			return fmt.Errorf("attach %s: limits %+v: sequences are longer than their streams, or these are more than all cells", key, l)
+		}
 		p := stepBudget{targetDuration: e.opts.TargetStep, maxPromptTokens: e.opts.StepTokens}
 		b := &base{key: key, runner: r, limits: l, scheduler: newScheduler(l, p)}
 		for seq := range l.Sequences { // a runner that was attached before may hold cells

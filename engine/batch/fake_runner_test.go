@@ -86,6 +86,9 @@ func (f *fakeRunner) feed(adapter Adapter, s *Slice) {
 	if s.Start != len(f.cells[s.Seq]) {
 		f.violations = append(f.violations, fmt.Sprintf("sequence %d: start %d, cache holds %d", s.Seq, s.Start, len(f.cells[s.Seq])))
 	}
+	if f.limits.StreamCells > 0 && s.Start+len(s.Tokens) > f.limits.StreamCells {
+		f.violations = append(f.violations, fmt.Sprintf("sequence %d: %d tokens in a stream of %d", s.Seq, s.Start+len(s.Tokens), f.limits.StreamCells))
+	}
 	if s.Start+len(s.Tokens) > f.limits.SequenceMax {
 		f.violations = append(f.violations, fmt.Sprintf("sequence %d: %d tokens", s.Seq, s.Start+len(s.Tokens)))
 	}
@@ -138,7 +141,7 @@ func (f *fakeRunner) Truncate(seq, from int) bool {
 func (f *fakeRunner) CopyPrefix(from, to, tokens int) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.cells[to]) > 0 || len(f.cells[from]) < tokens || !f.limits.Prefix {
+	if len(f.cells[to]) > 0 || len(f.cells[from]) < tokens || !f.limits.Prefix || tokens < f.limits.CopyTokens {
 		f.violations = append(f.violations, fmt.Sprintf("copy %d tokens of %d to %d", tokens, from, to))
 		return false
 	}

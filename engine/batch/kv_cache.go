@@ -57,8 +57,11 @@ func (s *scheduler) undoReuse(a admission) {
 }
 
 // fits reports whether the sequence's tokens, and some of the answer, have room beside those of the sequences in slots.
-// One that is alone always has: validate made sure that its prompt fits.
+// One that is alone always has: validate made sure that its prompt fits. So has one with a stream of its own.
 func (s *scheduler) fits(q *sequence) bool {
+	if s.limits.StreamCells > 0 {
+		return true
+	}
 	claimed, others := 0, false
 	for i := range s.slots {
 		if o := s.slots[i].seq; o != nil {
@@ -93,17 +96,27 @@ func (s *scheduler) findSlot(q *sequence) (admission, bool) {
 	}
 	if common >= minReuseTokens {
 		kept := s.slots[prefixSlot].keptTokens
-		for kept == nil && s.freeCells() < common && s.evictOldestPrefix() {
-		}
-		room := s.freeCells() >= common
+		copies := common >= s.limits.CopyTokens
+		room := s.makeRoom(common, copies && kept == nil)
 		if kept != nil && (free < 0 || common == len(kept) || !room) {
 			return admission{seq: q, slot: prefixSlot, keepCells: common}, true
 		}
-		if room {
+		if room && copies {
 			return admission{seq: q, slot: s.takeSlot(free, oldest), copyCells: common, copyFrom: prefixSlot}, true
 		}
 	}
 	return admission{seq: q, slot: s.takeSlot(free, oldest)}, true
+}
+
+// makeRoom reports whether there are cells for a copy of so many, after evicting kept ones if it may. A stream always
+// has.
+func (s *scheduler) makeRoom(cells int, evict bool) bool {
+	if s.limits.StreamCells > 0 {
+		return true
+	}
+	for evict && s.freeCells() < cells && s.evictOldestPrefix() {
+	}
+	return s.freeCells() >= cells
 }
 
 // takeSlot returns the free slot, or clears the oldest one that holds kept cells.

@@ -50,7 +50,7 @@ func (s *scheduler) prefixInPrefill(q *sequence) (leader *sequence, common int) 
 // worthAwaiting reports whether a sequence should wait for tokens that another one computes. Waiting holds up this
 // sequence by about a step; computing them twice holds up every sequence in a slot by what they cost.
 func (s *scheduler) worthAwaiting(tokens int) bool {
-	if tokens < minReuseTokens {
+	if tokens < max(minReuseTokens, s.limits.CopyTokens) {
 		return false
 	}
 	active, decoding := 1, stepWork{}

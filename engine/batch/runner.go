@@ -39,10 +39,12 @@ type DrawTimer interface{ DrawTime() time.Duration }
 // Limits of a context.
 type Limits struct {
 	Cells       int  // tokens that the KV cache holds, all sequences together
+	StreamCells int  // of them, those of each sequence alone (streams); 0: each may use what the others leave
 	Sequences   int  // sequences at a time; ids are 0 … Sequences-1
 	SequenceMax int  // tokens of one sequence at most
 	StepTokens  int  // tokens of one Step at most
 	Prefix      bool // CopyPrefix and partial Truncate are possible
+	CopyTokens  int  // computing fewer than this takes less time than a CopyPrefix; 0: that takes none
 	Vocabulary  int  // tokens are 0 … Vocabulary-1; 0: not known
 
 	MixedAdapters bool // slices of one Step may have different adapters

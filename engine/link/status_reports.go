@@ -250,6 +250,7 @@ func writeFacts(to schema.Facts, f *models.Facts) error {
 	w.text(to.SetCellsLimit, f.CellsLimit)
 	w.text(to.SetCacheTypeK, string(f.KV.KeyType))
 	w.text(to.SetCacheTypeV, string(f.KV.ValueType))
+	w.text(to.SetKvLayout, string(f.KV.Layout))
 	if w.err != nil {
 		return w.err
 	}

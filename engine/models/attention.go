@@ -11,6 +11,7 @@ type Attention struct {
 	KeyType   CacheType
 	ValueType CacheType
 	Flash     FlashAttention
+	Layout    KVLayout
 	Rope      RopeScaling
 }
 
@@ -42,6 +43,16 @@ const (
 	FlashAuto FlashAttention = "auto"
 	FlashOn   FlashAttention = "on"
 	FlashOff  FlashAttention = "off"
+)
+
+// KVLayout says how sequences share the KV cache. Unset: auto.
+type KVLayout string
+
+// Layouts of the KV cache; auto is streams where GPUs keep it and it has room for all sequences at full length.
+const (
+	LayoutAuto    KVLayout = "auto"
+	LayoutUnified KVLayout = "unified" // one cache: each sequence may use what the others leave
+	LayoutStreams KVLayout = "streams" // each sequence has cells of its own, and sees no others
 )
 
 // RopeScaling changes the rotary positions of a model, so that it reads more than it was trained for. The zero value is
@@ -91,6 +102,9 @@ func (a Attention) Or(defaults Attention) Attention {
 	if a.Flash == "" {
 		a.Flash = defaults.Flash
 	}
+	if a.Layout == "" {
+		a.Layout = defaults.Layout
+	}
 	if a.Rope == (RopeScaling{}) {
 		a.Rope = defaults.Rope
 	}
@@ -123,6 +137,9 @@ func (a Attention) Check() error {
 	}
 	if !slices.Contains([]FlashAttention{"", FlashAuto, FlashOn, FlashOff}, a.Flash) {
 		return &AttentionError{"flash_attention", fmt.Sprintf("%.100q must be auto, on or off", string(a.Flash))}
+	}
+	if !slices.Contains([]KVLayout{"", LayoutAuto, LayoutUnified, LayoutStreams}, a.Layout) {
+		return &AttentionError{"kv_layout", fmt.Sprintf("%.100q must be auto, unified or streams", string(a.Layout))}
 	}
 	if a.ValueType.Quantized() && a.Flash == FlashOff {
 		return &AttentionError{"cache_type_v", fmt.Sprintf("%s needs flash attention, which is off: without it values must be f32, f16 or bf16", a.ValueType)}
@@ -178,7 +195,7 @@ type yamlRope struct {
 
 // attention is what model.yaml says of it; the rest is unset.
 func (m *modelYAML) attention() Attention {
-	a := Attention{KeyType: CacheType(m.CacheTypeK), ValueType: CacheType(m.CacheTypeV), Flash: FlashAttention(m.FlashAttention)}
+	a := Attention{KeyType: CacheType(m.CacheTypeK), ValueType: CacheType(m.CacheTypeV), Flash: FlashAttention(m.FlashAttention), Layout: KVLayout(m.KVLayout)}
 	switch m.FlashAttention { // YAML 1.1 tools write on and off as these
 	case "true":
 		a.Flash = FlashOn

@@ -13,6 +13,7 @@ func TestAttentionOfModelYAML(t *testing.T) {
 	}{
 		{"", Attention{}},
 		{"cache_type_k: q8_0\ncache_type_v: bf16\nflash_attention: on\n", Attention{KeyType: "q8_0", ValueType: "bf16", Flash: FlashOn}},
+		{"kv_layout: streams\n", Attention{Layout: LayoutStreams}},
 		{"flash_attention: off\n", Attention{Flash: FlashOff}},
 		{"flash_attention: false\n", Attention{Flash: FlashOff}},
 		{"rope_scaling: {type: yarn, factor: 4, original_context: 8192}\n", Attention{Rope: RopeScaling{Type: RopeYarn, Factor: 4, OriginalContext: 8192}}},
@@ -31,6 +32,7 @@ func TestAttentionThatDoesNotFitTogether(t *testing.T) {
 		{"cache_type_k: q9\n", "cache_type_k", "CACHE_TYPE_K"},
 		{"cache_type_v: Q8_0\n", "cache_type_v", "CACHE_TYPE_V"},
 		{"flash_attention: maybe\n", "flash_attention", "FLASH_ATTENTION"},
+		{"kv_layout: stream\n", "kv_layout", "KV_LAYOUT"},
 		{"cache_type_v: q4_0\nflash_attention: off\n", "cache_type_v", "CACHE_TYPE_V"},
 		{"rope_scaling: {type: longer}\n", "rope_scaling.type", "ROPE_SCALING"},
 		{"rope_scaling: {type: yarn}\n", "rope_scaling.type", "ROPE_SCALING"},
@@ -57,9 +59,9 @@ func TestAttentionThatDoesNotFitTogether(t *testing.T) {
 }
 
 func TestAttentionOfAModelGoesOverTheSettings(t *testing.T) {
-	settings := Attention{KeyType: "q8_0", ValueType: "q8_0", Flash: FlashAuto, Rope: RopeScaling{Type: RopeLinear, Factor: 2}}
+	settings := Attention{KeyType: "q8_0", ValueType: "q8_0", Flash: FlashAuto, Layout: LayoutStreams, Rope: RopeScaling{Type: RopeLinear, Factor: 2}}
 	got := Attention{ValueType: CacheF16, Rope: RopeScaling{Type: RopeAuto}}.Or(settings)
-	want := Attention{KeyType: "q8_0", ValueType: CacheF16, Flash: FlashAuto, Rope: RopeScaling{Type: RopeAuto}}
+	want := Attention{KeyType: "q8_0", ValueType: CacheF16, Flash: FlashAuto, Layout: LayoutStreams, Rope: RopeScaling{Type: RopeAuto}}
 	if got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
@@ -97,7 +99,7 @@ func TestAttentionOfALoad(t *testing.T) {
 func TestAnotherCacheTypeIsAnotherBase(t *testing.T) {
 	dir, ids := t.TempDir(), map[string]bool{}
 	place(t, dir, "m/model.gguf", gguf("model", 1))
-	yamls := []string{"", "cache_type_k: q8_0\n", "cache_type_v: q8_0\n", "flash_attention: off\n", "rope_scaling: {type: linear, factor: 2}\n"}
+	yamls := []string{"", "cache_type_k: q8_0\n", "cache_type_v: q8_0\n", "flash_attention: off\n", "kv_layout: streams\n", "rope_scaling: {type: linear, factor: 2}\n"}
 	for _, yaml := range yamls {
 		place(t, dir, "m/model.yaml", []byte(yaml))
 		src := newTestRegistry(t, RegistryOptions{Dir: dir}).source("m", BaseVersion)

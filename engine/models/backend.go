@@ -116,7 +116,8 @@ type KVCache struct {
 	Bytes     int64 // of all cells, as measured; with recurrent models their states
 	KeyType   CacheType
 	ValueType CacheType
-	Flash     bool // attention is computed in one operation
+	Flash     bool     // attention is computed in one operation
+	Layout    KVLayout // unified or streams
 }
 
 // Input is a request's prompt as the client wrote it. Messages, when given, replace Prompt and System.

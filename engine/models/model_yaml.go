@@ -38,10 +38,11 @@ type modelYAML struct {
 	DefaultVersion string `yaml:"default_version"`
 	Template       string `yaml:"template"` // auto, on, off
 	Pooling        string `yaml:"pooling"`  // mean, cls, last, rank; empty: as the weights' file says
-	// The next four are of Attention; empty: the engine's settings.
+	// The next five are of Attention; empty: the engine's settings.
 	CacheTypeK     string                 `yaml:"cache_type_k"`
 	CacheTypeV     string                 `yaml:"cache_type_v"`
 	FlashAttention string                 `yaml:"flash_attention"` // auto, on, off
+	KVLayout       string                 `yaml:"kv_layout"`       // auto, unified, streams
 	RopeScaling    *yamlRope              `yaml:"rope_scaling"`
 	Defaults       Defaults               `yaml:"defaults"`
 	Checksums      map[string]string      `yaml:"checksums"` // file in the model's directory → sha256, hexadecimal

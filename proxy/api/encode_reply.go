@@ -74,6 +74,7 @@ func appendModelMemory(dst []byte, m *ModelMemory) []byte {
 	dst = AppendMember(dst, `,"cache_type_k":`, m.CacheTypeK)
 	dst = AppendMember(dst, `,"cache_type_v":`, m.CacheTypeV)
 	dst = AppendBool(dst, `,"flash_attention":`, m.FlashAttention)
+	dst = AppendMember(dst, `,"kv_layout":`, m.KVLayout)
 	dst = append(dst, `,"devices":[`...)
 	for i, d := range m.Devices {
 		dst = AppendMember(AppendComma(dst, i), `{"name":`, d.Device)

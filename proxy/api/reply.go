@@ -64,6 +64,7 @@ type ModelMemory struct {
 	// the formats of keys and values in the KV cache, as in the settings; empty: it has none
 	CacheTypeK, CacheTypeV string
 	FlashAttention         bool
+	KVLayout               string // unified or streams; empty: it has no KV cache
 	Devices                []DeviceMemory
 }
 

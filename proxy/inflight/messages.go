@@ -308,6 +308,7 @@ type Facts struct {
 	CellsLimit                          string         // what decided Cells, for people
 	CacheTypeK, CacheTypeV              string         // formats of the KV cache; empty: it has none
 	FlashAttention                      bool
+	KVLayout                            string // unified or streams; empty: it has no KV cache
 }
 
 // DeviceMemory is what of a base lies on one device, in bytes, without its versions.

@@ -145,6 +145,7 @@ func statusSchema() *openapi.Schema {
 			openapi.Has("cache_type_k", openapi.Text(0, 0).About("Format of the keys in the KV cache; empty: it has none.")),
 			openapi.Has("cache_type_v", openapi.Text(0, 0).About("Format of the values.")),
 			openapi.Has("flash_attention", openapi.Bool().About("Attention is computed in one operation.")),
+			openapi.Has("kv_layout", openapi.Text(0, 0).About("unified: requests share the KV cache; streams: each has a part of its own; empty: there is no KV cache.")),
 			openapi.Has("devices", openapi.List(openapi.Object(
 				openapi.Has("name", openapi.Text(0, 0)), openapi.Has("weights", openapi.Count().About("Bytes.")),
 				openapi.Has("kv_cache", openapi.Count().About("Bytes.")), openapi.Has("compute", openapi.Count().About("Bytes of the buffers for computing.")),
