@@ -176,7 +176,7 @@ func (e *engine) attach(ctx context.Context, key string, b models.Base) error {
 	}
 	e.metrics.SetKVCache(key, metrics.KVCache{Bytes: kv.Bytes, KeyType: string(kv.KeyType), ValueType: string(kv.ValueType)})
 	e.log.Info("KV cache", "base", key, "bytes", kv.Bytes, "cells", cells, "bytes_per_token", kv.Bytes/int64(max(cells, 1)),
-		"keys", kv.KeyType, "values", kv.ValueType, "flash_attention", kv.Flash, "context", b.Facts().ContextTokens)
+		"keys", kv.KeyType, "values", kv.ValueType, "flash_attention", kv.Flash, "layout", kv.Layout, "context", b.Facts().ContextTokens)
 	return nil
 }
 

@@ -74,5 +74,6 @@ func (b *Base) kvCache(bytes int64) models.KVCache {
 	if !b.generates {
 		return models.KVCache{}
 	}
-	return models.KVCache{Bytes: bytes, KeyType: b.attention.cache.key.name, ValueType: b.attention.cache.value.name, Flash: bool(C.tdm_context_flash(b.context))}
+	return models.KVCache{Bytes: bytes, KeyType: b.attention.cache.key.name, ValueType: b.attention.cache.value.name, Flash: bool(C.tdm_context_flash(b.context)),
+		Layout: b.size.layout}
 }

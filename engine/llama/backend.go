@@ -46,8 +46,10 @@ type Options struct {
 	OneGPU     bool      // don't spread a model over several GPUs
 	GPUSplit   []float32 // proportions when spread; empty: by free memory
 	StepTokens int       // tokens of one step at most; 0: 2048
-	CacheBytes int64     // KV cache of one base at most; 0: a quarter of what its device has free after loading
-	CacheCells int       // KV cells of one base at most; 0: 65536
+	MicroBatch int       // tokens of one pass through the network; 0: 512
+	CacheBytes int64     // KV cache of one base at most; 0: what its devices have room for after loading
+	CacheCells int       // KV cells of one base at most; 0: 65536 in a host's memory, as many as fit on GPUs
+	Watermark  float64   // share (0 to 1) of an accelerator's memory that may be in use; 0: all
 
 	// Deterministic makes logits depend only on the tokens before, bit for bit: not on what else is computed, how
 	// prompts are split, how many threads there are or where in the cache a sequence is. New refuses it where a GPU
@@ -57,9 +59,8 @@ type Options struct {
 
 const (
 	defaultStepTokens = 2048
-	defaultCacheCells = 65536
+	defaultMicroBatch = 512
 	defaultContext    = 8192
-	microBatch        = 512 // tokens of one pass through the network
 	cpuDryRun         = 32  // tokens of a prompt in the dry run of a load on a CPU
 	sequencesMax      = 256 // of the library
 	errorBytes        = 4096
@@ -95,9 +96,10 @@ func New(o Options) (*Backend, error) {
 	if o.StepTokens <= 0 {
 		o.StepTokens = defaultStepTokens
 	}
-	if o.CacheCells <= 0 {
-		o.CacheCells = defaultCacheCells
+	if o.MicroBatch <= 0 {
+		o.MicroBatch = defaultMicroBatch
 	}
+	o.StepTokens = max(o.StepTokens, o.MicroBatch)
 	if len(o.GPUSplit) > int(C.llama_max_devices()) {
 		return nil, fmt.Errorf("llama: %d proportions in GPUSplit, at most %d devices are possible", len(o.GPUSplit), int(C.llama_max_devices()))
 	}

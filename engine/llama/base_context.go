@@ -12,6 +12,7 @@ import (
 	"fmt"
 
 	"tandem/engine/batch"
+	"tandem/engine/models"
 )
 
 // openContext makes the context and does a dry run, so that memory pools grow now. Runs on the goroutine that steps.
@@ -20,7 +21,8 @@ func (b *Base) openContext() error {
 	if !b.embed.causal { // a model that looks ahead has no next token
 		return b.openEncoder()
 	}
-	b.size = chooseContextSize(b.spec, b.opts, b.attention.rope.longest, b.placement)
+	layout := chooseLayout(b.spec.Attention.Layout, b.spec.Parallel, b.keepsState(), b.placement)
+	b.size = chooseContextSize(b.spec, b.opts, b.attention.rope.longest, layout, b.placement)
 	if wanted := b.size.sequenceTokens * b.size.sequences; b.size.cells < wanted {
 		b.opts.Logger.Info("KV cache is smaller than all sequences at full length",
 			"model", b.spec.Name, "cells", b.size.cells, "wanted", wanted, "decided_by", b.size.limit)
@@ -28,10 +30,12 @@ func (b *Base) openContext() error {
 	params := C.tdm_context{
 		cells:       C.uint32_t(b.size.cells),
 		step_tokens: C.uint32_t(b.opts.StepTokens),
-		ubatch:      microBatch,
-		sequences:   C.uint32_t(b.size.sequences),
-		outputs:     C.uint32_t(b.size.sequences + batch.MaxScoredTokens),
-		threads:     C.int32_t(b.threadChoice.all),
+		// With streams the library may put one token more than this into a pass, if there are as many sequences.
+		ubatch:    C.uint32_t(max(b.opts.MicroBatch, b.size.sequences)),
+		sequences: C.uint32_t(b.size.sequences),
+		streams:   C.bool(b.size.layout == models.LayoutStreams),
+		outputs:   C.uint32_t(b.size.sequences + batch.MaxScoredTokens),
+		threads:   C.int32_t(b.threadChoice.all),
 	}
 	b.attention.apply(&params, true)
 	errBuf := newErrorBuffer()
@@ -66,25 +70,38 @@ func (b *Base) openContext() error {
 func (b *Base) setLimits() {
 	cells := int(C.llama_n_ctx(b.context))
 	longest := min(b.size.sequenceTokens, cells, int(C.llama_n_ctx_seq(b.context)))
-	recurrent := bool(C.llama_model_is_recurrent(b.model)) || bool(C.llama_model_is_hybrid(b.model))
 	b.limits = batch.Limits{
 		Cells:       cells,
 		Sequences:   int(C.llama_n_seq_max(b.context)),
 		SequenceMax: longest,
 		StepTokens:  int(C.llama_n_batch(b.context)),
-		Prefix:      !recurrent,
+		Prefix:      !b.keepsState(),
 		Vocabulary:  b.vocab.size(),
 	}
+	if b.size.layout == models.LayoutStreams {
+		b.limits.StreamCells = int(C.llama_n_ctx_seq(b.context))
+		b.limits.CopyTokens = b.limits.StreamCells / streamCopyShare
+	}
+}
+
+// streamCopyShare: copying a stream copies all its cells, used or not, which takes as long as computing about one token
+// for so many of them.
+const streamCopyShare = 256
+
+// keepsState reports whether sequences have a state that isn't a row of cells, so that they can't be cut, nor a part of
+// one be copied.
+func (b *Base) keepsState() bool {
+	return bool(C.llama_model_is_recurrent(b.model)) || bool(C.llama_model_is_hybrid(b.model))
 }
 
 // dryRun decodes a pass of prompt tokens and one token of every sequence with output. A GPU gets a full pass, since its
 // pools grow with what is computed. On a CPU all buffers are reserved with the context, and a full pass would take a
 // third of the load's time: 0.4 s for 130 MB of weights on two cores, and more for a larger model.
 func (b *Base) dryRun(gpu bool) error {
-	first := batch.Token(max(0, int(b.vocab.bos)))
+	first := b.gapFiller()
 	most := cpuDryRun
 	if gpu {
-		most = microBatch
+		most = b.opts.MicroBatch
 	}
 	prompt := make([]batch.Token, min(most, b.limits.StepTokens, b.limits.SequenceMax-1))
 	for i := range prompt {

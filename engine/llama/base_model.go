@@ -51,6 +51,10 @@ type Base struct {
 	threadChoice  *threadChoice
 	thread        *stepThread // nil: the goroutine that steps calls decode itself
 	batch         batchArrays
+	places        []int        // of each slice of the last step: where its first token is in the batch
+	gaps          []gapToken   // of the last step
+	order         []int        // scratch of batchOrder
+	rows          []streamRows // scratch of findGaps
 
 	grammarOnce  sync.Once // guards the next two
 	grammarVocab *grammar.Vocabulary

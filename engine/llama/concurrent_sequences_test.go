@@ -39,6 +39,17 @@ func (p *testSequence) slice(seq int, s batch.Sampler) batch.Slice {
 // runSequences decodes all sequences and records their draws; join returns the step in which a sequence begins.
 func runSequences(t *testing.T, base *Base, executor *testExecutor, sequences []*testSequence, join func(i int) int) {
 	t.Helper()
+	decodeSequences(t, base, executor, sequences, join)
+	executor.run(func() {
+		for i := range sequences {
+			base.Truncate(i, 0)
+		}
+	})
+}
+
+// decodeSequences is runSequences, and leaves the cells.
+func decodeSequences(t *testing.T, base *Base, executor *testExecutor, sequences []*testSequence, join func(i int) int) {
+	t.Helper()
 	sampler, err := base.NewSampler(greedy, nil, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -69,20 +80,23 @@ func runSequences(t *testing.T, base *Base, executor *testExecutor, sequences []
 			}
 		}
 	}
-	executor.run(func() {
-		for i := range sequences {
-			base.Truncate(i, 0)
-		}
-	})
 }
 
-// Sequences that share a cache and steps draw what they draw alone: interleaved cells, prompts of all lengths in one
-// chunk and in several beside tokens of answers, in passes below and above the 64 rows from which llama.cpp computes
-// attention in tiles.
+// Sequences that share steps draw what they draw alone, with a cache in common and with streams: interleaved cells,
+// prompts of all lengths in one chunk and in several beside tokens of answers, in passes below and above the 64 rows
+// from which llama.cpp computes attention in tiles.
 func TestConcurrentSequencesDrawWhatEachDrawsAlone(t *testing.T) {
+	for _, layout := range []models.KVLayout{unified, streams} {
+		t.Run(string(layout), func(t *testing.T) { compareWithAlone(t, layout) })
+	}
+}
+
+func compareWithAlone(t *testing.T, layout models.KVLayout) {
 	const sequenceCount, answerTokens = 40, 16
 	backend, executor := newBackend(t, func(o *Options) { o.Threads = 2 })
-	base := loadFile(t, backend, demoFile(t, "demo-q8_0.gguf"), func(s *models.BaseSpec) { s.Parallel, s.Context = sequenceCount, 256 })
+	base := loadFile(t, backend, demoFile(t, "demo-q8_0.gguf"), func(s *models.BaseSpec) {
+		s.Parallel, s.Context, s.Attention.Layout = sequenceCount, 256, layout
+	})
 	rng := rand.New(rand.NewPCG(3, 4))
 	sequences := make([]*testSequence, sequenceCount)
 	for i := range sequences {

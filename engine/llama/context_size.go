@@ -3,60 +3,117 @@
 package llama
 
 import (
+	"cmp"
 	"math"
+	"slices"
 
 	"tandem/engine/models"
 )
 
-// contextSize is the size of a context that is to be made.
+// contextSize is the size of a context that is to be made, and what decided it, for people.
 type contextSize struct {
 	sequenceTokens int // of one sequence at most
-	cells          int
+	cells          int // of all sequences together
 	sequences      int
-	limit          string // what decided the cells, for people
+	limit          string // what decided the cells
+	layout         models.KVLayout
+	layoutLimit    string // what decided the layout
 }
 
 const (
-	leastCells = 256 // the library rounds up to that
-	// The KV cache gets one part in so many of what a device has free, and with what computing over it takes no more
-	// than one in so many: a small model's mask is larger than its cells.
-	cacheShare   = 4
-	computeShare = 2
-	maskBytes    = 2 * microBatch // of a cell: each token of a pass sees it or not; more without flash attention
+	leastCells = 256 // the library rounds the cells up to a multiple of that, with streams those of each
+	// The KV cache gets one part in so many of what the host has free, and with what computing over it takes no more
+	// than one in so many: a small model's mask is larger than its cells. Other programs need memory, too.
+	hostCacheShare   = 4
+	hostComputeShare = 2
+	// defaultHostCells is the largest cache on a host unless KV_CELLS says otherwise.
+	defaultHostCells = 65536
+	maskCellBytes    = 2 // of a cell, for each token of a pass: it sees it or not; more without flash attention
 )
 
 // chooseContextSize reduces the sizes in spec to what the model reads, by its training or as rope_scaling says, and to
 // what the memory of the devices allows: a cell lies on all of them, a part of it with each layer, so the device with
 // least room for its part decides. With some architectures a position beyond the trained context would end the process.
-func chooseContextSize(spec models.BaseSpec, o Options, longest int, devices []deviceShare) contextSize {
-	size := contextSize{sequenceTokens: spec.Context, sequences: max(spec.Parallel, 1), limit: "CONTEXT and PARALLEL"}
-	if size.sequenceTokens == 0 {
-		size.sequenceTokens = defaultContext
+// Streams that nobody asked for are given up when they would make requests shorter.
+func chooseContextSize(spec models.BaseSpec, o Options, longest int, layout layoutChoice, devices []deviceShare) contextSize {
+	full := contextSize{sequenceTokens: cmp.Or(spec.Context, defaultContext), sequences: max(spec.Parallel, 1), limit: "CONTEXT and PARALLEL"}
+	if full.sequenceTokens > longest {
+		full.sequenceTokens, full.limit = longest, "the model's context and PARALLEL"
 	}
-	if size.sequenceTokens > longest {
-		size.sequenceTokens, size.limit = longest, "the model's context and PARALLEL"
-	}
-	size.cells = size.sequenceTokens * size.sequences
-	if most := max(o.CacheCells, size.sequenceTokens); size.cells > most {
-		size.cells, size.limit = most, "the largest cache that is made"
-	}
-	if cells := cellsWithin(o.CacheBytes, devices); cells < size.cells {
-		size.cells, size.limit = cells, "the cache's limit in bytes"
-	}
-	for _, d := range devices {
-		if d.cellBytes == 0 || d.free <= 0 || o.CacheBytes > 0 {
-			continue
+	full.layout, full.layoutLimit = layout.layout, layout.limit
+	if layout.layout == models.LayoutStreams {
+		if streams := full.streams(o, devices); !layout.auto || streams.sequenceTokens == full.sequenceTokens {
+			return streams
 		}
-		if cells := wholeCells(d.free/cacheShare, d.cellBytes); cells < size.cells {
-			size.cells, size.limit = cells, "a quarter of the free memory of "+d.name
-		}
-		if cells := wholeCells(d.free/computeShare, d.cellBytes+maskBytes); cells < size.cells {
-			size.cells, size.limit = cells, "half of the free memory of "+d.name+", for cells and computing over them"
+		full.layout, full.layoutLimit = models.LayoutUnified, "streams have no room for CONTEXT tokens each: lower PARALLEL or CONTEXT"
+	}
+	return full.unified(o, devices)
+}
+
+// unified is the size of a cache that all sequences share.
+func (s contextSize) unified(o Options, devices []deviceShare) contextSize {
+	s.cells = s.sequenceTokens * s.sequences
+	s.cutCells(o, devices, s.sequenceTokens, int64(maskCellBytes*o.MicroBatch))
+	s.cells = max(s.cells, leastCells)
+	s.sequenceTokens = min(s.sequenceTokens, s.cells)
+	return s
+}
+
+// streams is the size of a cache of which each sequence has an equal part. A pass sees one part for each of its tokens.
+// Where the parts would be too short to be of use there are fewer.
+func (s contextSize) streams(o Options, devices []deviceShare) contextSize {
+	stream := (s.sequenceTokens + leastCells - 1) / leastCells * leastCells
+	s.cells = stream * s.sequences
+	s.cutCells(o, devices, stream, int64(maskCellBytes*o.MicroBatch/s.sequences))
+	if s.cells < leastCells*s.sequences {
+		s.sequences = max(s.cells/leastCells, 1)
+	}
+	stream = max(s.cells/s.sequences/leastCells*leastCells, leastCells)
+	s.cells = stream * s.sequences
+	s.sequenceTokens = min(s.sequenceTokens, stream)
+	return s
+}
+
+// cutCells reduces the cells to what the settings and the devices allow; a limit that no setting gave leaves a sequence
+// of full length. maskBytes is what a cell takes beside itself when it is computed over.
+func (s *contextSize) cutCells(o Options, devices []deviceShare, sequenceCells int, maskBytes int64) {
+	most, by := max(o.CacheCells, leastCells), "KV_CELLS"
+	if o.CacheCells <= 0 {
+		most, by = mostCells(devices, sequenceCells), "the largest cache that is made in a host's memory without KV_CELLS"
+	}
+	s.cut(most, by)
+	s.cut(cellsWithin(o.CacheBytes, devices), "the cache's limit in bytes")
+	for i := range devices {
+		if d := &devices[i]; d.cellBytes > 0 && d.free > 0 && o.CacheBytes <= 0 {
+			s.cutForDevice(d, o.CacheCells > 0, maskBytes)
 		}
 	}
-	size.cells = max(size.cells, leastCells)
-	size.sequenceTokens = min(size.sequenceTokens, size.cells)
-	return size
+}
+
+// cutForDevice reduces the cells to those for which a device has memory. The rest of it is for other buffers, versions
+// and, on a host, for what else runs there, unless somebody has said how many cells there shall be.
+func (s *contextSize) cutForDevice(d *deviceShare, asked bool, maskBytes int64) {
+	if d.sharesHost() && !asked {
+		s.cut(wholeCells(d.free/hostCacheShare, d.cellBytes), "a quarter of the free memory of "+d.name)
+		s.cut(wholeCells(d.free/hostComputeShare, d.cellBytes+maskBytes), "half of the free memory of "+d.name+", for cells and computing over them")
+		return
+	}
+	s.cut(wholeCells(d.free/4*3, d.cellBytes+maskBytes), "three quarters of the memory of "+d.name+" below the watermark, for cells and computing over them")
+}
+
+func (s *contextSize) cut(cells int, by string) {
+	if cells < s.cells {
+		s.cells, s.limit = cells, by
+	}
+}
+
+// mostCells is the largest cache without KV_CELLS: memory of GPUs is for nothing else, so there is no limit.
+func mostCells(devices []deviceShare, sequenceCells int) int {
+	onHost := func(d deviceShare) bool { return d.cellBytes > 0 && d.sharesHost() }
+	if !keptOnGPUs(devices) || slices.ContainsFunc(devices, onHost) {
+		return max(defaultHostCells, sequenceCells)
+	}
+	return math.MaxInt
 }
 
 // cellsWithin is how many cells so many bytes hold, on all devices together; 0 bytes: no limit.

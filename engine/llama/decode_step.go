@@ -31,16 +31,15 @@ func (b *Base) Step(slices []batch.Slice) error {
 		return err
 	}
 	began := time.Now()
-	at := 0
 	for i := range slices {
 		s := &slices[i]
 		if s.Err != nil {
 			continue
 		}
-		s.Err = b.score(s, at)
-		at += len(s.Tokens)
+		first := b.places[i]
+		s.Err = b.score(s, first)
 		if s.Sampler != nil && s.Err == nil {
-			s.Err = b.draw(s, at-1)
+			s.Err = b.draw(s, first+len(s.Tokens)-1)
 		}
 	}
 	b.drawTime = time.Since(began)
@@ -97,40 +96,15 @@ func (b *Base) loadedAdapter(adapter batch.Adapter) (*Adapter, error) {
 
 // decode fills the batch and runs it. Slices that would crash the library get an error of their own and are left out.
 func (b *Base) decode(slices []batch.Slice) error {
-	n, outputs := 0, 0
-	for i := range slices {
-		s := &slices[i]
-		if s.Err == nil {
-			s.Err = b.checkSlice(s)
-		}
-		if s.Err != nil {
-			continue
-		}
-		if n+len(s.Tokens) > len(b.batch.token) {
-			return fmt.Errorf("a step of more than %d tokens", len(b.batch.token))
-		}
-		if outputs += len(s.Score.Targets) + 1; outputs > b.limits.Sequences+batch.MaxScoredTokens {
-			return fmt.Errorf("a step with more than %d log-probabilities of prompts", batch.MaxScoredTokens)
-		}
-		for k, t := range s.Tokens {
-			b.batch.token[n], b.batch.pos[n], b.batch.seq[n], b.batch.output[n] = t, int32(s.Start+k), int32(s.Seq), 0
-			n++
-		}
-		first := n - len(s.Tokens) + s.Score.After
-		for k := range s.Score.Targets {
-			b.batch.output[first+k] = 1
-		}
-		if s.Sampler != nil {
-			b.batch.output[n-1] = 1
-		}
-	}
-	if n == 0 {
-		return nil
+	n, err := b.fillBatch(slices)
+	if n == 0 || err != nil {
+		return err
 	}
 	threads := b.threadChoice.pick(n)
 	C.llama_set_n_threads(b.context, C.int32_t(threads), C.int32_t(threads))
 	began := time.Now()
 	rc := b.compute(n)
+	b.forgetGaps()
 	switch {
 	case rc == 0:
 		b.threadChoice.record(n, threads, time.Since(began))
@@ -143,7 +117,7 @@ func (b *Base) decode(slices []batch.Slice) error {
 	if rc == C.TDM_NO_MEMORY {
 		return &noMemoryError{fmt.Sprintf("decode %d tokens: there is no memory left to compute that", n)}
 	}
-	err := fmt.Errorf("decode %d tokens: llama.cpp gives %d", n, int(rc))
+	err = fmt.Errorf("decode %d tokens: llama.cpp gives %d", n, int(rc))
 	b.backend.noteFailure(rc, err)
 	return err
 }
@@ -251,6 +225,11 @@ func (b *Base) logits(at int) ([]float32, error) {
 	return unsafe.Slice((*float32)(row), b.vocab.size()), nil
 }
 
+// lastPosition is the last position of a sequence that has a cell; -1: it has none.
+func (b *Base) lastPosition(seq int) int {
+	return int(C.llama_memory_seq_pos_max(b.memory, C.llama_seq_id(seq)))
+}
+
 // Truncate removes the cells of a sequence from position from on; false: all its cells were removed.
 func (b *Base) Truncate(seq, from int) bool {
 	if seq < 0 || seq >= b.limits.Sequences {
@@ -263,7 +242,7 @@ func (b *Base) Truncate(seq, from int) bool {
 		C.llama_memory_seq_rm(b.memory, C.llama_seq_id(seq), -1, -1)
 		return true
 	}
-	if int(C.llama_memory_seq_pos_max(b.memory, C.llama_seq_id(seq))) < from {
+	if b.lastPosition(seq) < from {
 		return true
 	}
 	if b.limits.Prefix {
@@ -275,19 +254,29 @@ func (b *Base) Truncate(seq, from int) bool {
 	return false
 }
 
-// CopyPrefix shares the first cells of one sequence with another, empty one. It returns false when the model or the
-// cache can't do that, or when the cells aren't all there.
+// CopyPrefix shares the first cells of one sequence with another, empty one, or copies them into its stream. It returns
+// false when the model or the cache can't do that, or when the cells aren't all there.
 func (b *Base) CopyPrefix(from, to, tokens int) bool {
 	inside := func(seq int) bool { return seq >= 0 && seq < b.limits.Sequences }
 	if !b.limits.Prefix || !inside(from) || !inside(to) || from == to || tokens <= 0 {
 		return false
 	}
-	if C.llama_memory_seq_pos_min(b.memory, C.llama_seq_id(from)) != 0 || int(C.llama_memory_seq_pos_max(b.memory, C.llama_seq_id(from))) < tokens-1 {
+	if C.llama_memory_seq_pos_min(b.memory, C.llama_seq_id(from)) != 0 || b.lastPosition(from) < tokens-1 {
 		return false
 	}
-	if C.llama_memory_seq_pos_max(b.memory, C.llama_seq_id(to)) >= 0 {
+	if b.lastPosition(to) >= 0 {
 		return false
+	}
+	if b.limits.StreamCells > 0 {
+		return b.copyStream(from, to, tokens)
 	}
 	C.llama_memory_seq_cp(b.memory, C.llama_seq_id(from), C.llama_seq_id(to), 0, C.llama_pos(tokens))
 	return true
+}
+
+// copyStream copies a whole stream, since the library aborts when it is to copy a part of one to another, and forgets
+// what follows the prefix. The cells themselves are copied when the next step begins, before anything is computed.
+func (b *Base) copyStream(from, to, tokens int) bool {
+	C.llama_memory_seq_cp(b.memory, C.llama_seq_id(from), C.llama_seq_id(to), -1, -1)
+	return b.Truncate(to, tokens)
 }

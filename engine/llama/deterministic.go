@@ -91,6 +91,6 @@ func (b *Base) logitsAfter(last int, steps ...[]batch.Slice) ([]float32, error) 
 		}
 	}
 	final := steps[len(steps)-1][0]
-	logits, err := b.logits(last - final.Start)
+	logits, err := b.logits(b.places[0] + last - final.Start)
 	return slices.Clone(logits), err
 }

@@ -18,10 +18,14 @@ import (
 type deviceShare struct {
 	name                    string
 	host                    bool  // the CPU, with the host's memory
+	integrated              bool  // a GPU with the host's memory
 	weights, cache, compute int64 // bytes
 	cellBytes               int64 // of one KV cell: of the layers that this device keeps
-	free                    int64 // bytes beside the weights; 0: not known
+	free                    int64 // bytes beside the weights that the base may fill; 0: not known
 }
+
+// sharesHost reports whether other programs need this memory, too.
+func (d *deviceShare) sharesHost() bool { return d.host || d.integrated }
 
 // readPlacement finds out where the weights went and where the layers will keep their cells.
 func (b *Base) readPlacement(layers []cacheLayer, layerDevices []int) {
@@ -30,9 +34,12 @@ func (b *Base) readPlacement(layers []cacheLayer, layerDevices []int) {
 	C.tdm_model_memory(b.model, &memory[0], C.int32_t(len(memory)))
 	b.placement = make([]deviceShare, len(devices))
 	for i, d := range devices {
-		b.placement[i] = deviceShare{name: d.Name, host: d.Backend == DeviceCPU, weights: int64(memory[i].weights), free: d.FreeBytes}
-		if b.placement[i].host {
-			b.placement[i].free = hostFree(d.FreeBytes, &b.spec, b.hostWeights(b.placement[i].weights))
+		share := &b.placement[i]
+		*share = deviceShare{name: d.Name, host: d.Backend == DeviceCPU, integrated: d.integrated, weights: int64(memory[i].weights)}
+		if share.host {
+			share.free = hostFree(d.FreeBytes, &b.spec, b.hostWeights(share.weights))
+		} else {
+			share.free = belowWatermark(d.FreeBytes, d.TotalBytes, b.opts.Watermark)
 		}
 	}
 	for i, l := range layers {
@@ -64,6 +71,15 @@ func hostFree(free int64, spec *models.BaseSpec, weights int64) int64 {
 	return max(min(free, room-weights), 1) // even 1 byte is a budget
 }
 
+// belowWatermark is what may be filled of an accelerator's memory. Where the weights come near the watermark, or were
+// loaded over it since nothing else was, it is a third of what is free.
+func belowWatermark(free, total int64, watermark float64) int64 {
+	if total <= 0 || watermark <= 0 {
+		return free
+	}
+	return max(int64(float64(total)*watermark)-(total-free), free/3)
+}
+
 // readContextMemory measures what a context took.
 func (b *Base) readContextMemory(context *C.struct_llama_context) {
 	memory := make([]C.tdm_memory, len(b.placement))
@@ -75,7 +91,7 @@ func (b *Base) readContextMemory(context *C.struct_llama_context) {
 
 // logPlacement tells at once what lies where, and what decided how many cells there are.
 func (b *Base) logPlacement() {
-	fields := []any{"model", b.spec.Name, "cells", b.limits.Cells, "decided_by", b.size.limit}
+	fields := []any{"model", b.spec.Name, "cells", b.limits.Cells, "decided_by", b.size.limit, "layout", b.size.layout, "layout_decided_by", b.size.layoutLimit}
 	for _, m := range memoryFacts(b.placement) {
 		fields = append(fields, m.Device, fmt.Sprintf("weights %s, KV cache %s, computing %s",
 			megabytes(m.WeightBytes), megabytes(m.CacheBytes), megabytes(m.ComputeBytes)))

@@ -56,7 +56,7 @@ func (e *embedder) newContext(sequenceTokens, passTokens int) error {
 		cells: C.uint32_t(max(sequenceTokens, 256)), step_tokens: C.uint32_t(passTokens), ubatch: C.uint32_t(passTokens),
 		sequences: embedSequences, threads: C.int32_t(b.threadChoice.all), embeddings: true, classify: C.bool(e.scores),
 	}
-	if bool(C.llama_model_is_recurrent(b.model)) || bool(C.llama_model_is_hybrid(b.model)) {
+	if b.keepsState() {
 		params.sequences = 1 // each has a state of its own
 	}
 	b.attention.apply(&params, e.causal)

@@ -241,8 +241,8 @@ func TestMemoryIsPlannedByDevice(t *testing.T) {
 		"one GPU":           {device: "TestGPU0", limit: "the model's context and PARALLEL", cached: map[string]int64{"TestGPU0": 4}, unloaded: []string{"TestGPU1"}},
 		"two GPUs":          {device: "testgpu", limit: "the model's context and PARALLEL", cached: map[string]int64{"TestGPU0": 3, "TestGPU1": 1}},
 		"two GPUs, the second with little": {
-			device: "testgpu", memory: "1024,40", change: func(o *Options) { o.GPUSplit = []float32{1, 1} },
-			limit: "half of the free memory of TestGPU1, for cells and computing over them", cached: map[string]int64{"TestGPU0": 3, "TestGPU1": 1},
+			device: "testgpu", memory: "1024,20", change: func(o *Options) { o.GPUSplit = []float32{1, 1} },
+			limit: "three quarters of the memory of TestGPU1 below the watermark, for cells and computing over them", cached: map[string]int64{"TestGPU0": 3, "TestGPU1": 1},
 		},
 		"a part": {
 			device: "TestGPU0", change: func(o *Options) { o.GPULayers = 3 }, // two layers and the output

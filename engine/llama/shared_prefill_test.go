@@ -37,19 +37,28 @@ func (*servedBase) Preempted(string)                         {}
 func (*servedBase) DecodeError(string, string)               {}
 func (*servedBase) Embedded(string, int)                     {}
 
-func serveBase(t testing.TB, path string) *servedBase {
+func serveBase(t testing.TB, path string, layout models.KVLayout) *servedBase {
+	t.Helper()
+	return serveBaseWith(t, path, nil, func(spec *models.BaseSpec) {
+		spec.Parallel, spec.Context, spec.Attention.Layout = 32, 2048, layout
+	})
+}
+
+func serveBaseWith(t testing.TB, path string, change func(*Options), spec func(*models.BaseSpec)) *servedBase {
 	t.Helper()
 	s := &servedBase{t: t}
 	s.executor = batch.NewExecutor(batch.Options{Observe: s})
 	t.Cleanup(func() { s.executor.Close(context.Background()) })
-	b, err := New(Options{
-		BackendDir: backendDir(t), OnDevice: s.executor.Do, Logger: slog.New(slog.DiscardHandler), CacheBytes: 512 << 20, Threads: 2,
-	})
+	o := Options{BackendDir: backendDir(t), OnDevice: s.executor.Do, Logger: slog.New(slog.DiscardHandler), CacheBytes: 2 << 30, Threads: 2}
+	if change != nil {
+		change(&o)
+	}
+	b, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
-	s.base = loadFile(t, b, path, func(spec *models.BaseSpec) { spec.Parallel, spec.Context = 32, 2048 })
+	s.base = loadFile(t, b, path, spec)
 	s.attach()
 	return s
 }
@@ -147,9 +156,15 @@ func testModel(t testing.TB) string {
 // Several choices cost one prefill and are what each would be alone.
 func TestChoicesShareOnePrefill(t *testing.T) {
 	const choices = 4
-	for name, path := range map[string]string{"demo": demoFile(t, "demo-q8_0.gguf"), "real": testModel(t)} {
+	for name, c := range map[string]struct {
+		path   string
+		layout models.KVLayout
+	}{
+		"demo": {demoFile(t, "demo-q8_0.gguf"), unified}, "real": {testModel(t), unified},
+		"demo in streams": {demoFile(t, "demo-q8_0.gguf"), streams}, "real in streams": {testModel(t), streams},
+	} {
 		t.Run(name, func(t *testing.T) {
-			s := serveBase(t, path)
+			s := serveBase(t, c.path, c.layout)
 			for _, text := range []string{france, strings.Repeat("The river runs past the town and the mill. ", 8) + "Go on."} {
 				prompt := render(t, s.base, text)
 				sampling := batch.Sampling{Temperature: 1, TopK: 40, Seed: 7}
@@ -167,7 +182,7 @@ func TestChoicesShareOnePrefill(t *testing.T) {
 					together = append(together, s.start(prompt, 12, sampling))
 				}
 				release()
-				cached, different := 0, name == "demo" // which says the same each time
+				cached, different := 0, strings.HasPrefix(name, "demo") // which says the same each time
 				for choice, a := range together {
 					a.wait(t)
 					cached += a.summary.CachedTokens
@@ -189,7 +204,7 @@ func TestChoicesShareOnePrefill(t *testing.T) {
 
 // Log-probabilities of a prompt through the executor, in steps beside others, equal those of the same prompt at once.
 func TestPromptLogprobsThroughTheExecutor(t *testing.T) {
-	s := serveBase(t, testModel(t))
+	s := serveBase(t, testModel(t), unified)
 	prompt := render(t, s.base, strings.Repeat("The river runs past the town and the mill. ", 8))
 	others := []*sharedAnswer{s.start(prompt, 40, greedy), s.start(prompt, 40, greedy)}
 	a := &sharedAnswer{done: make(chan struct{})}
@@ -229,7 +244,7 @@ func BenchmarkPromptsThatBeginAlike(b *testing.B) {
 	if path == "" {
 		b.Skip("SMOLLM2 names no model")
 	}
-	s := serveBase(b, path)
+	s := serveBase(b, path, unified)
 	round := 0
 	words := func(n int) string {
 		round++
@@ -272,7 +287,7 @@ func BenchmarkPromptsThatBeginAlike(b *testing.B) {
 // The cells of a finished request lie before those of the next one, so most of what this sees is in one part of the
 // cache.
 func TestAnswerBehindKeptCellsIsThatOfAnEmptyCache(t *testing.T) {
-	s := serveBase(t, testModel(t))
+	s := serveBase(t, testModel(t), unified)
 	long := render(t, s.base, strings.Repeat("The river runs past the town and the mill. ", 80))
 	prompt := render(t, s.base, france)
 	alone := s.start(prompt, 12, greedy).wait(t).tokens

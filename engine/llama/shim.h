@@ -65,6 +65,7 @@ typedef struct {
     uint32_t cells, step_tokens, ubatch, sequences;
     uint32_t outputs; // rows of logits of one decode at most: with more the library aborts
     int32_t  threads;
+    bool     streams;    // each sequence has cells of its own, a part of all; otherwise they share them
     bool     embeddings; // each token gives its vector, or with classify each text its scores
     bool     classify;
     int32_t  key_type, value_type; // ggml_type of the KV cache

@@ -245,7 +245,7 @@ struct llama_context * tdm_context_new(struct llama_model * model, const tdm_con
         if (params->embeddings) p.pooling_type = params->classify ? LLAMA_POOLING_TYPE_RANK : LLAMA_POOLING_TYPE_NONE;
         p.n_threads       = params->threads;
         p.n_threads_batch = params->threads;
-        p.kv_unified      = true; // one sequence may use what the others leave, and prefixes are shared
+        p.kv_unified      = !params->streams; // unified: one sequence may use what the others leave, and prefixes are shared
         p.no_perf         = true;
         p.type_k          = (ggml_type) params->key_type;
         p.type_v          = (ggml_type) params->value_type;
