@@ -43,7 +43,7 @@ func BenchmarkKVLayouts(b *testing.B) {
 		}
 		return list
 	}
-	for name, list := range map[string][]int{"1": every(1, 1), "8": every(8, 1), "8-of-32": every(8, 4), "32": every(32, 1)} {
+	for name, list := range map[string][]int{"1": every(1, 1), "8": every(8, 1), "8-of-16": every(8, 2), "8-of-24": every(8, 3), "8-of-32": every(8, 4), "32": every(32, 1)} {
 		b.Run(name, func(b *testing.B) {
 			times := make([][]time.Duration, len(bases))
 			for b.Loop() {
