@@ -117,13 +117,14 @@ struct InferRequest {
   countCache      @18 :Bool = true;  # false for a replay: neither hit nor miss
   grammar         @19 :Text;         # GBNF given by the client
   parallelToolCalls @20 :Bool;
-  tools           @21 :Data;         # JSON as the client sent it
+  tools           @21 :Data;         # JSON in the form of OpenAI's API
   toolChoice      @22 :Data;
   fitContext      @23 :Bool;         # a maxNewTokens above the context is cut to it; 0: all that the prompt leaves of it
   plainSampling   @24 :Bool;         # what neither request nor model sets: temperature 1 and nothing else
   task            @25 :Task;
   promptTokens    @26 :List(Int32);  # the prompt as token ids of the model, in place of prompt, system and messages; raw
   templateOptions @27 :Data;         # JSON object of values for the chat template: enable_thinking, reasoning_effort …
+                                     # continue_final_message isn't for it: the answer goes on with the last message
   promptLogprobs  @28 :Bool;         # log-probabilities of the prompt's tokens, with sampling.topLogprobs entries each
   ignoreEnd       @29 :Bool;         # the end token is never drawn
   splitOutput     @30 :Bool;         # token texts are an encoded part stream: content, reasoning, tool calls (schema/parts)
@@ -311,7 +312,7 @@ struct Model {
   domain         @2 :Text;
   defaultVersion @3 :Text;
   versions       @4 :List(Version);
-  contextTokens  @5 :UInt32;  # what one request may hold; 0: known after the first load
+  contextTokens  @5 :UInt32;  # what one request may hold; before a load as far as the file tells, 0: it doesn't
   bytes          @6 :UInt64;  # of the base's files
   quantization   @7 :Text;    # as in Facts, from the file's header; empty: not known
   architecture   @8 :Text;
