@@ -17,12 +17,11 @@ import (
 )
 
 func main() {
-	if err := launch(); err != nil {
-		fmt.Fprintln(os.Stderr, "bench-gpu:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "bench-gpu:", launch())
+	os.Exit(1)
 }
 
+// launch becomes the other program. It returns only when it can't.
 func launch() error {
 	self, err := os.Executable()
 	if err != nil {

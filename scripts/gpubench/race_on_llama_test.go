@@ -1,4 +1,4 @@
-//go:build race
+//go:build llama && race
 
 package main
 
