@@ -123,16 +123,23 @@ func (b *Base) unusableArguments(form *preparedForm, parallel bool) ([]string, e
 		if !a.Strict {
 			lenient = append(lenient, name)
 		}
-		if time.Now().After(until) || slices.Contains(failed, name) {
+		if slices.Contains(failed, name) {
 			continue
 		}
-		alone := b.checkGrammar(a.Alone())
-		if alone != nil && a.Strict {
-			return nil, toolError(name, alone)
+		late := time.Now().After(until) // then the rest isn't bound: finding out about each takes too long
+		if late && a.Strict {
+			continue
 		}
-		if alone != nil {
-			failed = append(failed, name)
+		if !late {
+			alone := b.checkGrammar(a.Alone())
+			if alone != nil && a.Strict {
+				return nil, toolError(name, alone)
+			}
+			if alone == nil {
+				continue
+			}
 		}
+		failed = append(failed, name)
 	}
 	switch {
 	case len(failed) > 0:
