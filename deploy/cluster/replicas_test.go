@@ -46,7 +46,7 @@ func TestReplicas(t *testing.T) {
 					t.Errorf("clients while the engine's container of one of %d replicas is killed: %v", n, s)
 				}
 			}
-			record(fmt.Sprintf("%d replicas, %d clients, %v", n, replicaClients, measured), "no failed request; with one replica only new connections",
+			record(fmt.Sprintf("replicas: %d; %d clients for %v", n, replicaClients, measured), "no failed request; with one replica only new connections",
 				"%.1f answers a second; %.1f when one engine's container is killed: %v", undisturbed, withDeath, s)
 		})
 	}
