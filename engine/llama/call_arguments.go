@@ -127,19 +127,16 @@ func (b *Base) unusableArguments(form *preparedForm, parallel bool) ([]string, e
 			continue
 		}
 		late := time.Now().After(until) // then the rest isn't bound: finding out about each takes too long
-		if late && a.Strict {
-			continue
-		}
+		var alone error
 		if !late {
-			alone := b.checkGrammar(a.Alone())
-			if alone != nil && a.Strict {
-				return nil, toolError(name, alone)
-			}
-			if alone == nil {
-				continue
-			}
+			alone = b.checkGrammar(a.Alone())
 		}
-		failed = append(failed, name)
+		switch {
+		case alone != nil && a.Strict:
+			return nil, toolError(name, alone)
+		case alone != nil, late && !a.Strict:
+			failed = append(failed, name)
+		}
 	}
 	switch {
 	case len(failed) > 0:
