@@ -103,6 +103,11 @@ func (e *Executor) runStep(b *base, part []Slice) bool {
 	if timer, ok := b.runner.(DrawTimer); ok {
 		e.opts.Observe.Sampling(b.key, timer.DrawTime().Seconds())
 	}
+	if sampler, ok := b.runner.(DeviceSampler); ok {
+		if d := sampler.DeviceDraws(); d != (DeviceDraws{}) {
+			e.opts.Observe.DeviceDraws(b.key, d.Draws, d.Repeated)
+		}
+	}
 	if err == nil {
 		return true
 	}

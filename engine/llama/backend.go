@@ -49,6 +49,8 @@ type Options struct {
 	CacheBytes int64     // KV cache of one base at most; 0: a quarter of what its device has free after loading
 	CacheCells int       // KV cells of one base at most; 0: 65536
 
+	DeviceSampling DeviceSampling // empty: auto
+
 	// Deterministic makes logits depend only on the tokens before, bit for bit: not on what else is computed, how
 	// prompts are split, how many threads there are or where in the cache a sequence is. New refuses it where a GPU
 	// computes. It holds for all bases of the process; one for which it turns out not to hold isn't loaded.

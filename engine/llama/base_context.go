@@ -59,7 +59,10 @@ func (b *Base) openContext() error {
 			return err
 		}
 	}
-	return b.dryRun(len(b.backend.accelerators) > 0)
+	if err := b.dryRun(len(b.backend.accelerators) > 0); err != nil {
+		return err
+	}
+	return b.openDeviceSampling()
 }
 
 // setLimits reads the sizes that the library chose: it clamps n_batch and rounds the cells.
@@ -95,19 +98,31 @@ func (b *Base) dryRun(gpu bool) error {
 		return fmt.Errorf("dry run with %d prompt tokens: %w", len(prompt), err)
 	}
 	C.llama_memory_clear(b.memory, false)
-	slices = slices[:0]
-	for seq := range min(b.limits.Sequences, b.limits.StepTokens) {
-		slices = append(slices, batch.Slice{Seq: seq, Tokens: prompt[:1], Sampler: dryRun{}})
+	if err := b.decodeFirstTokens(min(b.limits.Sequences, b.limits.StepTokens), dryRun{}); err != nil {
+		return err
 	}
-	if err := b.decode(slices); err != nil {
-		return fmt.Errorf("dry run with %d sequences: %w", len(slices), err)
-	}
-	C.llama_memory_clear(b.memory, false)
 	if b.opts.Deterministic {
 		return b.checkBatchInvariance()
 	}
 	return nil
 }
 
-// dryRun is a sampler that only makes decode compute logits; it draws nothing.
-type dryRun struct{ batch.Sampler }
+// decodeFirstTokens decodes a token of each of so many sequences with output, and clears the cache.
+func (b *Base) decodeFirstTokens(sequences int, output dryRun) error {
+	first := []batch.Token{batch.Token(max(0, int(b.vocab.bos)))}
+	slices := make([]batch.Slice, sequences)
+	for seq := range slices {
+		slices[seq] = batch.Slice{Seq: seq, Tokens: first, Sampler: output}
+	}
+	if err := b.decode(slices); err != nil {
+		return fmt.Errorf("dry run with %d sequences: %w", sequences, err)
+	}
+	C.llama_memory_clear(b.memory, false)
+	return nil
+}
+
+// dryRun is a sampler that only makes decode compute logits, or candidates; it draws nothing.
+type dryRun struct {
+	batch.Sampler
+	candidates bool
+}

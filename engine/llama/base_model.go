@@ -48,6 +48,8 @@ type Base struct {
 	slots         *adapterSlots // nil: a step has one adapter
 	turnsReason   string        // why there are no slots
 	drawTime      time.Duration // in the last step
+	candidates    deviceSampling
+	hostSamples   string // why; empty: the device finds candidates
 	threadChoice  *threadChoice
 	thread        *stepThread // nil: the goroutine that steps calls decode itself
 	batch         batchArrays
@@ -237,6 +239,7 @@ func (b *Base) release() {
 		C.llama_free(b.context)
 		b.context = nil
 	}
+	b.candidates.close()
 	if b.grammarVocab != nil {
 		b.grammarVocab.Close()
 	}

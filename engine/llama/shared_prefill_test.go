@@ -33,6 +33,7 @@ func (s *servedBase) Tokens(_, kind string, n int) {
 }
 func (*servedBase) Decode(string, string, float64, int, int) {}
 func (*servedBase) Sampling(string, float64)                 {}
+func (*servedBase) DeviceDraws(string, int, bool)            {}
 func (*servedBase) Preempted(string)                         {}
 func (*servedBase) DecodeError(string, string)               {}
 func (*servedBase) Embedded(string, int)                     {}
