@@ -76,6 +76,7 @@ var (
 	_ batch.Runner        = (*Base)(nil)
 	_ batch.DrawTimer     = (*Base)(nil)
 	_ batch.DeviceSampler = (*Base)(nil)
+	_ batch.FirstTimer    = (*Base)(nil)
 )
 
 // LoadAdapter aborts for a version in Options.Loads.
@@ -155,4 +156,10 @@ func (b *Base) DeviceDraws() batch.DeviceDraws {
 		return sampler.DeviceDraws()
 	}
 	return batch.DeviceDraws{}
+}
+
+// FirstOfKind implements batch.FirstTimer for a runner that does.
+func (b *Base) FirstOfKind(slices []batch.Slice) bool {
+	first, ok := b.steppableBase.(batch.FirstTimer)
+	return ok && first.FirstOfKind(slices)
 }

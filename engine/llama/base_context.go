@@ -14,7 +14,7 @@ import (
 	"tandem/engine/batch"
 )
 
-// openContext makes the context and does a dry run, so that memory pools grow now. Runs on the goroutine that steps.
+// openContext makes the context. Runs on the goroutine that steps.
 func (b *Base) openContext() error {
 	b.threadChoice = newThreadChoice(threadCount(b.opts.Threads, int64(C.llama_model_size(b.model))))
 	if !b.embed.causal { // a model that looks ahead has no next token
@@ -59,10 +59,7 @@ func (b *Base) openContext() error {
 			return err
 		}
 	}
-	if err := b.dryRun(len(b.backend.accelerators) > 0); err != nil {
-		return err
-	}
-	return b.openDeviceSampling()
+	return nil
 }
 
 // setLimits reads the sizes that the library chose: it clamps n_batch and rounds the cells.
@@ -78,51 +75,4 @@ func (b *Base) setLimits() {
 		Prefix:      !recurrent,
 		Vocabulary:  b.vocab.size(),
 	}
-}
-
-// dryRun decodes a pass of prompt tokens and one token of every sequence with output. A GPU gets a full pass, since its
-// pools grow with what is computed. On a CPU all buffers are reserved with the context, and a full pass would take a
-// third of the load's time: 0.4 s for 130 MB of weights on two cores, and more for a larger model.
-func (b *Base) dryRun(gpu bool) error {
-	first := batch.Token(max(0, int(b.vocab.bos)))
-	most := cpuDryRun
-	if gpu {
-		most = microBatch
-	}
-	prompt := make([]batch.Token, min(most, b.limits.StepTokens, b.limits.SequenceMax-1))
-	for i := range prompt {
-		prompt[i] = first
-	}
-	slices := []batch.Slice{{Seq: 0, Tokens: prompt}}
-	if err := b.decode(slices); err != nil {
-		return fmt.Errorf("dry run with %d prompt tokens: %w", len(prompt), err)
-	}
-	C.llama_memory_clear(b.memory, false)
-	if err := b.decodeFirstTokens(min(b.limits.Sequences, b.limits.StepTokens), dryRun{}); err != nil {
-		return err
-	}
-	if b.opts.Deterministic {
-		return b.checkBatchInvariance()
-	}
-	return nil
-}
-
-// decodeFirstTokens decodes a token of each of so many sequences with output, and clears the cache.
-func (b *Base) decodeFirstTokens(sequences int, output dryRun) error {
-	first := []batch.Token{batch.Token(max(0, int(b.vocab.bos)))}
-	slices := make([]batch.Slice, sequences)
-	for seq := range slices {
-		slices[seq] = batch.Slice{Seq: seq, Tokens: first, Sampler: output}
-	}
-	if err := b.decode(slices); err != nil {
-		return fmt.Errorf("dry run with %d sequences: %w", sequences, err)
-	}
-	C.llama_memory_clear(b.memory, false)
-	return nil
-}
-
-// dryRun is a sampler that only makes decode compute logits, or candidates; it draws nothing.
-type dryRun struct {
-	batch.Sampler
-	candidates bool
 }

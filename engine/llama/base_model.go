@@ -50,6 +50,7 @@ type Base struct {
 	drawTime      time.Duration // in the last step
 	candidates    deviceSampling
 	hostSamples   string // why; empty: the device finds candidates
+	computedKinds map[stepKind]bool
 	threadChoice  *threadChoice
 	thread        *stepThread // nil: the goroutine that steps calls decode itself
 	batch         batchArrays
@@ -95,6 +96,11 @@ func (b *Base) finishLoad(ctx context.Context, progress func(models.Progress)) e
 	b.adapters = make(map[*Adapter]struct{})
 	if err := b.opts.OnDevice(ctx, b.openContext); err != nil {
 		return err
+	}
+	if b.generates {
+		if err := b.warmUp(ctx, progress); err != nil {
+			return err
+		}
 	}
 	b.readFacts()
 	if progress != nil {

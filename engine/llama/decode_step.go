@@ -161,6 +161,7 @@ func (b *Base) decode(slices []batch.Slice) error {
 	switch {
 	case rc == 0:
 		b.threadChoice.record(n, threads, time.Since(began))
+		b.noteComputed(slices)
 		return nil
 	case rc == 1:
 		return fmt.Errorf("decode %d tokens: %w", n, batch.ErrNoCells)

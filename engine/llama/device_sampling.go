@@ -65,6 +65,7 @@ func (b *Base) openDeviceSampling() error {
 		}
 	}
 	b.hostSamples = why
+	b.readContextMemory(b.context) // candidates take some
 	if why != "" {
 		b.opts.Logger.Info("the host samples", "model", b.spec.Name, "why", why)
 		return nil
@@ -137,7 +138,6 @@ func (b *Base) whyHostIsFaster(sequences int) (string, error) {
 // timeSteps is how long the shortest of a few steps of so many sequences took, draws included.
 func (b *Base) timeSteps(sequences int, candidates bool) (time.Duration, error) {
 	chain := batch.Sampling{Temperature: 0.8, TopK: 40, TopP: 0.95, MinP: 0.05}
-	first := []batch.Token{batch.Token(max(0, int(b.vocab.bos)))}
 	parts := make([]batch.Slice, sequences)
 	for seq := range parts {
 		sampler, err := b.NewSampler(chain, nil, nil)
@@ -146,7 +146,7 @@ func (b *Base) timeSteps(sequences int, candidates bool) (time.Duration, error) 
 		}
 		defer sampler.Close()
 		sampler.(*Sampler).takesCandidates = candidates
-		parts[seq] = batch.Slice{Seq: seq, Tokens: first, Sampler: sampler}
+		parts[seq] = batch.Slice{Seq: seq, Tokens: []batch.Token{b.firstToken()}, Sampler: sampler}
 	}
 	defer C.llama_memory_clear(b.memory, false)
 	shortest := time.Duration(math.MaxInt64)

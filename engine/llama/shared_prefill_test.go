@@ -114,11 +114,14 @@ func (a *sharedAnswer) Emit(step *batch.Step) bool {
 	return true
 }
 
-func (s *servedBase) start(prompt []batch.Token, most int, sampling batch.Sampling) *sharedAnswer {
+func (s *servedBase) start(prompt []batch.Token, most int, sampling batch.Sampling, change ...func(*batch.Request)) *sharedAnswer {
 	s.t.Helper()
 	a := &sharedAnswer{done: make(chan struct{})}
 	s.nextID++
 	a.request = &batch.Request{ID: s.nextID, Base: "b", Prompt: prompt, MaxNewTokens: most, Sampling: sampling, Sink: a}
+	for _, c := range change {
+		c(a.request)
+	}
 	if err := s.executor.Submit(a.request); err != nil {
 		s.t.Fatal(err)
 	}
