@@ -36,7 +36,8 @@ func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (c
 		BackendDir: c.BackendDir, Logger: log, LibraryLogger: slog.New(demoteInfo{log.Handler()}),
 		OnDevice: executor.Do, OnTurn: executor.TakeTurn, OnDeviceFailure: endWithLostDevice(log),
 		Threads: c.Threads, Deterministic: c.Deterministic, Device: c.Device, GPULayers: c.GPULayers, MainGPU: c.MainGPU, OneGPU: c.OneGPU, GPUSplit: c.GPUSplit,
-		CacheCells: c.KVCells, MicroBatch: c.MicroBatch, Watermark: c.MemoryWatermark,
+		DeviceSampling: llama.DeviceSampling(c.BackendSampling),
+		CacheCells:     c.KVCells, MicroBatch: c.MicroBatch, Watermark: c.MemoryWatermark,
 	})
 	if missing, ok := errors.AsType[*llama.DeviceError](err); ok {
 		return computeBackend{}, c.problem("DEVICE", missing.Text)

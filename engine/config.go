@@ -63,6 +63,7 @@ type Config struct {
 	GPUSplit           []float32 // empty: by free memory
 	OneGPU             bool      // MainGPU alone
 	MainGPU            int
+	BackendSampling    string // auto, on or off
 	MMap               bool
 	GrammarTokenBudget time.Duration
 
@@ -160,6 +161,7 @@ func (c *Config) readCompute(v *settings.Values) {
 	c.Attention = readAttention(v)
 	c.StepTarget, c.Threads, c.Deterministic = v.Duration("STEP_TARGET"), v.Int("THREADS"), v.Bool("DETERMINISTIC")
 	c.Device, c.GPULayers, c.MainGPU, c.MMap = v.String("DEVICE"), v.Int("GPU_LAYERS"), v.Int("MAIN_GPU"), v.Bool("MMAP")
+	c.BackendSampling = v.String("BACKEND_SAMPLING")
 	c.GrammarTokenBudget = v.Duration("GRAMMAR_TOKEN_BUDGET")
 	for _, share := range v.List("GPU_SPLIT") {
 		if share == "none" {

@@ -256,7 +256,7 @@ struct Event {
   kind     @0 :EventKind;
   model    @1 :Text;
   version  @2 :Text;
-  phase    @3 :Text;     # of progress: unpack, checksum, weights, context, adapter
+  phase    @3 :Text;     # of progress: unpack, checksum, weights, context, warm-up, adapter
   ratio    @4 :Float32;  # of progress, 0 to 1
   tookNs   @5 :UInt64;   # of loaded
   bytes    @6 :UInt64;   # of loaded: what evicting this entry frees

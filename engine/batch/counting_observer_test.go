@@ -13,6 +13,8 @@ func (c *countingObserver) Decode(string, string, float64, int, int) { c.decodes
 
 func (c *countingObserver) Sampling(string, float64) {}
 
+func (c *countingObserver) DeviceDraws(string, int, bool) {}
+
 func (c *countingObserver) Embedded(_ string, n int) { c.embedded.Add(int64(n)) }
 
 func (c *countingObserver) Preempted(string) { c.preempted.Add(1) }

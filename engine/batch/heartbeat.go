@@ -7,7 +7,9 @@ import (
 
 const (
 	stallFactor = 20 // a step that takes this many times longer than predicted is hung
-	callFactor  = 10 // a call may take this many times the floor: it may make a context and run it once
+	// A call may take this many times the floor: it may make a context and run it once. So may a step of a kind that
+	// the device hasn't computed yet: it may have to compile that.
+	callFactor = 10
 )
 
 // heartbeat shows that the step loop works: written by the executor's goroutine, read by any.
@@ -27,8 +29,11 @@ func (h *heartbeat) init(floor time.Duration) {
 // begin notes that a phase begins and how long it is expected to take (0: unknown).
 func (h *heartbeat) begin(now time.Duration, phase Phase, predicted time.Duration) {
 	budget := max(h.minBudget, stallFactor*predicted)
-	if phase == PhaseCall {
+	switch phase {
+	case PhaseCall:
 		budget = callFactor * h.minBudget
+	case PhaseFirstStep:
+		budget = max(budget, callFactor*h.minBudget)
 	}
 	h.budget.Store(int64(budget))
 	h.phase.Store(uint32(phase))
@@ -59,5 +64,6 @@ type Phase uint8
 const (
 	PhaseIdle Phase = iota
 	PhaseStep
-	PhaseCall // a function given to Do
+	PhaseCall      // a function given to Do
+	PhaseFirstStep // a step of a kind that the device may have to compile
 )

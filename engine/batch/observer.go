@@ -6,6 +6,8 @@ type Observer interface {
 	Decode(base, phase string, seconds float64, tokens, sequences int)
 	// Sampling is time that a worker spent on a sampler, or a step on its draws.
 	Sampling(base string, seconds float64)
+	// DeviceDraws counts draws of a step from what the device picked; repeated: it was computed twice.
+	DeviceDraws(base string, draws int, repeated bool)
 	// Tokens counts tokens of kind prompt (computed), cached or generated.
 	Tokens(base, kind string, n int)
 	// Embedded counts texts whose embedding or score a turn gave.
@@ -22,6 +24,8 @@ type noopObserver struct{}
 func (noopObserver) Decode(string, string, float64, int, int) {}
 
 func (noopObserver) Sampling(string, float64) {}
+
+func (noopObserver) DeviceDraws(string, int, bool) {}
 
 func (noopObserver) Tokens(string, string, int) {}
 

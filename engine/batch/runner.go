@@ -36,6 +36,22 @@ type Runner interface {
 // DrawTimer is a Runner that measures how long the draws of its last Step took, for the metrics.
 type DrawTimer interface{ DrawTime() time.Duration }
 
+// FirstTimer is a Runner whose device may compile what it computes for the first time.
+type FirstTimer interface {
+	// FirstOfKind reports whether the device has computed no step like this one yet, so that it may take minutes.
+	FirstOfKind(slices []Slice) bool
+}
+
+// DeviceSampler is a Runner whose device may find the candidates of draws, so that rows of logits needn't come to the
+// host.
+type DeviceSampler interface{ DeviceDraws() DeviceDraws }
+
+// DeviceDraws is what of a Step was drawn from candidates that the device found.
+type DeviceDraws struct {
+	Draws    int
+	Repeated bool // they weren't enough for a draw, so the step was computed a second time, for rows
+}
+
 // Limits of a context.
 type Limits struct {
 	Cells       int  // tokens that the KV cache holds, all sequences together

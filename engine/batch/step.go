@@ -70,12 +70,13 @@ func (e *Executor) decode(b *base) time.Duration {
 		s.Score = q.score(it.tokens)
 		b.slices = append(b.slices, s)
 	}
+	first := b.firstOfKind(b.slices)
 	whole := e.runStep(b, b.slices)
 	if e.opts.StepDelay > 0 {
 		time.Sleep(e.opts.StepDelay)
 	}
 	now := e.now()
-	if whole {
+	if whole && !first {
 		b.scheduler.budget.observe(p.work(), now-start)
 	}
 	if n := p.promptTokens - p.forcedTokens; n > 0 {
@@ -96,12 +97,21 @@ func (e *Executor) decode(b *base) time.Duration {
 // the sequence at fault has an Err. False: it failed.
 func (e *Executor) runStep(b *base, part []Slice) bool {
 	work, phase := workOf(part)
-	e.heartbeat.begin(e.now(), PhaseStep, b.scheduler.budget.predict(work))
+	kind := PhaseStep
+	if b.firstOfKind(part) {
+		kind = PhaseFirstStep
+	}
+	e.heartbeat.begin(e.now(), kind, b.scheduler.budget.predict(work))
 	start := time.Now()
 	err := b.runner.Step(part)
 	e.opts.Observe.Decode(b.key, phase, time.Since(start).Seconds(), work.decodes+work.prompts, len(part))
 	if timer, ok := b.runner.(DrawTimer); ok {
 		e.opts.Observe.Sampling(b.key, timer.DrawTime().Seconds())
+	}
+	if sampler, ok := b.runner.(DeviceSampler); ok {
+		if d := sampler.DeviceDraws(); d != (DeviceDraws{}) {
+			e.opts.Observe.DeviceDraws(b.key, d.Draws, d.Repeated)
+		}
 	}
 	if err == nil {
 		return true
@@ -115,6 +125,12 @@ func (e *Executor) runStep(b *base, part []Slice) bool {
 	e.runStep(b, part[:len(part)/2])
 	e.runStep(b, part[len(part)/2:])
 	return false
+}
+
+// firstOfKind reports whether a step may take long for once.
+func (b *base) firstOfKind(part []Slice) bool {
+	first, ok := b.runner.(FirstTimer)
+	return ok && first.FirstOfKind(part)
 }
 
 // workOf counts what a step holds and returns its phase for the metrics.

@@ -153,6 +153,55 @@ func TestHeartbeat(t *testing.T) {
 	})
 }
 
+// compilingRunner has a device that compiles the first step.
+type compilingRunner struct {
+	*fakeRunner
+	compiled bool
+}
+
+func (c *compilingRunner) FirstOfKind([]Slice) bool { return !c.compiled }
+
+func (c *compilingRunner) Step(slices []Slice) error {
+	defer func() { c.compiled = true }()
+	return c.fakeRunner.Step(slices)
+}
+
+// A device may compile a step's kernels when it computes the first of its kind. That has the time of a call; what it
+// took says nothing of the next one.
+func TestTheFirstStepOfAKindMayTakeLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, sink := newFakeRunner(roomyLimits), newRecordingSink(t)
+		took := []time.Duration{52 * time.Second, 7 * time.Second}
+		f.failStep = func(Adapter, []Slice) error {
+			time.Sleep(took[0])
+			took = took[1:]
+			return nil
+		}
+		e := NewExecutor(Options{StallFloor: 5 * time.Second})
+		defer e.Close(context.Background())
+		if err := e.Attach(t.Context(), "b", &compilingRunner{fakeRunner: f}); err != nil {
+			t.Fatal(err)
+		}
+		submit(t, e, sink.request(1, prompt(1, 5), 2))
+		for _, c := range []struct {
+			wait  time.Duration
+			phase Phase
+			hung  bool
+		}{
+			{45 * time.Second, PhaseFirstStep, false},
+			{6 * time.Second, PhaseFirstStep, true},
+			{5 * time.Second, PhaseStep, false}, // 4 s after the second began
+			{2 * time.Second, PhaseStep, true},
+		} {
+			time.Sleep(c.wait)
+			if b := e.Heartbeat(); b.Phase != c.phase || (b.Age > b.Budget) != c.hung {
+				t.Errorf("%+v; want phase %d, hung: %v", b, c.phase, c.hung)
+			}
+		}
+		sink.wait(1)
+	})
+}
+
 // A call makes a context and runs it once, which takes a large model on a slow machine longer than any step.
 func TestALongCallDoesNotCountAsHung(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -72,9 +72,11 @@ type Base struct {
 }
 
 var (
-	_ models.Base     = (*Base)(nil)
-	_ batch.Runner    = (*Base)(nil)
-	_ batch.DrawTimer = (*Base)(nil)
+	_ models.Base         = (*Base)(nil)
+	_ batch.Runner        = (*Base)(nil)
+	_ batch.DrawTimer     = (*Base)(nil)
+	_ batch.DeviceSampler = (*Base)(nil)
+	_ batch.FirstTimer    = (*Base)(nil)
 )
 
 // LoadAdapter aborts for a version in Options.Loads.
@@ -146,4 +148,18 @@ func (b *Base) DrawTime() time.Duration {
 		return timer.DrawTime()
 	}
 	return 0
+}
+
+// DeviceDraws implements batch.DeviceSampler for a runner that does.
+func (b *Base) DeviceDraws() batch.DeviceDraws {
+	if sampler, ok := b.steppableBase.(batch.DeviceSampler); ok {
+		return sampler.DeviceDraws()
+	}
+	return batch.DeviceDraws{}
+}
+
+// FirstOfKind implements batch.FirstTimer for a runner that does.
+func (b *Base) FirstOfKind(slices []batch.Slice) bool {
+	first, ok := b.steppableBase.(batch.FirstTimer)
+	return ok && first.FirstOfKind(slices)
 }

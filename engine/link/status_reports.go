@@ -101,6 +101,8 @@ func phaseName(p batch.Phase) string {
 		return "step"
 	case batch.PhaseCall:
 		return "call"
+	case batch.PhaseFirstStep:
+		return "first step"
 	}
 	return "unknown"
 }

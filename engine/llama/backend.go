@@ -51,6 +51,8 @@ type Options struct {
 	CacheCells int       // KV cells of one base at most; 0: 65536 in a host's memory, as many as fit on GPUs
 	Watermark  float64   // share (0 to 1) of an accelerator's memory that may be in use; 0: all
 
+	DeviceSampling DeviceSampling // empty: auto
+
 	// Deterministic makes logits depend only on the tokens before, bit for bit: not on what else is computed, how
 	// prompts are split, how many threads there are or where in the cache a sequence is. New refuses it where a GPU
 	// computes. It holds for all bases of the process; one for which it turns out not to hold isn't loaded.

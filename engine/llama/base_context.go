@@ -15,7 +15,7 @@ import (
 	"tandem/engine/models"
 )
 
-// openContext makes the context and does a dry run, so that memory pools grow now. Runs on the goroutine that steps.
+// openContext makes the context. Runs on the goroutine that steps.
 func (b *Base) openContext() error {
 	b.threadChoice = newThreadChoice(threadCount(b.opts.Threads, int64(C.llama_model_size(b.model))))
 	if !b.embed.causal { // a model that looks ahead has no next token
@@ -63,7 +63,7 @@ func (b *Base) openContext() error {
 			return err
 		}
 	}
-	return b.dryRun(len(b.backend.accelerators) > 0)
+	return nil
 }
 
 // setLimits reads the sizes that the library chose: it clamps n_batch and rounds the cells.
@@ -93,38 +93,3 @@ const streamCopyShare = 256
 func (b *Base) keepsState() bool {
 	return bool(C.llama_model_is_recurrent(b.model)) || bool(C.llama_model_is_hybrid(b.model))
 }
-
-// dryRun decodes a pass of prompt tokens and one token of every sequence with output. A GPU gets a full pass, since its
-// pools grow with what is computed. On a CPU all buffers are reserved with the context, and a full pass would take a
-// third of the load's time: 0.4 s for 130 MB of weights on two cores, and more for a larger model.
-func (b *Base) dryRun(gpu bool) error {
-	first := b.gapFiller()
-	most := cpuDryRun
-	if gpu {
-		most = b.opts.MicroBatch
-	}
-	prompt := make([]batch.Token, min(most, b.limits.StepTokens, b.limits.SequenceMax-1))
-	for i := range prompt {
-		prompt[i] = first
-	}
-	slices := []batch.Slice{{Seq: 0, Tokens: prompt}}
-	if err := b.decode(slices); err != nil {
-		return fmt.Errorf("dry run with %d prompt tokens: %w", len(prompt), err)
-	}
-	C.llama_memory_clear(b.memory, false)
-	slices = slices[:0]
-	for seq := range min(b.limits.Sequences, b.limits.StepTokens) {
-		slices = append(slices, batch.Slice{Seq: seq, Tokens: prompt[:1], Sampler: dryRun{}})
-	}
-	if err := b.decode(slices); err != nil {
-		return fmt.Errorf("dry run with %d sequences: %w", len(slices), err)
-	}
-	C.llama_memory_clear(b.memory, false)
-	if b.opts.Deterministic {
-		return b.checkBatchInvariance()
-	}
-	return nil
-}
-
-// dryRun is a sampler that only makes decode compute logits; it draws nothing.
-type dryRun struct{ batch.Sampler }

@@ -48,6 +48,9 @@ type Base struct {
 	slots         *adapterSlots // nil: a step has one adapter
 	turnsReason   string        // why there are no slots
 	drawTime      time.Duration // in the last step
+	candidates    deviceSampling
+	hostSamples   string // why; empty: the device finds candidates
+	computedKinds map[stepKind]bool
 	threadChoice  *threadChoice
 	thread        *stepThread // nil: the goroutine that steps calls decode itself
 	batch         batchArrays
@@ -97,6 +100,11 @@ func (b *Base) finishLoad(ctx context.Context, progress func(models.Progress)) e
 	b.adapters = make(map[*Adapter]struct{})
 	if err := b.opts.OnDevice(ctx, b.openContext); err != nil {
 		return err
+	}
+	if b.generates {
+		if err := b.warmUp(ctx, progress); err != nil {
+			return err
+		}
 	}
 	b.readFacts()
 	if progress != nil {
@@ -241,6 +249,7 @@ func (b *Base) release() {
 		C.llama_free(b.context)
 		b.context = nil
 	}
+	b.candidates.close()
 	if b.grammarVocab != nil {
 		b.grammarVocab.Close()
 	}

@@ -20,7 +20,7 @@ import (
 // Step decodes the slices and draws a token for each slice whose sampler has no grammar. batch.ErrNoCells: the cache is
 // full, or a device's memory.
 func (b *Base) Step(slices []batch.Slice) error {
-	b.drawTime = 0
+	b.drawTime, b.candidates.counts = 0, batch.DeviceDraws{}
 	if !b.generates {
 		return fmt.Errorf("%s is an encoder: it has no next token", b.spec.Name)
 	}
@@ -31,6 +31,31 @@ func (b *Base) Step(slices []batch.Slice) error {
 		return err
 	}
 	began := time.Now()
+	if b.candidates.attached {
+		if err := b.drawCandidates(slices); err == nil {
+			b.drawTime = time.Since(began)
+			return nil
+		}
+		if err := b.decodeAgain(slices); err != nil {
+			return err
+		}
+		began = time.Now()
+	}
+	b.drawFromRows(slices)
+	b.drawTime = time.Since(began)
+	return nil
+}
+
+// decodeAgain computes a step a second time, now for whole rows of logits.
+func (b *Base) decodeAgain(slices []batch.Slice) error {
+	b.rollBack(slices)
+	b.candidates.detach(b.context)
+	b.candidates.counts.Repeated = true
+	return b.decode(slices)
+}
+
+// drawFromRows computes what is asked for from the rows of logits of the step.
+func (b *Base) drawFromRows(slices []batch.Slice) {
 	for i := range slices {
 		s := &slices[i]
 		if s.Err != nil {
@@ -42,9 +67,10 @@ func (b *Base) Step(slices []batch.Slice) error {
 			s.Err = b.draw(s, first+len(s.Tokens)-1)
 		}
 	}
-	b.drawTime = time.Since(began)
-	return nil
 }
+
+// DeviceDraws is what of the last Step was drawn from what the device found.
+func (b *Base) DeviceDraws() batch.DeviceDraws { return b.candidates.counts }
 
 // DrawTime is how long the draws of the last Step took.
 func (b *Base) DrawTime() time.Duration { return b.drawTime }
@@ -100,6 +126,7 @@ func (b *Base) decode(slices []batch.Slice) error {
 	if n == 0 || err != nil {
 		return err
 	}
+	b.candidates.prepare(b.context, slices)
 	threads := b.threadChoice.pick(n)
 	C.llama_set_n_threads(b.context, C.int32_t(threads), C.int32_t(threads))
 	began := time.Now()
@@ -108,6 +135,7 @@ func (b *Base) decode(slices []batch.Slice) error {
 	switch {
 	case rc == 0:
 		b.threadChoice.record(n, threads, time.Since(began))
+		b.noteComputed(slices)
 		return nil
 	case rc == 1:
 		return fmt.Errorf("decode %d tokens: %w", n, batch.ErrNoCells)
@@ -115,6 +143,7 @@ func (b *Base) decode(slices []batch.Slice) error {
 		b.rollBack(slices)
 	}
 	if rc == C.TDM_NO_MEMORY {
+		b.candidates.detach(b.context) // they take some
 		return &noMemoryError{fmt.Sprintf("decode %d tokens: there is no memory left to compute that", n)}
 	}
 	err = fmt.Errorf("decode %d tokens: llama.cpp gives %d", n, int(rc))
@@ -175,12 +204,21 @@ func (b *Base) rollBack(slices []batch.Slice) {
 	}
 }
 
+// samplerOf is the slice's sampler, if it is one of this base.
+func (b *Base) samplerOf(s *batch.Slice) (*Sampler, error) {
+	sampler, ok := s.Sampler.(*Sampler)
+	if !ok || sampler.base != b || sampler.handle == nil {
+		return nil, errors.New("the sampler is closed or of another base")
+	}
+	return sampler, nil
+}
+
 // draw draws a token from the logits of output at of the batch; a sampler with a grammar only keeps the logits for
 // later.
 func (b *Base) draw(s *batch.Slice, at int) error {
-	sampler, ok := s.Sampler.(*Sampler)
-	if !ok || sampler.base != b || sampler.handle == nil {
-		return errors.New("the sampler is closed or of another base")
+	sampler, err := b.samplerOf(s)
+	if err != nil {
+		return err
 	}
 	logits, err := b.logits(at)
 	if err != nil {

@@ -29,6 +29,9 @@ func (e *embedder) open() error {
 	if err := e.newContext(b.limits.SequenceMax, tokens); err != nil {
 		return fmt.Errorf("%w: %w", models.ErrEmbeddingMemory, err)
 	}
+	if b.onAccelerator() { // which may have to compile that, and this is a call, which has time for it
+		return e.dryRun()
+	}
 	return nil
 }
 

@@ -218,6 +218,13 @@ static bool penalises(const tdm_sampling & h) {
     return h.window > 0 && ((h.repeat > 0 && h.repeat != 1.0f) || h.presence != 0.0f || h.frequency != 0.0f);
 }
 
+// A logit after the penalties for a token that the window holds so many times. One place for rows and candidates: a
+// difference in rounding would be another token.
+__attribute__((noinline)) static float penalised(float logit, int32_t times, const tdm_sampling & h) {
+    if (h.repeat > 0) logit = logit > 0 ? logit / h.repeat : logit * h.repeat;
+    return logit - ((float) times * h.frequency + h.presence);
+}
+
 // Finds the maxima of the blocks of changed logits again.
 TDM_CLONES static void refresh(float * block_max, const float * row, int32_t n, const saved_logit * changed, size_t count) {
     for (size_t i = 0; i < count; i++) {
@@ -226,9 +233,10 @@ TDM_CLONES static void refresh(float * block_max, const float * row, int32_t n, 
     }
 }
 
-static bool biased(const tdm_sampler * s, int32_t token) {
+// The token's bias; NULL: it has none.
+static const bias_entry * bias_of(const tdm_sampler * s, int32_t token) {
     const auto at = std::lower_bound(s->bias.begin(), s->bias.end(), token, [](const bias_entry & e, int32_t t) { return e.token < t; });
-    return at != s->bias.end() && at->token == token;
+    return at != s->bias.end() && at->token == token ? &*at : nullptr;
 }
 
 // Changes the logits that bias, penalties and, if `ignore`, ignored tokens touch; what was there goes into saved.
@@ -247,9 +255,8 @@ static void adjust(tdm_sampler * s, view & v, bool ignore) {
             }
             if (seen[i] < 0 || seen[i] >= v.n) continue;
             float & l = v.row[seen[i]];
-            if (!biased(s, seen[i])) s->saved.push_back({ seen[i], l }); // seen is sorted, so each comes once
-            if (s->params.repeat > 0) l = l > 0 ? l / s->params.repeat : l * s->params.repeat;
-            l -= (float) (j - i) * s->params.frequency + s->params.presence;
+            if (!bias_of(s, seen[i])) s->saved.push_back({ seen[i], l }); // seen is sorted, so each comes once
+            l = penalised(l, (int32_t) (j - i), s->params);
         }
     }
     if (ignore) {
@@ -413,6 +420,98 @@ bool tdm_sampler_draw_masked(tdm_sampler * s, float * logits, int32_t n, uint32_
     apply_mask(logits, n, mask);
     view v = scan_blocks(s, logits, n, nullptr);
     return draw_adjusted(s, v, index, lse, out);
+}
+
+// ---- candidates that somebody else has chosen -----------------------------------------------------------------------
+
+// Whether bias and penalties only lower logits. Then no token that was left out rises above those that weren't.
+static bool only_lowers(const tdm_sampler * s) {
+    const tdm_sampling & h = s->params;
+    for (const auto & e : s->bias) {
+        if (!(e.value <= 0)) return false;
+    }
+    return !penalises(h) || ((h.repeat <= 0 || h.repeat >= 1) && h.presence >= 0 && h.frequency >= 0);
+}
+
+bool tdm_sampler_takes_candidates(const tdm_sampler * s, int32_t n_vocab, int32_t n) {
+    const tdm_sampling & h = s->params;
+    if (h.logprobs || h.top > 0 || !only_lowers(s)) return false;
+    if (h.temperature <= 0) return true;
+    if (h.top_k > 0 && h.top_k < n_vocab) return h.top_k < n;
+    return h.top_p >= 1.0f && h.min_p > 0 && h.min_p <= 1;
+}
+
+// Does to candidates what adjust does to a row.
+static void adjust_candidates(tdm_sampler * s) {
+    std::vector<int32_t> seen;
+    if (penalises(s->params)) seen = s->window;
+    std::sort(seen.begin(), seen.end());
+    for (auto & c : s->candidates) {
+        if (const bias_entry * e = bias_of(s, c.token)) c.logit += e->value;
+        const auto same = std::equal_range(seen.begin(), seen.end(), c.token);
+        if (same.first != same.second) c.logit = penalised(c.logit, (int32_t) (same.second - same.first), s->params);
+        if (std::find(s->ignored.begin(), s->ignored.end(), c.token) != s->ignored.end()) c.logit = NONE;
+    }
+}
+
+// Fills candidates, adjusted and best first, without those that can't be drawn. No other token has more than bound,
+// which is NONE when there is no other one. False: a number is none, or a token is outside of the vocabulary.
+static bool take_candidates(tdm_sampler * s, const int32_t * tokens, const float * logits, int32_t n, int32_t n_vocab, float * bound) {
+    s->candidates.clear();
+    *bound = std::numeric_limits<float>::infinity();
+    for (int32_t i = 0; i < n; i++) {
+        if (!(logits[i] < std::numeric_limits<float>::infinity()) || tokens[i] < 0 || tokens[i] >= n_vocab) return false;
+        *bound = std::min(*bound, logits[i]);
+        s->candidates.push_back({ tokens[i], logits[i] });
+    }
+    adjust_candidates(s);
+    std::sort(s->candidates.begin(), s->candidates.end(), better);
+    while (!s->candidates.empty() && !(s->candidates.back().logit > NONE)) s->candidates.pop_back();
+    return true;
+}
+
+// The two best, both of which must be among the candidates.
+static bool draw_greedy_candidate(const tdm_sampler * s, float bound, winners * w) {
+    const auto & c = s->candidates;
+    if (bound > NONE && (c.size() < 2 || !(c[0].logit > bound) || !(c[1].logit >= bound))) return false;
+    for (const auto & x : c) w->offer(x.token, x.logit);
+    return true;
+}
+
+// Leaves those in candidates between which the noise decides. False: one of them may be missing.
+static bool cut_candidates(tdm_sampler * s, int32_t n_vocab, float bound) {
+    const tdm_sampling & h = s->params;
+    auto & c = s->candidates;
+    const float least = h.min_p > 0 ? c[0].logit + std::log(h.min_p) : std::numeric_limits<float>::lowest();
+    if (h.top_k > 0 && h.top_k < n_vocab) {
+        const bool enough = bound == NONE || (c.size() >= (size_t) h.top_k && c[h.top_k - 1].logit > bound);
+        if (!enough) return false;
+        if (c.size() > (size_t) h.top_k) c.resize(h.top_k);
+        if (h.top_p < 1.0f) cut_mass(c, h.top_p, mass_of(c));
+    } else if (bound > NONE && bound >= least) {
+        return false;
+    }
+    while (c.size() > 1 && c.back().logit < least) c.pop_back();
+    return true;
+}
+
+bool tdm_sampler_draw_candidates(tdm_sampler * s, const int32_t * tokens, const float * logits, int32_t n, int32_t n_vocab, uint32_t index,
+                                 tdm_draw * out) {
+    float bound;
+    out->n_top = 0;
+    if (!take_candidates(s, tokens, logits, n, n_vocab, &bound) || s->candidates.empty()) return false;
+    winners w;
+    if (!(s->params.temperature > 0)) {
+        if (!draw_greedy_candidate(s, bound, &w)) return false;
+    } else {
+        if (!cut_candidates(s, n_vocab, bound)) return false;
+        w = draw_listed(s, key_for(s->params.key, index));
+    }
+    if (w.token < 0 || !std::isfinite(w.best)) return false;
+    out->token   = w.token;
+    out->margin  = (float) (w.best - w.second);
+    out->logprob = NAN;
+    return true;
 }
 
 // ---- known tokens ---------------------------------------------------------------------------------------------------

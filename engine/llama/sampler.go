@@ -34,6 +34,9 @@ type Sampler struct {
 	sampling   batch.Sampling
 	handle     *C.tdm_sampler
 	constraint *grammarConstraint // nil: no grammar
+	// Used only on the goroutine that steps, once the sampler is made.
+	takesCandidates bool // a token may be drawn from the largest logits of a row
+	shortDraws      int  // for which those didn't suffice
 }
 
 // NewSampler builds the sampler chain and accepts the tokens that there are already. Errors about a grammar wrap
@@ -57,6 +60,7 @@ func (b *Base) NewSampler(sampling batch.Sampling, prompt, generated []batch.Tok
 			return nil, err
 		}
 	}
+	s.takesCandidates = s.mayDrawFromCandidates(candidatesOfARow, b.vocab.size())
 	for _, t := range prompt[max(0, len(prompt)-sampling.PenaltyWindow):] {
 		C.tdm_sampler_accept(s.handle, C.int32_t(t))
 	}

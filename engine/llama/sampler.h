@@ -60,6 +60,15 @@ bool tdm_sampler_draw(tdm_sampler * s, float * logits, int32_t n, uint32_t index
 // logits afterwards. Log-probabilities are those of the whole row.
 bool tdm_sampler_draw_masked(tdm_sampler * s, float * logits, int32_t n, uint32_t index, const uint32_t * mask, tdm_draw * out);
 
+// Whether tokens may be drawn from the n largest logits of a row of n_vocab. That takes a chain that nothing but them
+// decides, as a rule: not one with log-probabilities, with top_p alone, or with a bias that raises a token.
+bool tdm_sampler_takes_candidates(const tdm_sampler * s, int32_t n_vocab, int32_t n);
+
+// Draws from the n largest logits of a row of n_vocab, in any order, what tdm_sampler_draw draws from the row: the same
+// token and margin. False: these don't decide it, for another token may belong to those that are drawn from.
+bool tdm_sampler_draw_candidates(tdm_sampler * s, const int32_t * tokens, const float * logits, int32_t n, int32_t n_vocab, uint32_t index,
+                                 tdm_draw * out);
+
 typedef struct {
     float   logprob; // as in tdm_draw
     int32_t n_top;

@@ -33,6 +33,7 @@ func (s *servedBase) Tokens(_, kind string, n int) {
 }
 func (*servedBase) Decode(string, string, float64, int, int) {}
 func (*servedBase) Sampling(string, float64)                 {}
+func (*servedBase) DeviceDraws(string, int, bool)            {}
 func (*servedBase) Preempted(string)                         {}
 func (*servedBase) DecodeError(string, string)               {}
 func (*servedBase) Embedded(string, int)                     {}
@@ -122,11 +123,14 @@ func (a *sharedAnswer) Emit(step *batch.Step) bool {
 	return true
 }
 
-func (s *servedBase) start(prompt []batch.Token, most int, sampling batch.Sampling) *sharedAnswer {
+func (s *servedBase) start(prompt []batch.Token, most int, sampling batch.Sampling, change ...func(*batch.Request)) *sharedAnswer {
 	s.t.Helper()
 	a := &sharedAnswer{done: make(chan struct{})}
 	s.nextID++
 	a.request = &batch.Request{ID: s.nextID, Base: "b", Prompt: prompt, MaxNewTokens: most, Sampling: sampling, Sink: a}
+	for _, c := range change {
+		c(a.request)
+	}
 	if err := s.executor.Submit(a.request); err != nil {
 		s.t.Fatal(err)
 	}

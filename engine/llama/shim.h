@@ -97,6 +97,19 @@ void    tdm_adapter_slot_remove(struct llama_context * ctx, int32_t slot);
 enum { TDM_NO_MEMORY = -2, TDM_COMPUTE_FAILED = -3, TDM_EXCEPTION = -1000 };
 int32_t tdm_decode(struct llama_context * ctx, int32_t n, int32_t * token, int32_t * pos, int32_t * seq, int8_t * output);
 
+// ---- sampling on the device
+// The largest logits of each row, found where the row was computed. While they are attached to a context, one sequence
+// of a decode may have one output, and its row itself comes to the host only by chance.
+typedef struct tdm_candidates tdm_candidates;
+tdm_candidates * tdm_candidates_new(int32_t sequences, int32_t n); // n: of each row. NULL: out of memory
+void             tdm_candidates_free(tdm_candidates * c);          // after the context to which they are attached
+// To attach and to detach has the next decode reserve its memory anew. False: it can't be done, and none is attached.
+bool             tdm_candidates_attach(struct llama_context * ctx, tdm_candidates * c);
+void             tdm_candidates_detach(struct llama_context * ctx, tdm_candidates * c);
+// Those of output at of the last decode, in any order. Returns how many; 0: there are none.
+int32_t          tdm_candidates_get(struct llama_context * ctx, int32_t at, const int32_t ** token, const float ** logit);
+int32_t          tdm_output_device(const struct llama_model * model); // number of the device that computes the logits
+
 // A thread that decodes; meanwhile nothing else may use the context. Post begins a decode; the descriptor becomes
 // readable when it has ended; result waits for that and returns the result of tdm_decode. Free ends the thread once it
 // is idle.

@@ -241,6 +241,7 @@ struct llama_context * tdm_context_new(struct llama_model * model, const tdm_con
         p.n_ubatch        = params->ubatch;
         p.n_seq_max       = params->sequences;
         p.n_outputs_max   = params->embeddings ? params->step_tokens : params->outputs;
+        p.n_outputs_max_per_seq = 1; // while candidates are attached; it says nothing without
         p.embeddings      = params->embeddings;
         if (params->embeddings) p.pooling_type = params->classify ? LLAMA_POOLING_TYPE_RANK : LLAMA_POOLING_TYPE_NONE;
         p.n_threads       = params->threads;
@@ -285,6 +286,8 @@ int32_t tdm_cache_layers(const struct llama_model * model, tdm_cache_layer * out
         return TDM_EXCEPTION;
     }
 }
+
+int32_t tdm_output_device(const struct llama_model * model) { return number_of(model->dev_output()); }
 
 void tdm_model_memory(const struct llama_model * model, tdm_memory * out, int32_t n) {
     try {

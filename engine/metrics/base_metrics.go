@@ -23,6 +23,8 @@ type baseSeries struct {
 	contextShifts *vm.Counter
 	errorsByCode  map[string]*vm.Counter
 	sampling      *vm.FloatCounter
+	deviceDraws   *vm.Counter
+	repeatedSteps *vm.Counter
 
 	sequencesByState map[string]*vm.Gauge
 	queued           *vm.Gauge
@@ -159,6 +161,8 @@ func (m *Metrics) newBaseSeries(model string) *baseSeries {
 	b.preemptions = m.set.NewCounter(name("llm_engine_preemptions_total"))
 	b.contextShifts = m.set.NewCounter(name("llm_engine_context_shifts_total"))
 	b.sampling = m.set.NewFloatCounter(name("llm_engine_sampling_seconds_total"))
+	b.deviceDraws = m.set.NewCounter(name("llm_engine_device_draws_total"))
+	b.repeatedSteps = m.set.NewCounter(name("llm_engine_repeated_steps_total"))
 	b.queued = m.set.NewGauge(name("llm_engine_queue_requests"), nil)
 	b.cellsUsed = m.set.NewGauge(name("llm_engine_kv_cells_used"), nil)
 	b.cells = m.set.NewGauge(name("llm_engine_kv_cells"), nil)
@@ -187,6 +191,18 @@ func (m *Metrics) Decode(key, phase string, seconds float64, tokens, sequences i
 func (m *Metrics) Sampling(key string, seconds float64) {
 	if b := m.seriesOf(key); b != nil {
 		b.sampling.Add(seconds)
+	}
+}
+
+// DeviceDraws counts tokens that were drawn from what the device picked, and a step that was computed twice.
+func (m *Metrics) DeviceDraws(key string, draws int, repeated bool) {
+	b := m.seriesOf(key)
+	if b == nil {
+		return
+	}
+	b.deviceDraws.Add(draws)
+	if repeated {
+		b.repeatedSteps.Inc()
 	}
 }
 

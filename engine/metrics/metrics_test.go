@@ -94,6 +94,9 @@ func TestStepsAreCounted(t *testing.T) {
 	m.Tokens("demo", "generated", 4)
 	m.Tokens("demo", "made up", 4)
 	m.Sampling("demo", 0.125)
+	m.DeviceDraws("demo", 3, false)
+	m.DeviceDraws("demo", 0, true)
+	m.DeviceDraws("gone", 1, true)
 	m.Preempted("demo")
 	m.DecodeError("demo", "made up")
 	m.SetState("demo", State{Idle: 1, Prefilling: 2, Decoding: 3, Waiting: 4, CellsUsed: 5, Cells: 6})
@@ -107,6 +110,8 @@ func TestStepsAreCounted(t *testing.T) {
 		{"llm_engine_tokens_total", "kind=generated,model=demo", 4},
 		{"llm_engine_tokens_total", "kind=generated,model=org/other", 0},
 		{"llm_engine_sampling_seconds_total", "model=demo", 0.125},
+		{"llm_engine_device_draws_total", "model=demo", 3},
+		{"llm_engine_repeated_steps_total", "model=demo", 1},
 		{"llm_engine_preemptions_total", "model=demo", 1},
 		{"llm_engine_decode_errors_total", "code=other,model=demo", 1},
 		{"llm_engine_slots", "model=demo,state=decode", 3},

@@ -17,6 +17,8 @@ var engineMetrics = []Metric{
 	{"llm_engine_decode_errors_total", Counter, Engine, Internals, labels(openLabel("model"), closedLabel("code", decodeErrorCodes, Other)), nil, "Decode calls that failed, and sequences that failed in them", false},
 	{"llm_engine_model_load_progress_ratio", Gauge, Engine, Internals, labels(openLabel("model")), nil, "Progress of a load in hand, 0 to 1", false},
 	{"llm_engine_sampling_seconds_total", Counter, Engine, Internals, labels(openLabel("model")), nil, "Time inside the samplers", false},
+	{"llm_engine_device_draws_total", Counter, Engine, Internals, labels(openLabel("model")), nil, "Tokens drawn from candidates that the device picked (BACKEND_SAMPLING)", false},
+	{"llm_engine_repeated_steps_total", Counter, Engine, Internals, labels(openLabel("model")), nil, "Steps computed twice, since the device's candidates didn't decide a draw", false},
 
 	{"llm_device_memory_used_bytes", Gauge, Engine, Devices, labels(openLabel("device")), nil, "Device memory in use; device host is the cgroup", false},
 	{"llm_device_memory_total_bytes", Gauge, Engine, Devices, labels(openLabel("device")), nil, "Device memory in all", false},

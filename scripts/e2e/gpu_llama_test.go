@@ -252,3 +252,65 @@ func TestGPUWhoseMemoryEnds(t *testing.T) {
 		return s.mustInfer(question("What is the capital of France?", "v1.1")).Result == "Paris."
 	})
 }
+
+// A GPU that takes its time while a model is loaded, as for compiling kernels, doesn't count as hung; one that does in
+// a step of which there were others like it is given up.
+func TestSlowGPU(t *testing.T) {
+	gpu, settings := newTestGPU(t)
+	gpu.set("slow 4000") // each step of the warm-up
+	s := newServer(t, append(settings, "DEVICE=testgpu", "ENGINE_STALL_TIMEOUT=3s", "BACKEND_SAMPLING=off", "PRELOAD=demo")...)
+	s.startProxy()
+	s.waitProxyAnswers()
+	s.startEngine()
+	s.waitFor(time.Minute, "the model", func() bool { return s.scrape().sum("llm_engine_kv_cells") > 0 })
+	gpu.set("")
+	for range 3 { // so that the kinds of steps are known
+		if a := s.mustInfer(question("What is the capital of France?", "v1.0")); a.Result != "The capital of France is Paris." {
+			t.Fatalf("after a slow load: %d %s", a.Status, a.Body)
+		}
+	}
+	if log := s.engine.log.String(); strings.Contains(log, "engine process ended") {
+		t.Fatal("the engine didn't survive its load")
+	}
+	gpu.set("slow 120000")
+	answered := make(chan *answer, 1)
+	go func() {
+		a, err := s.infer(t.Context(), question("What is the capital of France?", "v1.0"))
+		if err != nil {
+			t.Error(err)
+		}
+		answered <- a
+	}()
+	s.waitFor(time.Minute, "the end of an engine that hangs", func() bool { return strings.Contains(s.engine.log.String(), "in phase step without progress") })
+	gpu.set("")
+	if a := <-answered; a == nil || a.Result != "The capital of France is Paris." {
+		t.Errorf("the request of the step that hung: %+v", a)
+	}
+	if stalls := s.scrape().sum("llm_engine_restarts_total", "reason", "stall"); stalls != 1 {
+		t.Errorf("%v restarts for a stall", stalls)
+	}
+}
+
+// The GPU picks candidates, and answers are those of an engine that doesn't.
+func TestSamplingOnTheGPU(t *testing.T) {
+	ask := func(way string) (answers []string, draws float64) {
+		_, settings := newTestGPU(t)
+		s := startServer(t, append(settings, "DEVICE=testgpu", "BACKEND_SAMPLING="+way)...)
+		for _, parameters := range []string{`"temperature":0`, `"seed":7`, `"seed":8,"temperature":1.5,"top_k":100,"repeat_penalty":1.1`, `"seed":9,"temperature":1,"top_k":0,"top_p":0.9`} {
+			a := s.mustInfer(`{"prompt":"Tell me a story.","base_model":"demo","max_new_tokens":60,` + parameters + `}`)
+			if a.Status != 200 {
+				t.Fatalf("%s: %d %s", parameters, a.Status, a.Body)
+			}
+			answers = append(answers, a.Result)
+		}
+		return answers, s.scrape().sum("llm_engine_device_draws_total")
+	}
+	on, onDraws := ask("on")
+	off, offDraws := ask("off")
+	if !slices.Equal(on, off) {
+		t.Errorf("with candidates %q, from rows %q", on, off)
+	}
+	if onDraws == 0 || offDraws != 0 {
+		t.Errorf("draws from candidates: %v, and %v without", onDraws, offDraws)
+	}
+}
