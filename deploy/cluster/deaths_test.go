@@ -53,8 +53,7 @@ func (p pod) signal(t *testing.T, signal syscall.Signal, command ...string) {
 }
 
 // hang stops a process, once more if that was just being replaced: on a machine without time for it, a supervisor may
-// take its engine for hung by itself. Until the test ends it is stopped again when somebody else has continued it, as
-// whoever stops and continues the processes of a machine to measure on it.
+// take its engine for hung by itself. Until the test ends it is stopped again when somebody else has continued it.
 func (p pod) hang(t *testing.T, command ...string) {
 	t.Helper()
 	var id int
