@@ -3,6 +3,7 @@ package grammar
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -40,16 +41,20 @@ func closeObjects(schema jsontext.Value) jsontext.Value {
 // putsObjectsTogether reports whether an object may have to meet several schemas of a text, so that one of them alone
 // doesn't know all of its properties.
 func putsObjectsTogether(schema jsontext.Value) bool {
-	all := keywords(schema, nil)
-	withProperties := make(map[*pathStep]bool)
-	for _, k := range all {
-		if k.name == "properties" {
-			withProperties[k.parent] = true
+	sources := make(map[*pathStep]int) // of properties, by the schema
+	several := false
+	for _, k := range keywords(schema, nil) {
+		switch {
+		case k.name == "properties", k.name == "patternProperties":
+			sources[k.parent]++
+		case k.name == "allOf":
+			sources[k.parent] += len(elementsOf(k.value))
+		case slices.Contains(combiningKeywords, k.name):
+			sources[k.parent]++
 		}
+		several = several || sources[k.parent] > 1
 	}
-	return slices.ContainsFunc(all, func(k keyword) bool {
-		return k.name == "allOf" && len(elementsOf(k.value)) > 1 || slices.Contains(combiningKeywords, k.name) && withProperties[k.parent]
-	})
+	return several
 }
 
 // objectCloser is one walk through a schema. With definitions it closes those, too: nothing adds properties to them.
@@ -60,7 +65,12 @@ func (c objectCloser) schema(value jsontext.Value) jsontext.Value {
 		return value
 	}
 	list := membersOf(value)
-	named := hasMember(list, "properties")
+	named, combining := hasMember(list, "properties") || hasMember(list, "patternProperties"), 0
+	for _, m := range list {
+		if slices.Contains(combiningKeywords, m.name) {
+			combining++
+		}
+	}
 	for i, m := range list {
 		switch m.name {
 		case "properties":
@@ -72,11 +82,11 @@ func (c objectCloser) schema(value jsontext.Value) jsontext.Value {
 		case "items", "prefixItems", "additionalItems", "additionalProperties":
 			list[i].value = c.listed(m.value)
 		case "anyOf", "oneOf":
-			if !named {
+			if !named && combining == 1 {
 				list[i].value = c.listed(m.value)
 			}
 		case "allOf":
-			if !named && len(elementsOf(m.value)) == 1 {
+			if !named && combining == 1 && len(elementsOf(m.value)) == 1 {
 				list[i].value = c.listed(m.value)
 			}
 		}
@@ -165,6 +175,66 @@ func PropertySchema(schema []byte, name string) []byte {
 	if property.Kind() != '{' { // true, or nothing of that name
 		return objectOf(nil)
 	}
+	if refersToProperties(append(definitions, member{name, property})) {
+		whole := objectOf([]member{{wholeDefinition, moveReferences(schema)}})
+		return objectOf([]member{{"$defs", whole}, {"$ref", quotedJSON("#/$defs/" + wholeDefinition + "/properties/" + escapePointer(name))}})
+	}
 	own := slices.DeleteFunc(membersOf(property), func(m member) bool { return hasMember(definitions, m.name) })
 	return objectOf(append(definitions, own...))
+}
+
+// wholeDefinition is the definition under which PropertySchema puts the whole schema.
+const wholeDefinition = "whole"
+
+// refersToProperties reports whether a reference in these schemas leads to something else than a definition.
+func refersToProperties(schemas []member) bool {
+	elsewhere := false
+	for _, m := range schemas {
+		eachReference(m.value, func(to string) string {
+			elsewhere = elsewhere || !strings.HasPrefix(to, "#/$defs/") && !strings.HasPrefix(to, "#/definitions/")
+			return to
+		})
+	}
+	return elsewhere
+}
+
+// moveReferences is a schema whose references are those of the same schema as a definition.
+func moveReferences(schema jsontext.Value) jsontext.Value {
+	return eachReference(schema, func(to string) string {
+		if rest, ok := strings.CutPrefix(to, "#"); ok {
+			return "#/$defs/" + wholeDefinition + rest
+		}
+		return to
+	})
+}
+
+// eachReference replaces the targets of all references.
+func eachReference(value jsontext.Value, replace func(to string) string) jsontext.Value {
+	switch value.Kind() {
+	case '{':
+		list := membersOf(value)
+		for i, m := range list {
+			if m.name == "$ref" && m.value.Kind() == '"' {
+				list[i].value = quotedJSON(replace(unquoted(m.value)))
+				continue
+			}
+			list[i].value = eachReference(m.value, replace)
+		}
+		return objectOf(list)
+	case '[':
+		list := elementsOf(value)
+		for i := range list {
+			list[i] = eachReference(list[i], replace)
+		}
+		return arrayOf(list)
+	}
+	return value
+}
+
+func quotedJSON(text string) jsontext.Value {
+	out, err := jsontext.AppendQuote(nil, text)
+	if err != nil { // it isn't UTF-8, which a decoded text is
+		return jsontext.Value(`""`)
+	}
+	return out
 }

@@ -25,6 +25,8 @@ func TestObjectsAreClosedWhereNothingAddsProperties(t *testing.T) {
 		`{"properties":{"a":{}},"required":["b"]}`, `{"properties":{"a":{}},"anyOf":[{"properties":{"b":{}}}]}`,
 		`{"allOf":[{"properties":{"a":{}}},{"properties":{"b":{}}}]}`, `{"properties":{"a":{}},"then":{"properties":{"b":{}}}}`,
 		`{"$defs":{"x":{"properties":{}}},"allOf":[{"$ref":"#/$defs/x"},{"properties":{"a":{}}}]}`, `{"properties":{"a":{}},"$ref":"#/x"}`,
+		`{"$defs":{"x":{"properties":{}}},"allOf":[{"$ref":"#/$defs/x"}],"anyOf":[{"properties":{"a":{}}},{"properties":{"b":{}}}]}`,
+		`{"anyOf":[{"properties":{"a":{}}}],"oneOf":[{"properties":{"b":{}}}]}`, `{"allOf":[{"properties":{"a":{}}}],"patternProperties":{"b":{}}}`,
 		`{"const":{"properties":{"a":1}}}`, `{"properties":true}`, `true`, `[]`,
 	} {
 		if got := string(closeObjects([]byte(same))); got != same {
@@ -39,5 +41,13 @@ func TestPropertySchemaHasTheDefinitions(t *testing.T) {
 		if got := string(PropertySchema([]byte(whole), name)); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
+	}
+}
+
+func TestPropertySchemaKeepsReferencesToOthers(t *testing.T) {
+	const whole = `{"properties":{"start":{"type":"object"},"end/":{"$ref":"#/properties/start"}}}`
+	const want = `{"$defs":{"whole":{"properties":{"start":{"type":"object"},"end/":{"$ref":"#/$defs/whole/properties/start"}}}},"$ref":"#/$defs/whole/properties/end~1"}`
+	if got := string(PropertySchema([]byte(whole), "end/")); got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }

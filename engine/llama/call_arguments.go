@@ -44,17 +44,20 @@ func (b *Base) prepareWithCalls(request *formRequest, tools []models.Tool) (*pre
 		}
 		return prepared, err
 	}
-	prepared, err := b.prepareNewCalls(request, tools)
+	prepared, complete, err := b.prepareNewCalls(request, tools)
 	if err != nil {
 		return nil, err
 	}
-	f.calls.put(string(key), prepared.callForm)
+	if complete {
+		f.calls.put(string(key), prepared.callForm)
+	}
 	return prepared, nil
 }
 
 // prepareNewCalls finds out the form of calls. Arguments follow their schemas as far as they can be followed; those of
-// other tools follow what the template's own grammar knows of them.
-func (b *Base) prepareNewCalls(request *formRequest, tools []models.Tool) (*preparedForm, error) {
+// other tools follow what the template's own grammar knows of them. complete: there was time to try each schema.
+func (b *Base) prepareNewCalls(request *formRequest, tools []models.Tool) (prepared *preparedForm, complete bool, err error) {
+	complete = true
 	bound := make([]string, 0, len(tools))
 	for _, t := range tools {
 		if len(t.Parameters) > 0 {
@@ -62,14 +65,15 @@ func (b *Base) prepareNewCalls(request *formRequest, tools []models.Tool) (*prep
 		}
 	}
 	for {
-		prepared, err := b.form.prepareGrammar(request, bound, tools)
+		prepared, err = b.form.prepareGrammar(request, bound, tools)
 		if err != nil || len(prepared.arguments) == 0 {
-			return prepared, err
+			return prepared, complete, err
 		}
-		failed, err := b.unusableArguments(prepared, request.Parallel)
+		failed, triedAll, err := b.unusableArguments(prepared, request.Parallel)
 		if err != nil || len(failed) == 0 {
-			return prepared, err
+			return prepared, complete, err
 		}
+		complete = complete && triedAll
 		bound = slices.DeleteFunc(bound, func(name string) bool { return slices.Contains(failed, name) })
 	}
 }
@@ -108,15 +112,15 @@ func markNotIn(tools []models.Tool) string {
 	return mark
 }
 
-// unusableArguments returns the tools whose schemas can't be followed. One whose schema has to be obeyed strictly is an
-// error.
-func (b *Base) unusableArguments(form *preparedForm, parallel bool) ([]string, error) {
+// unusableArguments returns the tools whose schemas can't be followed, and those that there was no time to try. One
+// whose schema has to be obeyed strictly is an error.
+func (b *Base) unusableArguments(form *preparedForm, parallel bool) (failed []string, triedAll bool, err error) {
+	triedAll = true
 	answer := grammar.Answer{Calls: form.Grammar, Begin: form.callRule(parallel), Arguments: form.arguments}
-	err := b.checkGrammar(answer.Source())
-	if err == nil {
-		return nil, nil
+	if err = b.checkGrammar(answer.Source()); err == nil {
+		return nil, true, nil
 	}
-	var failed, lenient []string
+	var lenient []string
 	until := time.Now().Add(argumentChecksMax)
 	for i, a := range form.arguments {
 		name := form.Marks[i].Tool
@@ -133,18 +137,20 @@ func (b *Base) unusableArguments(form *preparedForm, parallel bool) ([]string, e
 		}
 		switch {
 		case alone != nil && a.Strict:
-			return nil, toolError(name, alone)
-		case alone != nil, late && !a.Strict:
+			return nil, true, toolError(name, alone)
+		case alone != nil:
 			failed = append(failed, name)
+		case late && !a.Strict:
+			failed, triedAll = append(failed, name), false
 		}
 	}
 	switch {
 	case len(failed) > 0:
-		return failed, nil
+		return failed, triedAll, nil
 	case len(lenient) > 0: // each can be followed, but all together can't
-		return lenient, nil
+		return lenient, triedAll, nil
 	}
-	return nil, toolError(form.Marks[0].Tool, err)
+	return nil, true, toolError(form.Marks[0].Tool, err)
 }
 
 // toolError is about the schema of a tool.

@@ -146,6 +146,13 @@ func TestTaggedArgumentsFollowTheirSchema(t *testing.T) {
 	if !follows(base, text, "<tool_call>\n<function=f>\n<parameter=a>\nsome \"text\"\n</parameter>\n</function>\n</tool_call>") {
 		t.Error("an argument that is text isn't allowed")
 	}
+	other := requireTool(t, base, models.Tool{Name: "f", Strict: true, Parameters: []byte(
+		`{"type":"object","properties":{"start":{"type":"object","properties":{"day":{"type":"integer","maximum":31}},"required":["day"]},"end":{"$ref":"#/properties/start"}},"required":["end"]}`)})
+	for value, want := range map[string]bool{`{"day":31}`: true, `{"day":32}`: false, `{}`: false} {
+		if got := follows(base, other, "<tool_call>\n<function=f>\n<parameter=end>\n"+value+"\n</parameter>\n</function>\n</tool_call>"); got != want {
+			t.Errorf("an argument by the schema of another: %s: %v", value, got)
+		}
+	}
 }
 
 // What can't be obeyed leaves the rest bound, unless a client wants it strictly.

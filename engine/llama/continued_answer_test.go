@@ -96,6 +96,36 @@ func TestCallsAfterABegunAnswer(t *testing.T) {
 	}
 }
 
+// A call that the text begins is the answer's, all of it.
+func TestBegunCalls(t *testing.T) {
+	bases, _ := loadFamilies(t)
+	head, _, _ := strings.Cut(tagCall, "%s")
+	in := begunAnswer(head + `{"city": "`)
+	in.Tools = weatherTools
+	_, rendered := writtenPrompt(t, bases["tags"], in)
+	rest := strings.Replace(tagCall, head+"%s", `Paris"}`, 1)
+	if got, want := describe(splitText(t, bases["tags"], rendered.Parser, rest, 4, false)), `|call get_weather|arguments {"city": "Paris"}`; got != want {
+		t.Errorf("%q gives %s, want %s", rest, got, want)
+	}
+}
+
+// The library reads nested JSON by recursion, without a limit of its own.
+func TestBegunCallsThatAreNestedDeeply(t *testing.T) {
+	const few = "[[[[["
+	bases, _ := loadFamilies(t)
+	head, _, _ := strings.Cut(tagCall, "%s")
+	in := begunAnswer(head + few)
+	in.Tools = weatherTools
+	_, rendered := writtenPrompt(t, bases["tags"], in)
+	deep := strings.Replace(string(rendered.Parser), few, strings.Repeat("[", 100_000), 1) // as of a model with a longer context
+	if len(deep) < 100_000 {
+		t.Fatalf("the parser's state hasn't the text: %s", rendered.Parser)
+	}
+	if got := describe(splitText(t, bases["tags"], []byte(deep), "more", 4, false)); got != "|content more" {
+		t.Errorf("it is followed by %s", got)
+	}
+}
+
 func TestAnswersThatCannotGoOn(t *testing.T) {
 	bases, _ := loadFamilies(t)
 	base := bases["tags"]

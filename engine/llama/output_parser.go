@@ -103,9 +103,14 @@ func (p *outputParser) begin(text string) {
 	p.text = []byte(text)
 	p.open.count(p.text)
 	p.sent.content = text
+	if p.open.most > openBracketsMax {
+		p.failed = true
+		return
+	}
 	msg, err := p.parse(true)
 	if err == nil && (msg.reasoning != "" || len(msg.calls) > 0 || !strings.HasPrefix(text, msg.content)) {
 		p.sent = msg // the client has written some of the form itself
+		p.sent.calls = nil
 	}
 }
 
