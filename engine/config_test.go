@@ -66,7 +66,7 @@ func TestConfigGPUSplit(t *testing.T) {
 
 func TestConfigAttention(t *testing.T) {
 	c, err := loadConfig([]string{"--cache-type-k=q8_0", "--rope-scaling=yarn", "--rope-factor=4"}, []string{"CACHE_TYPE_V=q5_1", "ROPE_ORIGINAL_CONTEXT=8192"})
-	want := models.Attention{KeyType: "q8_0", ValueType: "q5_1", Flash: models.FlashAuto, Rope: models.RopeScaling{Type: models.RopeYarn, Factor: 4, OriginalContext: 8192}}
+	want := models.Attention{KeyType: "q8_0", ValueType: "q5_1", Flash: models.FlashAuto, Layout: models.LayoutAuto, Rope: models.RopeScaling{Type: models.RopeYarn, Factor: 4, OriginalContext: 8192}}
 	if err != nil || c.Attention != want {
 		t.Errorf("%+v, %v; want %+v", c.Attention, err, want)
 	}

@@ -161,12 +161,16 @@ func TestEndpointPickerMetrics(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	ended := make(chan struct{})
-	for _, version := range []string{"v1.0", "v1.0", "v1.1"} {
+	ask := func(version string, requests int) { // one comes after the other, or the other version may be loaded first
 		go func() {
 			_, _ = s.infer(ctx, question(strings.Repeat("abcd ", 60), version)) // given up below
 			ended <- struct{}{}
 		}()
+		s.waitForView(fmt.Sprintf("%d requests", requests), func(v pickerView) bool { return v.Running+v.Queued == requests })
 	}
+	ask("v1.0", 1)
+	ask("v1.0", 2)
+	ask("v1.1", 3)
 	busy := s.waitForView("one request running, one waiting for it and one for another version", func(v pickerView) bool {
 		return v.Running == 1 && v.Queued == 2 && slices.Equal(v.Loaded, []string{"demo:v1.0"}) && slices.Equal(v.Waiting, []string{"demo:v1.1"})
 	})
