@@ -87,6 +87,16 @@ func (s *adapterSlots) use(b *Base, slices []batch.Slice) {
 	}
 }
 
+// follow gives a sequence whose result doesn't matter the slot of the one before it, so that it costs no other adapter.
+func (s *adapterSlots) follow(seq int) {
+	if seq == 0 || seq >= len(s.ofSeq) || s.ofSeq[seq] == s.ofSeq[seq-1] {
+		return
+	}
+	if C.llama_set_seq_adapter(s.context, C.llama_seq_id(seq), C.int32_t(s.ofSeq[seq-1])) {
+		s.ofSeq[seq] = s.ofSeq[seq-1]
+	}
+}
+
 func (b *Base) slotOf(adapter batch.Adapter) (int32, error) {
 	a, err := b.loadedAdapter(adapter)
 	if a == nil {

@@ -42,7 +42,7 @@ func chooseContextSize(spec models.BaseSpec, o Options, longest int, layout layo
 	}
 	full.layout, full.layoutLimit = layout.layout, layout.limit
 	if layout.layout == models.LayoutStreams {
-		if streams := full.streams(o, devices); !layout.auto || streams.sequenceTokens == full.sequenceTokens {
+		if streams := full.streams(o, devices); !layout.auto || streams.sequenceTokens == full.sequenceTokens && streams.sequences == full.sequences {
 			return streams
 		}
 		full.layout, full.layoutLimit = models.LayoutUnified, "streams have no room for CONTEXT tokens each: lower PARALLEL or CONTEXT"

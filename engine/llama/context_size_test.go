@@ -94,6 +94,7 @@ func TestStreamsHaveEqualParts(t *testing.T) {
 		{"streams all the same", 8192, 32, 1 << 10, 64 << 20, 0, false, contextSize{sequenceTokens: 1280, cells: 32 * 1280, sequences: 32, layout: streams}},
 		{"fewer cells are asked for", 8192, 4, 1 << 10, 1 << 40, 4000, false, contextSize{sequenceTokens: 768, cells: 4 * 768, sequences: 4, layout: streams}},
 		{"so few that there are fewer streams", 8192, 32, 1 << 10, 1 << 40, 1000, false, contextSize{sequenceTokens: 256, cells: 3 * 256, sequences: 3, layout: streams}},
+		{"fewer streams than requests", 256, 64, 1 << 10, 1 << 40, 4096, true, contextSize{sequenceTokens: 256, cells: 4096, sequences: 64, layout: unified}},
 		{"not one", 8192, 32, 1 << 10, 1, 0, false, contextSize{sequenceTokens: 256, cells: 256, sequences: 1, layout: streams}},
 	} {
 		spec := models.BaseSpec{Context: c.context, Parallel: c.parallel}

@@ -117,7 +117,8 @@ func TestBegunCallsThatAreNestedDeeply(t *testing.T) {
 	in := begunAnswer(head + few)
 	in.Tools = weatherTools
 	_, rendered := writtenPrompt(t, bases["tags"], in)
-	deep := strings.Replace(string(rendered.Parser), few, strings.Repeat("[", 100_000), 1) // as of a model with a longer context
+	// as of a model with a longer context
+	deep := strings.Replace(string(rendered.Parser), few, strings.Repeat("[", 100_000), 1)
 	if len(deep) < 100_000 {
 		t.Fatalf("the parser's state hasn't the text: %s", rendered.Parser)
 	}

@@ -142,8 +142,11 @@ func (b *Base) decode(slices []batch.Slice) error {
 	case rc != -1: // parts of the batch may have been kept
 		b.rollBack(slices)
 	}
+	if rc == C.TDM_NO_MEMORY && b.candidates.attached { // they take some
+		b.candidates.giveUp(b.context)
+		return b.decode(slices)
+	}
 	if rc == C.TDM_NO_MEMORY {
-		b.candidates.detach(b.context) // they take some
 		return &noMemoryError{fmt.Sprintf("decode %d tokens: there is no memory left to compute that", n)}
 	}
 	err = fmt.Errorf("decode %d tokens: llama.cpp gives %d", n, int(rc))
@@ -280,7 +283,11 @@ func (b *Base) Truncate(seq, from int) bool {
 		C.llama_memory_seq_rm(b.memory, C.llama_seq_id(seq), -1, -1)
 		return true
 	}
-	if b.lastPosition(seq) < from {
+	switch last := b.lastPosition(seq); {
+	case b.limits.Prefix && (last < from-1 || b.windowIsGone(seq, from)):
+		C.llama_memory_seq_rm(b.memory, C.llama_seq_id(seq), -1, -1)
+		return false
+	case last < from:
 		return true
 	}
 	if b.limits.Prefix {
@@ -290,6 +297,14 @@ func (b *Base) Truncate(seq, from int) bool {
 	}
 	C.llama_memory_seq_rm(b.memory, C.llama_seq_id(seq), -1, -1)
 	return false
+}
+
+// windowIsGone reports whether a sequence lacks cells that position at sees. With attention over a sliding window the
+// library gives cells that are behind the window of one sequence to others.
+func (b *Base) windowIsGone(seq, at int) bool {
+	first := int(C.llama_memory_seq_pos_min(b.memory, C.llama_seq_id(seq)))
+	window := int(C.llama_model_n_swa(b.model))
+	return first > 0 && (window == 0 || first > at-window)
 }
 
 // CopyPrefix shares the first cells of one sequence with another, empty one, or copies them into its stream. It returns

@@ -36,6 +36,8 @@ const (
 	// To attach or detach candidates reserves the graph's memory anew, which may take as long as a step. So they come
 	// back only when so many steps in a row could have used them.
 	stepsBeforeAttach = 64
+	// stepsAfterFailure is how many more after a device had no memory for them.
+	stepsAfterFailure = 10000
 	// Draws of one answer for which the candidates may be too few; after that its rows are asked for.
 	shortDrawsMax = 2
 	timedSteps    = 4 // at load, in each way; the first also reserves memory
@@ -189,6 +191,12 @@ func (d *deviceSampling) detach(context *C.struct_llama_context) {
 		C.tdm_candidates_detach(context, d.handle)
 	}
 	d.attached, d.quiet = false, 0
+}
+
+// giveUp detaches candidates for which there was no memory, for a long time.
+func (d *deviceSampling) giveUp(context *C.struct_llama_context) {
+	d.detach(context)
+	d.quiet = -stepsAfterFailure
 }
 
 // outputOf reports whether a step draws tokens, and whether somebody in it needs whole rows of logits.

@@ -303,3 +303,23 @@ func TestAnswerBehindKeptCellsIsThatOfAnEmptyCache(t *testing.T) {
 		t.Errorf("%v behind %d kept cells, %v alone", behind, len(long), alone)
 	}
 }
+
+// A sequence that lacks cells before the position can't go on from there, and is emptied.
+func TestTruncateTellsWhatIsMissing(t *testing.T) {
+	base, executor := loadDemo(t, nil)
+	prompt := render(t, base, "Tell me a story of a fox.")
+	executor.run(func() {
+		if base.Truncate(0, 5) {
+			t.Error("an empty sequence goes on from position 5")
+		}
+		if err := base.decode([]batch.Slice{{Seq: 0, Tokens: prompt[:8]}}); err != nil {
+			t.Fatal(err)
+		}
+		if !base.Truncate(0, 8) || !base.Truncate(0, 5) || base.lastPosition(0) != 4 {
+			t.Errorf("positions up to %d are left of 8", base.lastPosition(0))
+		}
+		if base.Truncate(0, 7) || base.lastPosition(0) != -1 {
+			t.Error("a sequence of 5 goes on from position 7")
+		}
+	})
+}

@@ -76,6 +76,9 @@ func (b *Base) findGaps(list []batch.Slice, order []int) {
 	next := func(seq int) int { return b.lastPosition(seq) + 1 }
 	for _, seq := range gapSequences(b.rows, most, func(seq int) bool { return next(seq) >= b.limits.SequenceMax }) {
 		b.gaps = append(b.gaps, gapToken{seq, next(seq)})
+		if b.slots != nil {
+			b.slots.follow(seq)
+		}
 	}
 	if tokens+len(b.gaps) > len(b.batch.token) {
 		b.gaps = b.gaps[:0]
