@@ -65,8 +65,10 @@ func (n *successorNote) exit(e evidence) LastExit {
 // noteFile is the note of this supervisor, and before that the one of the supervisor before. While it is open it is
 // locked, so that a second supervisor of the same socket, which is possible during an upgrade, leaves it alone.
 type noteFile struct {
-	f    *os.File // nil: there is no place for it, or it is another supervisor's
-	note successorNote
+	f           *os.File // nil: there is no place for it, or it is another supervisor's
+	anothers    string   // path of the file while it is another supervisor's; empty: it isn't
+	note        successorNote
+	refreshedAt time.Time
 }
 
 // openNote opens the note for a socket and returns how the engine of the supervisor before ended: zero where nobody
@@ -76,9 +78,10 @@ func openNote(socket string) (*noteFile, LastExit, error) {
 	dirs := heartbeatDirs(socket)
 	slices.Reverse(dirs) // the socket's directory outlives the container, a temporary directory may not
 	for _, dir := range dirs {
-		f, err := openLocked(filepath.Join(dir, "supervisor-"+socketID(socket)+".note"), dir)
+		path := filepath.Join(dir, "supervisor-"+socketID(socket)+".note")
+		f, err := openLocked(path)
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return &noteFile{}, LastExit{}, nil
+			return &noteFile{anothers: path}, LastExit{}, nil
 		}
 		if err != nil {
 			problems = append(problems, err)
@@ -91,8 +94,8 @@ func openNote(socket string) (*noteFile, LastExit, error) {
 	return &noteFile{}, LastExit{}, fmt.Errorf("find a place for the note to the next supervisor: %w", errors.Join(problems...))
 }
 
-func openLocked(path, dir string) (*os.File, error) {
-	if err := privateDir(dir); err != nil {
+func openLocked(path string) (*os.File, error) {
+	if err := privateDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
@@ -144,9 +147,10 @@ func findEvidence(heartbeatPath string, noteWritten time.Time) evidence {
 // write replaces the note's content in its own blocks, which works also when there is no memory for new ones.
 func (n *noteFile) write(change func(*successorNote)) error {
 	change(&n.note)
-	if n.f == nil {
+	if n.f == nil && !n.takeFromAnother() {
 		return nil
 	}
+	n.refreshedAt = time.Now()
 	text, err := json.Marshal(n.note)
 	if err == nil {
 		_, err = n.f.WriteAt(text, 0)
@@ -158,6 +162,28 @@ func (n *noteFile) write(change func(*successorNote)) error {
 		return fmt.Errorf("write the note to the next supervisor: %w", err)
 	}
 	return nil
+}
+
+// takeFromAnother makes the file this supervisor's if the other one has ended, as it does in an upgrade. What the other
+// left is about an engine of before.
+func (n *noteFile) takeFromAnother() bool {
+	if n.anothers == "" {
+		return false
+	}
+	f, err := openLocked(n.anothers)
+	if err != nil {
+		return false
+	}
+	n.f, n.anothers = f, ""
+	return true
+}
+
+// refresh writes the note again before it is too old to say something, and as soon as it is this supervisor's.
+func (n *noteFile) refresh() error {
+	if n.anothers == "" && time.Since(n.refreshedAt) < maxNoteAge/6 {
+		return nil
+	}
+	return n.write(func(*successorNote) {})
 }
 
 // close unlocks the note; the file stays.

@@ -179,3 +179,35 @@ func TestANoteThatIsNoneIsNoObstacle(t *testing.T) {
 		t.Errorf("%+v, ended with %v", starts, err)
 	}
 }
+
+// In an upgrade without a pause the note is the new supervisor's once the old one has ended.
+func TestTheNoteIsTakenFromASupervisorThatEnds(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	socket := filepath.Join(t.TempDir(), "s")
+	first, _, err := openNote(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, _, err := openNote(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*noteFile{first, second} {
+		if err := n.write(func(n *successorNote) { n.StartedAt, n.Crashes = time.Now(), 2 }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := first.write(func(n *successorNote) { n.Ended = &LastExit{Kind: Upgrade} }); err != nil {
+		t.Fatal(err)
+	}
+	first.close()
+	if err := second.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	second.close() // with its engine
+	if third, last, err := openNote(socket); err != nil || last.Kind != Signal || last.Crashes != 3 {
+		t.Errorf("the next one is told %+v, %v", last, err)
+	} else {
+		third.close()
+	}
+}

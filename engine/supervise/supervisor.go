@@ -151,7 +151,11 @@ func (s *supervisor) openNote() {
 }
 
 func (s *supervisor) writeNote(change func(*successorNote)) {
-	if err := s.note.write(change); err != nil {
+	s.noteWritten(s.note.write(change))
+}
+
+func (s *supervisor) noteWritten(err error) {
+	if err != nil {
 		s.options.Log.Warn("how an engine ends that dies with its supervisor won't be known", "err", err)
 	}
 }
@@ -267,6 +271,7 @@ func (s *supervisor) waitForEnd(child *exec.Cmd, ended <-chan error, detector *h
 			s.watchMemory()
 		case <-tick.C:
 			s.readHeartbeat(detector)
+			s.noteWritten(s.note.refresh())
 			if why := detector.overdueReason(s.now()); why != "" && !killed {
 				s.options.Log.Error("engine hangs, killing it", "why", why)
 				killed = true
