@@ -263,7 +263,7 @@ func logitsModels(t *testing.T) []logitsModel {
 		{"demo with an adapter", demoFile(t, "demo-q8_0.gguf"), "v1.1", 2048, []int{130}},
 	}
 	if path := os.Getenv("SMOLLM2"); path != "" {
-		out = append(out, logitsModel{"smollm2", path, "", 1536, []int{97}})
+		out = append(out, logitsModel{"smollm2", path, "", 2048, []int{97}})
 	}
 	return out
 }

@@ -75,7 +75,7 @@ func TestStepRefusesBadSlices(t *testing.T) {
 func TestUncheckedStepEndsTheProcess(t *testing.T) {
 	const variable = "LLAMA_TEST_UNGUARDED"
 	if os.Getenv(variable) != "" {
-		b, executor := newBackend(t, func(o *Options) { o.StepTokens = 64 })
+		b, executor := newBackend(t, func(o *Options) { o.StepTokens, o.MicroBatch = 64, 64 })
 		base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
 		base.batch.free()
 		base.batch = newBatchArrays(4096) // what decode checks against
