@@ -24,7 +24,7 @@ func TestQuantizedKVCache(t *testing.T) {
 	s.waitListed("plain")
 	s.waitListed("broken")
 	s.mustInfer(`{"prompt":"What is the capital of France?","base_model":"plain"}`)
-	if status, body, err := s.post(t.Context(), "/infer", map[string]any{"prompt": "Hello", "base_model": "broken"}); err != nil || status != 503 || !strings.Contains(body, "needs flash attention") {
+	if status, body, err := s.post(t.Context(), "/infer", map[string]any{"prompt": "Hello", "base_model": "broken"}); err != nil || status != 404 || !strings.Contains(body, "model_broken") || !strings.Contains(body, "needs flash attention") {
 		t.Errorf("values of 8 bits without flash attention: status %d, %s, %v", status, body, err)
 	}
 	// 4 layers, keys and values of 64 numbers, in blocks of 32 with 34 bytes; up to 32 sequences of 512 tokens.
