@@ -101,11 +101,14 @@ func (b *Base) tryDeviceSampling() (why string, err error) {
 		return "out of memory", nil
 	}
 	b.candidates.attach(b.context)
+	possible := b.candidates.attached
 	err = b.decodeFirstTokens(sequences, dryRun{candidates: true})
 	switch {
 	case err != nil:
 		why = err.Error()
-	case !b.candidates.attached || !b.candidatesComplete(b.places[0]):
+	case possible && !b.candidates.attached:
+		why = "the device has no memory for candidates"
+	case !possible || !b.candidatesComplete(b.places[0]):
 		why = "the device can't find the largest logits"
 	case b.opts.DeviceSampling != DeviceSamplingOn:
 		if why, err = b.whyHostIsFaster(sequences); err != nil {
@@ -190,7 +193,7 @@ func (d *deviceSampling) detach(context *C.struct_llama_context) {
 	if d.attached {
 		C.tdm_candidates_detach(context, d.handle)
 	}
-	d.attached, d.quiet = false, 0
+	d.attached, d.quiet = false, min(d.quiet, 0) // what giveUp has set stays
 }
 
 // giveUp detaches candidates for which there was no memory, for a long time.
