@@ -17,7 +17,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strings"
+
+	"tandem/scripts/bench/report"
 )
 
 func main() {
@@ -35,7 +36,7 @@ func bench(args []string) error {
 	if len(args) == 0 {
 		args = []string{"unary", "stream", "scrapes", "memory", "engine"}
 	}
-	fmt.Printf("machine: %s, %d CPUs, %s\n", cpuModel(), runtime.NumCPU(), runtime.Version())
+	fmt.Printf("machine: %s, %d CPUs, %s\n", report.CPUModel(), runtime.NumCPU(), runtime.Version())
 	parts := map[string]func() error{"unary": benchUnary, "stream": benchStream, "scrapes": benchScrapes,
 		"engine": benchEngineThroughput, "smollm2": benchSmolLM2, "serving": benchServing, "memory": benchMemoryAndStartup,
 		"model": func() error { return ensureBenchModel(benchModelPath()) }}
@@ -50,19 +51,6 @@ func bench(args []string) error {
 		}
 	}
 	return nil
-}
-
-func cpuModel() string {
-	raw, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return "unknown CPU"
-	}
-	for line := range strings.Lines(string(raw)) {
-		if name, ok := strings.CutPrefix(line, "model name"); ok {
-			return strings.TrimSpace(strings.TrimLeft(name, "\t :"))
-		}
-	}
-	return "unknown CPU"
 }
 
 func envOr(name, otherwise string) string {

@@ -17,10 +17,11 @@ import (
 	"tandem/scripts/bench/load"
 
 	"github.com/ulikunitz/xz"
+	"tandem/scripts/bench/report"
 )
 
 func machine() string {
-	return fmt.Sprintf("%s, %d CPUs, %s", cpuModel(), runtime.NumCPU(), runtime.Version())
+	return fmt.Sprintf("%s, %d CPUs, %s", report.CPUModel(), runtime.NumCPU(), runtime.Version())
 }
 
 // startPair starts Tandem and, where it was built, llama-server; both serve the same file. stop ends both.

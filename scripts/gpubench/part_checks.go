@@ -17,13 +17,14 @@ import (
 	"time"
 
 	"tandem/scripts/bench/load"
+	"tandem/scripts/bench/report"
 )
 
 const mebibyte = 1 << 20
 
 // machine tells what computes, and fails where the device doesn't.
 func (b *bench) machine(ctx context.Context) error {
-	b.note("%s, %d CPUs", cpuModel(), runtime.NumCPU())
+	b.note("%s, %d CPUs", report.CPUModel(), runtime.NumCPU())
 	out, err := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu=name,memory.total,driver_version,compute_cap", "--format=csv,noheader").Output()
 	if err != nil {
 		b.note("nvidia-smi tells nothing: %v", err)
@@ -52,19 +53,6 @@ func (b *bench) machine(ctx context.Context) error {
 		return fmt.Errorf("the CPU computes, not %s", b.device)
 	}
 	return nil
-}
-
-func cpuModel() string {
-	raw, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return "unknown CPU"
-	}
-	for line := range strings.Lines(string(raw)) {
-		if name, ok := strings.CutPrefix(line, "model name"); ok {
-			return strings.TrimSpace(strings.TrimLeft(name, "\t :"))
-		}
-	}
-	return "unknown CPU"
 }
 
 // question is one to a version of the demo model.
