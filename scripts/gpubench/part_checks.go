@@ -210,16 +210,15 @@ func (b *bench) kill(ctx context.Context) error {
 	}
 	defer s.stop()
 	killed := 0
-	var mu sync.Mutex
-	outcomes := s.askAll(ctx, questions, func(n int) {
-		mu.Lock()
-		defer mu.Unlock()
-		if killed < kills && n > (killed+1)*len(questions)/(kills+1)-1 {
-			if pid := s.engine.ChildPID(); pid != 0 && syscall.Kill(pid, syscall.SIGKILL) == nil {
-				killed++
-			}
+	var outcomes []outcome
+	for i := range kills {
+		third := questions[i*len(questions)/kills : (i+1)*len(questions)/kills]
+		answers, hit := s.askAndKill(ctx, third)
+		outcomes = append(outcomes, answers...)
+		if hit {
+			killed++
 		}
-	})
+	}
 	failed := 0
 	for _, o := range outcomes {
 		if o.err != nil {
@@ -233,6 +232,21 @@ func (b *bench) kill(ctx context.Context) error {
 		return fmt.Errorf("%d kills: %d of %d requests without an answer, %d wrong", killed, failed, len(questions), wrong)
 	}
 	return nil
+}
+
+// askAndKill asks everything and kills the engine when half is answered: that engine gave these answers, so it is there to be killed.
+func (s *server) askAndKill(ctx context.Context, questions []question) (outcomes []outcome, killed bool) {
+	var once sync.Once
+	outcomes = s.askAll(ctx, questions, func(n int) {
+		if n < len(questions)/2 {
+			return
+		}
+		once.Do(func() {
+			pid := s.engine.ChildPID()
+			killed = pid != 0 && syscall.Kill(pid, syscall.SIGKILL) == nil
+		})
+	})
+	return outcomes, killed
 }
 
 // memory compares what was planned for each shape with what the devices say is in use.
