@@ -9,7 +9,7 @@ import (
 type Turn struct {
 	// Limit is how long the function should take at most, since steps or other turns wait; 0: nobody does.
 	Limit  time.Duration
-	expect func(time.Duration)
+	expect func(Phase, time.Duration)
 	count  func(base string, took time.Duration, tokens, texts, done int)
 }
 
@@ -17,7 +17,15 @@ type Turn struct {
 // Options.StallFloor counts as hung.
 func (t Turn) Expect(d time.Duration) {
 	if t.expect != nil {
-		t.expect(d)
+		t.expect(PhaseStep, d)
+	}
+}
+
+// ExpectFirst says that the rest of the turn is the first of its kind, so that nobody knows how long it will take: it
+// gets the time of a PhaseFirstStep.
+func (t Turn) ExpectFirst() {
+	if t.expect != nil {
+		t.expect(PhaseFirstStep, 0)
 	}
 }
 
@@ -57,7 +65,7 @@ func (e *Executor) runTurn(othersWait bool) bool {
 		return false
 	}
 	if c.claimed.CompareAndSwap(false, true) {
-		t := Turn{expect: func(d time.Duration) { e.heartbeat.begin(e.now(), PhaseStep, d) }, count: e.countTurn}
+		t := Turn{expect: func(p Phase, d time.Duration) { e.heartbeat.begin(e.now(), p, d) }, count: e.countTurn}
 		if othersWait {
 			t.Limit = e.opts.TargetStep
 		}

@@ -75,6 +75,21 @@ func TestAHungTurnIsNoticed(t *testing.T) {
 	}
 }
 
+func TestTheFirstTurnOfAKindMayTakeLonger(t *testing.T) {
+	e := NewExecutor(Options{StallFloor: time.Minute})
+	defer e.Close(context.Background())
+	err := e.TakeTurn(t.Context(), func(turn Turn) error {
+		turn.ExpectFirst()
+		if h := e.Heartbeat(); h.Phase != PhaseFirstStep || h.Budget != callFactor*time.Minute {
+			t.Errorf("%+v, want phase %v and %d minutes", h, PhaseFirstStep, callFactor)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestTurnsEndWithTheirContextAndTheExecutor(t *testing.T) {
 	e := NewExecutor(Options{})
 	begun, end := make(chan struct{}), make(chan struct{})

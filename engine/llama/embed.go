@@ -217,7 +217,11 @@ func (e *embedder) pass(t batch.Turn) {
 	for _, p := range parts {
 		n += p.tokens
 	}
-	t.Expect(time.Duration(n) * e.tokenTime)
+	if e.tokenTime == 0 { // whatever the text's length
+		t.ExpectFirst()
+	} else {
+		t.Expect(time.Duration(n) * e.tokenTime)
+	}
 	began := time.Now()
 	if err := e.compute(parts); err != nil {
 		for _, p := range parts {

@@ -113,6 +113,34 @@ func embedTogether(t testing.TB, base *Base, adapter func(i int) models.Adapter,
 	return vectors
 }
 
+// Until something was computed nobody knows how long a text takes, so the first one isn't hung as early as others.
+func TestFirstTextMayTakeLonger(t *testing.T) {
+	e := batch.NewExecutor(batch.Options{StallFloor: time.Minute})
+	defer e.Close(context.Background())
+	var limits []time.Duration // of the turns
+	path := filepath.Join(t.TempDir(), "bert.gguf")
+	if err := os.WriteFile(path, tinybert.New(tinybert.PoolingMean, 7).GGUF(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := newBackend(t, func(o *Options) {
+		o.OnDevice = e.Do
+		o.OnTurn = func(ctx context.Context, fn func(batch.Turn) error) error {
+			return e.TakeTurn(ctx, func(turn batch.Turn) error {
+				err := fn(turn)
+				limits = append(limits, e.Heartbeat().Budget)
+				return err
+			})
+		}
+	})
+	base := loadFile(t, b, path, nil)
+	for range 2 {
+		embedTokens(t, base, nil, tokensOf(t, base, "paris is a big city"))
+	}
+	if len(limits) != 2 || limits[0] != 10*time.Minute || limits[1] != time.Minute {
+		t.Errorf("two texts count as hung after %v, want 10m and 1m", limits)
+	}
+}
+
 // TestEncoderAgainstItsOwnComputation compares with a computation that shares nothing with the library.
 func TestEncoderAgainstItsOwnComputation(t *testing.T) {
 	for name, pooling := range map[string]int{"mean": tinybert.PoolingMean, "cls": tinybert.PoolingCLS} {
