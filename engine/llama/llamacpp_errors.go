@@ -55,7 +55,7 @@ func loadReason(ctx context.Context, err error) models.Reason {
 	case containsAny(text, "failed to allocate", "out of memory", "cudaMalloc failed", "bad_alloc", "unable to allocate", "Cannot allocate memory", "cannot allocate memory"):
 		return models.ReasonOutOfMemory
 	case containsAny(strings.ToLower(text), "input/output error", "stale file handle", "stale nfs file handle", "too many open files", "remote i/o error",
-		"connection timed out", "transport endpoint is not connected"):
+		"connection timed out", "transport endpoint is not connected", "no thread to"):
 		return models.ReasonOther // of the disk, the network or this process: the same file may load later
 	}
 	return models.ReasonBadFormat

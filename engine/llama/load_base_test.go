@@ -126,13 +126,14 @@ func TestFilesThatAreNoAdapterOfThisBase(t *testing.T) {
 // Only errors for which the file is to blame mark it as broken: others may be temporary.
 func TestReasonsOfFailedLoads(t *testing.T) {
 	for err, want := range map[error]models.Reason{
-		errors.New("read error: Input/output error"):                  models.ReasonOther,
-		errors.New("failed to open model.gguf: Stale file handle"):    models.ReasonOther,
-		errors.New("failed to open model.gguf: Too many open files"):  models.ReasonOther,
-		errors.New("read /m/v1.gguf: input/output error"):             models.ReasonOther, // as Go has it
-		errors.New("mmap failed: Cannot allocate memory"):             models.ReasonOutOfMemory,
-		fmt.Errorf("dry run: %w", &noMemoryError{"decode 32 tokens"}): models.ReasonOutOfMemory,
-		errors.New("unknown model architecture: 'x'"):                 models.ReasonBadFormat,
+		errors.New("read error: Input/output error"):                         models.ReasonOther,
+		errors.New("failed to open model.gguf: Stale file handle"):           models.ReasonOther,
+		errors.New("failed to open model.gguf: Too many open files"):         models.ReasonOther,
+		errors.New("no thread to load on: Resource temporarily unavailable"): models.ReasonOther,
+		errors.New("read /m/v1.gguf: input/output error"):                    models.ReasonOther, // as Go has it
+		errors.New("mmap failed: Cannot allocate memory"):                    models.ReasonOutOfMemory,
+		fmt.Errorf("dry run: %w", &noMemoryError{"decode 32 tokens"}):        models.ReasonOutOfMemory,
+		errors.New("unknown model architecture: 'x'"):                        models.ReasonBadFormat,
 	} {
 		if got := loadReason(t.Context(), err); got != want {
 			t.Errorf("%v: %s, want %s", err, got, want)
