@@ -29,6 +29,9 @@ var (
 	// ErrNoCells: Step found no room in the KV cache. Another sequence is preempted, or the request fails with
 	// FailOutOfMemory.
 	ErrNoCells = errors.New("no free KV cells")
+	// ErrCellsLost: the cells of a sequence aren't those that its slice goes on from. It is preempted, so that they are
+	// computed again.
+	ErrCellsLost = errors.New("KV cells of the sequence are gone")
 	// ErrGrammarTooComplex: a draw or the building of a grammar took longer than Sampling.GrammarBudget.
 	ErrGrammarTooComplex = errors.New("grammar is too complex")
 )

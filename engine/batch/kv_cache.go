@@ -52,7 +52,10 @@ func (s *scheduler) admit() (admission, bool) {
 // undoReuse is for when the runner couldn't keep or copy the cells of an admission. A model that can't copy those of a
 // running sequence never can, so nobody waits for any again.
 func (s *scheduler) undoReuse(a admission) {
-	a.seq.filled, a.seq.cached = 0, 0
+	a.seq.filled = 0
+	if a.first { // what was reused before a preemption was reused
+		a.seq.cached = 0
+	}
 	s.copyFailed = s.copyFailed || a.copyCells > 0
 }
 

@@ -66,3 +66,49 @@ func TestNoCellsWaitsForOthers(t *testing.T) {
 	checkAnswer(t, a, sink.wait(1))
 	checkAnswer(t, b, sink.wait(2))
 }
+
+// A runner that lost cells, though others aren't in the way: the sequence alone is computed again, and what wasn't
+// computed isn't counted.
+func TestLostCellsAreComputedAgain(t *testing.T) {
+	f, sink := newFakeRunner(roomyLimits), newRecordingSink(t)
+	lost := false
+	f.failStep = func(_ Adapter, slices []Slice) error {
+		if !lost && slices[0].Index == 5 {
+			lost = true
+			return ErrCellsLost
+		}
+		return nil
+	}
+	seen := &countingObserver{}
+	e := startExecutor(t, f, Options{Observe: seen})
+	r := sink.request(1, longAnswerPrompt, 30)
+	submit(t, e, r)
+	checkAnswer(t, r, sink.wait(1))
+	if n := seen.preempted.Load(); n != 1 {
+		t.Errorf("%d preemptions, want 1", n)
+	}
+	if got, want := seen.prompt.Load(), int64(len(longAnswerPrompt)+len(longAnswerPrompt)+5); got > want {
+		t.Errorf("%d prompt tokens computed, want at most %d", got, want)
+	}
+}
+
+// Prompt tokens of a step that found no cells weren't computed.
+func TestFailedPromptsAreNotCounted(t *testing.T) {
+	f, sink := newFakeRunner(roomyLimits), newRecordingSink(t)
+	left := 2
+	f.failStep = func(_ Adapter, slices []Slice) error {
+		if left > 0 && len(slices[0].Tokens) > 1 {
+			left--
+			return ErrCellsLost
+		}
+		return nil
+	}
+	seen := &countingObserver{}
+	e := startExecutor(t, f, Options{Observe: seen})
+	r := sink.request(1, longAnswerPrompt, 3)
+	submit(t, e, r)
+	checkAnswer(t, r, sink.wait(1))
+	if got, want := seen.prompt.Load(), int64(len(longAnswerPrompt)); got != want {
+		t.Errorf("%d prompt tokens counted, want %d", got, want)
+	}
+}

@@ -54,6 +54,7 @@ type slot struct {
 type item struct {
 	seq    *sequence
 	tokens int
+	prompt bool // a chunk of a prompt
 }
 
 // plan is one step, and the sequences preempted for it.
@@ -76,6 +77,17 @@ func (p *plan) reset() {
 // work is what the step computes.
 func (p *plan) work() stepWork {
 	return stepWork{decodes: p.decodes, prompts: p.promptTokens, cells: p.cells}
+}
+
+// computedPrompt is how many tokens of prompts the step computed, given its slices; one that failed computed none.
+func (p *plan) computedPrompt(slices []Slice) int {
+	n := 0
+	for i, it := range p.items {
+		if it.prompt && slices[i].Err == nil {
+			n += it.tokens
+		}
+	}
+	return n
 }
 
 // decoding is work before prompt tokens are planned; forced tokens aren't counted as prompts.
@@ -271,7 +283,7 @@ func (s *scheduler) planFor(p *plan, adapter Adapter, othersWait bool) {
 
 // add puts a decoding sequence into the plan. Several tokens at once cost as much as that many prompt tokens.
 func (p *plan) add(q *sequence, tokens int) {
-	p.items = append(p.items, item{q, tokens})
+	p.items = append(p.items, item{seq: q, tokens: tokens})
 	p.cells += attendedCells(q.filled, tokens)
 	if tokens == 1 {
 		p.decodes++
@@ -381,7 +393,7 @@ func (s *scheduler) chooseChunks(a promptAllowance) int {
 func (p *plan) addPrompt(q *sequence, tokens int) {
 	p.promptTokens += tokens
 	p.cells += attendedCells(q.filled, tokens)
-	p.items = append(p.items, item{q, tokens})
+	p.items = append(p.items, item{seq: q, tokens: tokens, prompt: true})
 }
 
 // orderPrompts puts the prompt that came first at the front and the others behind it by what is left of them, or of the

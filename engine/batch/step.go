@@ -5,7 +5,7 @@ import (
 )
 
 const (
-	maxNoCellsPreemptions = 4 // preemptions of a sequence for which the runner found no cells; then it fails
+	maxNoCellsPreemptions = 4 // preemptions of a sequence for which the runner found no cells, or lost them; then it fails
 	// maxForcedTokens: forced tokens that one sequence feeds in a step at most; the rest of a longer run is fed like a
 	// prompt
 	maxForcedTokens = 16
@@ -79,7 +79,7 @@ func (e *Executor) decode(b *base) time.Duration {
 	if whole && !first {
 		b.scheduler.budget.observe(p.work(), now-start)
 	}
-	if n := p.promptTokens - p.forcedTokens; n > 0 {
+	if n := p.computedPrompt(b.slices); n > 0 {
 		e.opts.Observe.Tokens(b.key, "prompt", n)
 	}
 	drawn := 0

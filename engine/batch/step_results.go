@@ -72,7 +72,8 @@ func (e *Executor) takeForced(b *base, q *sequence, now time.Duration) int {
 // sequenceFailed preempts or fails a sequence that couldn't be decoded.
 func (e *Executor) sequenceFailed(b *base, q *sequence, err error) {
 	shared := b.scheduler.othersInSlots(q) || len(b.plan.preempted) > 0
-	if errors.Is(err, ErrNoCells) && q.preempted < maxNoCellsPreemptions && shared {
+	again := errors.Is(err, ErrCellsLost) || errors.Is(err, ErrNoCells) && shared
+	if again && q.preempted < maxNoCellsPreemptions {
 		b.scheduler.preempt(q, &b.plan)
 		e.notePreemption(b, q)
 		return

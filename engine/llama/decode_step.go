@@ -18,7 +18,7 @@ import (
 )
 
 // Step decodes the slices and draws a token for each slice whose sampler has no grammar. batch.ErrNoCells: the cache is
-// full, or a device's memory.
+// full, or a device's memory; batch.ErrCellsLost of a slice: its sequence isn't as it was left.
 func (b *Base) Step(slices []batch.Slice) error {
 	b.drawTime, b.candidates.counts = 0, batch.DeviceDraws{}
 	if !b.generates {
@@ -178,7 +178,7 @@ func (b *Base) compute(n int) C.int32_t {
 }
 
 // checkSlice refuses what makes the library assert: unknown sequences, positions beyond the trained context, unknown
-// tokens.
+// tokens; and what would go on after cells that aren't there, which gives an answer to something else.
 func (b *Base) checkSlice(s *batch.Slice) error {
 	switch {
 	case len(s.Tokens) == 0:
@@ -187,6 +187,9 @@ func (b *Base) checkSlice(s *batch.Slice) error {
 		return fmt.Errorf("sequence %d is outside 0 … %d", s.Seq, b.limits.Sequences-1)
 	case s.Start < 0 || s.Start+len(s.Tokens) > b.limits.SequenceMax:
 		return fmt.Errorf("positions %d … %d are outside the context of %d", s.Start, s.Start+len(s.Tokens)-1, b.limits.SequenceMax)
+	}
+	if b.memory != nil && b.lastPosition(s.Seq) != s.Start-1 { // a rollback may have had to empty it
+		return fmt.Errorf("sequence %d goes on at position %d after %d: %w", s.Seq, s.Start, b.lastPosition(s.Seq), batch.ErrCellsLost)
 	}
 	if n := len(s.Score.Targets); n > 0 && (s.Score.After < 0 || s.Score.After+n > len(s.Tokens)) {
 		return fmt.Errorf("log-probabilities after tokens %d … %d of %d", s.Score.After, s.Score.After+n-1, len(s.Tokens))
@@ -303,8 +306,13 @@ func (b *Base) Truncate(seq, from int) bool {
 // library gives cells that are behind the window of one sequence to others.
 func (b *Base) windowIsGone(seq, at int) bool {
 	first := int(C.llama_memory_seq_pos_min(b.memory, C.llama_seq_id(seq)))
-	window := int(C.llama_model_n_swa(b.model))
-	return first > 0 && (window == 0 || first > at-window)
+	return lacksWindow(first, at, int(C.llama_model_n_swa(b.model)))
+}
+
+// lacksWindow reports whether position at sees positions before first, which is the first that has a cell; window 0: it
+// sees all. A window has at itself as its last position.
+func lacksWindow(first, at, window int) bool {
+	return first > 0 && (window == 0 || first > at-window+1)
 }
 
 // CopyPrefix shares the first cells of one sequence with another, empty one, or copies them into its stream. It returns

@@ -217,6 +217,41 @@ func TestFullCacheLeavesTheOthersIntact(t *testing.T) {
 	}
 }
 
+// A slice that goes on after cells that aren't there gets an error instead of an answer to something else.
+func TestSliceMustFollowItsCells(t *testing.T) {
+	base, executor := loadDemo(t, nil)
+	prompt := render(t, base, france)
+	list := []batch.Slice{{Seq: 1, Start: 5, Tokens: prompt[5:]}, {Seq: 2, Tokens: prompt}}
+	var err error
+	executor.run(func() { err = base.Step(list) })
+	if err != nil || !errors.Is(list[0].Err, batch.ErrCellsLost) || list[1].Err != nil {
+		t.Errorf("in an empty sequence: %v, %v; beside it: %v", err, list[0].Err, list[1].Err)
+	}
+	list = []batch.Slice{{Seq: 2, Start: len(prompt) - 1, Tokens: prompt[len(prompt)-1:]}}
+	executor.run(func() { err = base.Step(list) })
+	if err != nil || !errors.Is(list[0].Err, batch.ErrCellsLost) {
+		t.Errorf("a position twice: %v, %v", err, list[0].Err)
+	}
+}
+
+// The first position that a window sees is that many before the next one, which it includes.
+func TestSlidingWindow(t *testing.T) {
+	for _, c := range []struct {
+		first, at, window int
+		lacks             bool
+	}{
+		{0, 100, 0, false},
+		{1, 100, 0, true}, // without a window all are seen
+		{0, 100, 10, false},
+		{91, 100, 10, false},
+		{92, 100, 10, true},
+	} {
+		if got := lacksWindow(c.first, c.at, c.window); got != c.lacks {
+			t.Errorf("cells from %d on, position %d, window %d: %v, want %v", c.first, c.at, c.window, got, c.lacks)
+		}
+	}
+}
+
 func TestCopiedPrefixAnswersLikeItsOwn(t *testing.T) {
 	base, executor := loadDemo(t, nil)
 	prompt := render(t, base, france)
