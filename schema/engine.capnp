@@ -290,6 +290,8 @@ struct Facts {
   cacheTypeV   @18 :Text;
   flashAttention @19 :Bool;
   kvLayout     @20 :Text;       # unified or streams; empty: it has no KV cache
+  sampling     @21 :Text;       # host or device, which finds the candidates of a draw; empty: it draws no tokens
+  samplingDecidedBy @22 :Text;  # for people
 }
 
 # What of a base lies on one device, in bytes, without its versions.

@@ -21,7 +21,7 @@ func TestFactsHaveTheMemoryOfEachDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	from := models.Facts{CellsLimit: "a quarter", KV: models.KVCache{KeyType: "q8_0", ValueType: "f16", Flash: true, Layout: models.LayoutStreams}, Memory: []models.DeviceMemory{{Device: "CUDA0", WeightBytes: 1, CacheBytes: 2, ComputeBytes: 3}, {Device: "CPU", WeightBytes: 4}}}
+	from := models.Facts{CellsLimit: "a quarter", Sampling: models.Sampling{Place: models.SamplingDevice, DecidedBy: "it is faster"}, KV: models.KVCache{KeyType: "q8_0", ValueType: "f16", Flash: true, Layout: models.LayoutStreams}, Memory: []models.DeviceMemory{{Device: "CUDA0", WeightBytes: 1, CacheBytes: 2, ComputeBytes: 3}, {Device: "CPU", WeightBytes: 4}}}
 	if err := writeFacts(facts, &from); err != nil {
 		t.Fatal(err)
 	}
@@ -35,6 +35,9 @@ func TestFactsHaveTheMemoryOfEachDevice(t *testing.T) {
 	}
 	if kv := (models.KVCache{KeyType: models.CacheType(d.text(facts.CacheTypeK())), ValueType: models.CacheType(d.text(facts.CacheTypeV())), Flash: facts.FlashAttention(), Layout: models.KVLayout(d.text(facts.KvLayout()))}); d.err != nil || kv != from.KV {
 		t.Errorf("KV cache: %+v, %v", kv, d.err)
+	}
+	if sampling := (models.Sampling{Place: models.SamplingPlace(d.text(facts.Sampling())), DecidedBy: d.text(facts.SamplingDecidedBy())}); d.err != nil || sampling != from.Sampling {
+		t.Errorf("sampling: %+v, %v", sampling, d.err)
 	}
 	if limit := d.text(facts.CellsLimit()); d.err != nil || !slices.Equal(got, from.Memory) || limit != from.CellsLimit {
 		t.Errorf("%+v, %q, %v", got, limit, d.err)

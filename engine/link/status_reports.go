@@ -253,6 +253,8 @@ func writeFacts(to schema.Facts, f *models.Facts) error {
 	w.text(to.SetCacheTypeK, string(f.KV.KeyType))
 	w.text(to.SetCacheTypeV, string(f.KV.ValueType))
 	w.text(to.SetKvLayout, string(f.KV.Layout))
+	w.text(to.SetSampling, string(f.Sampling.Place))
+	w.text(to.SetSamplingDecidedBy, f.Sampling.DecidedBy)
 	if w.err != nil {
 		return w.err
 	}

@@ -49,7 +49,7 @@ type Base struct {
 	turnsReason   string        // why there are no slots
 	drawTime      time.Duration // in the last step
 	candidates    deviceSampling
-	hostSamples   string // why; empty: the device finds candidates
+	sampling      models.Sampling
 	computedKinds map[stepKind]bool
 	threadChoice  *threadChoice
 	thread        *stepThread // nil: the goroutine that steps calls decode itself
@@ -174,6 +174,7 @@ func (b *Base) readFacts() {
 		KV:            b.kvCache(cache),
 		Memory:        memoryFacts(b.placement),
 		CellsLimit:    b.size.limit,
+		Sampling:      b.sampling,
 		Device:        d.Description,
 		Backend:       d.Backend,
 		ChatTemplate:  b.template != nil,

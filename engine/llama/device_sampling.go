@@ -17,6 +17,7 @@ import (
 	"unsafe"
 
 	"tandem/engine/batch"
+	"tandem/engine/models"
 )
 
 // DeviceSampling says whether the device finds the candidates between which a token is drawn.
@@ -59,21 +60,24 @@ var errRowsNeeded = errors.New("the candidates are too few")
 
 // openDeviceSampling decides whether the device finds candidates, once the context has computed something.
 func (b *Base) openDeviceSampling() error {
-	why := b.whyNoDeviceSampling()
-	if why == "" {
+	b.sampling = hostSamples(b.whyNoDeviceSampling())
+	if b.sampling.DecidedBy == "" {
 		var err error
-		if why, err = b.tryDeviceSampling(); err != nil {
+		if b.sampling, err = b.tryDeviceSampling(); err != nil {
 			return err
 		}
 	}
-	b.hostSamples = why
 	b.readContextMemory(b.context) // candidates take some
-	if why != "" {
-		b.opts.Logger.Info("the host samples", "model", b.spec.Name, "why", why)
-		return nil
+	what := "the host samples"
+	if b.sampling.Place == models.SamplingDevice {
+		what = "the device samples"
 	}
-	b.opts.Logger.Info("the device samples", "model", b.spec.Name, "candidates", candidatesOfARow)
+	b.opts.Logger.Info(what, "model", b.spec.Name, "why", b.sampling.DecidedBy)
 	return nil
+}
+
+func hostSamples(why string) models.Sampling {
+	return models.Sampling{Place: models.SamplingHost, DecidedBy: why}
 }
 
 // whyNoDeviceSampling says what speaks against it; empty: nothing.
@@ -93,51 +97,58 @@ func (b *Base) whyNoDeviceSampling() string {
 	return ""
 }
 
-// tryDeviceSampling attaches candidates and computes with them what the dry run has computed without. It says why the
-// host must sample, or had better; the context is then as before.
-func (b *Base) tryDeviceSampling() (why string, err error) {
+// tryDeviceSampling attaches candidates and computes with them what the dry run has computed without. Where the host
+// must sample, or had better, the context is then as before.
+func (b *Base) tryDeviceSampling() (models.Sampling, error) {
 	sequences := min(b.limits.Sequences, b.limits.StepTokens)
 	if b.candidates.handle = C.tdm_candidates_new(C.int32_t(b.limits.Sequences), candidatesOfARow); b.candidates.handle == nil {
-		return "out of memory", nil
+		return hostSamples("out of memory"), nil
 	}
 	b.candidates.attach(b.context)
 	possible := b.candidates.attached
-	err = b.decodeFirstTokens(sequences, dryRun{candidates: true})
+	var sampling models.Sampling
+	err := b.decodeFirstTokens(sequences, dryRun{candidates: true})
 	switch {
 	case err != nil:
-		why = err.Error()
+		sampling = hostSamples(err.Error())
 	case possible && !b.candidates.attached:
-		why = "the device has no memory for candidates"
+		sampling = hostSamples("the device has no memory for candidates")
 	case !possible || !b.candidatesComplete(b.places[0]):
-		why = "the device can't find the largest logits"
-	case b.opts.DeviceSampling != DeviceSamplingOn:
-		if why, err = b.whyHostIsFaster(sequences); err != nil {
-			return "", err
+		sampling = hostSamples("the device can't find the largest logits")
+	case b.opts.DeviceSampling == DeviceSamplingOn:
+		sampling = models.Sampling{Place: models.SamplingDevice, DecidedBy: "BACKEND_SAMPLING=on"}
+	default:
+		if sampling, err = b.fasterSampling(sequences); err != nil {
+			return models.Sampling{}, err
 		}
 	}
-	if why != "" {
+	if sampling.Place == models.SamplingHost {
 		b.candidates.detach(b.context)
 		b.candidates.close()
-		return why, b.decodeFirstTokens(sequences, dryRun{})
+		return sampling, b.decodeFirstTokens(sequences, dryRun{})
 	}
 	if !b.candidates.attached {
 		b.candidates.attach(b.context)
 	}
-	return "", b.decodeFirstTokens(sequences, dryRun{candidates: true})
+	return sampling, b.decodeFirstTokens(sequences, dryRun{candidates: true})
 }
 
-// whyHostIsFaster times steps in both ways; empty: the device isn't slower. How fast a device finds the largest of
-// 100,000 numbers is anything between a sort for each row and a fraction of that.
-func (b *Base) whyHostIsFaster(sequences int) (string, error) {
+// fasterSampling times steps in both ways. How fast a device finds the largest of 100,000 numbers is anything between a
+// sort for each row and a fraction of that.
+func (b *Base) fasterSampling(sequences int) (models.Sampling, error) {
 	device, err := b.timeSteps(sequences, true)
 	if err != nil {
-		return "", err
+		return models.Sampling{}, err
 	}
 	host, err := b.timeSteps(sequences, false)
-	if err != nil || device <= host {
-		return "", err
+	if err != nil {
+		return models.Sampling{}, err
 	}
-	return fmt.Sprintf("steps of %d sequences took %v with candidates from the device and %v with whole rows", sequences, device, host), nil
+	sampling := hostSamples(fmt.Sprintf("steps of %d sequences took %v with candidates from the device and %v with whole rows", sequences, device, host))
+	if device <= host {
+		sampling.Place = models.SamplingDevice
+	}
+	return sampling, nil
 }
 
 // timeSteps is how long the shortest of a few steps of so many sequences took, draws included.

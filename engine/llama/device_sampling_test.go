@@ -359,25 +359,26 @@ func TestCandidatesThatAreTooFew(t *testing.T) {
 
 func TestWhereTheDeviceSamples(t *testing.T) {
 	on := func(o *Options) { o.DeviceSampling = DeviceSamplingOn }
+	byDevice := models.Sampling{Place: models.SamplingDevice, DecidedBy: "BACKEND_SAMPLING=on"}
 	for name, c := range map[string]struct {
 		device string
 		change func(*Options)
-		why    string // the host samples
+		want   models.Sampling
 	}{
-		"on, a GPU":                   {"TestGPU0", on, ""},
-		"auto, the output on the CPU": {"TestGPU0", func(o *Options) { o.GPULayers = 0 }, "the CPU computes the logits"},
-		"on, some layers on a GPU":    {"TestGPU0", func(o *Options) { on(o); o.GPULayers = 2 }, ""},
-		"auto, the CPU":               {"cpu", nil, "the CPU computes the logits"},
-		"on, the CPU":                 {"cpu", on, ""},
-		"off, a GPU":                  {"TestGPU0", func(o *Options) { o.DeviceSampling = DeviceSamplingOff }, "BACKEND_SAMPLING=off"},
-		"on, deterministic":           {"cpu", func(o *Options) { on(o); o.Deterministic = true }, ""},
+		"on, a GPU":                   {"TestGPU0", on, byDevice},
+		"auto, the output on the CPU": {"TestGPU0", func(o *Options) { o.GPULayers = 0 }, hostSamples("the CPU computes the logits")},
+		"on, some layers on a GPU":    {"TestGPU0", func(o *Options) { on(o); o.GPULayers = 2 }, byDevice},
+		"auto, the CPU":               {"cpu", nil, hostSamples("the CPU computes the logits")},
+		"on, the CPU":                 {"cpu", on, byDevice},
+		"off, a GPU":                  {"TestGPU0", func(o *Options) { o.DeviceSampling = DeviceSamplingOff }, hostSamples("BACKEND_SAMPLING=off")},
+		"on, deterministic":           {"cpu", func(o *Options) { on(o); o.Deterministic = true }, byDevice},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, executor := gpuBackend(t, c.device, c.change)
 			base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
 			out := answerTogether(t, base, executor, []batchRequest{{prompt: render(t, base, france), tokens: 4}})
-			if base.hostSamples != c.why {
-				t.Errorf("the host samples: %q, want %q", base.hostSamples, c.why)
+			if got := base.Facts().Sampling; got != c.want {
+				t.Errorf("sampling %+v, want %+v", got, c.want)
 			}
 			checkWhoSampled(t, base, out)
 		})
@@ -388,11 +389,11 @@ func TestWhereTheDeviceSamples(t *testing.T) {
 func checkWhoSampled(t *testing.T, base *Base, out batchResult) {
 	t.Helper()
 	want := out.draws
-	if base.hostSamples != "" {
+	if base.Facts().Sampling.Place == models.SamplingHost {
 		want = 0
 	}
 	if out.onDevice != want {
-		t.Errorf("%d of %d draws from candidates; the host samples: %q", out.onDevice, out.draws, base.hostSamples)
+		t.Errorf("%d of %d draws from candidates; sampling %+v", out.onDevice, out.draws, base.Facts().Sampling)
 	}
 }
 
@@ -400,22 +401,19 @@ func checkWhoSampled(t *testing.T, base *Base, out batchResult) {
 func TestTheFasterWayToSampleIsTaken(t *testing.T) {
 	b, executor := gpuBackend(t, "TestGPU0", nil)
 	base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
-	var sequences int
-	var device, host time.Duration
-	if why := base.hostSamples; why != "" {
-		device, host = readTimes(t, why, &sequences)
-		if sequences != 8 || device <= host {
-			t.Errorf("the host samples: %q", why)
-		}
+	sampling := base.Facts().Sampling
+	sequences, device, host := readTimes(t, sampling.DecidedBy)
+	if faster := device <= host; sequences != 8 || faster != (sampling.Place == models.SamplingDevice) {
+		t.Errorf("sampling %+v", sampling)
 	}
 	checkWhoSampled(t, base, answerTogether(t, base, executor, []batchRequest{{prompt: render(t, base, france), tokens: 4}}))
 }
 
-// readTimes reads what whyHostIsFaster says.
-func readTimes(t *testing.T, why string, sequences *int) (device, host time.Duration) {
+// readTimes reads what fasterSampling says.
+func readTimes(t *testing.T, why string) (sequences int, device, host time.Duration) {
 	t.Helper()
 	var a, b string
-	if _, err := fmt.Sscanf(why, "steps of %d sequences took %s with candidates from the device and %s with whole rows", sequences, &a, &b); err != nil {
+	if _, err := fmt.Sscanf(why, "steps of %d sequences took %s with candidates from the device and %s with whole rows", &sequences, &a, &b); err != nil {
 		t.Fatalf("%q: %v", why, err)
 	}
 	device, errA := time.ParseDuration(a)
@@ -423,5 +421,5 @@ func readTimes(t *testing.T, why string, sequences *int) (device, host time.Dura
 	if errA != nil || errB != nil {
 		t.Fatalf("%q: %v, %v", why, errA, errB)
 	}
-	return device, host
+	return sequences, device, host
 }

@@ -129,7 +129,8 @@ func newBase(b *Backend, spec models.BaseSpec) *Base {
 		Cells: n, Sequences: sequences, WeightBytes: vocabularyBytes(), CacheBytes: int64(n) * 4,
 		KV:     models.KVCache{Bytes: int64(n) * 4, KeyType: cmp.Or(spec.Attention.KeyType, models.CacheF16), ValueType: cmp.Or(spec.Attention.ValueType, models.CacheF16)},
 		Memory: []models.DeviceMemory{{Device: "mock", WeightBytes: vocabularyBytes(), CacheBytes: int64(n) * 4}}, CellsLimit: "CONTEXT and PARALLEL",
-		Device: "mock", Backend: "mock", Tools: true, Reasoning: true, Embeddings: true, Scores: true, EmbeddingSize: embeddingSize,
+		Sampling: models.Sampling{Place: models.SamplingHost, DecidedBy: "there is no device"},
+		Device:   "mock", Backend: "mock", Tools: true, Reasoning: true, Embeddings: true, Scores: true, EmbeddingSize: embeddingSize,
 	}}
 }
 

@@ -92,7 +92,8 @@ type Facts struct {
 	WeightBytes   int64 // what Close frees, without the KV cache
 	CacheBytes    int64 // KV cache and compute buffers
 	KV            KVCache
-	CellsLimit    string         // what decided the number of cells, for people
+	CellsLimit    string // what decided the number of cells, for people
+	Sampling      Sampling
 	Memory        []DeviceMemory // of each device that holds anything
 	Device        string
 	Backend       string // cpu, cuda, mock …
@@ -110,6 +111,22 @@ type DeviceMemory struct {
 	Device                                string
 	WeightBytes, CacheBytes, ComputeBytes int64
 }
+
+// Sampling is where the candidates are found between which a base's tokens are drawn, as it was decided at load.
+// Neither is set for a base that draws no tokens.
+type Sampling struct {
+	Place     SamplingPlace
+	DecidedBy string // for people
+}
+
+// SamplingPlace is where candidates are found.
+type SamplingPlace string
+
+// Places of Sampling.
+const (
+	SamplingHost   SamplingPlace = "host"   // in whole rows of logits
+	SamplingDevice SamplingPlace = "device" // which passes on the largest logits of a row
+)
 
 // KVCache is what a base keeps of the tokens before, as it was made.
 type KVCache struct {

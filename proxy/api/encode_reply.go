@@ -75,6 +75,8 @@ func appendModelMemory(dst []byte, m *ModelMemory) []byte {
 	dst = AppendMember(dst, `,"cache_type_v":`, m.CacheTypeV)
 	dst = AppendBool(dst, `,"flash_attention":`, m.FlashAttention)
 	dst = AppendMember(dst, `,"kv_layout":`, m.KVLayout)
+	dst = AppendMember(dst, `,"sampling":`, m.Sampling)
+	dst = AppendMember(dst, `,"sampling_decided_by":`, m.SamplingDecidedBy)
 	dst = append(dst, `,"devices":[`...)
 	for i, d := range m.Devices {
 		dst = AppendMember(AppendComma(dst, i), `{"name":`, d.Device)

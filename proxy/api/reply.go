@@ -65,7 +65,9 @@ type ModelMemory struct {
 	CacheTypeK, CacheTypeV string
 	FlashAttention         bool
 	KVLayout               string // unified or streams; empty: it has no KV cache
-	Devices                []DeviceMemory
+	// host or device, which finds the candidates of a draw, and why, for people; empty: it draws no tokens
+	Sampling, SamplingDecidedBy string
+	Devices                     []DeviceMemory
 }
 
 // DeviceMemory is what of a model lies on one device, in bytes, without its versions.

@@ -309,6 +309,7 @@ type Facts struct {
 	CacheTypeK, CacheTypeV              string         // formats of the KV cache; empty: it has none
 	FlashAttention                      bool
 	KVLayout                            string // unified or streams; empty: it has no KV cache
+	Sampling, SamplingDecidedBy         string // host or device, and why, for people; empty: it draws no tokens
 }
 
 // DeviceMemory is what of a base lies on one device, in bytes, without its versions.

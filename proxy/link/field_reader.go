@@ -43,6 +43,7 @@ func (r *fieldReader) facts(from schema.Facts, err error) inflight.Facts {
 	return inflight.Facts{
 		Memory: r.memory(from.Memory()), CellsLimit: r.text(from.CellsLimit()),
 		CacheTypeK: r.text(from.CacheTypeK()), CacheTypeV: r.text(from.CacheTypeV()), FlashAttention: from.FlashAttention(), KVLayout: r.text(from.KvLayout()),
+		Sampling: r.text(from.Sampling()), SamplingDecidedBy: r.text(from.SamplingDecidedBy()),
 		Architecture: r.text(from.Architecture()), Quantization: r.text(from.Quantization()), Backend: r.text(from.Backend()),
 		ContextTokens: int(from.ContextTokens()), Cells: int(from.Cells()), Sequences: int(from.Sequences()),
 		WeightBytes: from.WeightBytes(), CacheBytes: from.CacheBytes(), ChatTemplate: from.ChatTemplate(),

@@ -146,6 +146,8 @@ func statusSchema() *openapi.Schema {
 			openapi.Has("cache_type_v", openapi.Text(0, 0).About("Format of the values.")),
 			openapi.Has("flash_attention", openapi.Bool().About("Attention is computed in one operation.")),
 			openapi.Has("kv_layout", openapi.Text(0, 0).About("unified: requests share the KV cache; streams: each has a part of its own; empty: there is no KV cache.")),
+			openapi.Has("sampling", openapi.Text(0, 0).About("device: the device finds the tokens between which one is drawn; host: the host does, in whole rows of logits; empty: the model draws no tokens.")),
+			openapi.Has("sampling_decided_by", openapi.Text(0, 0).About("What decided that when the model was loaded.")),
 			openapi.Has("devices", openapi.List(openapi.Object(
 				openapi.Has("name", openapi.Text(0, 0)), openapi.Has("weights", openapi.Count().About("Bytes.")),
 				openapi.Has("kv_cache", openapi.Count().About("Bytes.")), openapi.Has("compute", openapi.Count().About("Bytes of the buffers for computing.")),

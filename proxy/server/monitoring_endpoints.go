@@ -54,7 +54,8 @@ func memoryOfModels(loaded []inflight.Loaded) []api.ModelMemory {
 			continue
 		}
 		m := api.ModelMemory{Model: l.Model, Cells: l.Facts.Cells, CellsLimit: l.Facts.CellsLimit,
-			CacheTypeK: l.Facts.CacheTypeK, CacheTypeV: l.Facts.CacheTypeV, FlashAttention: l.Facts.FlashAttention, KVLayout: l.Facts.KVLayout}
+			CacheTypeK: l.Facts.CacheTypeK, CacheTypeV: l.Facts.CacheTypeV, FlashAttention: l.Facts.FlashAttention, KVLayout: l.Facts.KVLayout,
+			Sampling: l.Facts.Sampling, SamplingDecidedBy: l.Facts.SamplingDecidedBy}
 		for _, d := range l.Facts.Memory {
 			m.Devices = append(m.Devices, api.DeviceMemory(d))
 		}

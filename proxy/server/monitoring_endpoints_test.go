@@ -44,14 +44,16 @@ func TestPagesHaveTheDocumentedShape(t *testing.T) {
 			}
 		}
 		Memory []struct {
-			Model   string `json:"base_model"`
-			Cells   int    `json:"kv_cells"`
-			Limit   string `json:"kv_cells_limit"`
-			TypeK   string `json:"cache_type_k"`
-			TypeV   string `json:"cache_type_v"`
-			Flash   bool   `json:"flash_attention"`
-			Layout  string `json:"kv_layout"`
-			Devices []struct {
+			Model     string `json:"base_model"`
+			Cells     int    `json:"kv_cells"`
+			Limit     string `json:"kv_cells_limit"`
+			TypeK     string `json:"cache_type_k"`
+			TypeV     string `json:"cache_type_v"`
+			Flash     bool   `json:"flash_attention"`
+			Layout    string `json:"kv_layout"`
+			Sampling  string
+			DecidedBy string `json:"sampling_decided_by"`
+			Devices   []struct {
 				Name             string
 				Weights, Compute uint64
 				Cache            uint64 `json:"kv_cache"`
@@ -64,7 +66,8 @@ func TestPagesHaveTheDocumentedShape(t *testing.T) {
 		len(status.Devices) != 1 || status.Devices[0].MemoryTotal != 1<<30 ||
 		len(status.Backends) != 2 || status.Backends[0].Problem != "no NVIDIA driver" || status.Backends[1].Devices[0].Description != "a processor" ||
 		len(status.Memory) != 1 || status.Memory[0].Cells != 4096 || status.Memory[0].Limit != "a quarter" ||
-		status.Memory[0].TypeK != "q8_0" || status.Memory[0].TypeV != "f16" || !status.Memory[0].Flash || status.Memory[0].Layout != "streams" || status.Memory[0].Devices[0].Cache != 8 {
+		status.Memory[0].TypeK != "q8_0" || status.Memory[0].TypeV != "f16" || !status.Memory[0].Flash || status.Memory[0].Layout != "streams" ||
+		status.Memory[0].Sampling != "device" || status.Memory[0].DecidedBy != "it is faster" || status.Memory[0].Devices[0].Cache != 8 {
 		t.Errorf("status %+v", status)
 	}
 	var list struct {

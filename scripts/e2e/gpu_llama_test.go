@@ -291,9 +291,9 @@ func TestSlowGPU(t *testing.T) {
 	}
 }
 
-// The GPU picks candidates, and answers are those of an engine that doesn't.
+// The GPU picks candidates, and answers are those of an engine that doesn't. /status says which it is.
 func TestSamplingOnTheGPU(t *testing.T) {
-	ask := func(way string) (answers []string, draws float64) {
+	ask := func(way, told string) (answers []string, draws float64) {
 		_, settings := newTestGPU(t)
 		s := startServer(t, append(settings, "DEVICE=testgpu", "BACKEND_SAMPLING="+way)...)
 		for _, parameters := range []string{`"temperature":0`, `"seed":7`, `"seed":8,"temperature":1.5,"top_k":100,"repeat_penalty":1.1`, `"seed":9,"temperature":1,"top_k":0,"top_p":0.9`} {
@@ -303,10 +303,13 @@ func TestSamplingOnTheGPU(t *testing.T) {
 			}
 			answers = append(answers, a.Result)
 		}
+		if _, body, err := s.get("/status"); err != nil || !strings.Contains(body, told) {
+			t.Errorf("/status doesn't have %s: %v, %s", told, err, body)
+		}
 		return answers, s.scrape().sum("llm_engine_device_draws_total")
 	}
-	on, onDraws := ask("on")
-	off, offDraws := ask("off")
+	on, onDraws := ask("on", `"sampling":"device","sampling_decided_by":"BACKEND_SAMPLING=on"`)
+	off, offDraws := ask("off", `"sampling":"host","sampling_decided_by":"BACKEND_SAMPLING=off"`)
 	if !slices.Equal(on, off) {
 		t.Errorf("with candidates %q, from rows %q", on, off)
 	}
