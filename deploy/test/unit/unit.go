@@ -40,17 +40,30 @@ func (u Unit) value(name string) string {
 	return v[len(v)-1]
 }
 
+// environment are the variables that the unit sets.
+func (u Unit) environment() map[string]string {
+	all := make(map[string]string)
+	for _, line := range u["Service"]["Environment"] {
+		for assignment := range strings.FieldsSeq(line) {
+			name, value, _ := strings.Cut(assignment, "=")
+			all[name] = value
+		}
+	}
+	return all
+}
+
 // serviceSpec is what the unit of one of our two programs must match.
 type serviceSpec struct {
-	program     string
-	command     string
-	commands    []string // that the program has
-	usesSetting func(docs.Setting) bool
+	program        string
+	command        string
+	commands       []string // that the program has
+	usesSetting    func(docs.Setting) bool
+	otherVariables []string // that aren't settings
 }
 
 var services = map[string]serviceSpec{
-	"tandem-proxy.service":  {"tandem-proxy", "serve", []string{"serve", "check-config"}, func(s docs.Setting) bool { return s.Proxy }},
-	"tandem-engine.service": {"tandem-engine", "supervise", []string{"supervise"}, func(s docs.Setting) bool { return s.Engine }},
+	"tandem-proxy.service":  {"tandem-proxy", "serve", []string{"serve", "check-config"}, func(s docs.Setting) bool { return s.Proxy }, nil},
+	"tandem-engine.service": {"tandem-engine", "supervise", []string{"supervise"}, func(s docs.Setting) bool { return s.Engine }, []string{"TMPDIR"}},
 }
 
 // hardening are settings that both units must have.
@@ -106,16 +119,18 @@ func (s serviceSpec) check(u Unit, settings map[string]docs.Setting, config map[
 			add("%q isn't a command of %s", line, s.program)
 		}
 	}
-	for _, line := range u["Service"]["Environment"] {
-		for assignment := range strings.FieldsSeq(line) {
-			name, value, _ := strings.Cut(assignment, "=")
-			if setting, ok := settings[name]; !ok || !s.usesSetting(setting) {
-				add("is given %s, which it doesn't know", name)
-			}
-			if name == "CONFIG_FILE" && value != "/etc/tandem/config.yaml" {
-				add("reads %s", value)
-			}
+	environment := u.environment()
+	for name := range environment {
+		if setting, ok := settings[name]; (!ok || !s.usesSetting(setting)) && !slices.Contains(s.otherVariables, name) {
+			add("is given %s, which it doesn't know", name)
 		}
+	}
+	if path := environment["CONFIG_FILE"]; path != "/etc/tandem/config.yaml" {
+		add("reads %q", path)
+	}
+	// The heartbeat and the marks beside it; the supervisor after this one reads them.
+	if dir := "/run/" + u.value("RuntimeDirectory"); s.program == "tandem-engine" && environment["TMPDIR"] != dir {
+		add("leaves its heartbeat in %q, which ends with the service; %s lasts", environment["TMPDIR"], dir)
 	}
 	for name, want := range hardening {
 		if _, ok := u["Service"][name]; !ok || u.value(name) != want {
