@@ -11,6 +11,8 @@
 //   TESTGPU_FAULTS   a file that is read again at every use of a device, so that a test can make faults come and go;
 //                    where it is there it holds any of these words:
 //                      lost       nothing can be computed or allocated, and a library that is loaded finds no device
+//                      gone N     the device at this place of the list, from 0, is lost, and a library that is loaded
+//                                 doesn't find it
 //                      reset      the devices are lost to this process, which removes the file; the next one finds them
 //                      full       no memory can be allocated
 //                      taken MIB  that much memory of each device belongs to somebody else
@@ -22,6 +24,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -48,6 +51,7 @@ static size_t number(const std::string & text, size_t otherwise) {
 struct faults {
     bool   lost = false, reset = false, full = false;
     size_t taken_mib = 0, slow_ms = 0;
+    size_t gone = SIZE_MAX; // the place of a device
 };
 
 static faults read_faults() {
@@ -60,6 +64,7 @@ static faults read_faults() {
         if (word == "lost") found.lost = true;
         if (word == "reset") found.reset = true;
         if (word == "full") found.full = true;
+        if (word == "gone") file >> found.gone;
         if (word == "taken") file >> found.taken_mib;
         if (word == "slow") file >> found.slow_ms;
     }
@@ -67,23 +72,6 @@ static faults read_faults() {
 }
 
 static std::atomic<bool> was_reset{ false };
-
-// What is wrong at the use of a device. Only a computation meets a reset.
-static faults faults_now() {
-    faults now = read_faults();
-    now.lost   = now.lost || was_reset;
-    return now;
-}
-
-static faults faults_at_computation() {
-    faults now = faults_now();
-    if (!now.reset) return now;
-    std::remove(variable("TESTGPU_FAULTS").c_str());
-    was_reset = now.lost = true;
-    return now;
-}
-
-// ---- devices -------------------------------------------------------------------------------------------------------
 
 struct device_state {
     size_t                   place; // in the list
@@ -93,6 +81,23 @@ struct device_state {
 };
 
 static device_state * state_of(ggml_backend_dev_t dev) { return (device_state *) dev->context; }
+
+// What is wrong at the use of a device. Only a computation meets a reset.
+static faults faults_now(ggml_backend_dev_t dev) {
+    faults now = read_faults();
+    now.lost   = now.lost || was_reset || now.gone == state_of(dev)->place;
+    return now;
+}
+
+static faults faults_at_computation(ggml_backend_dev_t dev) {
+    faults now = faults_now(dev);
+    if (!now.reset) return now;
+    std::remove(variable("TESTGPU_FAULTS").c_str());
+    was_reset = now.lost = true;
+    return now;
+}
+
+// ---- devices -------------------------------------------------------------------------------------------------------
 
 // The last number of the list counts for the devices after it, too.
 static size_t total_memory(ggml_backend_dev_t dev) {
@@ -105,7 +110,7 @@ static size_t total_memory(ggml_backend_dev_t dev) {
 
 static size_t free_memory(ggml_backend_dev_t dev) {
     const size_t total = total_memory(dev);
-    const size_t gone  = state_of(dev)->used + faults_now().taken_mib * MIB;
+    const size_t gone  = state_of(dev)->used + faults_now(dev).taken_mib * MIB;
     return total - std::min(gone, total);
 }
 
@@ -152,7 +157,7 @@ static const char * buffers_name(ggml_backend_buffer_type_t type) { return devic
 static size_t       buffers_alignment(ggml_backend_buffer_type_t) { return ALIGNMENT; }
 
 static ggml_backend_buffer_t buffers_allocate(ggml_backend_buffer_type_t type, size_t size) {
-    const faults now    = faults_now();
+    const faults now    = faults_now(type->device);
     void *       memory = nullptr;
     if (!now.lost && !now.full && size <= free_memory(type->device)) {
         memory = ::operator new(std::max<size_t>(size, 1), std::align_val_t(ALIGNMENT), std::nothrow);
@@ -193,7 +198,7 @@ static void backend_free(ggml_backend_t backend) {
 }
 
 static enum ggml_status backend_compute(ggml_backend_t backend, ggml_cgraph * graph) {
-    const faults now = faults_at_computation();
+    const faults now = faults_at_computation(backend->device);
     if (now.lost) {
         GGML_LOG_ERROR("testgpu: computing on %s: the device is lost\n", backend_name(backend));
         return GGML_STATUS_FAILED;
@@ -256,11 +261,14 @@ static ggml_backend_dev_t new_device(size_t place) {
 // They live as long as the process, as a driver's do.
 static std::vector<ggml_backend_dev_t> make_devices() {
     std::vector<ggml_backend_dev_t> list;
-    if (read_faults().lost) {
+    const faults now = read_faults();
+    if (now.lost) {
         GGML_LOG_ERROR("testgpu: the device is lost\n");
         return list;
     }
-    for (size_t i = 0; i < number(variable("TESTGPU_DEVICES"), 1); i++) list.push_back(new_device(i));
+    for (size_t i = 0; i < number(variable("TESTGPU_DEVICES"), 1); i++) {
+        if (i != now.gone) list.push_back(new_device(i));
+    }
     return list;
 }
 
