@@ -21,11 +21,11 @@ func (t Turn) Expect(d time.Duration) {
 	}
 }
 
-// ExpectFirst says that the rest of the turn is the first of its kind, so that nobody knows how long it will take: it
-// gets the time of a PhaseFirstStep.
-func (t Turn) ExpectFirst() {
+// ExpectFirst is Expect for the first of its kind: the device may have to compile it, or nobody knows how long it takes.
+// It has the time of a call.
+func (t Turn) ExpectFirst(d time.Duration) {
 	if t.expect != nil {
-		t.expect(PhaseFirstStep, 0)
+		t.expect(PhaseFirstStep, d)
 	}
 }
 

@@ -75,18 +75,18 @@ func TestAHungTurnIsNoticed(t *testing.T) {
 	}
 }
 
-func TestTheFirstTurnOfAKindMayTakeLonger(t *testing.T) {
+func TestATurnOfANewKindHasTheTimeOfACall(t *testing.T) {
 	e := NewExecutor(Options{StallFloor: time.Minute})
 	defer e.Close(context.Background())
 	err := e.TakeTurn(t.Context(), func(turn Turn) error {
-		turn.ExpectFirst()
+		turn.ExpectFirst(time.Millisecond)
 		if h := e.Heartbeat(); h.Phase != PhaseFirstStep || h.Budget != callFactor*time.Minute {
-			t.Errorf("%+v, want phase %v and %d minutes", h, PhaseFirstStep, callFactor)
+			t.Errorf("heartbeat %+v", h)
 		}
 		return nil
 	})
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 }
 

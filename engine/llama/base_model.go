@@ -101,10 +101,8 @@ func (b *Base) finishLoad(ctx context.Context, progress func(models.Progress)) e
 	if err := b.opts.OnDevice(ctx, b.openContext); err != nil {
 		return err
 	}
-	if b.generates {
-		if err := b.warmUp(ctx, progress); err != nil {
-			return err
-		}
+	if err := b.warmUp(ctx, progress); err != nil {
+		return err
 	}
 	b.readFacts()
 	if progress != nil {

@@ -56,6 +56,9 @@ type embedder struct {
 	batch         batchArrays
 	freeSequences []int
 	tokenTime     time.Duration // measured; 0: not yet
+	computedKinds map[stepKind]bool
+
+	untried []warmUpStep // of the context of a decoder; used only on the goroutine
 }
 
 // embedJob is one text.
@@ -183,10 +186,17 @@ func (e *embedder) run() {
 	}
 }
 
-// takeTurn opens the context in a call, which may take long, and computes one pass in a turn.
+// takeTurn opens the context and tries it in calls, which may take long, and computes one pass in a turn.
 func (e *embedder) takeTurn() error {
 	if err := e.base.opts.OnDevice(e.ctx, e.open); err != nil {
 		return err
+	}
+	for len(e.untried) > 0 {
+		step := e.untried[0]
+		e.untried = e.untried[1:]
+		if err := e.base.opts.OnDevice(e.ctx, step.compute); err != nil {
+			return fmt.Errorf("try %s: %w", step.name, err)
+		}
 	}
 	return e.base.opts.OnTurn(e.ctx, func(t batch.Turn) error {
 		e.pass(t)
@@ -217,10 +227,12 @@ func (e *embedder) pass(t batch.Turn) {
 	for _, p := range parts {
 		n += p.tokens
 	}
-	if e.tokenTime == 0 { // whatever the text's length
-		t.ExpectFirst()
+	kind := newStepKind(n, parts[0].job.adapter != nil)
+	newKind := e.base.onAccelerator() && !e.computedKinds[kind]
+	if expected := time.Duration(n) * e.tokenTime; newKind || e.tokenTime == 0 {
+		t.ExpectFirst(expected)
 	} else {
-		t.Expect(time.Duration(n) * e.tokenTime)
+		t.Expect(expected)
 	}
 	began := time.Now()
 	if err := e.compute(parts); err != nil {
@@ -230,7 +242,9 @@ func (e *embedder) pass(t batch.Turn) {
 		return
 	}
 	took := time.Since(began)
-	e.tokenTime = smoothed(e.tokenTime, took/time.Duration(n))
+	if !newKind {
+		e.tokenTime = smoothed(e.tokenTime, took/time.Duration(n))
+	}
 	at, done := 0, 0
 	for _, p := range parts {
 		if e.takeVectors(p, at) {
@@ -333,7 +347,16 @@ func (e *embedder) compute(parts []passPart) error {
 		e.base.backend.noteFailure(rc, err)
 		return err
 	}
+	e.noteComputed(newStepKind(n, parts[0].job.adapter != nil))
 	return nil
+}
+
+// noteComputed notes that the kernels of a pass are there.
+func (e *embedder) noteComputed(kind stepKind) {
+	if e.computedKinds == nil {
+		e.computedKinds = make(map[stepKind]bool)
+	}
+	e.computedKinds[kind] = true
 }
 
 func (e *embedder) useAdapter(a *Adapter) error {

@@ -29,8 +29,8 @@ func (e *embedder) open() error {
 	if err := e.newContext(b.limits.SequenceMax, tokens); err != nil {
 		return fmt.Errorf("%w: %w", models.ErrEmbeddingMemory, err)
 	}
-	if b.onAccelerator() { // which may have to compile that, and this is a call, which has time for it
-		return e.dryRun()
+	if b.onAccelerator() { // which may have to compile that
+		e.untried = e.warmUpSteps()
 	}
 	return nil
 }
@@ -111,19 +111,38 @@ func (b *Base) openEncoder() error {
 			return err
 		}
 	}
-	return b.embed.dryRun()
+	return nil
 }
 
-// dryRun computes a short text, so that a model that can't be computed fails when it is loaded.
-func (e *embedder) dryRun() error {
-	job := &embedJob{ctx: e.ctx, tokens: []batch.Token{0, 0, 0, 0}[:min(4, e.stepTokens)], done: make(chan embedResult, 1), sequence: -1}
-	parts := []passPart{{job, len(job.tokens)}}
-	e.takeSequences(parts)
-	defer e.forget(job)
-	if err := e.compute(parts); err != nil {
-		return fmt.Errorf("dry run of %d tokens: %w", len(job.tokens), err)
+// warmUpSteps are a short text and, on a GPU, a full pass, for which it has other kernels.
+func (e *embedder) warmUpSteps() []warmUpStep {
+	sizes := []int{min(4, e.stepTokens)}
+	if e.base.onAccelerator() {
+		sizes = append(sizes, min(e.stepTokens, embedStepTokens, e.cells))
 	}
-	return nil
+	var steps []warmUpStep
+	for _, n := range sizes {
+		steps = append(steps, warmUpStep{fmt.Sprintf("texts of %d tokens", n), func() error { return e.dryRun(n) }})
+	}
+	return steps
+}
+
+// dryRun computes texts of so many tokens together, the first of them as long as a text may be.
+func (e *embedder) dryRun(tokens int) error {
+	var parts []passPart
+	for tokens > 0 && len(parts) < len(e.freeSequences) {
+		n := min(tokens, e.base.limits.SequenceMax)
+		job := &embedJob{ctx: e.ctx, tokens: make([]batch.Token, n), done: make(chan embedResult, 1), sequence: -1}
+		parts = append(parts, passPart{job, n})
+		tokens -= n
+	}
+	e.takeSequences(parts)
+	defer func() {
+		for _, p := range parts {
+			e.forget(p.job)
+		}
+	}()
+	return e.compute(parts)
 }
 
 // chooseEncoderContext is the longest text: what was asked for and what the model reads, cut to what a

@@ -26,13 +26,18 @@ type warmUpStep struct {
 // compiles its kernels now: where a driver has to make them for a card, that takes minutes. Each step is a call of its
 // own, so that each has the time of one, and others take their turns in between.
 func (b *Base) warmUp(ctx context.Context, progress func(models.Progress)) error {
-	steps := b.warmUpSteps()
+	steps := b.embed.warmUpSteps()
+	if b.generates {
+		steps = b.warmUpSteps()
+	}
 	for i, step := range steps {
 		if progress != nil {
 			progress(models.Progress{Phase: "warm-up", Ratio: float64(i) / float64(len(steps))})
 		}
 		err := b.opts.OnDevice(ctx, func() error {
-			defer C.llama_memory_clear(b.memory, false)
+			if b.memory != nil {
+				defer C.llama_memory_clear(b.memory, false)
+			}
 			return step.compute()
 		})
 		if err != nil {
@@ -99,14 +104,16 @@ type stepKind struct {
 }
 
 func kindOf(slices []batch.Slice) stepKind {
-	var kind stepKind
-	tokens := 0
+	tokens, adapters := 0, false
 	for i := range slices {
 		tokens += len(slices[i].Tokens)
-		kind.adapters = kind.adapters || slices[i].Adapter != nil
+		adapters = adapters || slices[i].Adapter != nil
 	}
-	kind.size = bits.Len(uint(tokens))
-	return kind
+	return newStepKind(tokens, adapters)
+}
+
+func newStepKind(tokens int, adapters bool) stepKind {
+	return stepKind{adapters, bits.Len(uint(tokens))}
 }
 
 // FirstOfKind implements batch.FirstTimer: a GPU may have to compile the kernels of a step.

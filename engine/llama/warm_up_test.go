@@ -5,6 +5,8 @@ package llama
 import (
 	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -12,6 +14,7 @@ import (
 
 	"tandem/engine/batch"
 	"tandem/engine/models"
+	"tandem/scripts/models/tinybert"
 )
 
 // phaseWatch looks at an executor's heartbeat all the time and notes its phases, and whether it counted as hung in
@@ -57,15 +60,15 @@ func (w *phaseWatch) take() map[batch.Phase]bool {
 	return seen
 }
 
-// Kernels that a device compiles make a load slow, and the first steps of a kind that the load couldn't try. Both have
-// the time of a call; steps like those before don't.
-func TestSlowFirstStepsOnAGPU(t *testing.T) {
+// loadOnSlowGPU loads a model while each computation takes longer than a step may, and checks that this is no hang.
+func loadOnSlowGPU(t *testing.T, path string) (*batch.Executor, *Base, *phaseWatch) {
+	t.Helper()
 	gpuBackend(t, DeviceCPU, nil) // skips without a test GPU
 	executor := batch.NewExecutor(batch.Options{StallFloor: time.Second})
 	t.Cleanup(func() { executor.Close(context.Background()) })
 	b, err := New(Options{
-		BackendDir: backendDir(t), OnDevice: executor.Do, Logger: slog.New(slog.DiscardHandler), CacheBytes: 64 << 20,
-		Device: "TestGPU0", GPULayers: -1, DeviceSampling: DeviceSamplingOff,
+		BackendDir: backendDir(t), OnDevice: executor.Do, OnTurn: executor.TakeTurn, Logger: slog.New(slog.DiscardHandler),
+		CacheBytes: 64 << 20, Device: "TestGPU0", GPULayers: -1, DeviceSampling: DeviceSamplingOff,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +78,7 @@ func TestSlowFirstStepsOnAGPU(t *testing.T) {
 
 	setFaults(t, "slow 1500")
 	var phases []string
-	base, err := b.LoadBase(t.Context(), models.BaseSpec{Name: "demo", Path: demoFile(t, "demo-q8_0.gguf"), Parallel: 8}, func(p models.Progress) {
+	base, err := b.LoadBase(t.Context(), models.BaseSpec{Name: "demo", Path: path, Parallel: 8}, func(p models.Progress) {
 		phases = append(phases, p.Phase)
 	})
 	if err != nil {
@@ -89,8 +92,14 @@ func TestSlowFirstStepsOnAGPU(t *testing.T) {
 	if want := "warm-up"; !slices.Contains(phases, want) {
 		t.Errorf("phases of the load: %v, without %s", phases, want)
 	}
+	return executor, base.(*Base), watch
+}
 
-	s := &servedBase{t: t, executor: executor, base: base.(*Base)}
+// Kernels that a device compiles make a load slow, and the first steps of a kind that the load couldn't try. Both have
+// the time of a call; steps like those before don't.
+func TestSlowFirstStepsOnAGPU(t *testing.T) {
+	executor, base, watch := loadOnSlowGPU(t, demoFile(t, "demo-q8_0.gguf"))
+	s := &servedBase{t: t, executor: executor, base: base}
 	s.attach()
 	version := loadVersion(t, s.base, "v1.0")
 	answer := func(adapter batch.Adapter) (first, others bool) {
@@ -113,5 +122,45 @@ func TestSlowFirstStepsOnAGPU(t *testing.T) {
 	}
 	if first, others := answer(version); first || !others {
 		t.Errorf("an answer like the first one of a version: first of a kind %v, others %v", first, others)
+	}
+}
+
+// So it is with texts: an encoder's load computes a full pass, a decoder's first text makes its context and has that
+// computed, and passes of other sizes have the time of a call when they come first.
+func TestSlowFirstTextsOnAGPU(t *testing.T) {
+	encoder := filepath.Join(t.TempDir(), "bert.gguf")
+	if err := os.WriteFile(encoder, tinybert.New(tinybert.PoolingMean, 7).GGUF(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{"encoder": encoder, "decoder": demoFile(t, "demo-q8_0.gguf")} {
+		t.Run(name, func(t *testing.T) {
+			_, base, watch := loadOnSlowGPU(t, path)
+			embed := func(tokens int, faults string) map[batch.Phase]bool {
+				watch.take()
+				setFaults(t, faults)
+				defer setFaults(t, "")
+				if _, err := base.Embed(t.Context(), models.TaskEmbed, nil, make([]batch.Token, tokens)); err != nil {
+					t.Fatal(err)
+				}
+				return watch.take()
+			}
+			if name == "decoder" {
+				if hung, there := embed(4, "slow 1500")[batch.PhaseCall]; hung || !there {
+					t.Errorf("the first text of a decoder: hung %v, in a call %v", hung, there)
+				}
+			}
+			if _, first := embed(4, "slow 30")[batch.PhaseFirstStep]; first {
+				t.Error("a short text, as the load computed one, is the first of its kind")
+			}
+			if hung, first := embed(20, "slow 1500")[batch.PhaseFirstStep]; hung || !first {
+				t.Errorf("a text of another length: hung %v, first of its kind %v", hung, first)
+			}
+			if _, first := embed(21, "slow 30")[batch.PhaseFirstStep]; first {
+				t.Error("a text of about that length is the first of its kind")
+			}
+			if kind := newStepKind(base.embed.stepTokens, false); !base.embed.computedKinds[kind] {
+				t.Errorf("no full pass of %d tokens was computed, only %v", base.embed.stepTokens, base.embed.computedKinds)
+			}
+		})
 	}
 }
