@@ -206,7 +206,7 @@ func (t *Table) resolveWaiting(now time.Time) {
 		}
 		before.Release()
 		en.modelMetrics.Hold()
-		t.queue.Push(en.item())
+		t.queue.PushAdmitted(en.item())
 	}
 }
 

@@ -2,6 +2,7 @@ package inflight
 
 import (
 	"testing"
+	"time"
 
 	"tandem/proxy/api"
 )
@@ -91,6 +92,22 @@ func TestAnswersNameTheirVersionAsTheListDoes(t *testing.T) {
 					t.Errorf("%s of %s is named %q, which is %s of %s, named %q", v.Name, m.Name, id, version, model, again)
 				}
 			}
+		}
+	})
+}
+
+// A request from before the first catalog may turn out to be more work than it was taken for, but it was admitted.
+func TestRequestsFromBeforeTheCatalogAreAllSent(t *testing.T) {
+	inBubble(t, Options{QueueMaxTokens: 2000}, func(t *testing.T, table *tableTest) {
+		var answers []Answer
+		for range 3 {
+			answers = append(answers, table.admit(func(r *Request) { r.Infer.FitContext = true }))
+		}
+		f := table.attach(LastExit{})
+		for i, a := range answers {
+			table.serve(f, table.nextSubmission(f, i, time.Second), 1)
+			table.wantAnswer(a, "a", "", true)
+			a.Settle(Delivered)
 		}
 	})
 }

@@ -102,7 +102,7 @@ func (t *Table) addStrike(c crashCandidate, ambiguous bool, now time.Time) {
 	case en.strikes >= suspectAfterStrikes:
 		t.queue.Remove(en.id)
 		en.apply(suspected)
-		t.queue.Push(en.item())
+		t.queue.PushAdmitted(en.item())
 	}
 }
 

@@ -63,7 +63,7 @@ func (t *Table) waitForMemory(en *entry, e *engine, s *Summary, now time.Time) b
 		en.apply(suspected) // it still has to go alone
 	}
 	en.attempt++
-	t.queue.Push(en.item())
+	t.queue.PushAdmitted(en.item())
 	return true
 }
 

@@ -19,7 +19,7 @@ func (t *Table) requeue(en *entry, now time.Time) {
 	if en.pausedAt.IsZero() {
 		en.pausedAt = now
 	}
-	t.queue.Push(en.item())
+	t.queue.PushAdmitted(en.item())
 }
 
 // wasRequeued reports whether the request was at an engine that was lost or gave it back.

@@ -61,7 +61,7 @@ const (
 	SkipItem                // it can't go now; try the next one of its base
 )
 
-// Limits of what waits. Replays and suspects count, but are never refused.
+// Limits of what waits. Replays, suspects and what PushAdmitted queues count, but are never refused.
 type Limits struct {
 	Items int
 	Bytes int64
@@ -140,13 +140,20 @@ func (q *Queue) HasBase(c Class, base string) bool {
 
 // Push queues an item or says why there is no room. An id that waits already stays where it is.
 func (q *Queue) Push(it Item) PushResult {
-	if _, ok := q.items[it.ID]; ok {
-		return Queued
-	}
-	if it.Class == Fresh {
+	if _, ok := q.items[it.ID]; !ok && it.Class == Fresh {
 		if result := q.checkLimits(&it); result != Queued {
 			return result
 		}
+	}
+	q.PushAdmitted(it)
+	return Queued
+}
+
+// PushAdmitted queues an item of a request that was admitted: it counts, but is never refused. An id that waits already
+// stays where it is.
+func (q *Queue) PushAdmitted(it Item) {
+	if _, ok := q.items[it.ID]; ok {
+		return
 	}
 	n := &node{Item: it, sub: q.subqueueFor(&it)}
 	q.items[it.ID] = n
@@ -159,7 +166,6 @@ func (q *Queue) Push(it Item) PushResult {
 		a.queued += it.Work
 	}
 	n.sub.insert(n)
-	return Queued
 }
 
 // checkLimits decides whether there is room for a fresh item.
