@@ -82,7 +82,7 @@ func (t *Table) estimate(w *baseWork, mv modelVersion, ahead, share, work float6
 // checkTime refuses a new request that can't be answered in the time it has. A further choice of one that was taken in
 // isn't new.
 func (t *Table) checkTime(en *entry, now time.Time) *api.Error {
-	if en.deadline.IsZero() || en.group != nil && en.group.started {
+	if en.deadline.IsZero() || en.wasTakenIn() {
 		return nil
 	}
 	key := t.queue.Account(en.model, en.owner, en.req.Weight)

@@ -59,7 +59,7 @@ func (t *Table) admit(en *entry, now time.Time) *api.Error {
 	en.modelMetrics.Hold()
 	if t.canSendNow(en) {
 		t.send(t.targetEngine(modelVersion{en.model, en.version}), en, now)
-	} else if result := t.queue.Push(en.item()); result != queue.Queued {
+	} else if result := t.enqueue(en); result != queue.Queued {
 		delete(t.entries, en.id)
 		en.rec.Close()
 		t.unsettled--
@@ -68,6 +68,15 @@ func (t *Table) admit(en *entry, now time.Time) *api.Error {
 	}
 	t.updateGauges()
 	return nil
+}
+
+// enqueue has a new entry wait, or says why there is no room for it.
+func (t *Table) enqueue(en *entry) queue.PushResult {
+	if en.wasTakenIn() {
+		t.queue.PushAdmitted(en.item())
+		return queue.Queued
+	}
+	return t.queue.Push(en.item())
 }
 
 // canSendNow reports whether a new request can skip the queue: there is credit, and nothing waits that goes before it.

@@ -71,8 +71,8 @@ func (g *answerGroup) discard(because *api.Error, now time.Time) {
 	}
 }
 
-// entryDone is called when an entry of the group is done: others take its place, unless it failed. Where there is no
-// room for them they come when the next entry is done, so that other clients' requests don't end one that is half done.
+// entryDone is called when an entry of the group is done: others take its place, unless it failed. Where the journal has
+// no room for them they come when the next entry is done.
 func (g *answerGroup) entryDone(en *entry, now time.Time) {
 	g.undone--
 	if en.err != nil {
@@ -186,6 +186,10 @@ func (g *answerGroup) settle(outcome Outcome, now time.Time) {
 		g.table.settle(en, outcome, now)
 	}
 }
+
+// wasTakenIn reports whether the entry is a further choice of a request that was admitted. The queue and the time that is
+// left don't refuse it, so that other clients' requests don't end one that is half done.
+func (en *entry) wasTakenIn() bool { return en.group != nil && en.group.started }
 
 // sharesPrompt reports whether the entry's prompt is counted with another choice of the same input.
 func (en *entry) sharesPrompt() bool { return en.drawChoice() > 0 }
