@@ -146,10 +146,7 @@ func (t *Table) Catalog(conn Engine, c *Catalog) {
 		}
 	}
 	e.setLoaded(c.Loaded, now)
-	if e == t.newestEngine() {
-		t.catalog = e.catalog
-		t.metrics.SetCacheSize(c.CacheSize)
-	}
+	t.chooseCatalog()
 	t.noteEnginesChanged()
 	t.updateEverReady()
 	if !t.outage.since.IsZero() && !t.outage.hadRequests {
@@ -161,6 +158,21 @@ func (t *Table) Catalog(conn Engine, c *Catalog) {
 	t.advanceDraining()
 	t.dispatch(now)
 	t.updateGauges()
+}
+
+// chooseCatalog puts the catalog of the newest engine in force that has sent one, of those that take new requests where
+// there is any. Without an engine the last one stays.
+func (t *Table) chooseCatalog() {
+	var chosen *engine
+	for _, e := range slices.Backward(t.engines) {
+		if e.catalog.known() && (chosen == nil || chosen.draining && !e.draining) {
+			chosen = e
+		}
+	}
+	if chosen != nil {
+		t.catalog = chosen.catalog
+		t.metrics.SetCacheSize(chosen.cacheSize)
+	}
 }
 
 // updateEverReady sets everReady once an engine can serve: its catalog is known and no engine is loading the default

@@ -111,3 +111,41 @@ func TestRequestsFromBeforeTheCatalogAreAllSent(t *testing.T) {
 		}
 	})
 }
+
+// An upgrade that is taken back leaves the models of the engine that stays.
+func TestCatalogIsThatOfAnEngineThatIsThere(t *testing.T) {
+	for name, leave := range map[string]func(*tableTest, *fakeEngine){
+		"it drains":  func(table *tableTest, g *fakeEngine) { table.Draining(g, time.Minute, false) },
+		"it is lost": func(table *tableTest, g *fakeEngine) { table.lose(g) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+				f, g := table.attach(LastExit{}), table.attach(LastExit{})
+				table.Catalog(f, catalogOf("a", "b"))
+				table.Catalog(g, catalogOf("a"))
+				if _, err := table.Admit(t.Context(), newRequest(func(r *Request) { r.Infer.Model = "b" })); err == nil || err.Type != api.TypeModelNotFound {
+					t.Errorf("the newer engine has no b: %v", err)
+				}
+				leave(table, g)
+				a := table.admit(func(r *Request) { r.Infer.Model = "b" })
+				table.serve(f, f.last(t), 1)
+				table.wantAnswer(a, "a", "", true)
+				a.Settle(Delivered)
+			})
+		})
+	}
+}
+
+// The first catalog may be of an engine that isn't the newest.
+func TestFirstCatalogIsTakenFromAnyEngine(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		a := table.admit(nil)
+		f, g := &fakeEngine{}, &fakeEngine{}
+		table.Attached(f, Hello{Instance: 1})
+		table.Attached(g, Hello{Instance: 2})
+		table.Catalog(f, demoCatalog())
+		table.serve(f, f.last(t), 1)
+		table.wantAnswer(a, "a", "", true)
+		a.Settle(Delivered)
+	})
+}

@@ -27,6 +27,7 @@ func (t *Table) Draining(conn Engine, grace time.Duration, replacement bool) {
 	now := time.Now()
 	e.draining, e.expectsReplacement = true, replacement
 	t.updateUnavailableSince(now)
+	t.chooseCatalog()
 	t.advanceDraining()
 	t.dispatch(now)
 }

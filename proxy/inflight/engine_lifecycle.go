@@ -141,6 +141,7 @@ func (t *Table) Lost(conn Engine, l Loss) {
 	}
 	t.engines = slices.DeleteFunc(t.engines, func(x *engine) bool { return x == e })
 	t.updateUnavailableSince(now)
+	t.chooseCatalog()
 	t.noteEnginesChanged()
 	for _, w := range t.work {
 		w.Interrupt()

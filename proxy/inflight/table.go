@@ -32,7 +32,7 @@ type Table struct {
 
 	engines           []*engine     // attached, oldest first
 	enginesChanged    chan struct{} // closed and made anew when an engine lists its models or is lost
-	catalog           catalog       // the last one that an engine sent while it was the newest
+	catalog           catalog       // of the newest engine that has sent one; see chooseCatalog
 	lastHello         Hello         // of the engine that attached last
 	disconnectedSince time.Time     // no engine is attached since then; zero while one is
 	unavailableSince  time.Time     // no engine takes new requests since then; zero while one does
