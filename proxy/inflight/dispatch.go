@@ -53,7 +53,7 @@ func (t *Table) dispatchVerdict(it queue.Item) queue.Verdict {
 	c := credit{
 		contended: it.Class == queue.Fresh && t.queue.Shares(it.Base).Contended(),
 		sequences: base.sequences, outstanding: base.outstanding, replaysSent: base.replays,
-		awaitingFirstToken: e.awaitingFirstToken, suspectSent: e.suspect != nil, unacceptedBytes: e.unacceptedBytes,
+		awaitingFirstToken: e.awaitingFirstToken, suspectSent: e.suspect != nil, backlogBytes: int64(e.conn.Backlog()),
 		replaysWaiting: t.queue.HasBase(queue.Replay, it.Base),
 	}
 	if c.replaysWaiting && len(t.memoryShortages) > 0 {
@@ -99,8 +99,6 @@ func (t *Table) send(e *engine, en *entry, now time.Time) {
 	en.charge()
 	en.apply(dispatched)
 	en.engine, en.sentAt, en.hasTokenHere = e, now, false
-	en.unacceptedBytes = en.sendBytes()
-	e.unacceptedBytes += en.unacceptedBytes
 	base := e.bases[en.model]
 	base.outstanding++
 	e.awaitingFirstToken++
@@ -145,7 +143,6 @@ func (t *Table) releaseFromEngine(en *entry) {
 		return
 	}
 	t.noteFirstToken(en)
-	t.releaseUnacceptedBytes(en)
 	en.settleCharge()
 	e := en.engine
 	base := e.bases[en.model]

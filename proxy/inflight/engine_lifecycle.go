@@ -24,7 +24,6 @@ type engine struct {
 	bases              map[string]baseCounts
 	requests           int    // that are at the engine
 	awaitingFirstToken int    // of them, those without a token from this engine
-	unacceptedBytes    int64  // of frames that it hasn't accepted yet
 	suspect            *entry // sent alone, without a token yet
 	madeProgress       bool   // it gave a token or finished a request
 

@@ -54,9 +54,8 @@ type entry struct {
 	hasTokenHere       bool // got a token from the engine it is at, or ended there
 	sentAlone          bool // as a suspect: no other request at the engine waited for its first token
 	replayPending      bool // sent again, and how that went isn't counted yet
-	unacceptedBytes    int64
-	strikes            int // crashes that it may have caused
-	protocolViolations int // in frames about it
+	strikes            int  // crashes that it may have caused
+	protocolViolations int  // in frames about it
 
 	memoryError      *api.Error // of the last load that was refused for memory
 	memoryErrorSince time.Time  // the first such refusal

@@ -18,6 +18,8 @@ type fakeEngine struct {
 	hangup    string
 	drained   bool
 	move      bool
+	isSlow    bool // what it was sent stays in backlog
+	backlog   int
 }
 
 // byPrompt returns the newest submission with that prompt, or nil.
@@ -35,8 +37,16 @@ func (f *fakeEngine) Infer(s *Submission) bool {
 		return false
 	}
 	f.infers = append(f.infers, s)
+	if f.isSlow {
+		f.backlog += len(s.Prompt)
+		for i := range s.Messages {
+			f.backlog += len(s.Messages[i].Content)
+		}
+	}
 	return true
 }
+
+func (f *fakeEngine) Backlog() int { return f.backlog }
 
 func (f *fakeEngine) Cancel(id uint64, _ uint32) { f.cancels = append(f.cancels, id) }
 

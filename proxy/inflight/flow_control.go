@@ -6,9 +6,9 @@ import "tandem/proxy/queue"
 const (
 	maxSentWhileUnloaded = 8 // requests at an engine for a base that isn't loaded yet
 	maxReplaysSent       = 8 // replays of a base at a time that have no new token yet
-	// maxUnacceptedBytes bounds what an engine was sent and hasn't accepted. A connection whose backlog overflows is
-	// closed, so it is well below that: in a frame a text may take several times its bytes.
-	maxUnacceptedBytes = 16 << 20
+	// maxBacklogBytes bounds what waits to be written to an engine. A connection whose backlog overflows is closed, so it
+	// is well below that: in a frame a text may take several times its bytes.
+	maxBacklogBytes = 16 << 20
 )
 
 // credit is what decides whether an engine is sent one more request for a base.
@@ -19,8 +19,8 @@ type credit struct {
 	awaitingFirstToken int  // requests of any base at the engine that have no token from it
 	suspectSent        bool // one of them is a suspect
 	replaysSent        int  // replays of the base that have no new token yet
-	unacceptedBytes    int64
-	itemBytes          int64 // what this request adds to unacceptedBytes
+	backlogBytes       int64
+	itemBytes          int64 // what this request adds to backlogBytes
 
 	contended             bool // several keys use the base
 	replaysWaiting        bool // replays of the base wait
@@ -51,7 +51,7 @@ func (c credit) verdict(class queue.Class) queue.Verdict {
 			limit = c.sequences + contendedLookAhead(c.sequences)
 		}
 	}
-	tooManyBytes := c.unacceptedBytes > 0 && c.unacceptedBytes+c.itemBytes > maxUnacceptedBytes
+	tooManyBytes := c.backlogBytes > 0 && c.backlogBytes+c.itemBytes > maxBacklogBytes
 	full := c.outstanding >= limit || c.otherSuspectLoad || tooManyBytes
 	switch class {
 	case queue.Suspect:

@@ -3,6 +3,7 @@ package inflight
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"tandem/proxy/api"
 	"tandem/proxy/queue"
@@ -24,10 +25,10 @@ func TestVerdict(t *testing.T) {
 		{"a replay goes", queue.Replay, credit{sequences: 4, replaysWaiting: true}, queue.Dispatch},
 		{"replays need credit too", queue.Replay, credit{sequences: 1, outstanding: 5}, queue.SkipBase},
 		{"few replays are prefilled at a time", queue.Replay, credit{sequences: 32, replaysSent: maxReplaysSent}, queue.SkipBase},
-		{"few bytes of replays at a time", queue.Replay, credit{sequences: 32, unacceptedBytes: maxUnacceptedBytes - 10, itemBytes: 11}, queue.SkipBase},
-		{"one large replay goes by itself", queue.Replay, credit{sequences: 32, itemBytes: maxUnacceptedBytes + 1}, queue.Dispatch},
-		{"new ones as well", queue.Fresh, credit{sequences: 32, unacceptedBytes: maxUnacceptedBytes - 10, itemBytes: 11}, queue.SkipBase},
-		{"one large request goes by itself", queue.Fresh, credit{sequences: 32, itemBytes: maxUnacceptedBytes + 1}, queue.Dispatch},
+		{"few bytes of replays at a time", queue.Replay, credit{sequences: 32, backlogBytes: maxBacklogBytes - 10, itemBytes: 11}, queue.SkipBase},
+		{"one large replay goes by itself", queue.Replay, credit{sequences: 32, itemBytes: maxBacklogBytes + 1}, queue.Dispatch},
+		{"new ones as well", queue.Fresh, credit{sequences: 32, backlogBytes: maxBacklogBytes - 10, itemBytes: 11}, queue.SkipBase},
+		{"one large request goes by itself", queue.Fresh, credit{sequences: 32, itemBytes: maxBacklogBytes + 1}, queue.Dispatch},
 		{"nothing goes beside a suspect", queue.Replay, credit{sequences: 4, suspectSent: true, awaitingFirstToken: 1}, queue.StopAll},
 		{"a suspect waits for those without a token", queue.Suspect, credit{sequences: 4, awaitingFirstToken: 1, outstanding: 2}, queue.StopAll},
 		{"a suspect goes beside streams", queue.Suspect, credit{sequences: 4, outstanding: 3}, queue.Dispatch},
@@ -49,25 +50,49 @@ func TestVerdict(t *testing.T) {
 }
 
 // A connection is closed when too much waits to be written to it, so one client's choices mustn't fill it.
-func TestLargeRequestsAreSentAsTheyAreAccepted(t *testing.T) {
+func TestLargeRequestsAreSentAsTheyAreRead(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
-		f := table.attach(LastExit{})
+		f := table.attachEngine(&fakeEngine{isSlow: true}, LastExit{})
 		table.Stats(f, &Stats{Bases: []BaseStats{{Model: "demo", Sequences: 64, FreeSequences: 64, Cells: 100, FreeCells: 100}}})
 		const size, choices = 1 << 20, 32
 		a := table.admit(func(r *Request) {
 			r.Infer = &api.Request{Messages: []api.Message{{Role: "user", Content: strings.Repeat("a", size)}}, Choices: choices}
 		})
-		if n, most := len(f.infers), maxUnacceptedBytes/size; n == 0 || n > most {
+		if n, most := len(f.infers), maxBacklogBytes/size; n == 0 || n > most {
 			t.Errorf("%d requests of %d bytes are under way, at most %d should be", n, size, most)
 		}
-		for i := 0; i < len(f.infers); i++ {
-			table.sendAccepted(f, f.infers[i])
-		}
-		if n := len(f.infers); n != choices {
-			t.Errorf("%d of %d choices were sent", n, choices)
+		for read := 0; read < choices; read++ {
+			table.nextSubmission(f, read, time.Second)
+			table.mu.Lock()
+			f.backlog -= size
+			table.mu.Unlock()
 		}
 		a.Cancel(api.Cancelled())
 		a.Settle(ClientGone)
+	})
+}
+
+// Requests that an engine has read and that wait for their model's load hold up no other model.
+func TestLargeRequestsThatWaitForALoadHoldUpNoOtherModel(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		table.Catalog(f, catalogOf("a", "b", "c"))
+		table.Stats(f, &Stats{Bases: []BaseStats{{Model: "c", Sequences: 4, FreeSequences: 4}}})
+		var answers []Answer
+		for _, model := range []string{"a", "b"} {
+			for range maxSentWhileUnloaded {
+				answers = append(answers, table.admit(func(r *Request) {
+					r.Infer = &api.Request{Model: model, Prompt: strings.Repeat("a", maxPromptBytes)}
+				}))
+			}
+		}
+		answers = append(answers, table.admit(func(r *Request) { r.Infer.Model = "c" }))
+		if f.last(t).Model != "c" {
+			t.Errorf("%d requests were sent, none of them for the loaded model", len(f.infers))
+		}
+		for _, a := range answers {
+			a.Settle(ClientGone)
+		}
 	})
 }
 

@@ -13,6 +13,8 @@ import (
 type Engine interface {
 	// Infer sends a request. It returns false, and sends nothing, when the request doesn't fit into a frame.
 	Infer(s *Submission) bool
+	// Backlog is how many bytes of requests and calls wait to be written to the connection.
+	Backlog() int
 	Cancel(id uint64, attempt uint32)
 	// Drained tells a draining engine that it has no requests left.
 	Drained()

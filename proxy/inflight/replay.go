@@ -45,12 +45,6 @@ func (en *entry) sendBytes() int64 {
 	return en.promptBytes + en.rec.ReplayBytes()
 }
 
-// releaseUnacceptedBytes takes a request out of the engine's count of bytes under way: the engine has it.
-func (t *Table) releaseUnacceptedBytes(en *entry) {
-	en.engine.unacceptedBytes -= en.unacceptedBytes
-	en.unacceptedBytes = 0
-}
-
 // oversizeError returns the error of a request that doesn't fit into a frame.
 func (en *entry) oversizeError() *api.Error {
 	if en.everAccepted {

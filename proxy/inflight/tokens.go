@@ -53,7 +53,6 @@ func (t *Table) Accepted(conn Engine, id uint64, attempt uint32, a *Accepted) {
 	en.memoryError, en.memoryErrorSince = nil, time.Time{}
 	// A refusal that came late may have noted a shortage after the load.
 	delete(t.memoryShortages, modelVersion{en.model, en.version})
-	t.releaseUnacceptedBytes(en)
 	switch {
 	case en.cacheLookupCounted || a.Lookup == LookupUncounted:
 	case a.Lookup == LookupHit:

@@ -246,6 +246,9 @@ func (s *session) Infer(sub *inflight.Submission) bool {
 	return true
 }
 
+// Backlog implements inflight.Engine.
+func (s *session) Backlog() int { return s.conn.Backlog() }
+
 // Cancel implements inflight.Engine. A cancel may overtake its request; engines remember such cancels.
 func (s *session) Cancel(id uint64, attempt uint32) {
 	s.sendControl(func(f schema.Frame) error {
