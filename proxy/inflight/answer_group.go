@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"tandem/proxy/api"
+	"tandem/proxy/journal"
 )
 
 // answerGroup is a request with several choices. Each is an entry of its own, so that engines, replay and the journal
@@ -34,10 +35,13 @@ const windowOfChoices = 32
 func (t *Table) admitGroup(r Request, now time.Time) (Answer, *api.Error) {
 	window := min(r.Infer.ChoiceCount(), windowOfChoices, max(1, t.options.QueueCapacity))
 	g := &answerGroup{table: t, req: r, ready: make(chan struct{}, 1), window: window}
-	for range window {
+	for len(g.entries) < g.window {
 		if err := g.admitNext(now); err != nil {
 			g.discard(err, now)
 			return nil, err
+		}
+		if len(g.entries) == 1 { // with it the model is known
+			g.window = g.choicesThatFit()
 		}
 	}
 	g.started = true
@@ -48,7 +52,7 @@ func (t *Table) admitGroup(r Request, now time.Time) (Answer, *api.Error) {
 func (g *answerGroup) admitNext(now time.Time) *api.Error {
 	choice := len(g.entries)
 	r := g.req
-	r.Infer = r.Infer.ForInput(choice / max(1, r.Infer.Choices))
+	r.Infer = g.infer(choice)
 	en := g.table.newEntry(r, now)
 	en.group, en.choice, en.ready = g, choice, g.ready
 	if choice > 0 { // all choices of a request draw from one seed
@@ -61,6 +65,24 @@ func (g *answerGroup) admitNext(now time.Time) *api.Error {
 	}
 	g.entries = append(g.entries, en)
 	return nil
+}
+
+// infer is what is asked of a model for one choice.
+func (g *answerGroup) infer(choice int) *api.Request {
+	return g.req.Infer.ForInput(choice / max(1, g.req.Infer.Choices))
+}
+
+// choicesThatFit is for how many choices an empty journal has room at a time. Waiting would get a request that needs more
+// nowhere.
+func (g *answerGroup) choicesThatFit() int {
+	n, left := 0, g.table.journal.MaxBytes()
+	for n < g.window {
+		if left -= journal.EstimateBytes(g.infer(n), g.first().askedTokens); left < 0 {
+			break
+		}
+		n++
+	}
+	return max(1, n)
 }
 
 // discard takes back what was admitted of a request that is refused. Nothing of it is counted.

@@ -308,3 +308,22 @@ func TestLogprobsOfAPromptAreThoseOfOneEngine(t *testing.T) {
 		a.Settle(Delivered)
 	})
 }
+
+// A request whose choices don't fit the journal together is answered by few at a time.
+func TestChoicesComeAsTheJournalHasRoom(t *testing.T) {
+	inBubble(t, Options{JournalMaxBytes: 1 << 20}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		const choices = 4
+		a := table.admit(func(r *Request) {
+			withChoices(choices)(r)
+			r.Infer.FitContext, r.Infer.Logprobs, r.Infer.TopLogprobs = true, true, 20 // half a MiB each
+		})
+		for i := range choices {
+			table.serve(f, table.nextSubmission(f, i, time.Second), 1)
+		}
+		if p := takeAll(a, map[int]string{}); p.Err != nil || !p.Last {
+			t.Errorf("ended with %v, last %v", p.Err, p.Last)
+		}
+		a.Settle(Delivered)
+	})
+}
