@@ -179,3 +179,28 @@ func TestOverdueRequestsAreToldSoon(t *testing.T) {
 		}
 	})
 }
+
+// An engine notes between two steps that a request's time is over, usually before the table does.
+func TestAnswersThatAnEngineEndsForTheirTimeAreLearntFrom(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		answer := func(tokens int, end Finish) {
+			a := table.admit(func(r *Request) { r.Infer.MaxNewTokens = new(100) })
+			s := f.last(t)
+			table.sendAccepted(f, s)
+			for i := range tokens {
+				table.Step(f, &Step{Tokens: []Token{{ID: s.ID, Index: i, Text: []byte("a"), TextEnd: i + 1}}})
+			}
+			table.Step(f, &Step{Done: []Summary{{ID: s.ID, Reason: end, PromptTokens: 3, OutputTokens: tokens}}})
+			a.Settle(Failed)
+		}
+		for range 8 {
+			answer(10, FinishStop)
+		}
+		before := table.work["demo"].NewTokens(100)
+		answer(60, FinishDeadline)
+		if after := table.work["demo"].NewTokens(100); after <= before {
+			t.Errorf("%.0f new tokens are expected after one with 60 had no more time, %.0f before", after, before)
+		}
+	})
+}

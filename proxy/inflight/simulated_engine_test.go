@@ -26,6 +26,7 @@ type simulatedEngine struct {
 
 type simulatedSequence struct {
 	*Submission
+	until     time.Time // zero: it has all the time
 	length    int
 	prefilled bool
 	generated int
@@ -71,7 +72,11 @@ func (e *simulatedEngine) takeNew() {
 	e.seen, e.cancels = len(e.infers), nil
 	e.table.mu.Unlock()
 	for _, s := range sent {
-		e.waiting = append(e.waiting, &simulatedSequence{Submission: s, length: e.length(s), generated: len(s.Generated)})
+		q := &simulatedSequence{Submission: s, length: e.length(s), generated: len(s.Generated)}
+		if s.Timeout > 0 {
+			q.until = time.Now().Add(s.Timeout)
+		}
+		e.waiting = append(e.waiting, q)
 		e.table.Accepted(e, s.ID, s.Attempt, &Accepted{Model: s.Model, Version: s.Version, Revision: []byte("rev1"),
 			MaxNewTokens: s.MaxNewTokens, Rendered: Rendered{PromptTokens: make([]int32, len(s.Prompt)/4)}})
 	}
@@ -113,6 +118,14 @@ func (e *simulatedEngine) step(took time.Duration) {
 		}
 	}
 	e.running = slices.DeleteFunc(e.running, func(q *simulatedSequence) bool { return q.generated == q.length })
+	isOver := func(q *simulatedSequence) bool {
+		if q.until.IsZero() || time.Now().Before(q.until) {
+			return false
+		}
+		s.Done = append(s.Done, Summary{ID: q.ID, Attempt: q.Attempt, Reason: FinishDeadline, OutputTokens: q.generated})
+		return true
+	}
+	e.running, e.waiting = slices.DeleteFunc(e.running, isOver), slices.DeleteFunc(e.waiting, isOver)
 	e.table.Step(e, &s)
 }
 

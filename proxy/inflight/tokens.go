@@ -288,6 +288,9 @@ func (t *Table) handleSummary(e *engine, s *Summary, now time.Time) (problem str
 	if t.waitForMemory(en, e, s, now) {
 		return ""
 	}
+	if s.Reason == FinishDeadline { // the engine is usually before our own tick
+		en.countOutOfTime(now)
+	}
 	t.finish(en, nil, en.clientError(s, now), now)
 	return ""
 }
