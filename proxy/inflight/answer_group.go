@@ -1,6 +1,7 @@
 package inflight
 
 import (
+	"slices"
 	"time"
 
 	"tandem/proxy/api"
@@ -204,8 +205,24 @@ func (g *answerGroup) Settle(outcome Outcome) {
 
 func (g *answerGroup) settle(outcome Outcome, now time.Time) {
 	g.closed = true
+	if outcome == Failed {
+		g.shareError(now)
+	}
 	for _, en := range g.entries {
 		g.table.settle(en, outcome, now)
+	}
+}
+
+// shareError gives all choices the error of the one that failed, since the request counts with its first one.
+func (g *answerGroup) shareError(now time.Time) {
+	i := slices.IndexFunc(g.entries, func(en *entry) bool { return en.err != nil })
+	if i < 0 {
+		return
+	}
+	err := g.entries[i].err
+	for _, en := range g.entries {
+		g.table.cancel(en, err, now)
+		en.err = err
 	}
 }
 

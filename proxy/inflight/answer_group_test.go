@@ -162,6 +162,22 @@ func TestOneFailedChoiceFailsTheRequest(t *testing.T) {
 	})
 }
 
+// The request counts with its first choice, which may be complete when another one fails.
+func TestFailureOfALaterChoiceIsCountedAsWhatItIs(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(withChoices(2))
+		table.serve(f, f.infers[0], 1)
+		table.sendAccepted(f, f.infers[1])
+		table.Step(f, &Step{Done: []Summary{{ID: f.infers[1].ID, Reason: FinishError, Failure: Failure{Code: "decode_failed", Text: "no"}}}})
+		p := takeAll(a, map[int]string{})
+		a.Cancel(p.Err)
+		a.Settle(Failed)
+		table.wantMetric(1, "failed_inferences_total")
+		table.wantMetric(1, "failed_inferences_total", "error_type=decode_failed")
+	})
+}
+
 func TestCancelEndsAllChoices(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
 		f := table.attach(LastExit{})
