@@ -149,9 +149,7 @@ func (t *Table) Catalog(conn Engine, c *Catalog) {
 	t.chooseCatalog()
 	t.noteEnginesChanged()
 	t.updateEverReady()
-	if !t.outage.since.IsZero() && !t.outage.hadRequests {
-		t.endOutage(now)
-	}
+	t.noteCatalogAfterOutage(now)
 	t.resolveWaiting(now)
 	t.failOrphans(now)
 	t.reportLoadedModels()

@@ -169,6 +169,7 @@ func (t *Table) Lost(conn Engine, l Loss) {
 		if t.outage.since.IsZero() {
 			t.outage = outage{since: now}
 		}
+		t.outage.catalogAt = time.Time{}
 		t.outage.hadRequests = t.outage.hadRequests || len(t.entries) > 0
 	}
 	t.presumeCrash(e, now)
@@ -190,6 +191,26 @@ func (t *Table) requestsAt(e *engine) []*entry {
 	}
 	slices.SortFunc(requests, byOrder)
 	return requests
+}
+
+// noteCatalogAfterOutage is called when an engine has listed its models.
+func (t *Table) noteCatalogAfterOutage(now time.Time) {
+	switch {
+	case t.outage.since.IsZero():
+	case !t.outage.hadRequests:
+		t.endOutage(now)
+	case t.outage.catalogAt.IsZero():
+		t.outage.catalogAt = now
+		t.endOutageWithoutRequests()
+	}
+}
+
+// endOutageWithoutRequests ends the time without an engine when one is there and none of the requests is left that
+// waited for it: the next token may be hours away.
+func (t *Table) endOutageWithoutRequests() {
+	if len(t.entries) == 0 && !t.outage.catalogAt.IsZero() {
+		t.endOutage(t.outage.catalogAt)
+	}
 }
 
 // endOutage ends the time without an engine and records how long it was.

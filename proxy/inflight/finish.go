@@ -24,6 +24,7 @@ func (t *Table) finish(en *entry, result *Result, err *api.Error, now time.Time)
 	t.releaseFromEngine(en)
 	t.queue.Remove(en.id)
 	delete(t.entries, en.id)
+	t.endOutageWithoutRequests()
 	en.endPause(now)
 	en.apply(ended)
 	if en.group != nil {

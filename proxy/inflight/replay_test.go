@@ -174,3 +174,33 @@ func TestReconnectIsNoRestart(t *testing.T) {
 		table.wantMetric(0, "llm_engine_restarts_total")
 	})
 }
+
+// An outage whose requests are gone doesn't last until somebody asks again.
+func TestOutageEndsWithoutTheRequestsThatWaited(t *testing.T) {
+	for name, leavesFirst := range map[string]bool{"they left before the next engine": true, "they left after it came": false} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+				f := table.attach(LastExit{})
+				a := table.admit(nil)
+				table.lose(f)
+				if leavesFirst {
+					a.Settle(ClientGone)
+				}
+				time.Sleep(time.Second)
+				f = table.attach(LastExit{})
+				if !leavesFirst {
+					time.Sleep(time.Second)
+					a.Settle(ClientGone)
+				}
+				time.Sleep(time.Hour)
+				b := table.admit(nil)
+				table.serve(f, f.last(t), 1)
+				b.Settle(Delivered)
+				table.wantMetric(1, "llm_engine_recovery_seconds")
+				if seconds := table.histogramSum("llm_engine_recovery_seconds"); seconds != 1 {
+					t.Errorf("recovered after %v s, want 1", seconds)
+				}
+			})
+		})
+	}
+}

@@ -249,6 +249,21 @@ func (table *tableTest) metric(name string, labels ...string) float64 {
 	return sum
 }
 
+// histogramSum is the sum of what a histogram without labels has observed.
+func (table *tableTest) histogramSum(name string) float64 {
+	table.t.Helper()
+	families, err := table.metrics.Gather()
+	if err != nil {
+		table.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.Metric[0].Histogram.GetSampleSum()
+		}
+	}
+	return 0
+}
+
 func (table *tableTest) wantMetric(want float64, name string, labels ...string) {
 	table.t.Helper()
 	if got := table.metric(name, labels...); got != want {
