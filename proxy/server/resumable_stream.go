@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/valyala/fasthttp"
 
@@ -25,18 +26,11 @@ const (
 	streamIDHeader  = "X-Stream-Id"
 	lastEventHeader = "Last-Event-ID"
 
-	maxResumable      = 256     // streams at a time
-	maxResumableBytes = 4 << 20 // of a stream's events; the oldest are forgotten
+	maxResumable           = 256                  // streams at a time
+	maxResumableOfKey      = maxResumable * 3 / 4 // of one API key
+	maxResumableBytes      = 4 << 20              // of a stream's events; the oldest are forgotten
+	maxResumableTotalBytes = 64 << 20             // of the events of all streams
 )
-
-// resumableStreams are those of a server, by their id.
-type resumableStreams struct {
-	s       *Server
-	running sync.WaitGroup
-
-	mu      sync.Mutex
-	streams map[string]*resumableStream
-}
 
 // resumableStream is the buffer of one stream.
 type resumableStream struct {
@@ -44,6 +38,8 @@ type resumableStream struct {
 	key       string // name of the API key that may read it
 	revision  []byte
 	resumeFor time.Duration
+	forgotten chan struct{} // closed when no further reader can come
+	counted   int           // bytes that it takes of maxResumableTotalBytes; resumableStreams.mu guards it
 
 	mu        sync.Mutex
 	events    []byte        // those kept
@@ -56,40 +52,8 @@ type resumableStream struct {
 	changed   chan struct{} // closed and made anew when something of this is different
 }
 
-// reserve makes room for a stream, or refuses the request before it is admitted.
-func (r *resumableStreams) reserve(x *exchange, request *api.Request) *api.Error {
-	if request.ResumeFor <= 0 || !request.Stream {
-		return nil
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.streams) >= maxResumable {
-		return api.NewError(api.TypeQueueFull, "%d streams that can be resumed are kept already; try again later, or without stream_options.resume", maxResumable).
-			After(time.Second)
-	}
-	st := &resumableStream{id: newRequestID(), key: x.key, resumeFor: request.ResumeFor, changed: make(chan struct{})}
-	r.streams[st.id] = st
-	x.resumable = st
-	return nil
-}
-
-// release forgets a stream. Those that read it get to its end.
-func (r *resumableStreams) release(st *resumableStream) {
-	if st == nil {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.streams, st.id)
-}
-
-func (r *resumableStreams) find(id, key string) *resumableStream {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if st := r.streams[id]; st != nil && st.key == key {
-		return st
-	}
-	return nil
+func newResumableStream(key string, resumeFor time.Duration) *resumableStream {
+	return &resumableStream{id: newRequestID(), key: key, resumeFor: resumeFor, forgotten: make(chan struct{}), changed: make(chan struct{})}
 }
 
 // begin answers with a stream whose first events, if any, are made. The exchange's answer goes to a goroutine that
@@ -102,17 +66,24 @@ func (r *resumableStreams) begin(source eventSource) {
 	maker.ctx, maker.resumable = nil, nil
 	maker.streaming, maker.receivedBytes = true, len(x.ctx.Request.Body())
 	source.x, source.started = &maker, true
-	x.answer, x.resumable, x.finished = nil, nil, true
-	st.append(source.events)
-	st.readers++
-	r.running.Go(func() { r.make(&source, st) })
+	// Nor does the connection keep what the maker lets go.
+	x.request, x.encoder, x.choices, x.deltas, x.answer, x.resumable, x.finished = nil, nil, nil, nil, nil, nil, true
+	st.attach(0)
+	r.append(st, source.events)
+	r.running.Go(func() {
+		defer r.release(st)
+		if r.make(&source, st) {
+			source = eventSource{} // the request and its answer, which may be larger than the events
+			r.keep(st)
+		}
+	})
 	x.replyBuffered(st, 0)
 }
 
-// make makes the events of a stream for as long as somebody reads or may come back, and then keeps them.
-func (r *resumableStreams) make(source *eventSource, st *resumableStream) {
+// make makes the events of a stream for as long as somebody reads or may come back. It reports whether they are to be
+// kept then.
+func (r *resumableStreams) make(source *eventSource, st *resumableStream) (keep bool) {
 	x := source.x
-	defer r.release(st)
 	defer x.recoverStream(st)
 	idle := time.NewTicker(resumeCheckInterval)
 	defer idle.Stop()
@@ -122,11 +93,11 @@ func (r *resumableStreams) make(source *eventSource, st *resumableStream) {
 			if source.takePieces() {
 				source.reportWritten(time.Now())
 				x.sentBytes += len(source.events)
-				st.append(source.events)
+				r.append(st, source.events)
 			}
 		case <-r.s.drainExpired:
 			source.breakOff()
-			st.append(source.events)
+			r.append(st, source.events)
 		case <-idle.C:
 			if st.isAbandoned(time.Now()) {
 				source.outcome = inflight.ClientGone
@@ -139,14 +110,14 @@ func (r *resumableStreams) make(source *eventSource, st *resumableStream) {
 	st.end()
 	x.settle(source.outcome)
 	x.finish()
-	if source.outcome != inflight.ClientGone { // nobody gets what was left off
-		r.keep(st, idle.C)
-	}
+	return source.outcome != inflight.ClientGone // nobody gets what was left off
 }
 
 // keep keeps the events of a complete stream for as long as somebody reads or may come back: its client may not have
-// got what was written. A drain ends that for a stream that was read to its end.
-func (r *resumableStreams) keep(st *resumableStream, check <-chan time.Time) {
+// got what was written. A drain ends that for a stream that was read to its end, and so does a want of room.
+func (r *resumableStreams) keep(st *resumableStream) {
+	check := time.NewTicker(resumeCheckInterval)
+	defer check.Stop()
 	stop := r.s.drainStarts
 	for !st.isAbandoned(time.Now()) {
 		select {
@@ -155,11 +126,13 @@ func (r *resumableStreams) keep(st *resumableStream, check <-chan time.Time) {
 				return
 			}
 			stop = r.s.drainExpired
-		case <-check:
+		case <-check.C:
 			if stop == r.s.drainExpired && st.isRead() {
 				return
 			}
 		case <-r.s.drainExpired:
+			return
+		case <-st.forgotten:
 			return
 		}
 	}
@@ -179,9 +152,6 @@ func (x *exchange) recoverStream(st *resumableStream) {
 
 // append adds events, each with its number, and wakes the readers.
 func (st *resumableStream) append(events []byte) {
-	if len(events) == 0 {
-		return
-	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for len(events) > 0 {
@@ -194,26 +164,39 @@ func (st *resumableStream) append(events []byte) {
 		st.ends = append(st.ends, len(st.events))
 		events = events[n:]
 	}
-	st.forgetOldest()
+	if len(st.events) > maxResumableBytes {
+		st.forgetOldest(maxResumableBytes / 2) // not for each event
+	}
 	st.wake()
 }
 
-// forgetOldest keeps the buffer within its bound.
-func (st *resumableStream) forgetOldest() {
-	if len(st.events) <= maxResumableBytes {
-		return
-	}
-	n := 0
-	for n < len(st.ends)-1 && len(st.events)-st.ends[n] > maxResumableBytes/2 { // not for each event
+// size is how many bytes the events take.
+func (st *resumableStream) size() int {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return cap(st.events) + cap(st.ends)*int(unsafe.Sizeof(0))
+}
+
+// shrink forgets the older half of the events.
+func (st *resumableStream) shrink() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.forgetOldest(len(st.events) / 2)
+}
+
+// forgetOldest keeps so many bytes of events, the newest ones, or the last one if it is larger. The caller holds mu.
+func (st *resumableStream) forgetOldest(keep int) {
+	n, cut := 0, 0
+	for n < len(st.ends)-1 && len(st.events)-cut > keep {
+		cut = st.ends[n]
 		n++
 	}
-	cut := st.ends[n]
 	st.events = append([]byte(nil), st.events[cut:]...)
-	st.ends = slices.Clone(st.ends[n+1:])
+	st.ends = slices.Clone(st.ends[n:])
 	for i := range st.ends {
 		st.ends[i] -= cut
 	}
-	st.first += n + 1
+	st.first += n
 }
 
 // wake tells everybody who waits. The caller holds mu.
@@ -234,6 +217,14 @@ func (st *resumableStream) isAbandoned(now time.Time) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.readers == 0 && now.Sub(st.idleSince) >= st.resumeFor
+}
+
+// use says whether a stream is complete and has no readers, whether it was read to its end, and when it had its last
+// reader.
+func (st *resumableStream) use() (idle, read bool, idleSince time.Time) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.complete && st.readers == 0, st.read, st.idleSince
 }
 
 func (st *resumableStream) isRead() bool {

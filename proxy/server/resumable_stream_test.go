@@ -176,7 +176,7 @@ func TestErrorBeforeAResumableStreamIsAStatus(t *testing.T) {
 }
 
 func TestBufferOfAStreamIsBounded(t *testing.T) {
-	st := &resumableStream{changed: make(chan struct{})}
+	st := newResumableStream("", time.Minute)
 	event := []byte("data: " + strings.Repeat("x", 1000) + "\n\n")
 	n := 3 * maxResumableBytes / len(event)
 	for range n {
@@ -258,5 +258,17 @@ func readIDOf(t *testing.T, r *bufio.Reader, text string) int {
 			t.Fatalf("no id before %q: %v", event, err)
 		}
 		return id
+	}
+}
+
+// The last event of a response has all of its text: it may be larger than what is kept of the others.
+func TestLastEventOfAStreamIsKept(t *testing.T) {
+	st := newResumableStream("", time.Minute)
+	st.append([]byte("data: first\n\n"))
+	st.attach(0)
+	st.append([]byte("data: " + strings.Repeat("x", maxResumableBytes) + "\n\n"))
+	events, next, _, ok, _ := st.eventsFrom(nil, 1, 1)
+	if !ok || next != 2 || len(events) < maxResumableBytes {
+		t.Errorf("%d bytes, the next event is %d", len(events), next)
 	}
 }
