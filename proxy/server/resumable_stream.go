@@ -69,7 +69,7 @@ func (r *resumableStreams) begin(source eventSource) {
 	// Nor does the connection keep what the maker lets go.
 	x.request, x.encoder, x.choices, x.deltas, x.answer, x.resumable, x.finished = nil, nil, nil, nil, nil, nil, true
 	st.attach(0)
-	r.append(st, source.events)
+	r.pass(&source, st)
 	r.running.Go(func() {
 		defer r.release(st)
 		if r.make(&source, st) {
@@ -91,13 +91,11 @@ func (r *resumableStreams) make(source *eventSource, st *resumableStream) (keep 
 		select {
 		case <-x.answer.Ready():
 			if source.takePieces() {
-				source.reportWritten(time.Now())
-				x.sentBytes += len(source.events)
-				r.append(st, source.events)
+				r.pass(source, st)
 			}
 		case <-r.s.drainExpired:
 			source.breakOff()
-			r.append(st, source.events)
+			r.pass(source, st)
 		case <-idle.C:
 			if st.isAbandoned(time.Now()) {
 				source.outcome = inflight.ClientGone
@@ -111,6 +109,13 @@ func (r *resumableStreams) make(source *eventSource, st *resumableStream) (keep 
 	x.settle(source.outcome)
 	x.finish()
 	return source.outcome != inflight.ClientGone // nobody gets what was left off
+}
+
+// pass passes the events made last to the readers. That they are in the buffer counts as written.
+func (r *resumableStreams) pass(source *eventSource, st *resumableStream) {
+	source.reportWritten(time.Now())
+	source.x.sentBytes += len(source.events)
+	r.append(st, source.events)
 }
 
 // keep keeps the events of a complete stream for as long as somebody reads or may come back: its client may not have

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"tandem/proxy/api"
+	"tandem/proxy/inflight"
 	"tandem/scripts/await"
 )
 
@@ -164,6 +167,29 @@ func TestOrdinaryStreamsHaveNoIDs(t *testing.T) {
 	r := ts.do("POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"Hi"}],"stream":true}`, openAIHeaders()...)
 	if strings.Contains(r.body, "id: ") || r.Header.Get("X-Stream-Id") != "" {
 		t.Errorf("header %v, body %s", r.Header, r.body)
+	}
+}
+
+// What is there when the stream begins counts as written, like what comes later.
+func TestFirstEventsOfAResumableStreamCount(t *testing.T) {
+	table, asked := instantTable(), make(chan *fakeAnswer, 1)
+	admit := table.admit
+	table.admit = func(r inflight.Request) (inflight.Answer, *api.Error) {
+		a, err := admit(r)
+		asked <- a.(*fakeAnswer)
+		return a, err
+	}
+	ts := startTestServer(t, table, nil)
+	r := ts.do("POST", "/v1/chat/completions", fmt.Sprintf(resumableBody, 5), openAIHeaders()...)
+	a := <-asked
+	a.expectOutcome(t, inflight.Delivered)
+	if n := a.tokensWritten(); n != 1 {
+		t.Errorf("%d tokens count as written, want 1", n)
+	}
+	events := regexp.MustCompile(`(?m)^id: .*\n`).ReplaceAllString(r.body, "")
+	await.Until(t, waitLimit, "the stream's bytes are counted", func() bool { return ts.histogramSum("api_response_size_bytes") > 0 })
+	if n := ts.histogramSum("api_response_size_bytes"); n != float64(len(events)) {
+		t.Errorf("%v bytes were sent, want %d", n, len(events))
 	}
 }
 
