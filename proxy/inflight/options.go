@@ -50,6 +50,6 @@ const (
 	maxQuarantined = 1024
 	// maxProtocolViolations in frames about one request; the last one ends it.
 	maxProtocolViolations = 3
-	// maxTokenText bounds the text of one token, in bytes.
+	// maxTokenText bounds the text of an answer, in bytes for each of its tokens.
 	maxTokenText = 64 << 10
 )

@@ -248,8 +248,8 @@ func (en *entry) checkToken(tok *Token) (text []byte, problem string) {
 		return nil, fmt.Sprintf("token %d of request %d came, %d was next", tok.Index, tok.ID, len(en.rec.Generated))
 	case tok.Index >= cmp.Or(en.rec.MaxNewTokens, api.MaxNewTokens):
 		return nil, fmt.Sprintf("request %d got more than its %d tokens", tok.ID, en.rec.MaxNewTokens)
-	case len(tok.Text) > maxTokenText:
-		return nil, fmt.Sprintf("token of request %d has %d bytes of text", tok.ID, len(tok.Text))
+	case tok.TextEnd > (tok.Index+1)*maxTokenText: // of all: a token may release what was held back for many
+		return nil, fmt.Sprintf("%d tokens of request %d have %d bytes of text", tok.Index+1, tok.ID, tok.TextEnd)
 	case tok.TextEnd-len(tok.Text) > have || tok.TextEnd < have:
 		return nil, fmt.Sprintf("text of request %d ends at byte %d after %d more, %d were there", tok.ID, tok.TextEnd, len(tok.Text), have)
 	default:

@@ -1,6 +1,7 @@
 package inflight
 
 import (
+	"strings"
 	"testing"
 
 	"tandem/proxy/api"
@@ -32,6 +33,24 @@ func TestLateFramesAreDropped(t *testing.T) {
 	})
 }
 
+// An engine holds text back until it knows what it is, of a tool call that never becomes one until the answer's end.
+func TestTokenMayReleaseTheTextOfManyTokens(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(nil)
+		s := f.last(t)
+		table.sendAccepted(f, s)
+		text := strings.Repeat("x", maxTokenText+1)
+		table.Step(f, &Step{Tokens: []Token{{ID: s.ID, Attempt: s.Attempt, Token: 10}, {ID: s.ID, Attempt: s.Attempt, Index: 1, Token: 11, Text: []byte(text), TextEnd: len(text)}}})
+		table.sendStop(f, s, 2)
+		if f.hangup != "" {
+			t.Errorf("the connection ends: %s", f.hangup)
+		}
+		table.wantAnswer(a, text, "", true)
+		a.Settle(Delivered)
+	})
+}
+
 func TestProtocolViolationEndsTheConnection(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -55,6 +74,13 @@ func TestProtocolViolationEndsTheConnection(t *testing.T) {
 			table.sendAccepted(f, s)
 			tok := letterToken(s, 0)
 			tok.TextEnd = 5
+			table.Step(f, &Step{Tokens: []Token{tok}})
+		}},
+		{"more text than tokens have", func(table *tableTest, f *fakeEngine, s *Submission) {
+			table.sendAccepted(f, s)
+			tok := letterToken(s, 0)
+			tok.Text = make([]byte, maxTokenText+1)
+			tok.TextEnd = len(tok.Text)
 			table.Step(f, &Step{Tokens: []Token{tok}})
 		}},
 		{"more tokens than allowed", func(table *tableTest, f *fakeEngine, s *Submission) {
