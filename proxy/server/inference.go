@@ -129,7 +129,7 @@ func (x *exchange) waitForEvent(timer <-chan time.Time) wakeReason {
 func (x *exchange) takePiece(dst []byte) inflight.Piece {
 	piece := x.answer.Take(dst)
 	x.accepted = x.accepted || piece.Accepted
-	x.countTokens(piece.Tokens)
+	x.countTokens(&piece)
 	return piece
 }
 

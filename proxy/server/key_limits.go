@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tandem/proxy/api"
+	"tandem/proxy/inflight"
 	"tandem/proxy/limit"
 )
 
@@ -94,10 +95,17 @@ func (x *exchange) setTokenLimitHeaders(d limit.Decision) {
 	}
 }
 
-// countTokens counts tokens of the answer as they come.
-func (x *exchange) countTokens(n int) {
+// countTokens counts the tokens of the answer as they come, and those of the prompts that engines have taken.
+func (x *exchange) countTokens(p *inflight.Piece) {
 	u := &x.use
-	if u.new += n; u.tokensOf != "" && u.prompt+u.new >= u.counted+tokenStep {
+	u.new += p.Tokens
+	if u.tokensOf == "" {
+		return
+	}
+	if p.Accepted {
+		u.prompt = x.answer.PromptTokens()
+	}
+	if u.prompt+u.new >= u.counted+tokenStep {
 		x.correctTokens()
 	}
 }

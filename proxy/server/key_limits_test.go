@@ -107,7 +107,7 @@ func TestTokenLimit(t *testing.T) {
 // A request that takes more than was expected is counted while it runs.
 func TestTokensBeyondTheExpectedCountWhileTheyCome(t *testing.T) {
 	table, answers := manualTable()
-	ts := startLimitedServer(t, expectNothing{table}, "tokens_per_minute: 1000")
+	ts := startLimitedServer(t, expectTokens{table, 1}, "tokens_per_minute: 1000")
 	done := make(chan reply, 1)
 	go func() { done <- ts.postInfer(streamed(inferBody)) }()
 	a := receiveWithin(t, "request", answers, waitLimit)
@@ -125,7 +125,43 @@ func TestTokensBeyondTheExpectedCountWhileTheyCome(t *testing.T) {
 	}
 }
 
-// expectNothing is a request table that expects answers without tokens.
-type expectNothing struct{ *fakeTable }
+// The tokens of a prompt count as soon as an engine has taken it: the answer's don't hide in what was expected for them.
+func TestPromptCountsBesideTheTokensOfItsAnswer(t *testing.T) {
+	table, answers := manualTable()
+	longPrompt := &fakeTable{current: readyStatus(), admit: func(r inflight.Request) (inflight.Answer, *api.Error) {
+		a, err := table.admit(r)
+		return promptOf{a.(*fakeAnswer), 500}, err
+	}}
+	ts := startLimitedServer(t, expectTokens{longPrompt, 510}, "tokens_per_minute: 2000")
+	done := make(chan reply, 1)
+	go func() { done <- ts.postInfer(streamed(inferBody)) }()
+	a := receiveWithin(t, "request", answers, waitLimit)
+	for range 500 {
+		a.addText("x")
+	}
+	receiveWithin(t, "write", a.written, waitLimit)
+	await.Until(t, waitLimit, "the tokens to be counted", func() bool {
+		d := ts.opts.Limits.AllowN("tokens:demo", limit.Rate{Requests: 2000, Unit: tokenUnit}, 0, time.Now())
+		return d.Remaining < 1200 // 2000 - 500 - 500, and what time gives back
+	})
+	a.end(500)
+	if r := receiveWithin(t, "reply", done, waitLimit); r.StatusCode != 200 {
+		t.Errorf("status %d", r.StatusCode)
+	}
+}
 
-func (expectNothing) ExpectedTokens(*api.Request) int { return 1 }
+// promptOf is an answer to a prompt of so many tokens.
+type promptOf struct {
+	*fakeAnswer
+	tokens int
+}
+
+func (a promptOf) PromptTokens() int { return a.tokens }
+
+// expectTokens is a request table that expects answers of so many tokens, their prompts included.
+type expectTokens struct {
+	*fakeTable
+	tokens int
+}
+
+func (e expectTokens) ExpectedTokens(*api.Request) int { return e.tokens }
