@@ -97,3 +97,10 @@ func (r *eventSource) breakOff() {
 	r.appendError(api.Draining())
 	r.x.answer.Cancel(r.x.err)
 }
+
+// abandon ends the events because nobody reads them any more.
+func (r *eventSource) abandon() {
+	r.x.recordError(api.Cancelled())
+	r.x.answer.Cancel(r.x.err)
+	r.complete, r.outcome = true, inflight.ClientGone
+}

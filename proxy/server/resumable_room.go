@@ -10,12 +10,18 @@ import (
 // resumableStreams are those of a server, by their id. Their number, that of one API key, and the bytes of their events
 // are bounded. Complete streams that nobody reads make room for others.
 type resumableStreams struct {
-	s       *Server
-	running sync.WaitGroup
+	s           *Server
+	running     sync.WaitGroup
+	abandoned   chan struct{} // closed when no reader can come any more
+	abandonOnce sync.Once     // closes abandoned
 
 	mu      sync.Mutex
 	streams map[string]*resumableStream
 	bytes   int // that they count
+}
+
+func newResumableStreams(s *Server) *resumableStreams {
+	return &resumableStreams{s: s, abandoned: make(chan struct{}), streams: make(map[string]*resumableStream)}
 }
 
 // reserve makes room for a stream, or refuses the request before it is admitted.

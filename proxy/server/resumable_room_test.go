@@ -40,7 +40,7 @@ func TestReadStreamsMakeRoomForOthers(t *testing.T) {
 
 // Streams that weren't read to their end stay, and a key leaves some to the others.
 func TestKeyHasNotAllStreams(t *testing.T) {
-	r := &resumableStreams{streams: make(map[string]*resumableStream)}
+	r := newResumableStreams(nil)
 	for i := range maxResumableOfKey {
 		st, err := r.reserveStream("a")
 		if err != nil {
@@ -75,7 +75,7 @@ func TestKeyHasNotAllStreams(t *testing.T) {
 // However many streams there are, their events take a bounded number of bytes. Complete streams go first, those that
 // were read before the others, and then the oldest events of the largest streams.
 func TestEventsOfAllStreamsAreBounded(t *testing.T) {
-	r := &resumableStreams{streams: make(map[string]*resumableStream)}
+	r := newResumableStreams(nil)
 	event := []byte("data: " + strings.Repeat("x", 16<<10) + "\n\n")
 	var streams []*resumableStream
 	for range maxResumable {

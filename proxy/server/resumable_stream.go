@@ -96,12 +96,11 @@ func (r *resumableStreams) make(source *eventSource, st *resumableStream) (keep 
 		case <-r.s.drainExpired:
 			source.breakOff()
 			r.pass(source, st)
+		case <-r.abandoned:
+			source.abandon()
 		case <-idle.C:
 			if st.isAbandoned(time.Now()) {
-				source.outcome = inflight.ClientGone
-				x.recordError(api.Cancelled())
-				x.answer.Cancel(x.err)
-				source.complete = true
+				source.abandon()
 			}
 		}
 	}
@@ -118,26 +117,19 @@ func (r *resumableStreams) pass(source *eventSource, st *resumableStream) {
 	r.append(st, source.events)
 }
 
-// keep keeps the events of a complete stream for as long as somebody reads or may come back: its client may not have
-// got what was written. A drain ends that for a stream that was read to its end, and so does a want of room.
+// keep keeps the events of a complete stream for as long as somebody reads or may come back, unless there is a want of
+// room: its client may not have got what was written.
 func (r *resumableStreams) keep(st *resumableStream) {
 	check := time.NewTicker(resumeCheckInterval)
 	defer check.Stop()
-	stop := r.s.drainStarts
 	for !st.isAbandoned(time.Now()) {
 		select {
-		case <-stop:
-			if st.isRead() {
-				return
-			}
-			stop = r.s.drainExpired
 		case <-check.C:
-			if stop == r.s.drainExpired && st.isRead() {
-				return
-			}
-		case <-r.s.drainExpired:
-			return
 		case <-st.forgotten:
+			return
+		case <-r.abandoned:
+			return
+		case <-r.s.drainExpired:
 			return
 		}
 	}
@@ -230,12 +222,6 @@ func (st *resumableStream) use() (idle, read bool, idleSince time.Time) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.complete && st.readers == 0, st.read, st.idleSince
-}
-
-func (st *resumableStream) isRead() bool {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return st.read
 }
 
 // attach counts a reader that wants the events from number from on; false: the first of them is forgotten, or there

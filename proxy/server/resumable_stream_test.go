@@ -161,6 +161,35 @@ func TestAbandonedStreamIsCancelled(t *testing.T) {
 	await.Until(t, waitLimit, "the stream is forgotten", func() bool { return ts.do("GET", path, "", openAIHeaders()...).StatusCode == 404 })
 }
 
+// Once a server has closed its connections nobody can come back to a stream.
+func TestShutdownDoesntWaitForStreamsWithoutReaders(t *testing.T) {
+	table, asked := manualTable()
+	ts := startTestServer(t, table, func(o *Options) { o.DrainTimeout = time.Minute })
+	started := make(chan *fakeAnswer, 2)
+	begin := func() {
+		go func() {
+			a := <-asked
+			a.addText("a")
+			started <- a
+		}()
+		_, body, disconnect := ts.beginResumable(600)
+		readEvents(t, body, 2)
+		disconnect()
+	}
+	begin()
+	made, complete := <-started, (*fakeAnswer)(nil)
+	begin()
+	complete = <-started
+	complete.end(1)
+	complete.expectOutcome(t, inflight.Delivered)
+	began := time.Now()
+	ts.shutdown()
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("the end took %s", took)
+	}
+	made.expectOutcome(t, inflight.ClientGone)
+}
+
 // Without resume nothing changes: the answer of a client that leaves is cancelled at once, and there are no ids.
 func TestOrdinaryStreamsHaveNoIDs(t *testing.T) {
 	ts := startTestServer(t, instantTable(), nil)

@@ -36,7 +36,6 @@ type Server struct {
 	corsOrigins                      corsOrigins
 
 	draining      atomic.Bool   // readiness is off
-	drainStarts   chan struct{} // closed when a drain begins
 	drainExpired  chan struct{} // closed when answers in flight have to end now
 	expireOnce    sync.Once     // closes drainExpired
 	openExchanges atomic.Int64
@@ -55,9 +54,9 @@ type Server struct {
 // New prepares a server; Serve starts it.
 func New(o Options) (*Server, error) {
 	o.fillDefaults()
-	s := &Server{opts: o, log: o.Log, corsOrigins: o.CORSOrigins, madeAt: time.Now(), drainStarts: make(chan struct{}), drainExpired: make(chan struct{})}
+	s := &Server{opts: o, log: o.Log, corsOrigins: o.CORSOrigins, madeAt: time.Now(), drainExpired: make(chan struct{})}
 	s.arrivals = newBodyArrivals(o.ReadTimeout)
-	s.resumable = &resumableStreams{s: s, streams: make(map[string]*resumableStream)}
+	s.resumable = newResumableStreams(s)
 	s.pageBuffers.New = func() any { return new(bytes.Buffer) }
 	if o.CertFile != "" {
 		certs, err := loadCertificates(o.CertFile, o.KeyFile, o.Log)

@@ -31,7 +31,6 @@ func (s *Server) Drain() {
 	}
 	s.drainStarted = time.Now()
 	s.draining.Store(true)
-	close(s.drainStarts)
 	s.opts.Metrics.SetDraining(true)
 	s.log.Info("draining: /readyz says 503 from now on", "drain_delay", s.opts.DrainDelay)
 	s.refuseTimer = time.AfterFunc(s.opts.DrainDelay, s.refuseFurther)
@@ -99,8 +98,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// awaitResumable waits until the streams that can be resumed are complete, at most until ctx ends.
+// awaitResumable waits until the streams that can be resumed have ended, at most until ctx ends. Before that all
+// connections are gone and no further ones come: nobody reads these streams any more.
 func (s *Server) awaitResumable(ctx context.Context) {
+	if ctx.Err() == nil {
+		s.resumable.abandonOnce.Do(func() { close(s.resumable.abandoned) })
+	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
