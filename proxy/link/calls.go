@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"tandem/proxy/api"
 	"tandem/proxy/inflight"
 	"tandem/schema"
+	"tandem/schema/wire"
 )
 
 // reply is an engine's answer to a call.
@@ -29,12 +31,35 @@ var (
 // codeUnimplemented is the failure code of an engine that doesn't know a call.
 const codeUnimplemented = "unimplemented"
 
+// sender queues a frame.
+type sender func(build func(schema.Frame) error) error
+
+// callForClient is call for a client's call. It is refused where it would fill the connection: that would end with too
+// much in it, and interrupt all requests.
+func (s *session) callForClient(ctx context.Context, method string, fill func(schema.Call) error) (reply, error) {
+	r, err := s.call(ctx, s.conn.SendIfRoom, method, fill)
+	switch {
+	case errors.Is(err, wire.ErrNoRoom):
+		return r, &inflight.EngineFailure{Code: string(api.TypeQueueFull), Text: "the engine has too many calls to read; try again later"}
+	case errors.Is(err, wire.ErrTooLarge):
+		return r, tooLarge()
+	case errors.Is(err, errUnsupported):
+		return r, &inflight.EngineFailure{Code: string(api.TypeEngineUnavailable), Text: "the engine is of a version that doesn't know this call; try again later"}
+	}
+	return r, err
+}
+
+// tooLarge is the refusal of what doesn't fit into a frame.
+func tooLarge() *inflight.EngineFailure {
+	return &inflight.EngineFailure{Code: string(api.TypeInvalidRequest), Text: "the request is larger than what the engine takes; shorten it"}
+}
+
 // call sends a call to the engine and waits for its reply, ctx or the end of the connection.
-func (s *session) call(ctx context.Context, method string, fill func(schema.Call) error) (reply, error) {
+func (s *session) call(ctx context.Context, send sender, method string, fill func(schema.Call) error) (reply, error) {
 	started := time.Now()
 	id, answer := s.addCall()
 	defer s.removeCall(id)
-	err := s.conn.Send(func(f schema.Frame) error {
+	err := send(func(f schema.Frame) error {
 		f.SetId(id)
 		c, err := f.NewCall()
 		if err != nil {
@@ -43,10 +68,11 @@ func (s *session) call(ctx context.Context, method string, fill func(schema.Call
 		return fill(c)
 	})
 	var r reply
-	if err != nil {
-		err = fmt.Errorf("%w: %w", errDisconnected, err)
-	} else {
+	switch {
+	case err == nil:
 		r, err = awaitReply(ctx, answer)
+	case !errors.Is(err, wire.ErrNoRoom) && !errors.Is(err, wire.ErrTooLarge):
+		err = fmt.Errorf("%w: %w", errDisconnected, err)
 	}
 	s.listener.options.Meter.IPCCall(method, time.Since(started), callErrorCode(err))
 	if err != nil {

@@ -8,7 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"tandem/proxy/api"
+	"tandem/proxy/inflight"
 	"tandem/schema"
+	"tandem/schema/wire"
 )
 
 func TestCalls(t *testing.T) {
@@ -76,6 +79,83 @@ func TestCalls(t *testing.T) {
 	if got := meter.calls(); got != want {
 		t.Errorf("metered %q, want %q", got, want)
 	}
+}
+
+// An engine that doesn't read loses no connection by the calls of clients: those that are too much are refused.
+func TestCallsDontFillTheConnection(t *testing.T) {
+	h := newRecordingHandler()
+	l := listen(t, Options{Handler: h, Wire: wire.Options{BacklogBytes: 1 << 20}})
+	p, e := attach(t, l, h, 1)
+	const calls = 8
+	results := make(chan error, calls)
+	for range calls {
+		go func() {
+			_, err := e.Tokenize(testContext(t), "demo", "base", strings.Repeat("a", 512<<10), false)
+			results <- err
+		}()
+	}
+	for range calls - 1 { // the engine reads none
+		err := <-results
+		if refused, ok := errors.AsType[*inflight.EngineFailure](err); !ok || refused.Code != string(api.TypeQueueFull) {
+			t.Fatalf("a call that is too much: %v", err)
+		}
+	}
+	p.expect(schema.Frame_Which_call, func(f schema.Frame) {
+		id := f.Id()
+		p.send(func(f schema.Frame) error {
+			f.SetId(id)
+			r, err := f.NewReply()
+			if err != nil {
+				return err
+			}
+			r.SetOk()
+			return nil
+		})
+	})
+	if err := <-results; err != nil {
+		t.Errorf("the first call: %v", err)
+	}
+}
+
+// What can't be sent, or isn't known to an engine of an older version, isn't taken for the end of the engine: its client
+// would wait for another one.
+func TestRefusedCallsAreNotLost(t *testing.T) {
+	h := newRecordingHandler()
+	l := listen(t, Options{Handler: h, Wire: wire.Options{MaxFrameBytes: 64 << 10}})
+	p, e := attach(t, l, h, 1)
+	code := func(text string) string {
+		_, err := e.Tokenize(testContext(t), "demo", "base", text, false)
+		refused, ok := errors.AsType[*inflight.EngineFailure](err)
+		if !ok {
+			t.Fatalf("failed with %v", err)
+		}
+		return refused.Code
+	}
+	if got := code(strings.Repeat("a", 100<<10)); got != string(api.TypeInvalidRequest) {
+		t.Errorf("a text that is too large: %s", got)
+	}
+	var answering sync.WaitGroup
+	answering.Go(func() {
+		p.expect(schema.Frame_Which_call, func(f schema.Frame) {
+			id := f.Id()
+			p.send(func(f schema.Frame) error {
+				f.SetId(id)
+				r, err := f.NewReply()
+				if err != nil {
+					return err
+				}
+				failure, err := r.NewFailure()
+				if err != nil {
+					return err
+				}
+				return failure.SetCode(codeUnimplemented)
+			})
+		})
+	})
+	if got := code("a"); got != string(api.TypeEngineUnavailable) {
+		t.Errorf("a call that the engine doesn't know: %s", got)
+	}
+	answering.Wait()
 }
 
 type recordingMeter struct {

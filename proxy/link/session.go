@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"tandem/proxy/api"
 	"tandem/proxy/inflight"
 	"tandem/schema"
 	"tandem/schema/wire"
@@ -280,13 +279,13 @@ func (s *session) sendControl(build func(schema.Frame) error) {
 
 // Metrics implements inflight.Engine.
 func (s *session) Metrics(ctx context.Context) ([]byte, error) {
-	r, err := s.call(ctx, "metrics", func(c schema.Call) error { c.SetMetrics(); return nil })
+	r, err := s.call(ctx, s.conn.Send, "metrics", func(c schema.Call) error { c.SetMetrics(); return nil })
 	return r.metrics, err
 }
 
 // Load implements inflight.Engine.
 func (s *session) Load(ctx context.Context, model, version string) error {
-	_, err := s.call(ctx, "load", func(c schema.Call) error {
+	_, err := s.call(ctx, s.conn.Send, "load", func(c schema.Call) error {
 		ref, err := c.NewLoad()
 		if err != nil {
 			return err
@@ -301,7 +300,7 @@ func (s *session) Load(ctx context.Context, model, version string) error {
 
 // Tokenize implements inflight.Engine.
 func (s *session) Tokenize(ctx context.Context, model, version, text string, addSpecial bool) ([]int32, error) {
-	r, err := s.call(ctx, "tokenize", func(c schema.Call) error {
+	r, err := s.callForClient(ctx, "tokenize", func(c schema.Call) error {
 		in, err := c.NewTokenize()
 		if err != nil {
 			return err
@@ -319,7 +318,7 @@ func (s *session) Tokenize(ctx context.Context, model, version, text string, add
 
 // Detokenize implements inflight.Engine.
 func (s *session) Detokenize(ctx context.Context, model, version string, tokens []int32) ([]byte, error) {
-	r, err := s.call(ctx, "detokenize", func(c schema.Call) error {
+	r, err := s.callForClient(ctx, "detokenize", func(c schema.Call) error {
 		in, err := c.NewDetokenize()
 		if err != nil {
 			return err
@@ -339,9 +338,9 @@ func (s *session) Detokenize(ctx context.Context, model, version string, tokens 
 func (s *session) Render(ctx context.Context, sub *inflight.Submission) (inflight.RenderedText, error) {
 	frame := newInferFrame(sub)
 	if !s.conn.Fits(frame.Size()) {
-		return inflight.RenderedText{}, &inflight.EngineFailure{Code: string(api.TypeInvalidRequest), Text: "the request is larger than what the engine takes; shorten it"}
+		return inflight.RenderedText{}, tooLarge()
 	}
-	r, err := s.call(ctx, "render", func(c schema.Call) error {
+	r, err := s.callForClient(ctx, "render", func(c schema.Call) error {
 		in, err := c.NewRender()
 		if err != nil {
 			return err

@@ -24,6 +24,8 @@ var (
 	ErrClosed = errors.New("connection is closed")
 	// ErrBacklogFull: the peer reads frames more slowly than they are sent; the connection is closed.
 	ErrBacklogFull = errors.New("send backlog is full")
+	// ErrNoRoom: too much waits to be written for a frame that its sender can do without. The connection goes on.
+	ErrNoRoom = errors.New("no room in the send backlog")
 	// ErrTooLarge: a frame to send exceeds Options.MaxFrameBytes. The connection goes on.
 	ErrTooLarge = errors.New("frame is too large")
 	// ErrProtocol: the received bytes aren't a frame that this end accepts.

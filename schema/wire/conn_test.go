@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -281,6 +282,31 @@ func TestBacklogFullClosesTheConnection(t *testing.T) {
 	if released.Load() != int64(sent) {
 		t.Errorf("%d of %d frames were released", released.Load(), sent)
 	}
+}
+
+// A frame that its sender can do without leaves room for the others, however many of them there are.
+func TestFrameWithoutRoomLeavesTheConnection(t *testing.T) {
+	var built, released atomic.Int64
+	ca, cb := net.Pipe()
+	defer cb.Close()
+	a := wire.New(ca, wire.Options{BacklogBytes: 10_000})
+	defer a.Close()
+	if err := a.SendIfRoom(reason(5000)); err != nil {
+		t.Errorf("behind nothing: %v", err)
+	}
+	for range 100 {
+		if err := a.SendIfRoom(reason(1000)); !errors.Is(err, wire.ErrNoRoom) {
+			t.Fatalf("behind 5000 of 10,000 bytes: %v", err)
+		}
+	}
+	if err := a.SendLater(countingFrame{4000, &built, &released}); err != nil {
+		t.Errorf("another frame: %v", err)
+	}
+}
+
+// reason makes a frame of about so many bytes.
+func reason(bytes int) func(schema.Frame) error {
+	return func(f schema.Frame) error { return f.SetGoAway(strings.Repeat("x", bytes)) }
 }
 
 func TestBacklogCountsOnlyWhatIsNotWritten(t *testing.T) {

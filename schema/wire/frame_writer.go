@@ -40,7 +40,17 @@ func (c *Conn) Send(build func(schema.Frame) error) error {
 	if err != nil {
 		return err
 	}
-	return c.enqueue(queuedFrame{frame: frame, size: len(frame)})
+	return c.enqueue(queuedFrame{frame: frame, size: len(frame)}, false)
+}
+
+// SendIfRoom is Send for a frame that its sender can do without: behind others it may fill a quarter of BacklogBytes.
+// Beyond that it gets ErrNoRoom, and the connection goes on.
+func (c *Conn) SendIfRoom(build func(schema.Frame) error) error {
+	frame, err := c.encode(nil, build)
+	if err != nil {
+		return err
+	}
+	return c.enqueue(queuedFrame{frame: frame, size: len(frame)}, true)
 }
 
 // Fits reports whether a frame of that size, its header included, may be sent.
@@ -49,7 +59,7 @@ func (c *Conn) Fits(size int) bool { return size <= c.options.MaxFrameBytes }
 // SendLater queues a frame that is built when it is written. l belongs to the connection from now on, even after an
 // error.
 func (c *Conn) SendLater(l Later) error {
-	return c.enqueue(queuedFrame{later: l, size: l.Size()})
+	return c.enqueue(queuedFrame{later: l, size: l.Size()}, false)
 }
 
 // SendControl is Send for frames that go out before all queued data: cancel, ping, pong, goAway, hello.
@@ -75,12 +85,17 @@ func (c *Conn) SendControl(build func(schema.Frame) error) error {
 	return nil
 }
 
-func (c *Conn) enqueue(e queuedFrame) error {
+// enqueue queues a data frame. One that needn't go out is refused where another would end the connection, and earlier.
+func (c *Conn) enqueue(e queuedFrame, optional bool) error {
 	c.mu.Lock()
 	if err := c.sendRefusal(); err != nil {
 		c.mu.Unlock()
 		e.release()
 		return err
+	}
+	if optional && c.backlog > 0 && c.backlog+e.size > c.options.BacklogBytes/4 {
+		c.mu.Unlock()
+		return fmt.Errorf("%w: %d bytes", ErrNoRoom, e.size)
 	}
 	if c.backlog+e.size > c.options.BacklogBytes {
 		c.mu.Unlock()
