@@ -117,7 +117,7 @@ func (e *engine) openModels() error {
 	c := e.c
 	var err error
 	if e.registry, err = models.NewRegistry(models.RegistryOptions{
-		Dir: c.ModelsDir, LinksInside: !c.FollowLinks, Demo: builtInDemo(c.Demo), AlwaysDemo: c.Demo == DemoTrue, Log: e.log,
+		Dir: c.ModelsDir, LinksInside: !c.FollowLinks, Demo: builtInDemo(c), AlwaysDemo: c.Demo == DemoTrue, Log: e.log,
 	}); err != nil {
 		return fmt.Errorf("read models directory: %w", err)
 	}
@@ -149,11 +149,17 @@ func (e *engine) noteLoad(l models.LoadHeartbeat, loading bool) {
 	e.heartbeat.SetLoading(supervise.Loading{Model: l.Model, Version: l.Version, Revision: l.Revision}, loading)
 }
 
-func builtInDemo(mode DemoMode) *models.Demo {
-	if mode == DemoFalse {
+func builtInDemo(c *Config) *models.Demo {
+	if c.Demo == DemoFalse {
 		return nil
 	}
 	d := &models.Demo{Name: demo.Name, Description: demo.Description}
+	if !c.Mock { // which has other abilities
+		d.Known = models.Known{
+			TrainContext: demo.Context, Architecture: demo.Architecture, Quantization: demo.Quantization,
+			Abilities: &models.Abilities{ChatTemplate: true, Embeddings: true},
+		}
+	}
 	for _, f := range demo.Files() {
 		d.Files = append(d.Files, models.EmbeddedFile{Version: f.Version, Packed: f.Packed, SHA256: f.SHA256, Bytes: f.Bytes})
 	}

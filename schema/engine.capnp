@@ -318,6 +318,7 @@ struct Model {
   bytes          @6 :UInt64;  # of the base's files
   quantization   @7 :Text;    # as in Facts, from the file's header; empty: not known
   architecture   @8 :Text;
+  abilities      @9 :Facts;   # only what requests may ask of it, as far as its file tells before a load; absent: it doesn't
 }
 
 struct Version { name @0 :Text; problem @1 :Text; }  # problem: why it can't be loaded; empty when it can

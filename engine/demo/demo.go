@@ -13,6 +13,13 @@ const (
 	Description = "Tiny built-in model (1.5 million parameters) that knows the capitals of the world, chemical elements and a little small talk; for trying things out, not for real use"
 )
 
+// What its header says.
+const (
+	Context      = 512 // tokens
+	Architecture = "llama"
+	Quantization = "Q8_0"
+)
+
 // File is one embedded GGUF file, packed with xz.
 type File struct {
 	Version string // empty for the weights; otherwise the LoRA version

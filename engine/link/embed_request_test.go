@@ -14,7 +14,7 @@ import (
 )
 
 // bothTasks is a base that embeds and scores.
-var bothTasks = models.Facts{Embeddings: true, Scores: true, EmbeddingSize: 3}
+var bothTasks = models.Facts{Abilities: models.Abilities{Embeddings: true, Scores: true}, EmbeddingSize: 3}
 
 func embedTask(r schema.InferRequest) error { r.SetTask(schema.Task_embed); return nil }
 
@@ -95,7 +95,7 @@ func TestEmbeddingOfAReplay(t *testing.T) {
 }
 
 func TestEmbeddingsRefused(t *testing.T) {
-	generator, encoder, reranker := models.Facts{}, models.Facts{EncoderOnly: true, Embeddings: true}, models.Facts{EncoderOnly: true, Scores: true}
+	generator, encoder, reranker := models.Facts{}, models.Facts{Abilities: models.Abilities{EncoderOnly: true, Embeddings: true}}, models.Facts{Abilities: models.Abilities{EncoderOnly: true, Scores: true}}
 	long := strings.Repeat("x", contextTokens)
 	for _, c := range []struct {
 		name        string

@@ -220,6 +220,13 @@ func writeModel(to schema.Model, m *models.Model, known models.Facts) error {
 	if w.err != nil {
 		return w.err
 	}
+	if m.Abilities != nil {
+		abilities, err := to.NewAbilities()
+		if err != nil {
+			return err
+		}
+		writeAbilities(abilities, m.Abilities)
+	}
 	versions, err := to.NewVersions(int32(len(m.Versions)))
 	if err != nil {
 		return err
@@ -237,13 +244,8 @@ func writeFacts(to schema.Facts, f *models.Facts) error {
 	to.SetSequences(uint32(f.Sequences))
 	to.SetWeightBytes(uint64(max(f.WeightBytes, 0)))
 	to.SetCacheBytes(uint64(max(f.CacheBytes, 0)))
-	to.SetChatTemplate(f.ChatTemplate)
-	to.SetTools(f.Tools)
-	to.SetReasoning(f.Reasoning)
-	to.SetEmbeddings(f.Embeddings)
-	to.SetScores(f.Scores)
 	to.SetEmbeddingSize(uint32(f.EmbeddingSize))
-	to.SetGenerates(!f.EncoderOnly)
+	writeAbilities(to, &f.Abilities)
 	to.SetFlashAttention(f.KV.Flash)
 	w := fieldWriter{}
 	w.text(to.SetArchitecture, f.Architecture)
@@ -259,6 +261,15 @@ func writeFacts(to schema.Facts, f *models.Facts) error {
 		return w.err
 	}
 	return writeMemory(to, f.Memory)
+}
+
+func writeAbilities(to schema.Facts, a *models.Abilities) {
+	to.SetChatTemplate(a.ChatTemplate)
+	to.SetTools(a.Tools)
+	to.SetReasoning(a.Reasoning)
+	to.SetEmbeddings(a.Embeddings)
+	to.SetScores(a.Scores)
+	to.SetGenerates(!a.EncoderOnly)
 }
 
 func writeMemory(to schema.Facts, memory []models.DeviceMemory) error {

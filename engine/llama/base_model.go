@@ -175,11 +175,13 @@ func (b *Base) readFacts() {
 		Sampling:      b.sampling,
 		Device:        d.Description,
 		Backend:       d.Backend,
-		ChatTemplate:  b.template != nil,
-		EncoderOnly:   !b.generates,
-		Embeddings:    !b.embed.scores,
-		Scores:        b.embed.scores,
 		EmbeddingSize: b.embed.size,
+		Abilities: models.Abilities{
+			ChatTemplate: b.template != nil,
+			EncoderOnly:  !b.generates,
+			Embeddings:   !b.embed.scores,
+			Scores:       b.embed.scores,
+		},
 	}
 	if b.form != nil {
 		b.facts.Tools, b.facts.Reasoning = b.form.tools, b.form.reasoning

@@ -130,7 +130,8 @@ func newBase(b *Backend, spec models.BaseSpec) *Base {
 		KV:     models.KVCache{Bytes: int64(n) * 4, KeyType: cmp.Or(spec.Attention.KeyType, models.CacheF16), ValueType: cmp.Or(spec.Attention.ValueType, models.CacheF16)},
 		Memory: []models.DeviceMemory{{Device: "mock", WeightBytes: vocabularyBytes(), CacheBytes: int64(n) * 4}}, CellsLimit: "CONTEXT and PARALLEL",
 		Sampling: models.Sampling{Place: models.SamplingHost, DecidedBy: "there is no device"},
-		Device:   "mock", Backend: "mock", Tools: true, Reasoning: true, Embeddings: true, Scores: true, EmbeddingSize: embeddingSize,
+		Device:   "mock", Backend: "mock", EmbeddingSize: embeddingSize,
+		Abilities: models.Abilities{Tools: true, Reasoning: true, Embeddings: true, Scores: true},
 	}}
 }
 

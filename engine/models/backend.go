@@ -97,13 +97,8 @@ type Facts struct {
 	Memory        []DeviceMemory // of each device that holds anything
 	Device        string
 	Backend       string // cpu, cuda, mock …
-	ChatTemplate  bool
-	Tools         bool // the chat template has a form for tools of its own
-	Reasoning     bool // the chat template has a form for reasoning
-	EncoderOnly   bool // it has no next token, and only embeds or scores
-	Embeddings    bool // TaskEmbed is possible
-	Scores        bool // TaskScore is possible
-	EmbeddingSize int  // numbers of an embedding
+	Abilities
+	EmbeddingSize int // numbers of an embedding
 }
 
 // DeviceMemory is what of a base lies on one device, in bytes: its own, without versions.

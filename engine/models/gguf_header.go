@@ -17,6 +17,10 @@ type ggufHeader struct {
 	TrainContext int    // 0: the file doesn't say
 	Quantization string // the library's words for most of the tensors; empty: the file doesn't say
 	Tensors      int
+	Pooling      int  // the library's number; 0: none, or the file doesn't say
+	LooksAhead   bool // attention isn't causal
+	Classifier   bool // it has weights that make a score
+	Template     templateForm
 }
 
 // Bounds of a header; everything else is bounded by the file's size.
@@ -28,7 +32,21 @@ const (
 	maxTensorName  = 256
 	maxDims        = 4
 	defaultAlign   = 32
-	contextKey     = ".context_length" // after the architecture
+	maxTemplate    = 1 << 20 // bytes of a chat template
+	maxPerSuffix   = 16      // keys that differ in their architecture
+)
+
+// Keys that begin with the architecture, which may come after them.
+const (
+	contextKey = ".context_length"
+	poolingKey = ".pooling_type"
+	causalKey  = ".attention.causal"
+)
+
+// Keys of chat templates.
+const (
+	templateKey     = "tokenizer.chat_template"
+	toolTemplateKey = "tokenizer.chat_template.tool_use"
 )
 
 var errGGUF = errors.New("bad GGUF file")
@@ -100,6 +118,10 @@ func (g *ggufReader) text(limit uint64) string {
 	if g.err == nil && n > limit {
 		g.fail("a name of %d bytes", n)
 	}
+	return g.textOf(n)
+}
+
+func (g *ggufReader) textOf(n uint64) string {
 	if g.err != nil {
 		return ""
 	}
@@ -109,6 +131,16 @@ func (g *ggufReader) text(limit uint64) string {
 	}
 	g.left -= int64(n)
 	return string(b)
+}
+
+// template reads a chat template.
+func (g *ggufReader) template() templateForm {
+	n := g.u64()
+	if n > maxTemplate {
+		g.skip(n)
+		return templateForm{there: true}
+	}
+	return templateFormOf(g.textOf(n))
 }
 
 func (g *ggufReader) header(size int64) (ggufHeader, error) {
@@ -128,7 +160,9 @@ func (g *ggufReader) header(size int64) (ggufHeader, error) {
 		if g.err != nil {
 			return ggufHeader{}, g.err
 		}
-		spans = append(spans, g.tensor())
+		name, span := g.tensor()
+		spans = append(spans, span)
+		meta.Classifier = meta.Classifier || name == "cls.weight" || name == "cls.output.weight"
 	}
 	if g.err == nil {
 		g.checkExtents(spans, size-g.left, size, meta.align)
@@ -147,7 +181,8 @@ type ggufMetadata struct {
 
 func (g *ggufReader) pairs(n uint64) ggufMetadata {
 	m := ggufMetadata{align: defaultAlign}
-	contexts := map[string]uint64{}
+	contexts, poolings, causal := byArchitecture{}, byArchitecture{}, byArchitecture{}
+	var toolTemplate templateForm
 	for range n {
 		if g.err != nil {
 			return m
@@ -163,8 +198,16 @@ func (g *ggufReader) pairs(n uint64) ggufMetadata {
 			m.Quantization = quantizationNames[g.u32()]
 		case key == "general.alignment" && kind == ggufUint32:
 			m.align = uint64(g.u32())
-		case kind == ggufUint32 && strings.HasSuffix(key, contextKey) && len(contexts) < 16:
-			contexts[strings.TrimSuffix(key, contextKey)] = uint64(g.u32())
+		case key == templateKey && kind == ggufString:
+			m.Template = g.template()
+		case key == toolTemplateKey && kind == ggufString:
+			toolTemplate = g.template()
+		case kind == ggufUint32 && contexts.takes(key, contextKey):
+			contexts.set(key, contextKey, g.u32())
+		case kind == ggufUint32 && poolings.takes(key, poolingKey):
+			poolings.set(key, poolingKey, g.u32())
+		case kind == ggufBool && causal.takes(key, causalKey):
+			causal.set(key, causalKey, uint32(g.fixed(1)[0]))
 		default:
 			g.skipValue(kind)
 		}
@@ -175,13 +218,34 @@ func (g *ggufReader) pairs(n uint64) ggufMetadata {
 	if g.err == nil && m.Architecture == "" {
 		g.fail("general.architecture is missing")
 	}
-	m.TrainContext = int(contexts[m.Architecture])
+	m.TrainContext, m.Pooling = int(contexts[m.Architecture]), int(poolings[m.Architecture])
+	isCausal, told := causal[m.Architecture]
+	m.LooksAhead = encoderArchitectures[m.Architecture] || told && isCausal == 0
+	m.Template.tools = m.Template.tools || toolTemplate.tools
 	return m
+}
+
+// encoderArchitectures look ahead whatever the file says.
+var encoderArchitectures = map[string]bool{
+	"bert": true, "nomic-bert": true, "nomic-bert-moe": true, "jina-bert-v2": true, "jina-bert-v3": true, "neo-bert": true,
+	"eurobert": true, "modern-bert": true, "gemma-embedding": true,
+}
+
+// byArchitecture are the values of keys that begin with an architecture.
+type byArchitecture map[string]uint32
+
+func (b byArchitecture) takes(key, suffix string) bool {
+	return strings.HasSuffix(key, suffix) && len(b) < maxPerSuffix
+}
+
+func (b byArchitecture) set(key, suffix string, value uint32) {
+	b[strings.TrimSuffix(key, suffix)] = value
 }
 
 // Value types of GGUF that need special care.
 const (
 	ggufUint32 = 4
+	ggufBool   = 7
 	ggufString = 8
 	ggufArray  = 9
 )
@@ -229,14 +293,14 @@ func (g *ggufReader) skipArray() {
 // tensorSpan is where a tensor's data lies, counted from the start of the data.
 type tensorSpan struct{ offset, bytes uint64 }
 
-func (g *ggufReader) tensor() tensorSpan {
+func (g *ggufReader) tensor() (string, tensorSpan) {
 	name := g.text(maxTensorName)
 	dims := g.u32()
 	if g.err == nil && (dims == 0 || dims > maxDims) {
 		g.fail("tensor %.64q has %d dimensions", name, dims)
 	}
 	if g.err != nil {
-		return tensorSpan{}
+		return "", tensorSpan{}
 	}
 	elements, row := uint64(1), uint64(0)
 	for i := range dims {
@@ -246,7 +310,7 @@ func (g *ggufReader) tensor() tensorSpan {
 		}
 		if d == 0 || elements > math.MaxInt64/d {
 			g.fail("tensor %.64q has an impossible shape", name)
-			return tensorSpan{}
+			return "", tensorSpan{}
 		}
 		elements *= d
 	}
@@ -254,19 +318,19 @@ func (g *ggufReader) tensor() tensorSpan {
 	s := tensorSpan{offset: g.u64()}
 	block, known := tensorBlockSizes[kind]
 	if !known { // newer than this table: the library will check it
-		return s
+		return name, s
 	}
 	if row%block.elements != 0 {
 		g.fail("tensor %.64q: rows of %d values don't fit blocks of %d", name, row, block.elements)
-		return s
+		return name, s
 	}
 	blocks := elements / block.elements
 	if blocks > math.MaxInt64/block.bytes {
 		g.fail("tensor %.64q has an impossible size", name)
-		return s
+		return name, s
 	}
 	s.bytes = blocks * block.bytes
-	return s
+	return name, s
 }
 
 // checkExtents checks that every tensor lies between the end of the header and the end of the file.

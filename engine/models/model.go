@@ -16,12 +16,13 @@ type Model struct {
 	Pooling        Pooling
 	Attention      Attention // as far as the model sets it
 	Defaults       Defaults
-	TrainContext   int       // tokens that the model was trained for; 0: not known before the first load
-	Bytes          int64     // of the base's files, unpacked; 0: not known
-	Architecture   string    // of the base; empty: not known before the first load
-	Quantization   string    // of the base, in the library's words; empty: not known before the first load
-	Versions       []Version // base first, the others in ascending order
-	Demo           bool      // built in
+	TrainContext   int        // tokens that the model was trained for; 0: not known before the first load
+	Bytes          int64      // of the base's files, unpacked; 0: not known
+	Architecture   string     // of the base; empty: not known before the first load
+	Quantization   string     // of the base, in the library's words; empty: not known before the first load
+	Abilities      *Abilities // of the base; nil: not known before the first load
+	Versions       []Version  // base first, the others in ascending order
+	Demo           bool       // built in
 }
 
 // Version of a model.

@@ -1,6 +1,7 @@
 package models
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 )
@@ -67,8 +68,10 @@ func (f foundModel) model() Model {
 		Template: template, Pooling: pooling, Attention: f.file.attention(), Defaults: f.file.Defaults, TrainContext: f.base.header.TrainContext,
 		Bytes: f.base.bytes, Architecture: f.base.header.Architecture, Quantization: f.base.header.Quantization,
 	}
-	if m.Description == "" && f.base.headerRead {
-		m.Description = f.base.header.Architecture + " model"
+	if f.base.headerRead && f.base.problem == "" {
+		m.Description = cmp.Or(m.Description, f.base.header.Architecture+" model")
+		abilities := f.base.header.abilities(template, pooling)
+		m.Abilities = &abilities
 	}
 	return m
 }
@@ -120,7 +123,10 @@ func firstNonEmpty(problems ...string) string {
 }
 
 func (d *Demo) model() (Model, []*source) {
-	m := Model{Name: d.Name, Description: d.Description, Demo: true}
+	m := Model{
+		Name: d.Name, Description: d.Description, Demo: true, TrainContext: d.Known.TrainContext,
+		Architecture: d.Known.Architecture, Quantization: d.Known.Quantization, Abilities: d.Known.Abilities,
+	}
 	var base *weightsFile
 	var list []*source
 	for i := range d.Files {

@@ -16,6 +16,16 @@ type Demo struct {
 	Name        string
 	Description string
 	Files       []EmbeddedFile // the weights have no version
+	// Known is what to say of it before the first load, as of other models whose header can be read.
+	Known Known
+}
+
+// Known is what is known of a base before its first load.
+type Known struct {
+	TrainContext int        // tokens that the model was trained for; 0: not known
+	Architecture string     // empty: not known
+	Quantization string     // in the library's words; empty: not known
+	Abilities    *Abilities // nil: not known
 }
 
 // RegistryOptions for NewRegistry.

@@ -302,16 +302,21 @@ type Facts struct {
 	Architecture, Quantization, Backend string
 	ContextTokens, Cells, Sequences     int
 	WeightBytes, CacheBytes             uint64
-	ChatTemplate                        bool
-	Tools, Reasoning                    bool // the chat template has a form for them
-	Generates, Embeddings, Scores       bool // the tasks that are possible
-	EmbeddingSize                       int
-	Memory                              []DeviceMemory // of each device that holds anything
-	CellsLimit                          string         // what decided Cells, for people
-	CacheTypeK, CacheTypeV              string         // formats of the KV cache; empty: it has none
-	FlashAttention                      bool
-	KVLayout                            string // unified or streams; empty: it has no KV cache
-	Sampling, SamplingDecidedBy         string // host or device, and why, for people; empty: it draws no tokens
+	Abilities
+	EmbeddingSize               int
+	Memory                      []DeviceMemory // of each device that holds anything
+	CellsLimit                  string         // what decided Cells, for people
+	CacheTypeK, CacheTypeV      string         // formats of the KV cache; empty: it has none
+	FlashAttention              bool
+	KVLayout                    string // unified or streams; empty: it has no KV cache
+	Sampling, SamplingDecidedBy string // host or device, and why, for people; empty: it draws no tokens
+}
+
+// Abilities are what requests may ask of a model.
+type Abilities struct {
+	ChatTemplate                  bool
+	Tools, Reasoning              bool // the chat template has a form for them
+	Generates, Embeddings, Scores bool // the tasks that are possible
 }
 
 // DeviceMemory is what of a base lies on one device, in bytes, without its versions.
@@ -332,8 +337,9 @@ type Model struct {
 	Name, Description, Domain, DefaultVersion string
 	Versions                                  []Version
 	ContextTokens                             int
-	Bytes                                     uint64 // of its files
-	Quantization, Architecture                string // empty: not known
+	Bytes                                     uint64     // of its files
+	Quantization, Architecture                string     // empty: not known
+	Abilities                                 *Abilities // before a load; nil: not known
 }
 
 // Version of a model; Problem says why it can't be loaded.

@@ -46,9 +46,15 @@ func (r *fieldReader) facts(from schema.Facts, err error) inflight.Facts {
 		Sampling: r.text(from.Sampling()), SamplingDecidedBy: r.text(from.SamplingDecidedBy()),
 		Architecture: r.text(from.Architecture()), Quantization: r.text(from.Quantization()), Backend: r.text(from.Backend()),
 		ContextTokens: int(from.ContextTokens()), Cells: int(from.Cells()), Sequences: int(from.Sequences()),
-		WeightBytes: from.WeightBytes(), CacheBytes: from.CacheBytes(), ChatTemplate: from.ChatTemplate(),
-		Tools: from.Tools(), Reasoning: from.Reasoning(), Generates: from.Generates(), Embeddings: from.Embeddings(), Scores: from.Scores(),
-		EmbeddingSize: int(from.EmbeddingSize()),
+		WeightBytes: from.WeightBytes(), CacheBytes: from.CacheBytes(),
+		Abilities: abilities(from), EmbeddingSize: int(from.EmbeddingSize()),
+	}
+}
+
+func abilities(from schema.Facts) inflight.Abilities {
+	return inflight.Abilities{
+		ChatTemplate: from.ChatTemplate(), Tools: from.Tools(), Reasoning: from.Reasoning(),
+		Generates: from.Generates(), Embeddings: from.Embeddings(), Scores: from.Scores(),
 	}
 }
 
@@ -70,6 +76,12 @@ func (r *fieldReader) model(from schema.Model) inflight.Model {
 		Name: r.text(from.Name()), Description: r.text(from.Description()), Domain: r.text(from.Domain()),
 		DefaultVersion: r.text(from.DefaultVersion()), ContextTokens: int(from.ContextTokens()),
 		Bytes: from.Bytes(), Quantization: r.text(from.Quantization()), Architecture: r.text(from.Architecture()),
+	}
+	if from.HasAbilities() {
+		facts, err := from.Abilities()
+		r.keepErr(err)
+		known := abilities(facts)
+		m.Abilities = &known
 	}
 	versions, err := from.Versions()
 	r.versions += versions.Len()

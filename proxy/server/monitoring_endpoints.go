@@ -84,6 +84,9 @@ func (s *Server) installedModels() []api.Model {
 			Name: m.Name, Description: m.Description, DefaultVersion: m.DefaultVersion, Context: m.ContextTokens,
 			Bytes: m.Bytes, Quantization: m.Quantization, Architecture: m.Architecture,
 		}
+		if m.Abilities != nil {
+			listed.Capabilities = capabilities(m.Abilities)
+		}
 		noteLoaded(&listed, st.Loaded)
 		for _, v := range m.Versions {
 			listed.Versions = append(listed.Versions, v.Name)
@@ -111,11 +114,11 @@ func noteLoaded(m *api.Model, loaded []inflight.Loaded) {
 			m.States[l.Version] = api.StateLoading
 			continue
 		}
-		m.Capabilities = capabilities(&l.Facts)
+		m.Capabilities = capabilities(&l.Facts.Abilities)
 	}
 }
 
-func capabilities(f *inflight.Facts) []string {
+func capabilities(f *inflight.Abilities) []string {
 	var list []string
 	for _, c := range []struct {
 		has  bool

@@ -14,8 +14,9 @@ import (
 func TestOpenAIModels(t *testing.T) {
 	table := capitalTable()
 	table.set(func(s *inflight.Status) {
-		s.Loaded[0].Facts = inflight.Facts{Generates: true, ChatTemplate: true, Tools: true}
-		s.Models = append(s.Models, inflight.Model{Name: "org/plain", ContextTokens: 2048, Versions: []inflight.Version{{Name: "base"}, {Name: "cut-off", Problem: "bad file"}}})
+		s.Loaded[0].Facts = inflight.Facts{Abilities: inflight.Abilities{Generates: true, ChatTemplate: true, Tools: true}}
+		s.Models = append(s.Models, inflight.Model{Name: "org/plain", ContextTokens: 2048, Versions: []inflight.Version{{Name: "base"}, {Name: "cut-off", Problem: "bad file"}}},
+			inflight.Model{Name: "ranker", Versions: []inflight.Version{{Name: "base"}}, Abilities: &inflight.Abilities{Scores: true}})
 	})
 	ts := startTestServer(t, table, withOrigins(appOrigin))
 	var list struct {
@@ -38,7 +39,7 @@ func TestOpenAIModels(t *testing.T) {
 	for _, m := range list.Data {
 		ids = append(ids, m.ID)
 	}
-	want := "demo demo:base demo:v1.0 demo:v1.1 org/plain org/plain:base"
+	want := "demo demo:base demo:v1.0 demo:v1.1 org/plain org/plain:base ranker"
 	if got := strings.Join(ids, " "); r.StatusCode != 200 || list.Object != "list" || got != want {
 		t.Errorf("status %d, %s\ngot  %s\nwant %s", r.StatusCode, list.Object, got, want)
 	}
@@ -47,7 +48,7 @@ func TestOpenAIModels(t *testing.T) {
 		states[m.ID] = m.State + " " + strings.Join(m.Capabilities, ",")
 	}
 	const what = " chat,completion,tools"
-	if states["demo"] != "not_loaded"+what || states["demo:v1.0"] != "loaded"+what || states["demo:v1.1"] != "loading"+what || states["org/plain"] != "not_loaded " {
+	if states["demo"] != "not_loaded"+what || states["demo:v1.0"] != "loaded"+what || states["demo:v1.1"] != "loading"+what || states["org/plain"] != "not_loaded " || states["ranker"] != "not_loaded rerank" {
 		t.Errorf("states %v", states)
 	}
 	checkReadable(t, r.Header)

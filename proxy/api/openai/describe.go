@@ -467,7 +467,7 @@ func modelEntry() *openapi.Schema {
 		openapi.May("quantization", openapi.Text(1, 0).About("As the file's header says.")),
 		openapi.May("architecture", openapi.Text(1, 0)),
 		openapi.May("capabilities", openapi.List(openapi.Words(api.CapabilityChat, api.CapabilityCompletion, api.CapabilityTools, api.CapabilityReasoning,
-			api.CapabilityEmbeddings, api.CapabilityRerank), 0, 0).About("Absent while no version of the model is loaded.")),
+			api.CapabilityEmbeddings, api.CapabilityRerank), 0, 0).About("Before a load what the model's file tells; absent where it tells nothing.")),
 		openapi.Has("state", openapi.Words(api.StateLoaded, api.StateLoading, api.StateNotLoaded)),
 	).Named("OpenAIModel")
 }
