@@ -50,6 +50,7 @@ type Error struct {
 	Type       Type
 	Message    string        // for people: what is wrong and what to do; holds no secret and no path
 	Param      string        // request field, "" when no single field is to blame
+	OwnParam   bool          // Param is a field of the client's dialect, though /infer has one of this name, too
 	RetryAfter time.Duration // 0: no Retry-After header, trying again doesn't help
 	// PromptTokens is what the prompt has and ContextTokens what the model's context holds, of a TypeContextExceeded; 0
 	// of others, or not known.

@@ -103,7 +103,7 @@ func appendNullable(dst []byte, name, v string) []byte {
 }
 
 func param(e *api.Error, params map[string]string) string {
-	if own, ok := params[e.Param]; ok {
+	if own, ok := params[e.Param]; ok && !e.OwnParam {
 		return own
 	}
 	return e.Param
@@ -111,6 +111,9 @@ func param(e *api.Error, params map[string]string) string {
 
 // Message is an error's text in the words of a dialect.
 func Message(e *api.Error, params map[string]string, requestID string) string {
+	if e.OwnParam {
+		return e.Message
+	}
 	switch e.Type {
 	case api.TypeContextExceeded:
 		// Clients look for one text or the other, and some see nothing of an error but its message.

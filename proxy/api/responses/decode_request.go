@@ -146,7 +146,9 @@ func (b *requestBody) refuseStored() *api.Error {
 		switch f.value.Kind() {
 		case jsontext.KindInvalid, 'n', 'f': // absent, null, false
 		default:
-			return api.Invalid(f.param, "%s", f.why)
+			err := api.Invalid(f.param, "%s", f.why)
+			err.OwnParam = true // prompt isn't what it is in /infer
+			return err
 		}
 	}
 	return nil

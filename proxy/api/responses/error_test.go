@@ -22,6 +22,10 @@ func TestErrorBody(t *testing.T) {
 			t.Errorf("%s: %s", param, got)
 		}
 	}
+	// A field of this API that has the name of one of /infer's.
+	_, err := Dialect.Decode([]byte(bodyStart+`,"prompt":{"id":"pmpt_1"}}`), api.Limits{})
+	same(t, Dialect.AppendError(nil, err, "r1"),
+		`{"error":{"message":"prompt templates are not stored; leave prompt out and send instructions and input","type":"invalid_request_error","param":"prompt","code":null}}`)
 	secret := errors.New("open /secret/path")
 	if got := string(Dialect.AppendError(nil, api.Internal(secret), "r1")); strings.Contains(got, "secret") || !strings.Contains(got, "request id r1") {
 		t.Error(got)
