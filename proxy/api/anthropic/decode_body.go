@@ -13,10 +13,11 @@ import (
 
 // requirements gives for each field the words that follow "must be" in an error. A star stands for a place in a list.
 var requirements = map[string]string{
-	"model":          fmt.Sprintf("a string: the name of a model, or name and version with a colon between them, each of at most %d bytes", api.MaxNameBytes),
-	"max_tokens":     "a whole number of 1 or more",
-	"stop_sequences": fmt.Sprintf("a list of at most %d strings, none empty, each of at most %d bytes", api.MaxStops, api.MaxStopBytes),
-	"stream":         "true or false",
+	"model":             fmt.Sprintf("a string: the name of a model, or name and version with a colon between them, each of at most %d bytes", api.MaxNameBytes),
+	"max_tokens":        "a whole number of 1 or more",
+	"stop_sequences":    fmt.Sprintf("a list of at most %d strings, none empty, each of at most %d bytes", api.MaxStops, api.MaxStopBytes),
+	"stream":            "true or false",
+	"timings_per_token": "true or false",
 
 	"stream_options":        `an object such as {"resume":60}`,
 	"stream_options.resume": fmt.Sprintf("a whole number of seconds from 0 to %d", api.MaxResumeSeconds),

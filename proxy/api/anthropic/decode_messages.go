@@ -29,8 +29,9 @@ type messagesBody struct {
 		Format *outputFormat `json:"format"`
 	} `json:"output_config"`
 	OutputFormat *outputFormat `json:"output_format"` // where output_config.format was before
-	// StreamOptions is not in Anthropic's API.
+	// These are not in Anthropic's API.
 	StreamOptions api.ResumeOption `json:"stream_options"`
+	Timings       bool             `json:"timings_per_token"`
 
 	Unknown jsontext.Value `json:",embed"`
 }
@@ -63,7 +64,7 @@ func (b *messagesBody) request(limits api.Limits) (*api.Request, *api.Error) {
 	if len(b.StopSequences) > 0 {
 		r.Stop = b.StopSequences
 	}
-	r.Stream = b.Stream
+	r.Stream, r.Timings = b.Stream, b.Timings
 	b.StreamOptions.Apply(r)
 	return r, nil
 }

@@ -44,6 +44,8 @@ func TestDecodeParameters(t *testing.T) {
 		`"stop_sequences":["x","yz"]`:       func(r *api.Request) { r.Stop = []string{"x", "yz"} },
 		`"stop_sequences":[],"stream":null`: func(*api.Request) {},
 		`"stream":true`:                     func(r *api.Request) { r.Stream = true },
+		`"timings_per_token":true`:          func(r *api.Request) { r.Timings = true },
+		`"timings_per_token":null`:          func(*api.Request) {},
 		`"stream":true,"stream_options":{"resume":60}`: func(r *api.Request) {
 			r.Stream, r.ResumeFor = true, time.Minute
 		},
@@ -254,18 +256,19 @@ func wantRefusals(t *testing.T, list refusals) {
 
 func TestRefusedParameters(t *testing.T) {
 	for field, bad := range map[string][]string{
-		"model":          {"7", "[]", `"` + long(api.MaxNameBytes+1) + `"`, `"a:` + long(api.MaxNameBytes+1) + `"`},
-		"temperature":    {"-0.1", "1.1", "1e400", `"hot"`, "true"},
-		"top_p":          {"-0.1", "1.01", "{}"},
-		"top_k":          {"-1", "1001", "0.5", `"1"`},
-		"stop_sequences": {`[""]`, `["a",""]`, "7", `[null]`, `["1","2","3","4","5","6","7","8","9"]`, `["` + long(api.MaxStopBytes+1) + `"]`},
-		"stream":         {`"true"`, "1"},
-		"tools":          {"7", "{}", `"f"`},
-		"tool_choice":    {`"auto"`, "[]", `{"type":"any"}`},
-		"thinking":       {"true", `"enabled"`},
-		"output_config":  {"7", `"json"`},
-		"output_format":  {"7"},
-		"system":         {"7", "{}"},
+		"model":             {"7", "[]", `"` + long(api.MaxNameBytes+1) + `"`, `"a:` + long(api.MaxNameBytes+1) + `"`},
+		"temperature":       {"-0.1", "1.1", "1e400", `"hot"`, "true"},
+		"top_p":             {"-0.1", "1.01", "{}"},
+		"top_k":             {"-1", "1001", "0.5", `"1"`},
+		"stop_sequences":    {`[""]`, `["a",""]`, "7", `[null]`, `["1","2","3","4","5","6","7","8","9"]`, `["` + long(api.MaxStopBytes+1) + `"]`},
+		"stream":            {`"true"`, "1"},
+		"timings_per_token": {"1"},
+		"tools":             {"7", "{}", `"f"`},
+		"tool_choice":       {`"auto"`, "[]", `{"type":"any"}`},
+		"thinking":          {"true", `"enabled"`},
+		"output_config":     {"7", `"json"`},
+		"output_format":     {"7"},
+		"system":            {"7", "{}"},
 	} {
 		for _, value := range bad {
 			wantRefusals(t, refusals{bodyStart + `,"` + field + `":` + value + `}`: field})

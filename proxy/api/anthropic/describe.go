@@ -102,15 +102,16 @@ func modelInfo() *openapi.Schema {
 func fields() openapi.Fields {
 	schema := openapi.Map(&openapi.Schema{})
 	return openapi.Fields{
-		"model":          {Doc: "The name of a model, or name and version with a colon between them. Default: DEFAULT_MODEL.", Schema: openapi.ModelNames()},
-		"max_tokens":     {Doc: "How many tokens the answer may have. Cut to what the context has left.", Required: true, Schema: openapi.IntegerFrom(1)},
-		"system":         {Doc: "What the model is told besides the conversation.", Schema: textBlocks()},
-		"stop_sequences": {Doc: "The answer ends before the first of these texts.", Schema: openapi.StopStrings()},
-		"stream":         {Doc: "Answer as server-sent events.", Default: false},
-		"stream_options": {Doc: "How a stream is sent. Not in Anthropic's API."},
-		"temperature":    {Doc: "0 always takes the most likely token. Default: the model's, then 1.", Schema: openapi.Range(0, 1)},
-		"top_k":          {Doc: "Only that many of the most likely tokens; 0: off.", Schema: openapi.Integer(0, api.MaxTopK)},
-		"top_p":          {Doc: "Only the most likely tokens that have this probability together; 1: off.", Schema: openapi.Range(0, 1)},
+		"model":             {Doc: "The name of a model, or name and version with a colon between them. Default: DEFAULT_MODEL.", Schema: openapi.ModelNames()},
+		"max_tokens":        {Doc: "How many tokens the answer may have. Cut to what the context has left.", Required: true, Schema: openapi.IntegerFrom(1)},
+		"system":            {Doc: "What the model is told besides the conversation.", Schema: textBlocks()},
+		"stop_sequences":    {Doc: "The answer ends before the first of these texts.", Schema: openapi.StopStrings()},
+		"stream":            {Doc: "Answer as server-sent events.", Default: false},
+		"stream_options":    {Doc: "How a stream is sent. Not in Anthropic's API."},
+		"timings_per_token": {Doc: "Whether the reply and each event with text have the engine's times. Not in Anthropic's API.", Default: false},
+		"temperature":       {Doc: "0 always takes the most likely token. Default: the model's, then 1.", Schema: openapi.Range(0, 1)},
+		"top_k":             {Doc: "Only that many of the most likely tokens; 0: off.", Schema: openapi.Integer(0, api.MaxTopK)},
+		"top_p":             {Doc: "Only the most likely tokens that have this probability together; 1: off.", Schema: openapi.Range(0, 1)},
 
 		"stream_options.resume": {Doc: "Seconds for which the stream is kept for GET /v1/streams/{id} while nobody reads it.", Schema: openapi.Integer(0, int64(api.MaxResumeSeconds))},
 
@@ -223,7 +224,7 @@ func messageMembers(more ...openapi.Property) []openapi.Property {
 }
 
 func messageSchema() *openapi.Schema {
-	members := messageMembers(openapi.Has("content", openapi.List(contentBlock(), 0, 0)), openapi.Has("usage", usageSchema()))
+	members := messageMembers(openapi.Has("content", openapi.List(contentBlock(), 0, 0)), openapi.Has("usage", usageSchema()), openapi.Timings())
 	return openapi.Object(append(members, stopMembers()...)...).Named("Message")
 }
 
@@ -248,9 +249,9 @@ func eventSchemas() map[string]*openapi.Schema {
 		"message_start":       event("message_start", openapi.Has("message", startedMessage())),
 		"content_block_start": event("content_block_start", index, openapi.Has("content_block", contentBlock())),
 		"content_block_delta": event("content_block_delta", index, openapi.Has("delta", openapi.AnyOf(delta("text_delta", "text"), delta("thinking_delta", "thinking"),
-			delta("signature_delta", "signature"), delta("input_json_delta", "partial_json")))),
+			delta("signature_delta", "signature"), delta("input_json_delta", "partial_json"))), openapi.Timings()),
 		"content_block_stop": event("content_block_stop", index),
-		"message_delta":      event("message_delta", openapi.Has("delta", openapi.Object(stopMembers()...)), openapi.Has("usage", usageSchema())),
+		"message_delta":      event("message_delta", openapi.Has("delta", openapi.Object(stopMembers()...)), openapi.Has("usage", usageSchema()), openapi.Timings()),
 		"message_stop":       event("message_stop"),
 	}
 }

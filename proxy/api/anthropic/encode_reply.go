@@ -17,10 +17,12 @@ type encoder struct {
 	promptTokens int    // 0: not known
 	open         blockKind
 	index        int // of the open block, or of the next one
+	timings      bool
+	untold       api.UntoldTokens
 }
 
 func newEncoder(start *api.ReplyStart) *encoder {
-	return &encoder{requestID: start.RequestID, model: start.ModelID, promptTokens: start.PromptTokens}
+	return &encoder{requestID: start.RequestID, model: start.ModelID, promptTokens: start.PromptTokens, timings: start.Request.Timings}
 }
 
 // appendHead appends a message up to its content.
@@ -34,7 +36,15 @@ func (e *encoder) AppendReply(dst []byte, r *api.Reply) []byte {
 	result := &r.Results[0]
 	dst = append(appendContent(e.appendHead(dst), result), "],"...)
 	dst = append(appendStop(dst, result), ',')
-	return append(appendUsage(dst, &r.Usage), '}')
+	return append(e.appendTimings(appendUsage(dst, &r.Usage), &r.Usage), '}')
+}
+
+// appendTimings appends the member timings of a whole answer if it was asked for.
+func (e *encoder) appendTimings(dst []byte, m *api.Metadata) []byte {
+	if !e.timings {
+		return dst
+	}
+	return api.AppendTimings(dst, m)
 }
 
 // appendContent appends the blocks of an answer.

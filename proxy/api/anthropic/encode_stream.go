@@ -28,6 +28,7 @@ func (e *encoder) AppendStart(dst []byte) []byte {
 
 // AppendDelta opens a new block whenever the kind changes: blocks follow one another, and none is opened again.
 func (e *encoder) AppendDelta(dst []byte, d *api.Delta) []byte {
+	e.untold.Add(d)
 	switch d.Kind {
 	case api.DeltaToolCall:
 		return e.beginToolUse(e.endBlock(dst), d.ToolCall)
@@ -67,7 +68,11 @@ func (e *encoder) appendPart(dst []byte, delta string, text []byte) []byte {
 	}
 	dst = append(dst, "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":"...)
 	dst = append(strconv.AppendInt(dst, int64(e.index), 10), `,"delta":`...)
-	return append(api.AppendString(append(dst, delta...), text), "}"+eventEnd...)
+	dst = append(api.AppendString(append(dst, delta...), text), '}')
+	if e.timings {
+		dst = e.untold.AppendTimings(dst)
+	}
+	return append(dst, eventEnd...)
 }
 
 // endBlock closes the open block, if there is one.
@@ -91,7 +96,7 @@ func (e *encoder) AppendChoiceEnd(dst []byte, _ int, _ *api.Result) []byte { ret
 func (e *encoder) AppendEnd(dst []byte, r *api.Reply) []byte {
 	dst = append(dst, "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{"...)
 	dst = append(appendStop(dst, &r.Results[0]), "},"...)
-	dst = append(appendUsage(dst, &r.Usage), eventEnd...)
+	dst = append(e.appendTimings(appendUsage(dst, &r.Usage), &r.Usage), eventEnd...)
 	return append(dst, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"...)
 }
 

@@ -201,6 +201,48 @@ func TestStreamOfEverything(t *testing.T) {
 		messageDelta(`"tool_use","stop_sequence":null`), messageStop)
 }
 
+// Each event with text has the time of the tokens since the last such event, and the end that of all.
+func TestTimings(t *testing.T) {
+	const all = `,"timings":{"queue_ms":1.5,"cache_n":5,"prompt_n":2,"prompt_ms":20,"predicted_n":8,"predicted_ms":70}`
+	m := metadata(api.FinishStop)
+	m.QueueTime, m.PrefillTime, m.DecodeTime = 1500*time.Microsecond, 20*time.Millisecond, 70*time.Millisecond
+	result := api.Result{Text: "So", ToolCalls: []api.ToolCall{{ID: "a", Name: "f", Arguments: "{}"}}, Metadata: m}
+	for _, wanted := range []bool{true, false} {
+		timings := func(text string) string {
+			if !wanted {
+				return ""
+			}
+			return text
+		}
+		start := startOf("v1.0", 7)
+		start.Request.Timings = wanted
+		same(t, Messages.NewEncoder(start).AppendReply(nil, replyOf(result)), replyHead+`{"type":"text","text":"So"},{"type":"tool_use","id":"a","name":"f","input":{}}],`+
+			`"stop_reason":"tool_use","stop_sequence":null,`+usageOfAll+timings(all)+`}`)
+		e := Messages.NewEncoder(start)
+		stream := e.AppendStart(nil)
+		for _, d := range []api.Delta{
+			{Tokens: 1, Took: time.Millisecond}, // no text yet
+			{Text: []byte("So"), Tokens: 2, Took: 12500 * time.Microsecond},
+			{Text: []byte("."), Tokens: 0}, // of the same write
+			{Kind: toolCall, ToolCall: &api.ToolCall{ID: "a", Name: "f"}, Tokens: 3, Took: 30 * time.Millisecond},
+			{Kind: arguments, Text: []byte("{}"), Tokens: 1, Took: 10 * time.Millisecond},
+		} {
+			stream = e.AppendDelta(stream, &d)
+		}
+		part := func(i int, kind, member, text string, tokens int, took string) string {
+			event := strings.TrimSuffix(blockDelta(i, kind, member, text), "}")
+			if tokens > 0 {
+				event += timings(fmt.Sprintf(`,"timings":{"predicted_n":%d,"predicted_ms":%s}`, tokens, took))
+			}
+			return event + "}"
+		}
+		wantStream(t, e.AppendEnd(e.AppendChoiceEnd(stream, 0, &result), replyOf(result)), messageStart,
+			blockStart(0, `{"type":"text","text":""}`), part(0, "text_delta", "text", `"So"`, 3, "13.5"), part(0, "text_delta", "text", `"."`, 0, ""), blockStop(0),
+			blockStart(1, `{"type":"tool_use","id":"a","name":"f","input":{}}`), part(1, "input_json_delta", "partial_json", `"{}"`, 4, "40"), blockStop(1),
+			strings.TrimSuffix(messageDelta(`"tool_use","stop_sequence":null`), "}")+timings(all)+"}", messageStop)
+	}
+}
+
 func TestStreamWithoutText(t *testing.T) {
 	stream, _ := streamOf(metadata(api.FinishStop))
 	wantStream(t, stream, messageStart, messageDelta(`"end_turn","stop_sequence":null`), messageStop)

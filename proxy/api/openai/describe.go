@@ -360,19 +360,6 @@ func usageSchema() *openapi.Schema {
 	).Named("Usage")
 }
 
-// timingsMember is there with timings_per_token. A chunk has only those of its own tokens.
-func timingsMember() openapi.Property {
-	may := func(name, doc string, s *openapi.Schema) openapi.Property { return openapi.May(name, s.About(doc)) }
-	return openapi.May("timings", openapi.Object(
-		may("queue_ms", "How long the request waited.", openapi.AtLeast(0)),
-		may("cache_n", "Tokens of the prompt from the KV cache.", openapi.Count()),
-		may("prompt_n", "Tokens of the prompt that were computed.", openapi.Count()),
-		may("prompt_ms", "How long that took.", openapi.AtLeast(0)),
-		may("predicted_n", "Tokens of the answer.", openapi.Count()),
-		may("predicted_ms", "How long they took.", openapi.AtLeast(0)),
-	).Named("Timings"))
-}
-
 func chatFinishReasons() *openapi.Schema {
 	return openapi.Words("stop", "length", "tool_calls")
 }
@@ -397,7 +384,7 @@ func chatReply() *openapi.Schema {
 		openapi.Has("logprobs", chatLogprobs().OrNull()), openapi.Has("finish_reason", chatFinishReasons()),
 	)
 	return openapi.Object(append(envelopeMembers("chat.completion"),
-		openapi.Has("choices", openapi.List(choice, 1, 0)), openapi.Has("usage", usageSchema()), timingsMember())...).Named("ChatReply")
+		openapi.Has("choices", openapi.List(choice, 1, 0)), openapi.Has("usage", usageSchema()), openapi.Timings())...).Named("ChatReply")
 }
 
 func chatChunk() *openapi.Schema {
@@ -416,7 +403,7 @@ func chatChunk() *openapi.Schema {
 	)
 	return openapi.Object(append(envelopeMembers("chat.completion.chunk"),
 		openapi.Has("choices", openapi.List(choice, 0, 1).About("One, or none in the chunk with the usage.")),
-		openapi.May("usage", usageSchema().OrNull()), timingsMember())...).Named("ChatChunk")
+		openapi.May("usage", usageSchema().OrNull()), openapi.Timings())...).Named("ChatChunk")
 }
 
 // chatLogprobs are those of a chat.
@@ -453,7 +440,7 @@ func completionReply() *openapi.Schema {
 	)
 	return openapi.Object(append(envelopeMembers(textCompletion),
 		openapi.Has("choices", openapi.List(choice, 0, 0).About("In chunks one, or none in that with the usage.")),
-		openapi.May("usage", usageSchema().OrNull().About("Always in a whole reply.")), timingsMember())...).Named("CompletionReply")
+		openapi.May("usage", usageSchema().OrNull().About("Always in a whole reply.")), openapi.Timings())...).Named("CompletionReply")
 }
 
 func modelEntry() *openapi.Schema {

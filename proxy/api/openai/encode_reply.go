@@ -2,7 +2,6 @@ package openai
 
 import (
 	"strconv"
-	"time"
 
 	"tandem/proxy/api"
 )
@@ -102,29 +101,18 @@ func appendUsage(dst []byte, m *api.Metadata) []byte {
 	return append(dst, "}}"...)
 }
 
-// appendTimings appends the member timings of a whole answer, in llama-server's names, if it was asked for: tokens and
-// milliseconds by the engine's clock.
+// appendTimings appends the member timings of a whole answer if it was asked for.
 func (e *envelope) appendTimings(dst []byte, m *api.Metadata) []byte {
 	if !e.timings {
 		return dst
 	}
-	dst = appendMilliseconds(append(dst, `,"timings":{"queue_ms":`...), m.QueueTime)
-	dst = api.AppendInt(dst, `,"cache_n":`, m.CachedTokens)
-	dst = api.AppendInt(dst, `,"prompt_n":`, m.PromptTokens-m.CachedTokens)
-	dst = appendMilliseconds(append(dst, `,"prompt_ms":`...), m.PrefillTime)
-	dst = api.AppendInt(dst, `,"predicted_n":`, m.TokensGenerated)
-	return append(appendMilliseconds(append(dst, `,"predicted_ms":`...), m.DecodeTime), '}')
+	return api.AppendTimings(dst, m)
 }
 
-// appendDeltaTimings appends the member timings of a chunk: its tokens, and the time that they took.
+// appendDeltaTimings appends the member timings of a chunk.
 func (e *envelope) appendDeltaTimings(dst []byte, d *api.Delta) []byte {
-	if !e.timings || d.Tokens == 0 {
+	if !e.timings {
 		return dst
 	}
-	dst = api.AppendInt(dst, `,"timings":{"predicted_n":`, d.Tokens)
-	return append(appendMilliseconds(append(dst, `,"predicted_ms":`...), d.Took), '}')
-}
-
-func appendMilliseconds(dst []byte, d time.Duration) []byte {
-	return strconv.AppendFloat(dst, float64(d.Microseconds())/1000, 'f', -1, 64)
+	return api.AppendTokenTimings(dst, d.Tokens, d.Took)
 }

@@ -65,6 +65,7 @@ var requirements = map[string]string{
 	"top_logprobs":      fmt.Sprintf("a whole number from 0 to %d", api.MaxTopLogprobs),
 	"include":           fmt.Sprintf("a list of at most %d strings", maxIncludes),
 	"stream":            "true or false",
+	"timings_per_token": "true or false",
 
 	"stream_options":        `an object such as {"resume":60}`,
 	"stream_options.resume": fmt.Sprintf("a whole number of seconds from 0 to %d", api.MaxResumeSeconds),

@@ -73,6 +73,7 @@ func TestDecodeErrors(t *testing.T) {
 		bodyStart + `,"include":"all"}`:                                     `include include must be`,
 		bodyStart + `,"include":[7]}`:                                       `include include must be`,
 		bodyStart + `,"stream":"yes"}`:                                      `stream stream must be true or false`,
+		bodyStart + `,"timings_per_token":1}`:                               `timings_per_token timings_per_token must be true or false`,
 		bodyStart + `,"truncation":"middle"}`:                               `truncation truncation must be auto or disabled`,
 		bodyStart + `,"reasoning":{"effort":7}}`:                            `reasoning.effort reasoning.effort must be`,
 		bodyStart + `,"reasoning":{"effort":"` + long + `"}}`:               `reasoning.effort reasoning.effort must be`,

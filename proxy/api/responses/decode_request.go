@@ -41,6 +41,7 @@ type requestBody struct {
 	MinP             *float32         `json:"min_p"`
 	PresencePenalty  *float32         `json:"presence_penalty"`
 	FrequencyPenalty *float32         `json:"frequency_penalty"`
+	Timings          bool             `json:"timings_per_token"`
 
 	// These ask for what was stored, or for storing.
 	PreviousResponseID jsontext.Value `json:"previous_response_id"`
@@ -91,7 +92,7 @@ func (b *requestBody) request(limits api.Limits) (*api.Request, *api.Error) {
 		Temperature: b.Temperature, TopP: b.TopP, TopK: api.ConvertWholeNumber[int](b.TopK), MinP: b.MinP,
 		PresencePenalty: b.PresencePenalty, FrequencyPenalty: b.FrequencyPenalty,
 		Seed: (*uint64)(b.Seed), Logprobs: b.Include.logprobs,
-		TemplateOptions: b.Reasoning.templateOptions(), Stream: b.Stream,
+		TemplateOptions: b.Reasoning.templateOptions(), Stream: b.Stream, Timings: b.Timings,
 	}
 	if b.TopP != nil {
 		r.TopP = new(max(*b.TopP, smallestTopP))

@@ -33,6 +33,7 @@ func TestDecodeParameters(t *testing.T) {
 		`"max_output_tokens":100.0`:       func(r *api.Request) { r.MaxNewTokens = new(100) },
 		`"max_output_tokens":1e30`:        func(r *api.Request) { r.MaxNewTokens = new(api.MaxNewTokens) },
 		`"stream":true`:                   func(r *api.Request) { r.Stream = true },
+		`"timings_per_token":true`:        func(r *api.Request) { r.Timings = true },
 		`"stream":null,"stream_options":{"include_obfuscation":false}`: func(*api.Request) {},
 		`"stream":true,"stream_options":{"resume":60}`: func(r *api.Request) {
 			r.Stream, r.ResumeFor = true, time.Minute

@@ -77,6 +77,7 @@ func fields() openapi.Fields {
 		"top_k":             {Doc: "Only that many of the most likely tokens; 0: off. Not in OpenAI's API.", Schema: openapi.Integer(0, api.MaxTopK)},
 		"min_p":             {Doc: "Only tokens that have this share of the most likely one's probability; 0: off. Not in OpenAI's API.", Schema: openapi.Range(0, 1)},
 		"presence_penalty":  {Doc: "Subtracted once from the logits of tokens that the answer has. Not in OpenAI's API.", Schema: openapi.Range(-api.MaxPenalty, api.MaxPenalty)},
+		"timings_per_token": {Doc: "Whether the response and each event with text have the engine's times. Not in OpenAI's API.", Default: false},
 		"frequency_penalty": {Doc: "Subtracted from the logits of tokens as often as the answer has them. Not in OpenAI's API.", Schema: openapi.Range(-api.MaxPenalty, api.MaxPenalty)},
 
 		"previous_response_id": {Doc: stored, Schema: openapi.Absent()},
@@ -160,7 +161,7 @@ func responseSchema() *openapi.Schema {
 		openapi.Has("temperature", openapi.Number().OrNull()), openapi.Has("text", openapi.Object(openapi.Has("format", open))),
 		openapi.Has("tool_choice", openapi.AnyOf(openapi.Text(1, 0), open)), openapi.Has("tools", openapi.List(open, 0, 0)),
 		openapi.Has("top_logprobs", openapi.Count()), openapi.Has("top_p", openapi.Number().OrNull()),
-		openapi.Has("truncation", openapi.Constant("disabled")), openapi.Has("user", text()),
+		openapi.Has("truncation", openapi.Constant("disabled")), openapi.Has("user", text()), openapi.Timings(),
 	).Named("Response")
 }
 
@@ -230,13 +231,13 @@ func eventSchemas() map[string]*openapi.Schema {
 	add("response.content_part.added", with(part, anyPart)...)
 	add("response.content_part.done", with(part, anyPart)...)
 	logprobs := openapi.Has("logprobs", openapi.List(logprobSchema(), 0, 0))
-	add(namesOfItems[messageItem].delta, with(part, openapi.Has("delta", text), logprobs)...)
+	add(namesOfItems[messageItem].delta, with(part, openapi.Has("delta", text), logprobs, openapi.Timings())...)
 	add(namesOfItems[messageItem].done, with(part, openapi.Has("text", text), logprobs)...)
-	add(namesOfItems[reasoningItem].delta, with(part, openapi.Has("delta", text))...)
+	add(namesOfItems[reasoningItem].delta, with(part, openapi.Has("delta", text), openapi.Timings())...)
 	add(namesOfItems[reasoningItem].done, with(part, openapi.Has("text", text))...)
-	add(namesOfItems[callItem].delta, with(item, openapi.Has("delta", text))...)
+	add(namesOfItems[callItem].delta, with(item, openapi.Has("delta", text), openapi.Timings())...)
 	add(namesOfItems[callItem].done, with(item, openapi.Has("name", openapi.ToolNames()), openapi.Has("arguments", text))...)
-	add(namesOfItems[customCallItem].delta, with(item, openapi.Has("delta", text))...)
+	add(namesOfItems[customCallItem].delta, with(item, openapi.Has("delta", text), openapi.Timings())...)
 	add(namesOfItems[customCallItem].done, with(item, openapi.Has("input", text))...)
 	return list
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"tandem/proxy/api"
 )
@@ -92,6 +93,52 @@ func TestStream(t *testing.T) {
 		event("response.custom_tool_call_input.done", `"sequence_number":22,"item_id":"ctc_r1_3","output_index":3,"input":"\"a\""`)+
 		event("response.output_item.done", `"sequence_number":23,"output_index":3,"item":`+patched)+
 		event("response.completed", `"sequence_number":24,"response":`+final))
+}
+
+// Each event with text has the time of the tokens since the last such event, and the response at the end that of all.
+func TestTimings(t *testing.T) {
+	result := resultOf([]step{say("Paris."), calls("p"), args(`{"input":"a"}`)}, api.FinishStop)
+	m := &result.Metadata
+	m.QueueTime, m.PrefillTime, m.DecodeTime = 1500*time.Microsecond, 20*time.Millisecond, 70*time.Millisecond
+	reply := &api.Reply{Results: []api.Result{result}, Usage: *m}
+	const all = `,"timings":{"queue_ms":1.5,"cache_n":4,"prompt_n":3,"prompt_ms":20,"predicted_n":8,"predicted_ms":70}`
+	for _, wanted := range []bool{true, false} {
+		request := testRequest(t)
+		request.Timings = wanted
+		if got := string(Dialect.NewEncoder(startOf(request)).AppendReply(nil, reply)); strings.HasSuffix(got, all+"}") != wanted || strings.Contains(got, "timings") != wanted {
+			t.Errorf("wanted %v: %s", wanted, got)
+		}
+		e := Dialect.NewEncoder(startOf(request))
+		stream := e.AppendStart(nil)
+		for _, d := range []api.Delta{
+			{Tokens: 1, Took: time.Millisecond}, // no text yet
+			{Text: []byte("Par"), Tokens: 2, Took: 12500 * time.Microsecond},
+			{Text: []byte("is.")}, // of the same write
+			{Kind: api.DeltaToolCall, ToolCall: &api.ToolCall{ID: "call_0", Name: "p"}, Tokens: 3, Took: 30 * time.Millisecond},
+			{Kind: api.DeltaToolArguments, Text: []byte(`{"input":"a"}`), Tokens: 1, Took: 10 * time.Millisecond},
+		} {
+			stream = e.AppendDelta(stream, &d)
+		}
+		stream = e.AppendEnd(e.AppendChoiceEnd(stream, 0, &result), reply)
+		if !wanted { // what reads it takes the members of OpenAI's API only
+			readStream(t, stream)
+		}
+		want := map[string]string{
+			`"delta":"Par","logprobs":[]`: `,"timings":{"predicted_n":3,"predicted_ms":13.5}`, `"delta":"is.","logprobs":[]`: "",
+			`"output_index":1,"delta":"a"`: `,"timings":{"predicted_n":4,"predicted_ms":40}`, `"user":null`: all,
+		}
+		for before, timings := range want {
+			if !wanted {
+				timings = ""
+			}
+			if end := strings.Repeat("}", strings.Count(before, "user")+1) + "\n\n"; !strings.Contains(string(stream), before+timings+end) {
+				t.Errorf("wanted %v: %s%s isn't in\n%s", wanted, before, timings, stream)
+			}
+		}
+		if strings.Contains(string(stream), "timings") != wanted {
+			t.Errorf("wanted %v:\n%s", wanted, stream)
+		}
+	}
 }
 
 // What a response repeats of its request.

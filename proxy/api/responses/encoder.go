@@ -19,6 +19,7 @@ type encoder struct {
 	ended []byte     // items that ended, as entries of a list
 
 	logprobs bool // were asked for
+	untold   api.UntoldTokens
 	held     heldTokens
 }
 
@@ -80,6 +81,7 @@ func (e *encoder) AppendStart(dst []byte) []byte {
 }
 
 func (e *encoder) AppendDelta(dst []byte, d *api.Delta) []byte {
+	e.untold.Add(d)
 	switch d.Kind {
 	case api.DeltaContent:
 		return e.appendText(dst, d)
@@ -171,7 +173,7 @@ func (e *encoder) appendItemDelta(dst, text []byte, logprobs []api.TokenLogprob)
 	dst = e.itemEvent(dst, it.names().delta)
 	dst = api.AppendString(append(dst, `,"delta":`...), text)
 	if it.kind != messageItem {
-		return endEvent(dst)
+		return endEvent(e.appendUntold(dst))
 	}
 	dst = append(dst, `,"logprobs":[`...)
 	if e.logprobs {
@@ -183,7 +185,15 @@ func (e *encoder) appendItemDelta(dst, text []byte, logprobs []api.TokenLogprob)
 		dst = append(dst, list...)
 		it.logprobs = appendEntries(it.logprobs, list)
 	}
-	return endEvent(append(dst, ']'))
+	return endEvent(e.appendUntold(append(dst, ']')))
+}
+
+// appendUntold appends the member timings of a delta's event if it was asked for.
+func (e *encoder) appendUntold(dst []byte) []byte {
+	if !e.request.Timings {
+		return dst
+	}
+	return e.untold.AppendTimings(dst)
 }
 
 // end appends the events with which the open item ends, if there is one.
@@ -194,7 +204,7 @@ func (e *encoder) end(dst []byte, status string) []byte {
 	}
 	if added := it.complete(status); added != "" {
 		dst = api.AppendMember(e.itemEvent(dst, it.names().delta), `,"delta":`, added)
-		dst = endEvent(dst)
+		dst = endEvent(e.appendUntold(dst))
 	}
 	dst = endEvent(it.appendResult(e.itemEvent(dst, it.names().done)))
 	if it.hasPart() {

@@ -73,6 +73,9 @@ func (r *response) appendResponse(dst []byte, p *progress) []byte {
 	dst = api.AppendMember(dst, `,"model":`, r.model)
 	dst = append(append(append(dst, `,"output":[`...), p.output...), `],"usage":`...)
 	dst = append(appendUsage(dst, p.usage), r.echo.members...)
+	if r.request.Timings && p.usage != nil {
+		dst = api.AppendTimings(dst, p.usage)
+	}
 	return append(dst, '}')
 }
 
