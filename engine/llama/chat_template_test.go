@@ -36,10 +36,8 @@ func controls(base *Base, tokens []batch.Token) []batch.Token {
 
 func allSpecials(base *Base) []string {
 	var out []string
-	for _, list := range base.vocab.specials {
-		for _, s := range list {
-			out = append(out, string(s.text))
-		}
+	for _, s := range base.vocab.specials.list {
+		out = append(out, string(s.text))
 	}
 	return out
 }

@@ -5,7 +5,7 @@ package llama
 import (
 	"bytes"
 	"encoding/json"
-	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -27,16 +27,33 @@ const firstMark, lastMark = 0xE100, 0xF8FE
 
 // newClientMarks picks two characters that none of the texts has.
 func newClientMarks(v *vocab, rests map[byte][]string, texts ...string) *clientMarks {
+	var taken [lastMark + 2 - firstMark]bool
+	for _, s := range texts {
+		eachPrivate(s, func(r rune) { taken[r-firstMark] = true })
+	}
 	for r := rune(firstMark); r < lastMark; r += 2 {
-		taken := slices.ContainsFunc(texts, func(s string) bool {
-			return strings.ContainsRune(s, r) || strings.ContainsRune(s, r+1) || strings.Contains(strings.ToLower(s), escaped(r)) ||
-				strings.Contains(strings.ToLower(s), escaped(r+1))
-		})
-		if !taken {
+		if !taken[r-firstMark] && !taken[r+1-firstMark] {
 			return &clientMarks{vocab: v, rests: rests, before: r, after: r + 1}
 		}
 	}
 	return nil
+}
+
+// eachPrivate calls note for each character of a text that could be a mark, also for one in its form in JSON of ASCII
+// only.
+func eachPrivate(text string, note func(rune)) {
+	for i, r := range text {
+		if r == '\\' && i+6 <= len(text) && (text[i+1] == 'u' || text[i+1] == 'U') {
+			n, err := strconv.ParseUint(text[i+2:i+6], 16, 32)
+			if err != nil {
+				continue
+			}
+			r = rune(n)
+		}
+		if r >= firstMark && r <= lastMark+1 {
+			note(r)
+		}
+	}
 }
 
 // escaped is the form that a rune has in JSON of ASCII only.
@@ -71,13 +88,8 @@ func (m *clientMarks) write(text string) string {
 
 // beginsAt reports whether a control token's text begins text, or text is the beginning of one.
 func (m *clientMarks) beginsAt(text string) bool {
-	for _, sp := range m.vocab.specials[text[0]] {
-		n := min(len(text), len(sp.text))
-		if text[:n] == string(sp.text[:n]) {
-			return true
-		}
-	}
-	return false
+	longest, goesOn := matchSpecial(&m.vocab.specials, text)
+	return longest != nil || goesOn
 }
 
 // beginsInside reports whether text could go on within the text of a control token that the template begins before it.
@@ -107,12 +119,10 @@ func restsOf(v *vocab, templates ...string) map[byte][]string {
 		}
 	}
 	rests := make(map[byte][]string)
-	for _, list := range v.specials {
-		for _, sp := range list {
-			for i := 1; i < min(len(sp.text), specialMax); i++ {
-				if begun[string(sp.text[:i])] {
-					rests[sp.text[i]] = append(rests[sp.text[i]], string(sp.text[i:]))
-				}
+	for _, sp := range v.specials.list {
+		for i := 1; i < min(len(sp.text), specialMax); i++ {
+			if begun[string(sp.text[:i])] {
+				rests[sp.text[i]] = append(rests[sp.text[i]], string(sp.text[i:]))
 			}
 		}
 	}

@@ -9,7 +9,6 @@ package llama
 import "C"
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -175,23 +174,5 @@ func (e *encoder) fixed(tokens []batch.Token) {
 	e.out = append(e.out, tokens...)
 	if len(e.out) > e.limit {
 		e.err = models.ErrPromptTooLong
-	}
-}
-
-// parts adds a prompt in which only the template's own texts may become control tokens.
-func (e *encoder) parts(parts []promptPart) {
-	var text bytes.Buffer
-	var spans []textSpan
-	for _, p := range parts {
-		spans = append(spans, textSpan{from: text.Len(), to: text.Len() + len(p.text), fromClient: p.fromClient})
-		text.Write(p.text)
-	}
-	switch {
-	case text.Len() > e.limit*e.vocab.longest:
-		e.err = models.ErrPromptTooLong
-	case e.vocab.specialInClientText(text.Bytes(), spans):
-		e.encodeSeparately(text.Bytes(), spans)
-	default:
-		e.encodeWhole(text.Bytes(), spans)
 	}
 }

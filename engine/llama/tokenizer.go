@@ -9,11 +9,11 @@ import "C"
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"unicode/utf8"
 	"unsafe"
 
@@ -29,16 +29,10 @@ type vocab struct {
 	pieces   []byte
 	offsets  []uint32 // piece i is pieces[offsets[i]:offsets[i+1]]
 	flags    []uint8
-	specials map[byte][]specialToken // by first byte, longest first: texts that parse_special turns into one token
-	longest  int                     // bytes of the longest token
-	bos      batch.Token             // -1: the model wants none
-	ends     []batch.Token           // that end an answer
-}
-
-type specialToken struct {
-	text  []byte
-	token batch.Token
-	flags uint8
+	specials specialTexts
+	longest  int           // bytes of the longest token
+	bos      batch.Token   // -1: the model wants none
+	ends     []batch.Token // that end an answer
 }
 
 // promptPart is a part of a rendered prompt. Text from the client must never become a control token.
@@ -60,7 +54,7 @@ func readVocab(model *C.struct_llama_model) (*vocab, error) {
 	if n <= 0 || C.llama_vocab_type(handle) == C.LLAMA_VOCAB_TYPE_NONE {
 		return nil, errors.New("the model has no vocabulary")
 	}
-	v := &vocab{handle: handle, offsets: make([]uint32, n+1), flags: make([]uint8, n), specials: make(map[byte][]specialToken), bos: -1}
+	v := &vocab{handle: handle, offsets: make([]uint32, n+1), flags: make([]uint8, n), bos: -1}
 	for size := 16 * n; ; {
 		v.pieces = make([]byte, size)
 		need := int(C.tdm_vocab_pieces(handle, (*C.uint8_t)(&v.flags[0]), (*C.uint32_t)(&v.offsets[0]), (*C.char)(unsafe.Pointer(&v.pieces[0])), C.size_t(size)))
@@ -70,31 +64,30 @@ func readVocab(model *C.struct_llama_model) (*vocab, error) {
 		}
 		size = need + 1
 	}
+	var specials []specialToken
 	for t := range n {
 		v.longest = max(v.longest, int(v.offsets[t+1]-v.offsets[t]))
 		if v.flags[t]&(C.TDM_CONTROL|C.TDM_UNKNOWN) != 0 {
-			v.addSpecial(batch.Token(t))
+			specials = v.appendSpecial(specials, batch.Token(t))
 		}
 		if v.isEnd(batch.Token(t)) {
 			v.ends = append(v.ends, batch.Token(t))
 		}
 	}
-	for _, list := range v.specials {
-		slices.SortFunc(list, func(a, b specialToken) int { return cmp.Compare(len(b.text), len(a.text)) })
-	}
+	v.specials = newSpecialTexts(specials)
 	if bos := C.llama_vocab_bos(handle); bool(C.llama_vocab_get_add_bos(handle)) && bos >= 0 {
 		v.bos = batch.Token(bos)
 	}
 	return v, nil
 }
 
-func (v *vocab) addSpecial(t batch.Token) {
+func (v *vocab) appendSpecial(list []specialToken, t batch.Token) []specialToken {
 	text := []byte(C.GoString(C.llama_vocab_get_text(v.handle, C.llama_token(t))))
 	if len(text) == 0 {
-		return
+		return list
 	}
 	v.longest = max(v.longest, len(text))
-	v.specials[text[0]] = append(v.specials[text[0]], specialToken{text: text, token: t, flags: v.flags[t]})
+	return append(list, specialToken{text: text, token: t, flags: v.flags[t]})
 }
 
 func (v *vocab) size() int                  { return len(v.flags) }
@@ -122,68 +115,44 @@ func (v *vocab) written(t batch.Token) []byte {
 
 // specialAt returns the longest special token whose text begins at text[i], nil for none.
 func (v *vocab) specialAt(text []byte, i int) *specialToken {
-	list := v.specials[text[i]]
-	for k := range list {
-		if bytes.HasPrefix(text[i:], list[k].text) {
-			return &list[k]
-		}
-	}
-	return nil
+	longest, _ := matchSpecial(&v.specials, text[i:])
+	return longest
 }
 
-// encode turns a prompt into at most limit tokens. When the client's text contains no special token's text, the whole
-// prompt is tokenised at once, as llama-server does it; otherwise the template's own special tokens are found here and
-// all text between them is encoded as plain text.
+// encode turns a prompt into at most limit tokens.
 func (v *vocab) encode(ctx context.Context, parts []promptPart, limit int) ([]batch.Token, error) {
-	var text []byte
-	var spans []textSpan
-	for _, p := range parts {
-		spans = append(spans, textSpan{from: len(text), to: len(text) + len(p.text), fromClient: p.fromClient})
-		text = append(text, p.text...)
-	}
-	if len(text) > limit*v.longest {
-		return nil, models.ErrPromptTooLong
-	}
 	e := encoder{vocab: v, ctx: ctx, limit: limit}
 	if v.bos >= 0 {
 		e.out = append(e.out, v.bos)
 	}
-	if v.specialInClientText(text, spans) {
-		e.encodeSeparately(text, spans)
-	} else {
-		e.encodeWhole(text, spans)
-	}
+	e.parts(parts)
 	return e.out, e.err
 }
 
-type textSpan struct {
-	from, to   int
-	fromClient bool
-}
+// clientSpans are the parts of a prompt that the client wrote, in their order.
+type clientSpans []textSpan
 
-// overlapsClientText reports whether any byte of [from, to) was written by the client.
-func overlapsClientText(spans []textSpan, from, to int) bool {
-	for _, s := range spans {
-		if s.fromClient && s.from < to && from < s.to {
-			return true
-		}
+type textSpan struct{ from, to int }
+
+// overlap reports whether any byte of [from, to) was written by the client.
+func (s clientSpans) overlap(from, to int) bool {
+	i := sort.Search(len(s), func(i int) bool { return s[i].to > from })
+	for i < len(s) && s[i].from == s[i].to {
+		i++
 	}
-	return false
+	return i < len(s) && s[i].from < to
 }
 
 // specialInClientText reports whether a special token's text is, in whole or in part, the client's.
-func (v *vocab) specialInClientText(text []byte, spans []textSpan) bool {
+func (v *vocab) specialInClientText(text []byte, spans clientSpans) bool {
+	next := 0
 	for _, s := range spans {
-		if !s.fromClient {
-			continue
-		}
-		for i := max(0, s.from-v.longest); i < s.to; i++ {
-			for _, sp := range v.specials[text[i]] {
-				if i+len(sp.text) > s.from && bytes.HasPrefix(text[i:], sp.text) {
-					return true
-				}
+		for i := max(next, s.from-v.longest); i < s.to; i++ {
+			if sp := v.specialAt(text, i); sp != nil && spans.overlap(i, i+len(sp.text)) {
+				return true
 			}
 		}
+		next = max(next, s.to)
 	}
 	return false
 }
@@ -197,13 +166,36 @@ type encoder struct {
 	err   error
 }
 
+// comparesMax bounds the time in which the library looks for each special token in a text, to about 1 s.
+const comparesMax = 100_000_000
+
+// parts adds a prompt in which only the template's own texts may become control tokens. When the client's text contains
+// no special token's text, the whole prompt is tokenised at once, as llama-server does it; otherwise, and where that
+// would take too long, the template's own special tokens are found here and all text between them is encoded as plain
+// text.
+func (e *encoder) parts(parts []promptPart) {
+	var text []byte
+	var spans clientSpans
+	for _, p := range parts {
+		if p.fromClient {
+			spans = append(spans, textSpan{from: len(text), to: len(text) + len(p.text)})
+		}
+		text = append(text, p.text...)
+	}
+	switch {
+	case len(text) > e.limit*e.vocab.longest:
+		e.err = models.ErrPromptTooLong
+	case e.vocab.specials.compares(text) > comparesMax || e.vocab.specialInClientText(text, spans):
+		e.encodeSeparately(text, spans)
+	default:
+		e.encodeWhole(text, spans)
+	}
+}
+
 // encodeWhole tokenises the whole text with special tokens; it is cut only where the client wrote a long run.
-func (e *encoder) encodeWhole(text []byte, spans []textSpan) {
+func (e *encoder) encodeWhole(text []byte, spans clientSpans) {
 	from := 0
 	for _, s := range spans {
-		if !s.fromClient {
-			continue
-		}
 		for _, cut := range longRuns(text[s.from:s.to]) {
 			e.tokenize(text[from:s.from+cut], true)
 			from = s.from + cut
@@ -213,11 +205,11 @@ func (e *encoder) encodeWhole(text []byte, spans []textSpan) {
 }
 
 // encodeSeparately encodes the template's special tokens as such and everything else as plain text.
-func (e *encoder) encodeSeparately(text []byte, spans []textSpan) {
+func (e *encoder) encodeSeparately(text []byte, spans clientSpans) {
 	from := 0
 	for i := 0; i < len(text); {
 		sp := e.vocab.specialAt(text, i)
-		if sp == nil || overlapsClientText(spans, i, i+len(sp.text)) {
+		if sp == nil || spans.overlap(i, i+len(sp.text)) {
 			i++
 			continue
 		}
@@ -324,10 +316,8 @@ func (v *vocab) grammarTokens() grammar.Tokens {
 	for i := range t.Texts {
 		t.Texts[i] = v.piece(batch.Token(i))
 	}
-	for _, list := range v.specials {
-		for _, sp := range list {
-			t.Texts[sp.token] = append([]byte{grammar.ControlMark}, sp.text...)
-		}
+	for _, sp := range v.specials.list {
+		t.Texts[sp.token] = append([]byte{grammar.ControlMark}, sp.text...)
 	}
 	for _, end := range []C.llama_token{C.llama_vocab_eot(v.handle), C.llama_vocab_eos(v.handle)} {
 		if v.isEnd(batch.Token(end)) && !slices.Contains(t.Ends, batch.Token(end)) {
