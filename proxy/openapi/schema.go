@@ -237,16 +237,23 @@ func Null() *Schema { return &Schema{Type: types{"null"}} }
 // OnlyFalse is false, where true isn't supported.
 func OnlyFalse() *Schema { return &Schema{Type: types{"boolean"}, Enum: []any{false}} }
 
-// Timings is the member of replies and events that is there with timings_per_token. An event with a part of an answer
-// has only the tokens that came with it.
+// Timings is the member of replies and events that is there with timings_per_token. A chunk of OpenAI's with a part of an
+// answer has only the tokens that came with it, as TokenTimings.
 func Timings() Property {
-	may := func(name, doc string, s *Schema) Property { return May(name, s.About(doc)) }
-	return May("timings", Object(
-		may("queue_ms", "How long the request waited.", AtLeast(0)),
-		may("cache_n", "Tokens of the prompt from the KV cache.", Count()),
-		may("prompt_n", "Tokens of the prompt that were computed.", Count()),
-		may("prompt_ms", "How long that took.", AtLeast(0)),
-		may("predicted_n", "Tokens of the answer.", Count()),
-		may("predicted_ms", "How long they took.", AtLeast(0)),
-	).Named("Timings"))
+	return May("timings", Object(append([]Property{
+		May("queue_ms", AtLeast(0).About("How long the request waited.")),
+		May("cache_n", Count().About("Tokens of the prompt from the KV cache.")),
+		May("prompt_n", Count().About("Tokens of the prompt that were computed.")),
+		May("prompt_ms", AtLeast(0).About("How long that took.")),
+	}, tokenTimes()...)...).Named("Timings"))
+}
+
+// TokenTimings is Timings of an event with a part of an answer: the tokens that came with it.
+func TokenTimings() Property { return May("timings", Object(tokenTimes()...).Named("TokenTimings")) }
+
+func tokenTimes() []Property {
+	return []Property{
+		May("predicted_n", Count().About("Tokens of the answer.")),
+		May("predicted_ms", AtLeast(0).About("How long they took.")),
+	}
 }

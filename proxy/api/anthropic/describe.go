@@ -249,7 +249,7 @@ func eventSchemas() map[string]*openapi.Schema {
 		"message_start":       event("message_start", openapi.Has("message", startedMessage())),
 		"content_block_start": event("content_block_start", index, openapi.Has("content_block", contentBlock())),
 		"content_block_delta": event("content_block_delta", index, openapi.Has("delta", openapi.AnyOf(delta("text_delta", "text"), delta("thinking_delta", "thinking"),
-			delta("signature_delta", "signature"), delta("input_json_delta", "partial_json"))), openapi.Timings()),
+			delta("signature_delta", "signature"), delta("input_json_delta", "partial_json"))), openapi.TokenTimings()),
 		"content_block_stop": event("content_block_stop", index),
 		"message_delta":      event("message_delta", openapi.Has("delta", openapi.Object(stopMembers()...)), openapi.Has("usage", usageSchema()), openapi.Timings()),
 		"message_stop":       event("message_stop"),

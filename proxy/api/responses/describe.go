@@ -231,13 +231,13 @@ func eventSchemas() map[string]*openapi.Schema {
 	add("response.content_part.added", with(part, anyPart)...)
 	add("response.content_part.done", with(part, anyPart)...)
 	logprobs := openapi.Has("logprobs", openapi.List(logprobSchema(), 0, 0))
-	add(namesOfItems[messageItem].delta, with(part, openapi.Has("delta", text), logprobs, openapi.Timings())...)
+	add(namesOfItems[messageItem].delta, with(part, openapi.Has("delta", text), logprobs, openapi.TokenTimings())...)
 	add(namesOfItems[messageItem].done, with(part, openapi.Has("text", text), logprobs)...)
-	add(namesOfItems[reasoningItem].delta, with(part, openapi.Has("delta", text), openapi.Timings())...)
+	add(namesOfItems[reasoningItem].delta, with(part, openapi.Has("delta", text), openapi.TokenTimings())...)
 	add(namesOfItems[reasoningItem].done, with(part, openapi.Has("text", text))...)
-	add(namesOfItems[callItem].delta, with(item, openapi.Has("delta", text), openapi.Timings())...)
+	add(namesOfItems[callItem].delta, with(item, openapi.Has("delta", text), openapi.TokenTimings())...)
 	add(namesOfItems[callItem].done, with(item, openapi.Has("name", openapi.ToolNames()), openapi.Has("arguments", text))...)
-	add(namesOfItems[customCallItem].delta, with(item, openapi.Has("delta", text), openapi.Timings())...)
+	add(namesOfItems[customCallItem].delta, with(item, openapi.Has("delta", text), openapi.TokenTimings())...)
 	add(namesOfItems[customCallItem].done, with(item, openapi.Has("input", text))...)
 	return list
 }
