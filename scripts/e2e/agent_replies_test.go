@@ -234,7 +234,7 @@ func readResponse(t *testing.T, m map[string]any) agentReply {
 	if whole(usage["total_tokens"]) != r.promptTokens+r.answerTokens {
 		t.Errorf("usage %v", usage)
 	}
-	if m["status"] != "completed" || m["parallel_tool_calls"] != false || len(r.calls) > 1 {
+	if m["status"] != "completed" || m["parallel_tool_calls"] != true && len(r.calls) > 1 {
 		t.Errorf("status %v, parallel calls: %v, calls %v", m["status"], m["parallel_tool_calls"], r.calls)
 	}
 	return r
