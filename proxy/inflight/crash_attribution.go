@@ -10,7 +10,7 @@ import (
 // Numbers of crashes after which a request or model is treated with care, or refused.
 const (
 	suspectAfterStrikes        = 2 // then a request is a suspect and is sent alone
-	quarantineAfterStrikes     = 3 // then, with the last crash while it was alone, a request is refused
+	quarantineAfterStrikes     = 3 // then, with the last crash while it was alone at the engine, a request is refused
 	quarantineAfterLoadCrashes = 2 // crashes inside its load; then a model is refused
 )
 
@@ -85,7 +85,8 @@ func (t *Table) failWaitingInCrashLoop(now time.Time) {
 }
 
 // addStrike counts a crash against a request that may have caused it. With enough strikes the request becomes a
-// suspect, then it is quarantined. An ambiguous crash never leads to quarantine.
+// suspect, then it is quarantined. An ambiguous crash never leads to quarantine, nor does one with anything else at the
+// engine: requests that had their first token, and calls, may have caused it as well.
 func (t *Table) addStrike(c crashCandidate, ambiguous bool, now time.Time) {
 	en := c.en
 	if en.state != waiting && en.state != suspect {

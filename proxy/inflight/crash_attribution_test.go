@@ -1,9 +1,11 @@
 package inflight
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tandem/proxy/api"
@@ -125,5 +127,120 @@ func TestSuspectsAreSentAlone(t *testing.T) {
 		for _, a := range answers {
 			a.Settle(ClientGone)
 		}
+	})
+}
+
+// One that kills each engine after a token of its own is never a candidate. Nobody else is refused for it.
+func TestInnocentIsNotBlamedForOneThatDiesInMidAnswer(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		answers := []Answer{table.admit(withPrompt("culprit")), table.admit(withPrompt("innocent"))}
+		exit := LastExit{}
+		for range 10 {
+			f := table.attach(exit)
+			if s := f.last(t); s.Prompt == "innocent" && len(f.infers) == 1 { // alone, and so it gets its token
+				table.sendAccepted(f, s)
+				table.sendToken(f, s, len(s.Generated))
+			}
+			s := f.byPrompt("culprit")
+			table.sendAccepted(f, s)
+			table.sendToken(f, s, len(s.Generated)) // and dies at the next one, in the other's prefill
+			table.lose(f)
+			exit = killedBy(syscall.SIGSEGV)
+		}
+		table.wantMetric(0, "llm_requests_quarantined_total")
+		for _, a := range answers {
+			if p := a.Take(nil); p.Err != nil {
+				t.Errorf("ended with %v", p.Err)
+			}
+			a.Settle(ClientGone)
+		}
+	})
+}
+
+// A poison is found after a few crashes, although there is always something else at the engine.
+func TestPoisonIsFoundBesideStreams(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		others := []Answer{table.admit(withPrompt("first"))}
+		poison := table.admit(withPrompt("poison"))
+		exit, crashes := LastExit{}, 0
+		for alive := false; !alive; {
+			others = append(others, table.admit(withPrompt(fmt.Sprint("while no engine was there: ", crashes))))
+			f := table.attach(exit)
+			table.Stats(f, &Stats{Bases: []BaseStats{{Model: "demo", Sequences: 32}}})
+			others = append(others, table.admit(withPrompt(fmt.Sprint("to an engine: ", crashes))))
+			alive = true
+			for i := 0; i < len(f.infers) && alive; i++ {
+				table.sendAccepted(f, f.infers[i])
+				if f.infers[i].Prompt != "poison" {
+					table.sendToken(f, f.infers[i], len(f.infers[i].Generated))
+					continue
+				}
+				table.lose(f)
+				exit, alive = killedBy(syscall.SIGSEGV), false
+				if crashes++; crashes > 4 {
+					t.Fatal("the poison wasn't found within four crashes")
+				}
+			}
+		}
+		table.wantAnswer(poison, "", api.TypeQuarantined, true)
+		poison.Settle(Failed)
+		for _, a := range others {
+			if p := a.Take(nil); p.Err != nil || p.Tokens == 0 {
+				t.Errorf("another one has %d tokens, error %v", p.Tokens, p.Err)
+			}
+			a.Settle(ClientGone)
+		}
+	})
+}
+
+// A call may have killed the engine as well: none begins while a suspect is alone, and with one under way it isn't.
+func TestCallsAreNotMadeBesideALoneSuspect(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		a, other := table.admit(withPrompt("suspect")), table.admit(withPrompt("other"))
+		calls := 0
+		call := func() {
+			go func() {
+				if _, err := table.Tokenize(t.Context(), ModelCall{}, "four", false); err == nil {
+					table.mu.Lock()
+					calls++
+					table.mu.Unlock()
+				}
+			}()
+			synctest.Wait()
+		}
+		f := table.attach(LastExit{})
+		table.sendAccepted(f, f.byPrompt("other"))
+		table.sendToken(f, f.byPrompt("other"), 0)
+		table.lose(f)
+		f = table.attach(killedBy(syscall.SIGSEGV))
+		table.sendAccepted(f, f.byPrompt("other"))
+		table.sendToken(f, f.byPrompt("other"), 1)
+		table.lose(f)
+
+		gate := make(chan struct{})
+		f = table.attachEngine(&fakeEngine{callGate: gate, callError: errors.New("engine is disconnected")}, killedBy(syscall.SIGSEGV))
+		call()
+		table.serve(f, f.byPrompt("other"), 3)
+		if f.last(t).Prompt != "suspect" {
+			t.Fatal("the suspect wasn't sent")
+		}
+		table.lose(f)
+		close(gate)
+		synctest.Wait()
+		f = table.attach(killedBy(syscall.SIGSEGV)) // the call or the suspect
+		call()
+		synctest.Wait()
+		if f.last(t).Prompt != "suspect" || calls != 0 {
+			t.Errorf("%d calls were made beside the suspect", calls)
+		}
+		table.serve(f, f.last(t), 1)
+		synctest.Wait()
+		if calls != 2 {
+			t.Errorf("%d calls were made after its first token, want 2", calls)
+		}
+		table.wantAnswer(a, "a", "", true)
+		table.wantMetric(0, "llm_requests_quarantined_total")
+		a.Settle(Delivered)
+		other.Settle(Delivered)
 	})
 }

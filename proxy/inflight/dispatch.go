@@ -26,6 +26,7 @@ func (t *Table) targetEngine(mv modelVersion) *engine {
 
 // dispatch sends waiting requests to engines for as long as there is credit. The caller holds mu.
 func (t *Table) dispatch(now time.Time) {
+	t.trySuspects(now)
 	for t.queue.Len() > 0 && len(t.engines) > 0 {
 		it, ok := t.queue.Next(t.dispatchVerdict)
 		if !ok {
@@ -36,6 +37,26 @@ func (t *Table) dispatch(now time.Time) {
 			continue
 		}
 		t.send(t.targetEngine(modelVersion{en.model, en.version}), en, now)
+	}
+}
+
+// trySuspects sends an engine that has nothing to do the oldest request of those with enough strikes for quarantine,
+// before everything else: a crash with nothing beside it shows who did it, and a token clears the request. An engine that
+// works isn't kept from it for that; the next one after a crash has nothing to do.
+func (t *Table) trySuspects(now time.Time) {
+	if !t.queue.Has(queue.Suspect) {
+		return
+	}
+	for _, en := range t.entriesByOrder() {
+		if en.state != suspect || en.strikes < quarantineAfterStrikes {
+			continue
+		}
+		e := t.targetEngine(modelVersion{en.model, en.version})
+		if e == nil || e.requests > 0 || t.dispatchVerdict(en.item()) != queue.Dispatch {
+			continue
+		}
+		t.queue.Remove(en.id)
+		t.send(e, en, now)
 	}
 }
 
@@ -95,7 +116,8 @@ func (t *Table) send(e *engine, en *entry, now time.Time) {
 	if en.firstSentAt.IsZero() {
 		en.firstSentAt = now
 	}
-	en.sentAlone = en.state == suspect
+	isSuspect := en.state == suspect
+	en.sentAlone = isSuspect && e.requests == 0 && e.calls == 0
 	en.charge()
 	en.apply(dispatched)
 	en.engine, en.sentAt, en.hasTokenHere = e, now, false
@@ -103,7 +125,7 @@ func (t *Table) send(e *engine, en *entry, now time.Time) {
 	base.outstanding++
 	e.awaitingFirstToken++
 	e.requests++
-	if en.sentAlone {
+	if isSuspect {
 		e.suspect = en
 	}
 	if isReplay {
@@ -134,6 +156,7 @@ func (t *Table) noteFirstToken(en *entry) {
 	e.bases[en.model] = base
 	if e.suspect == en {
 		e.suspect = nil
+		t.noteEnginesChanged() // calls may go on
 	}
 }
 

@@ -24,7 +24,8 @@ type engine struct {
 	bases              map[string]baseCounts
 	requests           int    // that are at the engine
 	awaitingFirstToken int    // of them, those without a token from this engine
-	suspect            *entry // sent alone, without a token yet
+	calls              int    // that use its models' vocabularies, under way
+	suspect            *entry // a suspect that has no token from it yet
 	madeProgress       bool   // it gave a token or finished a request
 
 	isRestart          bool // another engine process was attached before

@@ -52,7 +52,7 @@ type entry struct {
 	cacheLookupCounted bool
 	settled            bool
 	hasTokenHere       bool // got a token from the engine it is at, or ended there
-	sentAlone          bool // as a suspect: no other request at the engine waited for its first token
+	sentAlone          bool // as a suspect: nothing else is at the engine until its first token
 	replayPending      bool // sent again, and how that went isn't counted yet
 	strikes            int  // crashes that it may have caused
 	protocolViolations int  // in frames about it

@@ -12,7 +12,8 @@ const maxPromptBytes = 1 << 20
 
 // fakeEngine records what the request table asks of it.
 type fakeEngine struct {
-	callError error // of calls
+	callError error         // of calls
+	callGate  chan struct{} // Tokenize waits until it is closed
 	infers    []*Submission
 	cancels   []uint64
 	hangup    string
@@ -61,6 +62,9 @@ func (f *fakeEngine) Metrics(context.Context) ([]byte, error) { return []byte("u
 func (f *fakeEngine) Load(context.Context, string, string) error { return nil }
 
 func (f *fakeEngine) Tokenize(_ context.Context, _, _, text string, _ bool) ([]int32, error) {
+	if f.callGate != nil {
+		<-f.callGate
+	}
 	return make([]int32, len(text)), f.callError
 }
 

@@ -132,7 +132,12 @@ func TestCrashDuringAnotherLoadIsAttributedToTheRequest(t *testing.T) {
 				table.serve(f, f.byPrompt("innocent"), 2)
 				table.wantAnswer(innocent, "ab", "", true)
 				if f.last(t).Prompt != "poison" {
-					t.Fatal("the suspect doesn't go when it is alone")
+					t.Fatal("the suspect doesn't go when the other one has its token")
+				}
+				table.lose(f) // while the other one is there, too
+				f = table.attach(killedBy(syscall.SIGABRT))
+				if f.last(t).Prompt != "poison" {
+					t.Fatal("the suspect isn't sent to an engine without anything else")
 				}
 				table.lose(f)
 				table.attach(killedBy(syscall.SIGABRT))

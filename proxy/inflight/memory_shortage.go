@@ -57,9 +57,10 @@ func (t *Table) waitForMemory(en *entry, e *engine, s *Summary, now time.Time) b
 	if en.memoryError = en.clientError(s, now); en.memoryErrorSince.IsZero() {
 		en.memoryErrorSince = now
 	}
+	isSuspect := e.suspect == en
 	t.releaseFromEngine(en)
 	en.apply(lost)
-	if en.sentAlone {
+	if isSuspect {
 		en.apply(suspected) // it still has to go alone
 	}
 	en.attempt++

@@ -57,14 +57,15 @@ const maxCallAttempts = 2
 func (t *Table) callModel(ctx context.Context, c ModelCall, r *api.Request, call func(Engine, modelVersion) error) *api.Error {
 	wait := time.NewTimer(t.options.EngineWait)
 	defer wait.Stop()
-	var lost Engine // where the call was made last
+	var lost *engine // where the call was made last
 	for attempts := 0; ; {
-		e, mv, changed, err := t.engineForCall(c)
+		e, mv, changed, err := t.beginCall(c, lost)
 		if err != nil {
 			return err
 		}
-		if e != nil && e != lost {
-			failure := call(e, mv)
+		if e != nil {
+			failure := call(e.conn, mv)
+			t.endCall(e)
 			if failure == nil {
 				return nil
 			}
@@ -76,7 +77,7 @@ func (t *Table) callModel(ctx context.Context, c ModelCall, r *api.Request, call
 				return api.EngineUnavailable(retryEngineAfter)
 			}
 		}
-		select { // no engine, or one that is gone
+		select { // no engine, one that is gone, or one that tries a suspect
 		case <-changed:
 		case <-wait.C:
 			return api.EngineUnavailable(retryEngineAfter)
@@ -86,9 +87,10 @@ func (t *Table) callModel(ctx context.Context, c ModelCall, r *api.Request, call
 	}
 }
 
-// engineForCall finds the model and the engine that has it; nil while there is none. changed is closed when that may be
+// beginCall finds the model and the engine that has it, and counts a call there; nil while there is none but lost, or
+// while it has a suspect alone, so that the next crash shows whether that did it. changed is closed when that may be
 // different.
-func (t *Table) engineForCall(c ModelCall) (conn Engine, mv modelVersion, changed <-chan struct{}, err *api.Error) {
+func (t *Table) beginCall(c ModelCall, lost *engine) (e *engine, mv modelVersion, changed <-chan struct{}, err *api.Error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.draining && len(t.engines) == 0 {
@@ -106,10 +108,19 @@ func (t *Table) engineForCall(c ModelCall) (conn Engine, mv modelVersion, change
 	if left := t.quarantine.modelBlockedFor(mv, time.Now()); left > 0 {
 		return nil, mv, nil, api.ModelLoadFailed(mv.model, mv.version, "engine_crash", left)
 	}
-	if e := t.targetEngine(mv); e != nil {
-		conn = e.conn
+	e = t.targetEngine(mv)
+	if e == nil || e == lost || e.suspect != nil && e.suspect.sentAlone {
+		return nil, mv, t.enginesChanged, nil
 	}
-	return conn, mv, t.enginesChanged, nil
+	e.calls++
+	return e, mv, t.enginesChanged, nil
+}
+
+// endCall is called when a call has its answer, or its engine is lost.
+func (t *Table) endCall(e *engine) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e.calls--
 }
 
 // noteEnginesChanged wakes the calls that wait for an engine. The caller holds mu.

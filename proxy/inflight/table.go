@@ -31,7 +31,7 @@ type Table struct {
 	draining  bool
 
 	engines           []*engine     // attached, oldest first
-	enginesChanged    chan struct{} // closed and made anew when an engine lists its models or is lost
+	enginesChanged    chan struct{} // closed and made anew when a call may find an engine that it found none before
 	catalog           catalog       // of the newest engine that has sent one; see chooseCatalog
 	lastHello         Hello         // of the engine that attached last
 	disconnectedSince time.Time     // no engine is attached since then; zero while one is
