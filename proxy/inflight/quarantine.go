@@ -4,19 +4,29 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
+	"math"
 	"time"
 
 	"tandem/proxy/api"
 )
 
-// fingerprint is a hash of everything in a request that decides what the engine does with it.
+// fingerprint is a hash of everything in a request that decides what the engine does with it, but for its seed and the
+// length of its answer: those may be others whenever it is sent.
 type fingerprint [sha256.Size]byte
 
 func fingerprintOf(model, version string, r *api.Request) fingerprint {
 	h := fingerprintHash{sha256.New()}
 	h.add(model, version, r.Prompt, r.System, string(r.JSONSchema), r.Grammar, string(r.TemplateOptions), r.ToolChoice.Name)
-	h.flags(r.Raw, r.HasSystem, r.SplitOutput, r.ParallelToolCalls, r.PromptLogprobs)
-	h.numbers(int(r.Task), int(r.ToolChoice.Mode), len(r.Messages), len(r.Tools), len(r.PromptTokens))
+	h.flags(r.Raw, r.HasSystem, r.SplitOutput, r.ParallelToolCalls, r.Logprobs, r.PromptLogprobs, r.IgnoreEnd, r.PlainSampling)
+	h.numbers(int(r.Task), int(r.ToolChoice.Mode), len(r.Messages), len(r.Tools), len(r.PromptTokens), len(r.Stop), len(r.LogitBias), r.TopLogprobs)
+	h.floats(r.Temperature, r.TopP, r.MinP, r.RepeatPenalty, r.PresencePenalty, r.FrequencyPenalty)
+	if h.flags(r.TopK != nil); r.TopK != nil {
+		h.numbers(*r.TopK)
+	}
+	h.add(r.Stop...)
+	for _, b := range r.LogitBias {
+		h.numbers(int(b.Token), int(math.Float32bits(b.Bias)))
+	}
 	for i := range r.Messages {
 		m := &r.Messages[i]
 		h.add(m.Role, m.Content, m.Reasoning, m.Name, m.ToolCallID)
@@ -27,6 +37,7 @@ func fingerprintOf(model, version string, r *api.Request) fingerprint {
 	}
 	for _, tool := range r.Tools {
 		h.add(tool.Name, tool.Description, string(tool.Parameters))
+		h.flags(tool.Strict)
 	}
 	for _, t := range r.PromptTokens {
 		h.numbers(int(t))
@@ -59,6 +70,15 @@ func (h fingerprintHash) flags(list ...bool) {
 			n = 1
 		}
 		h.numbers(n)
+	}
+}
+
+// floats writes values of which any may be missing.
+func (h fingerprintHash) floats(list ...*float32) {
+	for _, f := range list {
+		if h.flags(f != nil); f != nil {
+			h.numbers(int(math.Float32bits(*f)))
+		}
 	}
 }
 
