@@ -289,6 +289,7 @@ func TestObjectivesScaleWithLength(t *testing.T) {
 		{"long at a good pace", Outcome{Reason: "length", OutputTokens: 132, Decode: 10 * time.Second, FirstToken: time.Millisecond, Total: 10 * time.Second}, "good", "good", "good"},
 		{"slow tokens", Outcome{Reason: "length", OutputTokens: 11, Decode: 2 * time.Second, FirstToken: time.Millisecond, Total: 2 * time.Second}, "good", "bad", "bad"},
 		{"failed", Outcome{Reason: "error"}, "bad", "bad", "bad"},
+		{"embedding", Outcome{Reason: "stop", Total: 80 * time.Millisecond}, "", "", "good"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -296,8 +297,12 @@ func TestObjectivesScaleWithLength(t *testing.T) {
 			m.Model(testModel, testVersion).Finish(c.o)
 			f := scrapeFamilies(t, m)["llm_slo_requests_total"]
 			for name, want := range map[string]string{"ttft": c.ttft, "tpot": c.tpot, "e2e": c.e2e} {
-				if sumSeries(f, "slo="+name, "result="+want) != 1 || sumSeries(f, "slo="+name) != 1 {
-					t.Errorf("%s is not counted once as %s", name, want)
+				times := 1.0
+				if want == "" {
+					times = 0
+				}
+				if sumSeries(f, "slo="+name, "result="+want) != times || sumSeries(f, "slo="+name) != times {
+					t.Errorf("%s is not counted %v times as %q", name, times, want)
 				}
 			}
 		})

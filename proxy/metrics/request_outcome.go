@@ -90,7 +90,7 @@ func (mm *ModelMetrics) succeeded(domain string) prometheus.Counter {
 // compared.
 func (mm *ModelMetrics) recordSLOs(o Outcome, success bool) {
 	slo := mm.m.opts.SLO
-	if slo.FirstToken > 0 {
+	if slo.FirstToken > 0 && (o.FirstToken > 0 || !success) { // an embedding has no token
 		mm.countSLO("ttft", success && o.FirstToken <= slo.FirstToken)
 	}
 	if slo.PerToken > 0 && (o.OutputTokens > 1 || !success) {
