@@ -112,7 +112,7 @@ var settingsTable = []Setting{
 
 	{Env: "REPLAY", Path: "restart.replay", Kind: Enum, Default: "prefill", Choices: []string{"prefill", "decode"}, Owner: Proxy, Help: "How an answer is rebuilt after an engine restart: in one go, or token by token as it was made."},
 	{Env: "REPLAY_WAIT", Path: "restart.wait", Kind: Duration, Default: "10m", Min: "0", Max: "24h", Owner: Proxy, Help: "How long a request that was taken in while an engine was there waits for the next one to continue or begin it."},
-	{Env: "JOURNAL_MAX_BYTES", Path: "restart.journal_max_bytes", Kind: Bytes, Default: "256MiB", Min: "1MiB", Max: "64GiB", Owner: Proxy, Help: "Memory for what requests in flight have received; requests beyond it wait or get 503."},
+	{Env: "JOURNAL_MAX_BYTES", Path: "restart.journal_max_bytes", Kind: Bytes, Default: "256MiB", Min: "1MiB", Max: "64GiB", Owner: Proxy, Help: "Memory for what requests in flight have received; beyond it new ones get 503."},
 	{Env: "QUARANTINE_TTL", Path: "restart.quarantine_ttl", Kind: Duration, Default: "10m", Min: "0", Max: "24h", Owner: Proxy, Help: "How long a request or model that kept killing the engine is refused."},
 
 	{Env: "OTEL_EXPORTER_OTLP_ENDPOINT", Path: "tracing.otlp_endpoint", Kind: String, Owner: Both, check: checkCollector, Help: "Base URL of a collector of traces, such as http://localhost:4318; spans go to /v1/traces below it by OTLP over HTTP. Empty: none are made, logs have trace ids all the same."},
