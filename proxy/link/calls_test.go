@@ -117,8 +117,8 @@ func TestCallsDontFillTheConnection(t *testing.T) {
 	}
 }
 
-// What can't be sent, or isn't known to an engine of an older version, isn't taken for the end of the engine: its client
-// would wait for another one.
+// What can't be sent, or isn't known to an engine of an older version, isn't taken for the end of the engine: its
+// client would wait for another one.
 func TestRefusedCallsAreNotLost(t *testing.T) {
 	h := newRecordingHandler()
 	l := listen(t, Options{Handler: h, Wire: wire.Options{MaxFrameBytes: 64 << 10}})

@@ -125,7 +125,7 @@ func TestTokensBeyondTheExpectedCountWhileTheyCome(t *testing.T) {
 	}
 }
 
-// The tokens of a prompt count as soon as an engine has taken it: the answer's don't hide in what was expected for them.
+// The tokens of a prompt count as soon as an engine has taken it: the answer's don't hide in what was expected of it.
 func TestPromptCountsBesideTheTokensOfItsAnswer(t *testing.T) {
 	table, answers := manualTable()
 	longPrompt := &fakeTable{current: readyStatus(), admit: func(r inflight.Request) (inflight.Answer, *api.Error) {
