@@ -49,6 +49,12 @@ func (t *Table) Moved(conn Engine) {
 	t.dispatch(now)
 }
 
+// canMoveAll reports whether other engines take every request of a draining one. Otherwise it finishes them itself as far
+// as it can.
+func (t *Table) canMoveAll(e *engine) bool {
+	return !slices.ContainsFunc(t.requestsAt(e), func(en *entry) bool { return t.targetEngine(modelVersion{en.model, en.version}) == nil })
+}
+
 // advanceDraining tells draining engines what to do next: to give their requests back when another engine takes them,
 // and to go when they have none left. Requests that still wait then wait for the next engine. While the proxy itself
 // drains, they finish everything.
@@ -58,7 +64,7 @@ func (t *Table) advanceDraining() {
 			continue
 		}
 		other := slices.ContainsFunc(t.engines, func(x *engine) bool { return x != e && !x.draining && !x.protocolBroken && x.catalog.known() })
-		if !t.draining && !e.moving && (other || e.expectsReplacement) && e.requests > 0 {
+		if !t.draining && !e.moving && e.requests > 0 && (e.expectsReplacement || other && t.canMoveAll(e)) {
 			e.moving = true
 			e.conn.Move()
 		}

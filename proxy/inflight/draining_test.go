@@ -43,6 +43,37 @@ func TestHandOver(t *testing.T) {
 	})
 }
 
+// The engine that comes may not have a model that the leaving one has: that one finishes the model's answers.
+func TestAnswersThatNoOtherEngineTakesArentMoved(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		table.Catalog(f, catalogOf("a", "b"))
+		var answers []Answer
+		for _, model := range []string{"a", "b"} {
+			answers = append(answers, table.admit(func(r *Request) { r.Infer.Model = model }))
+			table.sendAccepted(f, f.last(t))
+			table.sendToken(f, f.last(t), 0)
+		}
+		g := table.attach(LastExit{Kind: ExitUpgrade})
+		table.Catalog(g, catalogOf("a"))
+		table.Draining(f, time.Minute, false)
+		if f.move {
+			t.Error("asked to give back an answer that nobody takes")
+		}
+		table.sendToken(f, f.infers[1], 1)
+		table.sendStop(f, f.infers[1], 2)
+		if !f.move {
+			t.Error("not asked to give back the rest")
+		}
+		table.Moved(f)
+		table.serve(g, g.last(t), 2)
+		for _, a := range answers {
+			table.wantAnswer(a, "ab", "", true)
+			a.Settle(Delivered)
+		}
+	})
+}
+
 func TestDrainBeforeTheNextEngineLosesNothing(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
 		f := table.attach(LastExit{})
