@@ -79,7 +79,10 @@ func (b *Base) prepareMarked(in models.Input, messages []models.Message) (*prepa
 		}
 	}
 	tools := in.Tools
-	in.Tools = withObjectSchemas(in.Tools)
+	var err error
+	if in.Tools, err = toolsForLibrary(in.Tools); err != nil {
+		return nil, nil, err
+	}
 	request, err := b.form.requestOf(in, messages, func(s string) string { return s })
 	if err != nil {
 		return nil, nil, err
@@ -107,14 +110,22 @@ func (b *Base) prepareMarked(in models.Input, messages []models.Message) (*prepa
 	return form, marks.parts(prompt), nil
 }
 
-// withObjectSchemas returns tools in whose parameters no schema is true or false: the library refuses these, and
-// templates read the members of each property.
-func withObjectSchemas(tools []models.Tool) []models.Tool {
+// toolsForLibrary returns tools in words that the library knows: it refuses true and false as schemas, and templates
+// read the members of each property. A schema that is too much for it is an error.
+func toolsForLibrary(tools []models.Tool) ([]models.Tool, error) {
 	out := slices.Clone(tools)
-	for i := range out {
-		out[i].Parameters = grammar.WithoutBooleans(out[i].Parameters)
+	check := grammar.NewConverterCheck()
+	for i, t := range out {
+		if len(t.Parameters) == 0 {
+			continue
+		}
+		schema := grammar.WithoutBooleans(t.Parameters)
+		if err := check.Add(t.Name, schema); err != nil {
+			return nil, toolError(t.Name, err)
+		}
+		out[i].Parameters = schema
 	}
-	return out
+	return out, nil
 }
 
 // textsOf are the texts of a request in which marks are looked for.

@@ -65,7 +65,10 @@ func (b *Base) renderUpTo(in models.Input, messages []models.Message) (string, *
 	if marks == nil {
 		return "", nil, fmt.Errorf("the messages have every character of the private use area")
 	}
-	in.Tools = withObjectSchemas(in.Tools)
+	var err error
+	if in.Tools, err = toolsForLibrary(in.Tools); err != nil {
+		return "", nil, err
+	}
 	request, err := b.form.requestOf(in, messages, marks.write)
 	if err != nil {
 		return "", nil, err

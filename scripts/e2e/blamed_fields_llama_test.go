@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -11,6 +12,11 @@ import (
 func TestErrorsOfTheEngineNameTheClientsFields(t *testing.T) {
 	s := startServer(t)
 	bad := map[string]any{"type": "object", "properties": map[string]any{"a": map[string]any{"not": map[string]any{"const": 1}}}}
+	properties := make(map[string]any)
+	for i := range 501 {
+		properties[strconv.Itoa(i)] = map[string]any{}
+	}
+	large := map[string]any{"type": "object", "properties": properties}
 	format := map[string]any{"type": "json_schema", "json_schema": map[string]any{"name": "n", "schema": bad}}
 	message := []any{map[string]any{"role": "user", "content": "Hi"}}
 	for _, c := range []struct {
@@ -28,6 +34,12 @@ func TestErrorsOfTheEngineNameTheClientsFields(t *testing.T) {
 			"type": "function", "name": "f", "parameters": bad, "strict": true}}}, []string{`"param":"tools"`, `/properties/a/not`}},
 		{"a strict tool of a message", "/v1/messages", map[string]any{"messages": message, "max_tokens": 5, "tools": []any{map[string]any{
 			"name": "f", "input_schema": bad, "strict": true}}}, []string{`"invalid_request_error"`, `/properties/a/not`}},
+		{"a large tool of a chat", "/v1/chat/completions", map[string]any{"messages": message, "tools": []any{map[string]any{
+			"type": "function", "function": map[string]any{"name": "f", "parameters": large}}}}, []string{`"param":"tools"`, `f: `, `at most 500`}},
+		{"a large tool of a response", "/v1/responses", map[string]any{"input": "Hi", "tools": []any{map[string]any{
+			"type": "function", "name": "f", "parameters": large}}}, []string{`"param":"tools"`, `f: `, `at most 500`}},
+		{"a large tool of a message", "/v1/messages", map[string]any{"messages": message, "max_tokens": 5, "tools": []any{map[string]any{
+			"name": "f", "input_schema": large}}}, []string{`"invalid_request_error"`, `f: `, `at most 500`}},
 		{"a token", "/v1/embeddings", map[string]any{"input": []int{1 << 30}}, []string{`"param":"input"`, `"message":"input has a token`}},
 	} {
 		c.body["model"] = "demo:base"
