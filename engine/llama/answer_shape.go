@@ -120,7 +120,12 @@ func toolsForLibrary(tools []models.Tool) ([]models.Tool, error) {
 			continue
 		}
 		schema := grammar.WithoutBooleans(t.Parameters)
-		if err := check.Add(t.Name, schema); err != nil {
+		err := check.Add(t.Name, schema)
+		if err != nil {
+			schema = grammar.WithPlainReferences(schema)
+			err = check.Add(t.Name, schema)
+		}
+		if err != nil {
 			return nil, toolError(t.Name, err)
 		}
 		out[i].Parameters = schema

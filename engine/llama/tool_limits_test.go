@@ -60,6 +60,24 @@ func TestToolsThatAreTooMuchAreRefused(t *testing.T) {
 	}
 }
 
+// A class that has others of its kind: pydantic 1 writes a reference with words beside it as an allOf of one.
+func TestRecursiveClassesOfPydantic1(t *testing.T) {
+	bases, _ := loadFamilies(t)
+	const node = `{"allOf":[{"$ref":"#/definitions/Node"}],"title":"N","description":"One."}`
+	schema := `{"type":"object","properties":{"root":` + node + `},"required":["root"],"definitions":{"Node":{"type":"object","properties":{` +
+		`"value":{"type":"integer"},"left":` + node + `,"right":` + node + `},"required":["value"]}}}`
+	for family, base := range bases {
+		prompt := requireTool(t, base, askWith(schema).Tools...)
+		for arguments, want := range map[string]bool{
+			`{"root": {"value": 1, "left": {"value": 2}}}`: true, `{"root": {"value": 1, "left": {"value": "x"}}}`: false,
+		} {
+			if got := follows(base, prompt, fmt.Sprintf(toolFamilies[family].call, arguments)); got != want {
+				t.Errorf("%s: %s: %v", family, arguments, got)
+			}
+		}
+	}
+}
+
 func TestLargeToolsAreTaken(t *testing.T) {
 	bases, _ := loadFamilies(t)
 	text := func(i int) string {
