@@ -68,7 +68,7 @@ func (v *Vocabulary) compile(kind, text string) *Matcher {
 	ckind, ctext := C.CString(kind), C.CString(text)
 	defer C.free(unsafe.Pointer(ckind))
 	defer C.free(unsafe.Pointer(ctext))
-	watchdog := startHangWatchdog("compiling a grammar")
+	watchdog := StartHangWatchdog("compiling a grammar")
 	defer watchdog.Stop()
 	handle := C.tdm_grammar_matcher(v.handle, &grammarLimits, ckind, ctext)
 	if handle == nil {

@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// startHangWatchdog ends the process when the timer isn't stopped within hangTimeout: the running requests are
+// StartHangWatchdog ends the process when the timer isn't stopped within hangTimeout: the running requests are
 // replayed, and one that does it again is refused (docs/restarts.md).
-func startHangWatchdog(doing string) *time.Timer {
+func StartHangWatchdog(doing string) *time.Timer {
 	return time.AfterFunc(hangTimeout, func() { panic(fmt.Sprintf("%s doesn't end after %s", doing, hangTimeout)) })
 }
 
@@ -53,7 +53,7 @@ func (c *cancellation) startBudget(budget time.Duration) (done func()) {
 			return
 		}
 		C.llg_cancel(c.handle)
-		watchdog = startHangWatchdog("following a grammar")
+		watchdog = StartHangWatchdog("following a grammar")
 	})
 	return func() {
 		defer runtime.UnlockOSThread()

@@ -178,6 +178,8 @@ func (f *answerForm) prepare(request *formRequest) (*preparedForm, error) {
 	}
 	errBuf := newErrorBuffer()
 	defer errBuf.free()
+	watchdog := grammar.StartHangWatchdog("finding out the form of an answer")
+	defer watchdog.Stop()
 	var size C.size_t
 	out := C.tdm_form_prepare(f.handle, (*C.char)(unsafe.Pointer(unsafe.SliceData(text.Bytes()))), C.size_t(text.Len()), &size, errBuf.text, errBuf.size)
 	if out == nil {
