@@ -237,8 +237,8 @@ func Null() *Schema { return &Schema{Type: types{"null"}} }
 // OnlyFalse is false, where true isn't supported.
 func OnlyFalse() *Schema { return &Schema{Type: types{"boolean"}, Enum: []any{false}} }
 
-// Timings is the member of replies and events that is there with timings_per_token. A chunk of OpenAI's with a part of an
-// answer has only the tokens that came with it, as TokenTimings.
+// Timings is the member of replies and events that is there with timings_per_token. A chunk of OpenAI's with a part of
+// an answer has only the tokens that came with it, as TokenTimings.
 func Timings() Property {
 	return May("timings", Object(append([]Property{
 		May("queue_ms", AtLeast(0).About("How long the request waited.")),

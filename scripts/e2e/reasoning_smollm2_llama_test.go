@@ -117,7 +117,8 @@ func (d *dayDialect) request() map[string]any {
 }
 
 // TestReasoningAndCallsOfSmolLM2 has a real model think and then call two tools at once, in every dialect, streamed and
-// whole, when it must call and, in chats, when it may. The prompts of all dialects are the same, and so are the answers.
+// whole, when it must call and, in chats, when it may. The prompts of all dialects are the same, and so are the
+// answers.
 func TestReasoningAndCallsOfSmolLM2(t *testing.T) {
 	s := startToolServer(t)
 	prompt := s.dayPrompt(t)

@@ -234,7 +234,8 @@ func (b *bench) kill(ctx context.Context) error {
 	return nil
 }
 
-// askAndKill asks everything and kills the engine when half is answered: that engine gave these answers, so it is there to be killed.
+// askAndKill asks everything and kills the engine when half is answered: that engine gave these answers, so it is there
+// to be killed.
 func (s *server) askAndKill(ctx context.Context, questions []question) (outcomes []outcome, killed bool) {
 	var once sync.Once
 	outcomes = s.askAll(ctx, questions, func(n int) {
