@@ -57,12 +57,12 @@ func answerToLark(text string, controls map[string]int32) (string, error) {
 			defined: make(map[string]bool), used: make(map[string]int), schemas: make(map[string]string),
 		}
 		for i, arguments := range a.Arguments {
-			schema, err := arguments.prepare()
+			rule, err := arguments.rule()
 			if err != nil {
 				return "", fmt.Errorf("arguments of tool calls: %w", err)
 			}
 			t.schemas[arguments.Literal] = argumentsRule(i)
-			out.WriteString(argumentsRule(i) + ": %json " + schema + "\n")
+			out.WriteString(argumentsRule(i) + ": " + rule + "\n")
 		}
 		if err := t.grammar(); err != nil {
 			return "", invalid("tool calls: %w", err)

@@ -14,14 +14,29 @@ type Arguments struct {
 	Literal string          `json:"literal"`
 	Schema  json.RawMessage `json:"schema"`
 	Strict  bool            `json:"strict,omitempty"` // what can't be obeyed is an error; otherwise it doesn't bind
+	// Texts are those that the only argument may be where it is text between tags, whatever the schema says besides.
+	Texts []string `json:"texts,omitempty"`
 }
 
 // Alone is a grammar of nothing but the arguments, to find out whether they can be followed.
 func (a Arguments) Alone() Source {
-	if a.Strict {
+	if a.Strict && len(a.Texts) == 0 {
 		return Source{JSONSchema, string(closeObjects(jsontext.Value(a.Schema)))} // its errors name a place
 	}
 	return Answer{Calls: "root ::= " + quoteLiteral(a.Literal), Begin: "root", Arguments: []Arguments{a}}.Source()
+}
+
+// rule is what follows the name of the rule that the arguments have.
+func (a Arguments) rule() (string, error) {
+	if len(a.Texts) == 0 {
+		schema, err := a.prepare()
+		return "%json " + schema, err
+	}
+	texts := make([]string, len(a.Texts))
+	for i, text := range a.Texts {
+		texts[i] = literal(text, nil)
+	}
+	return strings.Join(texts, " | "), nil
 }
 
 // prepare is the schema as the library gets it.

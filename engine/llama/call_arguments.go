@@ -20,6 +20,8 @@ type argumentMark struct {
 	Tool     string `json:"tool"`
 	Property string `json:"property"` // empty: all arguments, as one object
 	Literal  string `json:"literal"`
+	// Texts are those that the argument may be, without quotes; none: it is JSON.
+	Texts []string `json:"texts"`
 }
 
 // argumentChecksMax bounds the time for finding out which of a request's schemas can't be followed.
@@ -98,7 +100,7 @@ func (f *answerForm) prepareGrammar(request *formRequest, bound []string, tools 
 		if m.Property != "" {
 			schema = grammar.PropertySchema(schema, m.Property)
 		}
-		prepared.arguments = append(prepared.arguments, grammar.Arguments{Literal: m.Literal, Schema: schema, Strict: tools[i].Strict})
+		prepared.arguments = append(prepared.arguments, grammar.Arguments{Literal: m.Literal, Texts: m.Texts, Schema: schema, Strict: tools[i].Strict})
 	}
 	return prepared, nil
 }

@@ -155,6 +155,40 @@ func TestTaggedArgumentsFollowTheirSchema(t *testing.T) {
 	}
 }
 
+// An argument between tags that is one of some texts is one of these.
+func TestTaggedTextsAreThoseOfTheirSchema(t *testing.T) {
+	b, _ := newBackend(t, nil)
+	base := loadFile(t, b, demoWithTemplate(t, taggedCalls, chatMLSpecials), nil)
+	const call = "<tool_call>\n<function=set>\n<parameter=a>\n%s\n</parameter>\n<parameter=n>\n5\n</parameter>\n</function>\n</tool_call>"
+	for _, c := range []struct {
+		schema       string
+		allowed, not []string
+	}{
+		{`{"type":"string","enum":["low","mid range","Zürich"]}`, []string{"low", "mid range", "Zürich"}, []string{"lo", "lower", "low ", `"low"`, "", "low\n", "mid"}},
+		{`{"enum":["a","ab"],"description":"d","default":"a"}`, []string{"a", "ab"}, []string{"b", "abb"}},
+		{`{"const":"v1.0"}`, []string{"v1.0"}, []string{"v1", "v1.00"}},
+		{`{"type":"string","enum":["<b>","a"]}`, []string{"<b>", "other"}, nil}, // a text that could end its tag
+		{`{"type":["string","null"],"enum":["a",null]}`, []string{"a", "null"}, nil},
+		{`{"anyOf":[{"enum":["a"]},{"type":"string"}]}`, []string{"a", "other"}, nil},
+	} {
+		tool := models.Tool{Name: "set", Parameters: []byte(`{"type":"object","properties":{"a":` + c.schema + `,"n":{"type":"integer","maximum":7}},"required":["a","n"]}`)}
+		for _, strict := range []bool{false, true} {
+			tool.Strict = strict
+			prompt := requireTool(t, base, tool, models.Tool{Name: "get_time"})
+			for want, texts := range map[bool][]string{true: c.allowed, false: c.not} {
+				for _, text := range texts {
+					if got := follows(base, prompt, fmt.Sprintf(call, text)); got != want {
+						t.Errorf("%s, strict %v: %q: %v", c.schema, strict, text, got)
+					}
+				}
+			}
+			if follows(base, prompt, strings.Replace(fmt.Sprintf(call, c.allowed[0]), "5", "8", 1)) {
+				t.Errorf("%s: the other argument isn't bound", c.schema)
+			}
+		}
+	}
+}
+
 // What can't be obeyed leaves the rest bound, unless a client wants it strictly.
 func TestSchemasThatCannotBeObeyed(t *testing.T) {
 	bases, _ := loadFamilies(t)

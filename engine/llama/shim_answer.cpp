@@ -11,6 +11,8 @@
 #include "json.h"
 #include "log.h"
 
+#include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -153,7 +155,38 @@ struct argument_mark {
     std::string tool;
     std::string property; // empty: all arguments, as one object
     std::string literal;
+    std::vector<std::string> texts; // not empty: the argument is one of these texts, not JSON
 };
+
+// Most bytes of the texts of one argument.
+constexpr size_t texts_max = 16 << 10;
+
+// Whether a text is what it is between tags of any form.
+bool stays_between_tags(const std::string & s) {
+    if (s.empty() || s.front() == ' ' || s.back() == ' ') return false;
+    return std::all_of(s.begin(), s.end(), [](unsigned char c) { return c >= 0x80 || isalnum(c) || strchr(" _-./:+,@%", c) != nullptr; });
+}
+
+// The texts that a schema lists, or none where it allows anything else or one of them could end its tag.
+std::vector<std::string> listed_texts(const json & schema) {
+    std::vector<std::string> texts;
+    if (!schema.is_object() || (schema.contains("type") && schema.at("type") != "string")) return texts;
+    for (const char * combined : { "$ref", "anyOf", "oneOf", "allOf", "not" }) {
+        if (schema.contains(combined)) return texts;
+    }
+    const bool constant = schema.contains("const");
+    if (!constant && !schema.contains("enum")) return texts;
+    json   values = constant ? json::array() : schema.at("enum");
+    size_t bytes  = 0;
+    if (constant) values.push_back(schema.at("const"));
+    if (!values.is_array()) return texts;
+    for (const auto & v : values) {
+        if (!v.is_string() || !stays_between_tags(v.get<std::string>())) return {};
+        texts.push_back(v.get<std::string>());
+        bytes += texts.back().size();
+    }
+    return bytes <= texts_max ? texts : std::vector<std::string>();
+}
 
 struct argument_marker {
     std::string                name; // occurs nowhere in the tools
@@ -166,13 +199,14 @@ struct argument_marker {
         }
         if (schema.contains("type") && schema.at("type").is_array()) schema["type"] = "object";
         const json constant{ { name, (int) marks.size() } };
-        marks.push_back({ tool, property, constant.dump() });
+        marks.push_back({ tool, property, constant.dump(), {} });
         schema["const"] = constant;
         return schema;
     }
 
-    // schemas are the names of the schemas that an answer's parser has: of all arguments, or of some that have tags
-    // around them. One that may be a string is text between tags, not JSON.
+    // schemas are the names of the schemas that an answer's parser has, and after "rule " of its rules: of all
+    // arguments, or of some that have tags around them. One that may be a string is text between tags, not JSON; it is
+    // marked where the schema lists the texts and its tags are like those of the others.
     json mark(const std::string & tool, const json & parameters, const std::set<std::string> & schemas) {
         if (schemas.count("tool-" + tool + "-schema") > 0) return marked(parameters, tool, "");
         const auto   document = common_chat_schema_from_json(parameters);
@@ -181,11 +215,29 @@ struct argument_marker {
         json out = parameters;
         for (const auto & p : object->properties) {
             const bool tagged = schemas.count("tool-" + tool + "-arg-" + p.name + "-schema") + schemas.count("ling3-arg-" + tool + "-" + p.name + "-schema") > 0;
-            if (!tagged || p.schema->may_be_string()) continue;
-            json & property = out.at("properties").at(p.name);
-            property        = marked(property, tool, p.name);
+            json &     property = out.at("properties").at(p.name);
+            if (p.schema->may_be_string()) {
+                auto texts = listed_texts(property);
+                if (texts.empty() || schemas.count("rule tool-" + tool + "-arg-" + p.name) == 0) continue;
+                property           = marked(property, tool, p.name);
+                marks.back().texts = std::move(texts);
+            } else if (tagged) {
+                property = marked(property, tool, p.name);
+            }
         }
         return out;
+    }
+
+    // Texts end where their tag begins: no blank of JSON may follow.
+    std::string without_blanks(std::string grammar) const {
+        const std::string blank = " space";
+        for (size_t i = 0; i < marks.size(); i++) {
+            const std::string end = name + "\\\":" + std::to_string(i) + "}\"";
+            const size_t      at  = grammar.find(end);
+            if (marks[i].texts.empty() || at == std::string::npos) continue;
+            if (grammar.compare(at + end.size(), blank.size(), blank) == 0) grammar.erase(at + end.size(), blank.size());
+        }
+        return grammar;
     }
 
     // Whether a grammar has every mark.
@@ -214,7 +266,9 @@ std::set<std::string> schema_names(const std::string & parser) {
     if (parser.empty()) return names;
     const json blob = json::parse(parser);
     for (const auto & p : blob.at("parsers")) {
-        if (p.at("type") == "schema") names.insert(p.at("name").get<std::string>());
+        const auto type = p.at("type").get<std::string>();
+        if (type == "schema") names.insert(p.at("name").get<std::string>());
+        if (type == "rule") names.insert("rule " + p.at("name").get<std::string>());
     }
     return names;
 }
@@ -380,11 +434,11 @@ char * tdm_form_prepare(const tdm_form * f, const char * request, size_t len, si
                 marker.marks.clear();
                 call = generate(callable);
             }
-            out["grammar"]    = call.grammar;
+            out["grammar"]    = marker.without_blanks(call.grammar);
             out["call_rules"] = strings(call_rules(call.parser));
             out["marks"]      = json::array();
             for (const auto & m : marker.marks) {
-                out["marks"].push_back(json{ { "tool", m.tool }, { "property", m.property }, { "literal", m.literal } });
+                out["marks"].push_back(json{ { "tool", m.tool }, { "property", m.property }, { "literal", m.literal }, { "texts", strings(m.texts) } });
             }
         }
         return copy(out.dump(), size);
