@@ -65,6 +65,8 @@ func (t *Table) admit(en *entry, now time.Time) *api.Error {
 		t.unsettled--
 		en.modelMetrics.Release()
 		return t.queueRefusal(result)
+	} else if len(t.quarantine.loads) > 0 {
+		t.dispatch(now)
 	}
 	t.updateGauges()
 	return nil
@@ -80,7 +82,11 @@ func (t *Table) enqueue(en *entry) queue.PushResult {
 }
 
 // canSendNow reports whether a new request can skip the queue: there is credit, and nothing waits that goes before it.
+// While a load is suspected everything takes its turn, since that waits until the others have their first tokens.
 func (t *Table) canSendNow(en *entry) bool {
+	if len(t.quarantine.loads) > 0 && t.queue.Len() > 0 {
+		return false
+	}
 	return !t.queue.Has(queue.Suspect) && !t.queue.HasBase(queue.Fresh, en.model) && t.dispatchVerdict(en.item()) == queue.Dispatch
 }
 

@@ -219,6 +219,35 @@ func TestCrashingLoadUnderTrafficIsFound(t *testing.T) {
 	})
 }
 
+// While one request after the other is before its first token, a load that waits for that would never begin.
+func TestSuspectLoadHasItsTurnUnderTraffic(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		bad := table.admit(withPromptAndVersion("bad", "v2.0"))
+		table.lose(table.attach(LastExit{}))
+		crash := killedBy(syscall.SIGABRT)
+		crash.Loads = []Load{{"demo", "v2.0"}}
+		others := []Answer{table.admit(withPromptAndVersion("other", "v1.0"))}
+		f := table.attach(LastExit{})
+		table.lose(f) // has both
+		f = table.attach(crash)
+		if f.byPrompt("other") == nil || f.byPrompt("bad") != nil {
+			t.Fatal("the load that may have killed the engine isn't held back")
+		}
+		for range 3 {
+			s := f.last(t) // before its first token, when the next one comes
+			others = append(others, table.admit(func(r *Request) { r.Infer.Model = "big" }))
+			table.serve(f, s, 1)
+			time.Sleep(time.Second)
+		}
+		if f.byPrompt("bad") == nil {
+			t.Error("the load never begins")
+		}
+		for _, a := range append(others, bad) {
+			a.Settle(ClientGone)
+		}
+	})
+}
+
 func TestTwoSuspectLoadsDoNotWaitForEachOther(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
 		one, two := table.admit(withPromptAndVersion("one", "v1.0")), table.admit(withPromptAndVersion("two", "v2.0"))
