@@ -78,12 +78,28 @@ func (g *answerGroup) infer(choice int) *api.Request {
 func (g *answerGroup) choicesThatFit() int {
 	n, left := 0, g.table.journal.MaxBytes()
 	for n < g.window {
-		if left -= journal.EstimateBytes(g.infer(n), g.first().askedTokens); left < 0 {
+		if left -= g.bytesOf(n); left < 0 {
 			break
 		}
 		n++
 	}
 	return max(1, n)
+}
+
+// bytesOf is what a choice may need of the journal.
+func (g *answerGroup) bytesOf(choice int) int64 {
+	return journal.EstimateBytes(g.infer(choice), g.first().askedTokens)
+}
+
+func (g *answerGroup) bytesOfNext() int64 { return g.bytesOf(len(g.entries)) }
+
+// reservedBytes is what the choices have of the journal, those included that are done.
+func (g *answerGroup) reservedBytes() int64 {
+	n := int64(0)
+	for _, en := range g.entries {
+		n += en.rec.Reserved()
+	}
+	return n
 }
 
 // discard takes back what was admitted of a request that is refused. Nothing of it is counted.
@@ -94,22 +110,53 @@ func (g *answerGroup) discard(because *api.Error, now time.Time) {
 	}
 }
 
-// entryDone is called when an entry of the group is done: others take its place, unless it failed. Where the journal has
-// no room for them they come when the next entry is done.
+// entryDone is called when an entry of the group is done: others take its place, unless it failed.
 func (g *answerGroup) entryDone(en *entry, now time.Time) {
 	g.undone--
 	if en.err != nil {
 		g.closed = true
 	}
+	g.admitMore(en, now)
+}
+
+// admitMore takes further choices in, where en is done. While the journal has no room for the next one, that comes
+// later: when another choice is done or, without any, when others have given some back.
+func (g *answerGroup) admitMore(en *entry, now time.Time) {
 	for !g.closed && g.undone < g.window && len(g.entries) < g.req.Infer.ChoiceCount() {
-		err := g.admitNext(now)
+		if bytes := g.bytesOf(len(g.entries)); !g.table.journal.HasRoom(bytes) {
+			if g.undone > 0 {
+				return
+			}
+			if g.reservedBytes()+bytes <= g.table.journal.MaxBytes() {
+				g.table.stalled = append(g.table.stalled, g)
+				return
+			}
+		}
+		if err := g.admitNext(now); err != nil {
+			g.fail(en, err)
+		}
+	}
+}
+
+// fail ends the request with the error of a choice that wasn't taken in; en, which is done, has it.
+func (g *answerGroup) fail(en *entry, err *api.Error) {
+	g.closed = true
+	en.result, en.err, en.doneTaken = nil, err, false
+	en.notify()
+}
+
+// resumeStalled goes on with the requests that wait for room in the journal, or ends them when their time is over.
+func (t *Table) resumeStalled(now time.Time) {
+	stalled := t.stalled
+	t.stalled = nil
+	for _, g := range stalled {
+		last := g.entries[len(g.entries)-1]
 		switch {
-		case err == nil:
-		case err.Type == api.TypeQueueFull && g.undone > 0:
-			return
+		case g.closed:
+		case !last.deadline.IsZero() && !now.Before(last.deadline):
+			g.fail(last, last.deadlineError(now))
 		default:
-			g.closed = true
-			en.result, en.err = nil, err
+			g.admitMore(last, now)
 		}
 	}
 }

@@ -343,3 +343,55 @@ func TestChoicesComeAsTheJournalHasRoom(t *testing.T) {
 		a.Settle(Delivered)
 	})
 }
+
+// Requests of others that fill the journal don't end a list that is half done: it goes on when they are gone, or ends
+// with its time.
+func TestChoicesWaitForRoomInTheJournal(t *testing.T) {
+	for name, want := range map[string]api.Type{"the others end": "", "they stay": api.TypeDeadlineExceeded} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, Options{JournalMaxBytes: 100 << 10}, func(t *testing.T, table *tableTest) {
+				f := table.attach(LastExit{})
+				table.Stats(f, &Stats{Bases: []BaseStats{{Model: "demo", Sequences: 64}}})
+				large := api.Input{Text: strings.Repeat("a", 4<<10)} // 40 KiB of the journal, the small ones have 20
+				a := table.admit(func(r *Request) {
+					r.Timeout = time.Minute
+					r.Infer = &api.Request{Task: api.TaskEmbed, Inputs: []api.Input{{Text: "a"}, {Text: "b"}, {Text: "c"}, large}}
+				})
+				var others []Answer
+				for _, text := range []string{"a", "b", "c"} {
+					for {
+						other, err := table.Admit(t.Context(), newRequest(withPrompt("other")))
+						if err != nil {
+							break
+						}
+						others = append(others, other)
+					}
+					table.serveEmbedding(f, f.byPrompt(text))
+				}
+				time.Sleep(time.Second)
+				if want == "" {
+					for _, other := range others {
+						other.Settle(ClientGone)
+					}
+					others = nil
+					table.serveEmbedding(f, table.nextSubmission(f, len(f.infers), time.Second))
+				} else {
+					time.Sleep(time.Minute)
+				}
+				p := takeAll(a, map[int]string{})
+				if !p.Last || want == "" && p.Err != nil || want != "" && (p.Err == nil || p.Err.Type != want) {
+					t.Errorf("ended with %v, last %v; want %q", p.Err, p.Last, want)
+				}
+				for _, each := range append(others, a) {
+					each.Settle(ClientGone)
+				}
+			})
+		})
+	}
+}
+
+// serveEmbedding answers a submission with an embedding.
+func (table *tableTest) serveEmbedding(f *fakeEngine, s *Submission) {
+	table.sendAccepted(f, s)
+	table.Step(f, &Step{Done: []Summary{{ID: s.ID, Attempt: s.Attempt, Reason: FinishStop, PromptTokens: 3, Embedding: []float32{1}}}})
+}

@@ -71,7 +71,7 @@ func (t *Table) advanceDraining() {
 		if e.requests > 0 || e.moving && !e.moved {
 			continue
 		}
-		if other || !t.draining || len(t.entries) == 0 {
+		if other || !t.draining || len(t.entries)+len(t.stalled) == 0 {
 			e.drained = true
 			e.conn.Drained()
 		}

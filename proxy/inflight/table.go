@@ -29,6 +29,7 @@ type Table struct {
 	queue     *queue.Queue
 	journal   *journal.Journal
 	draining  bool
+	stalled   []*answerGroup // none of their choices is left, and the next one waits for room in the journal
 
 	engines           []*engine     // attached, oldest first
 	enginesChanged    chan struct{} // closed and made anew when a call may find an engine that it found none before
@@ -119,6 +120,11 @@ func (t *Table) shutdown() {
 	t.draining = true
 	for _, en := range t.entriesByOrder() {
 		t.fail(en, api.Draining(), now)
+	}
+	for _, g := range t.stalled {
+		if !g.closed {
+			g.fail(g.first(), api.Draining())
+		}
 	}
 	t.advanceDraining()
 	t.updateGauges()

@@ -32,6 +32,7 @@ func (t *Table) endExpired(now time.Time) (remove func()) {
 	}
 	t.quarantine.removeExpired(now)
 	t.sweepMemoryShortages(now)
+	t.resumeStalled(now)
 	t.advanceDraining()
 	t.sampleWork(now)
 	t.dispatch(now)

@@ -68,9 +68,12 @@ func logprobBytes(r *api.Request) int64 {
 	return bytesPerLogprob + bytesPerTopLogprob*int64(r.TopLogprobs)
 }
 
+// HasRoom reports whether Open would reserve so many bytes.
+func (j *Journal) HasRoom(bytes int64) bool { return j.reservedBytes+bytes <= j.maxBytes }
+
 // Open reserves bytes for a record, or returns nil when they don't fit.
 func (j *Journal) Open(bytes int64) *Record {
-	if j.reservedBytes+bytes > j.maxBytes {
+	if !j.HasRoom(bytes) {
 		return nil
 	}
 	j.reservedBytes += bytes
