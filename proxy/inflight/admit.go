@@ -139,7 +139,7 @@ func (t *Table) resolve(en *entry, now time.Time) *api.Error {
 	if left := t.quarantine.modelBlockedFor(modelVersion{model, version}, now); left > 0 {
 		return api.ModelLoadFailed(model, version, "engine_crash", left)
 	}
-	if t.quarantine.blocksRequest(model, version, r, now) {
+	if !en.sharesPrompt() && t.quarantine.blocksRequest(model, version, r, now) { // once for each input
 		return api.Quarantined()
 	}
 	en.model, en.version, en.modelMetrics = model, version, t.metrics.Model(model, version)

@@ -22,6 +22,7 @@ type answerGroup struct {
 	entries []*entry // those made so far
 	undone  int      // of them, those that aren't done
 	taken   int      // whose end was taken
+	open    int      // the first one whose end wasn't taken
 	at      int      // where Take looks first
 	started bool     // its first choices were taken in together
 	closed  bool     // cancelled, failed or settled: no further entry is made
@@ -142,6 +143,7 @@ func (g *answerGroup) admitMore(en *entry, now time.Time) {
 func (g *answerGroup) fail(en *entry, err *api.Error) {
 	g.closed = true
 	en.result, en.err, en.doneTaken = nil, err, false
+	g.open = min(g.open, en.choice)
 	en.notify()
 }
 
@@ -211,13 +213,17 @@ func (g *answerGroup) Take(dst []byte) Piece {
 
 // nextWithNews is the next entry of which Take would return something; nil: none.
 func (g *answerGroup) nextWithNews() *entry {
-	for range g.entries {
-		en := g.entries[g.at%len(g.entries)]
-		g.at++
-		if en.hasNews() {
-			g.at-- // it may be looked for again before it is taken
-			return en
+	for g.open < len(g.entries) && g.entries[g.open].doneTaken { // lists are long, and few of them are at work
+		g.open++
+	}
+	for range g.entries[g.open:] {
+		if g.at < g.open || g.at >= len(g.entries) {
+			g.at = g.open
 		}
+		if en := g.entries[g.at]; en.hasNews() {
+			return en // where it is looked first again, before it is taken
+		}
+		g.at++
 	}
 	return nil
 }
