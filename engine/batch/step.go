@@ -5,7 +5,7 @@ import (
 )
 
 const (
-	maxNoCellsPreemptions = 4 // preemptions of a sequence for which the runner found no cells, or lost them; then it fails
+	maxNoCellsPreemptions = 4 // preemptions of a sequence whose cells the runner lost or found no room for
 	// maxForcedTokens: forced tokens that one sequence feeds in a step at most; the rest of a longer run is fed like a
 	// prompt
 	maxForcedTokens = 16

@@ -21,8 +21,8 @@ func (t Turn) Expect(d time.Duration) {
 	}
 }
 
-// ExpectFirst is Expect for the first of its kind: the device may have to compile it, or nobody knows how long it takes.
-// It has the time of a call.
+// ExpectFirst is Expect for the first of its kind: the device may have to compile it, or nobody knows how long it
+// takes. It has the time of a call.
 func (t Turn) ExpectFirst(d time.Duration) {
 	if t.expect != nil {
 		t.expect(PhaseFirstStep, d)

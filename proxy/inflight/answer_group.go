@@ -74,8 +74,8 @@ func (g *answerGroup) infer(choice int) *api.Request {
 	return g.req.Infer.ForInput(choice / max(1, g.req.Infer.Choices))
 }
 
-// choicesThatFit is for how many choices an empty journal has room at a time. Waiting would get a request that needs more
-// nowhere.
+// choicesThatFit is for how many choices an empty journal has room at a time. Waiting would get a request that needs
+// more nowhere.
 func (g *answerGroup) choicesThatFit() int {
 	n, left := 0, g.table.journal.MaxBytes()
 	for n < g.window {
@@ -279,8 +279,8 @@ func (g *answerGroup) shareError(now time.Time) {
 	}
 }
 
-// wasTakenIn reports whether the entry is a further choice of a request that was admitted. The queue and the time that is
-// left don't refuse it, so that other clients' requests don't end one that is half done.
+// wasTakenIn reports whether the entry is a further choice of a request that was admitted. The queue and the time that
+// is left don't refuse it, so that other clients' requests don't end one that is half done.
 func (en *entry) wasTakenIn() bool { return en.group != nil && en.group.started }
 
 // sharesPrompt reports whether the entry's prompt is counted with another choice of the same input.

@@ -264,7 +264,8 @@ func TestChoicesWaitForRoomInTheQueue(t *testing.T) {
 			if len(others) == 16 {
 				continue
 			}
-			if other, err := table.Admit(t.Context(), newRequest(withPrompt("other"))); err == nil { // takes each place that it leaves
+			// Another one takes each place that it leaves.
+			if other, err := table.Admit(t.Context(), newRequest(withPrompt("other"))); err == nil {
 				others = append(others, other)
 			}
 		}

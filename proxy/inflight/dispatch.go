@@ -41,8 +41,8 @@ func (t *Table) dispatch(now time.Time) {
 }
 
 // trySuspects sends an engine that has nothing to do the oldest request of those with enough strikes for quarantine,
-// before everything else: a crash with nothing beside it shows who did it, and a token clears the request. An engine that
-// works isn't kept from it for that; the next one after a crash has nothing to do.
+// before everything else: a crash with nothing beside it shows who did it, and a token clears the request. An engine
+// that works isn't kept from it for that; the next one after a crash has nothing to do.
 func (t *Table) trySuspects(now time.Time) {
 	if !t.queue.Has(queue.Suspect) {
 		return

@@ -49,8 +49,8 @@ func (t *Table) Moved(conn Engine) {
 	t.dispatch(now)
 }
 
-// canMoveAll reports whether other engines take every request of a draining one. Otherwise it finishes them itself as far
-// as it can.
+// canMoveAll reports whether other engines take every request of a draining one. Otherwise it finishes them itself as
+// far as it can.
 func (t *Table) canMoveAll(e *engine) bool {
 	return !slices.ContainsFunc(t.requestsAt(e), func(en *entry) bool { return t.targetEngine(modelVersion{en.model, en.version}) == nil })
 }

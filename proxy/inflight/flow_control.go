@@ -6,8 +6,8 @@ import "tandem/proxy/queue"
 const (
 	maxSentWhileUnloaded = 8 // requests at an engine for a base that isn't loaded yet
 	maxReplaysSent       = 8 // replays of a base at a time that have no new token yet
-	// maxBacklogBytes bounds what waits to be written to an engine. A connection whose backlog overflows is closed, so it
-	// is well below that: in a frame a text may take several times its bytes.
+	// maxBacklogBytes bounds what waits to be written to an engine. A connection whose backlog overflows is closed, so
+	// it is well below that: in a frame a text may take several times its bytes.
 	maxBacklogBytes = 16 << 20
 )
 
