@@ -286,5 +286,22 @@ func (en *entry) wasTakenIn() bool { return en.group != nil && en.group.started 
 // sharesPrompt reports whether the entry's prompt is counted with another choice of the same input.
 func (en *entry) sharesPrompt() bool { return en.drawChoice() > 0 }
 
+// cachedTokens is how much of the prompt came from the KV cache. Of a prompt that several choices share, any of them
+// may be the one for which it was computed.
+func (en *entry) cachedTokens() int {
+	fewest := en.summary.CachedTokens
+	if en.group == nil || en.result == nil {
+		return fewest
+	}
+	first := en.choice - int(en.drawChoice())
+	last := min(first+max(1, en.req.Infer.Choices), len(en.group.entries))
+	for _, other := range en.group.entries[first:last] {
+		if other.result != nil {
+			fewest = min(fewest, other.summary.CachedTokens)
+		}
+	}
+	return fewest
+}
+
 // isFurtherChoice reports whether the entry's request is counted with its first choice.
 func (en *entry) isFurtherChoice() bool { return en.choice > 0 }

@@ -65,6 +65,24 @@ func TestChoicesAreRequestsOfTheirOwn(t *testing.T) {
 	})
 }
 
+// Any of the choices may be the one whose prompt was computed.
+func TestSharedPromptIsComputedOnce(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(withChoices(2, "one", "two"))
+		for i, cached := range []int{2, 0, 1, 2} { // of 3 tokens
+			s := f.infers[i]
+			table.sendAccepted(f, s)
+			table.sendToken(f, s, 0)
+			table.Step(f, &Step{Done: []Summary{{ID: s.ID, Attempt: s.Attempt, Reason: FinishStop, PromptTokens: 3, CachedTokens: cached, OutputTokens: 1}}})
+		}
+		takeAll(a, map[int]string{})
+		a.Settle(Delivered)
+		table.wantMetric(1, "llm_prompt_tokens_total", "source=cache")
+		table.wantMetric(5, "llm_prompt_tokens_total", "source=compute")
+	})
+}
+
 func TestChoicesGoOnAtTheNextEngine(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
 		f := table.attach(LastExit{})

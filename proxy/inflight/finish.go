@@ -117,7 +117,7 @@ func (t *Table) recordOutcome(en *entry, outcome Outcome, now time.Time) {
 	en.modelMetrics.Finish(metrics.Outcome{
 		Reason: end.reason, ErrorType: end.errorType, Domain: t.metrics.Domain(en.domain),
 		FurtherChoice: en.isFurtherChoice(), SharesPrompt: en.sharesPrompt(),
-		PromptTokens: en.promptTokens(), CachedTokens: en.summary.CachedTokens, OutputTokens: len(en.rec.Generated),
+		PromptTokens: en.promptTokens(), CachedTokens: en.cachedTokens(), OutputTokens: len(en.rec.Generated),
 		Queue:      en.queueTime(),
 		Prefill:    en.timing.prefill,
 		Decode:     en.timing.decode,

@@ -1,9 +1,11 @@
 package server
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 
 	"tandem/proxy/api"
 	"tandem/proxy/inflight"
@@ -163,10 +165,16 @@ func (x *exchange) finalReply() api.Reply {
 	return reply
 }
 
-// usage adds the choices up: every prompt once, every answer.
+// usage adds the choices up: every prompt once, every answer. Of a prompt that several choices share, any of them may
+// be the one for which it was computed.
 func (x *exchange) usage(results []api.Result) api.Metadata {
 	total := results[0].Metadata
 	perInput := max(1, x.request.Choices)
+	total.CachedTokens = 0
+	for input := range slices.Chunk(results, perInput) {
+		fewest := slices.MinFunc(input, func(a, b api.Result) int { return cmp.Compare(a.Metadata.CachedTokens, b.Metadata.CachedTokens) })
+		total.CachedTokens += fewest.Metadata.CachedTokens
+	}
 	for i := range results[1:] {
 		m := &results[i+1].Metadata
 		total.TokensGenerated += m.TokensGenerated
@@ -176,7 +184,6 @@ func (x *exchange) usage(results []api.Result) api.Metadata {
 		total.DecodeTime += m.DecodeTime
 		if (i+1)%perInput == 0 {
 			total.PromptTokens += m.PromptTokens
-			total.CachedTokens += m.CachedTokens
 		}
 	}
 	return total

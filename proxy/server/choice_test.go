@@ -69,9 +69,11 @@ func toolCallBytes(id, name string) []byte { return parts.AppendToolCall(nil, id
 func argumentBytes(text string) []byte { return parts.AppendText(nil, parts.Arguments, []byte(text)) }
 
 func TestChoicesAreCollectedAndUsageAddsUp(t *testing.T) {
+	first, second := lastPiece(0, 5, true), lastPiece(1, 2, false)
+	first.Result.CachedTokens, second.Result.CachedTokens = 8, 4 // the second one computed the rest of the prompt
 	ts := startTestServer(t, scriptedTable(
-		[]inflight.Piece{contentPiece(0, "a"), contentPiece(1, "x")}, []inflight.Piece{contentPiece(1, "y"), lastPiece(1, 2, false)},
-		[]inflight.Piece{contentPiece(0, "b"), lastPiece(0, 5, true)}), nil)
+		[]inflight.Piece{contentPiece(0, "a"), contentPiece(1, "x")}, []inflight.Piece{contentPiece(1, "y"), second},
+		[]inflight.Piece{contentPiece(0, "b"), first}), nil)
 	r := ts.postOpenAI(openAIEndpoints[0], `{"messages":[{"role":"user","content":"Hi"}],"n":2}`)
 	var got struct {
 		Choices []struct {
@@ -81,13 +83,16 @@ func TestChoicesAreCollectedAndUsageAddsUp(t *testing.T) {
 		Usage struct {
 			Prompt     int `json:"prompt_tokens"`
 			Completion int `json:"completion_tokens"`
+			Details    struct {
+				Cached int `json:"cached_tokens"`
+			} `json:"prompt_tokens_details"`
 		}
 		Fingerprint string `json:"system_fingerprint"`
 	}
 	if err := json.Unmarshal([]byte(r.body), &got); err != nil || len(got.Choices) != 2 {
 		t.Fatalf("%v: %s", err, r.body)
 	}
-	if got.Choices[0].Message.Content != "ab" || got.Choices[1].Message.Content != "xy" || got.Usage.Prompt != 9 || got.Usage.Completion != 7 {
+	if got.Choices[0].Message.Content != "ab" || got.Choices[1].Message.Content != "xy" || got.Usage.Prompt != 9 || got.Usage.Completion != 7 || got.Usage.Details.Cached != 4 {
 		t.Errorf("reply %s", r.body)
 	}
 	if revision := r.Header.Get("X-Model-Revision"); revision != "abcd" {
