@@ -294,12 +294,13 @@ struct Facts {
   samplingDecidedBy @22 :Text;  # for people
 }
 
-# What of a base lies on one device, in bytes, without its versions.
+# What of a base lies on one device, in bytes.
 struct DeviceMemory {
   device       @0 :Text;
   weightBytes  @1 :UInt64;
   cacheBytes   @2 :UInt64;
   computeBytes @3 :UInt64;
+  adapterBytes @4 :UInt64;      # of the versions that are loaded now
 }
 
 struct Catalog {

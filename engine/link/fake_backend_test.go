@@ -56,6 +56,8 @@ func (a fakeAdapter) Name() string { return a.name }
 func (fakeAdapter) Bytes() int64   { return 7 }
 func (fakeAdapter) Close() error   { return nil }
 
+func (b *fakeBase) AdapterFits(int64, bool) bool { return true }
+
 func (b *fakeBase) Facts() models.Facts {
 	f := b.backend.facts
 	f.Architecture, f.ContextTokens, f.Cells, f.Sequences, f.Backend = "alphabet", contextTokens, 1<<20, 64, "test"

@@ -21,7 +21,7 @@ func TestFactsHaveTheMemoryOfEachDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	from := models.Facts{CellsLimit: "a quarter", Sampling: models.Sampling{Place: models.SamplingDevice, DecidedBy: "it is faster"}, KV: models.KVCache{KeyType: "q8_0", ValueType: "f16", Flash: true, Layout: models.LayoutStreams}, Memory: []models.DeviceMemory{{Device: "CUDA0", WeightBytes: 1, CacheBytes: 2, ComputeBytes: 3}, {Device: "CPU", WeightBytes: 4}}}
+	from := models.Facts{CellsLimit: "a quarter", Sampling: models.Sampling{Place: models.SamplingDevice, DecidedBy: "it is faster"}, KV: models.KVCache{KeyType: "q8_0", ValueType: "f16", Flash: true, Layout: models.LayoutStreams}, Memory: []models.DeviceMemory{{Device: "CUDA0", WeightBytes: 1, CacheBytes: 2, ComputeBytes: 3, AdapterBytes: 5}, {Device: "CPU", WeightBytes: 4}}}
 	if err := writeFacts(facts, &from); err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestFactsHaveTheMemoryOfEachDevice(t *testing.T) {
 	var got []models.DeviceMemory
 	for i := range list.Len() {
 		m := list.At(i)
-		got = append(got, models.DeviceMemory{Device: d.text(m.Device()), WeightBytes: int64(m.WeightBytes()), CacheBytes: int64(m.CacheBytes()), ComputeBytes: int64(m.ComputeBytes())})
+		got = append(got, models.DeviceMemory{Device: d.text(m.Device()), WeightBytes: int64(m.WeightBytes()), CacheBytes: int64(m.CacheBytes()), ComputeBytes: int64(m.ComputeBytes()), AdapterBytes: int64(m.AdapterBytes())})
 	}
 	if kv := (models.KVCache{KeyType: models.CacheType(d.text(facts.CacheTypeK())), ValueType: models.CacheType(d.text(facts.CacheTypeV())), Flash: facts.FlashAttention(), Layout: models.KVLayout(d.text(facts.KvLayout()))}); d.err != nil || kv != from.KV {
 		t.Errorf("KV cache: %+v, %v", kv, d.err)

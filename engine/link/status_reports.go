@@ -281,6 +281,7 @@ func writeMemory(to schema.Facts, memory []models.DeviceMemory) error {
 		list.At(i).SetWeightBytes(uint64(max(m.WeightBytes, 0)))
 		list.At(i).SetCacheBytes(uint64(max(m.CacheBytes, 0)))
 		list.At(i).SetComputeBytes(uint64(max(m.ComputeBytes, 0)))
+		list.At(i).SetAdapterBytes(uint64(max(m.AdapterBytes, 0)))
 		if err := list.At(i).SetDevice(m.Device); err != nil {
 			return err
 		}

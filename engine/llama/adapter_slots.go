@@ -14,11 +14,32 @@ import (
 )
 
 // adapterSlots are the places of a context in which adapters stand side by side, so that one step computes rows of
-// several (0005-mixed-adapters.patch). Used only on the goroutine that steps.
+// several (0005-mixed-adapters.patch). Used only on the goroutine that steps, unless it says otherwise.
 type adapterSlots struct {
 	context *C.struct_llama_context
 	ofSeq   []int32 // by sequence: the slot that the library knows; 0: no adapter
+
+	// Guarded by Base.mu.
+	count int   // slots that have memory, with the one of no adapter
+	size  int64 // bytes of one
 }
+
+// leastSlots is how many the library makes for the first adapter; it doubles them when they are short.
+const leastSlots = 4
+
+// slotsAfter is how many there are once one with this number is taken.
+func slotsAfter(count, slot int) int {
+	count = max(count, leastSlots)
+	for count <= slot {
+		count *= 2
+	}
+	return count
+}
+
+// bytes of all slots.
+func (s *adapterSlots) bytes() int64 { return int64(s.count) * s.size }
+
+func (s *adapterSlots) readSize() { s.size = int64(C.llama_adapter_slot_size(s.context)) }
 
 // openAdapterSlots finds out whether steps may mix adapters; otherwise versions take turns, and turnsReason says why.
 func (b *Base) openAdapterSlots() {
@@ -51,7 +72,9 @@ func (s *adapterSlots) add(handle *C.struct_llama_adapter_lora) (slot int32, byt
 	if slot < 0 {
 		return 0, 0, fmt.Errorf("put the adapter beside the others: %w", buf.err())
 	}
-	return slot, int64(C.llama_adapter_slot_size(s.context)), nil
+	s.readSize()
+	s.count = slotsAfter(s.count, int(slot))
+	return slot, s.size, nil
 }
 
 // remove frees a slot; it does nothing for slot 0.
@@ -60,6 +83,9 @@ func (s *adapterSlots) remove(slot int32) {
 		return
 	}
 	C.tdm_adapter_slot_remove(s.context, C.int32_t(slot))
+	if s.readSize(); s.size == 0 { // it was the last one
+		s.count = 0
+	}
 	for seq, has := range s.ofSeq {
 		if has == slot {
 			s.ofSeq[seq] = 0

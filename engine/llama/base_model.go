@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tandem/engine/batch"
@@ -63,9 +64,12 @@ type Base struct {
 	grammarVocab *grammar.Vocabulary
 	grammarErr   error
 
-	mu       sync.Mutex // guards adapters and closed
-	adapters map[*Adapter]struct{}
-	closed   bool
+	mu           sync.Mutex // guards adapters, adapterBytes and closed
+	adapters     map[*Adapter]struct{}
+	adapterBytes []int64 // of all adapters, by the device's number
+	closed       bool
+	// What lies on each device, with adapters; nil: what facts has, there were none.
+	currentMemory atomic.Pointer[[]models.DeviceMemory]
 }
 
 // finishLoad does everything after the weights are loaded. When it fails the caller must release the base.
@@ -170,7 +174,7 @@ func (b *Base) readFacts() {
 		WeightBytes:   max(weights, int64(C.llama_model_size(b.model))),
 		CacheBytes:    cache + compute,
 		KV:            b.kvCache(cache),
-		Memory:        memoryFacts(b.placement),
+		Memory:        memoryFacts(b.placement, nil),
 		CellsLimit:    b.size.limit,
 		Sampling:      b.sampling,
 		Device:        d.Description,
@@ -188,8 +192,14 @@ func (b *Base) readFacts() {
 	}
 }
 
-// Facts of the loaded base.
-func (b *Base) Facts() models.Facts { return b.facts }
+// Facts of the loaded base. Safe from any goroutine.
+func (b *Base) Facts() models.Facts {
+	facts := b.facts
+	if memory := b.currentMemory.Load(); memory != nil {
+		facts.Memory = *memory
+	}
+	return facts
+}
 
 // Limits of the context.
 func (b *Base) Limits() batch.Limits { return b.limits }

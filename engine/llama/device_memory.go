@@ -92,7 +92,7 @@ func (b *Base) readContextMemory(context *C.struct_llama_context) {
 // logPlacement tells at once what lies where, and what decided how many cells there are.
 func (b *Base) logPlacement() {
 	fields := []any{"model", b.spec.Name, "cells", b.limits.Cells, "decided_by", b.size.limit, "layout", b.size.layout, "layout_decided_by", b.size.layoutLimit}
-	for _, m := range memoryFacts(b.placement) {
+	for _, m := range memoryFacts(b.placement, nil) {
 		fields = append(fields, m.Device, fmt.Sprintf("weights %s, KV cache %s, computing %s",
 			megabytes(m.WeightBytes), megabytes(m.CacheBytes), megabytes(m.ComputeBytes)))
 	}
@@ -101,12 +101,16 @@ func (b *Base) logPlacement() {
 
 func megabytes(bytes int64) string { return fmt.Sprintf("%.1f MB", float64(bytes)/1e6) }
 
-// memoryFacts are the devices that hold anything.
-func memoryFacts(placement []deviceShare) []models.DeviceMemory {
+// memoryFacts are the devices that hold anything; adapters are bytes by the device's number, or nil.
+func memoryFacts(placement []deviceShare, adapters []int64) []models.DeviceMemory {
 	var list []models.DeviceMemory
-	for _, s := range placement {
-		if s.weights+s.cache+s.compute > 0 {
-			list = append(list, models.DeviceMemory{Device: s.name, WeightBytes: s.weights, CacheBytes: s.cache, ComputeBytes: s.compute})
+	for i, s := range placement {
+		m := models.DeviceMemory{Device: s.name, WeightBytes: s.weights, CacheBytes: s.cache, ComputeBytes: s.compute}
+		if i < len(adapters) {
+			m.AdapterBytes = adapters[i]
+		}
+		if m.WeightBytes+m.CacheBytes+m.ComputeBytes+m.AdapterBytes > 0 {
+			list = append(list, m)
 		}
 	}
 	return list

@@ -297,3 +297,83 @@ func TestMemoryIsPlannedByDevice(t *testing.T) {
 		})
 	}
 }
+
+// Adapters are counted on the devices where they lie, with the slots beside each other that they take there.
+func TestMemoryOfAdaptersIsCountedByDevice(t *testing.T) {
+	b, _ := gpuBackend(t, "testgpu", func(o *Options) { o.GPUSplit = []float32{1, 1} })
+	base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
+	before := usedBytes(b)
+	check := func(when string, adapters int) {
+		t.Helper()
+		counted := make(map[string]int64)
+		for _, m := range base.Facts().Memory {
+			counted[m.Device] = m.AdapterBytes
+		}
+		for i, used := range usedBytes(b) {
+			took, name := used-before[i], b.Accelerators()[i].Name
+			if off := counted[name] - took; off > took/50 || -off > took/50 || (took > 0) != (adapters > 0) {
+				t.Errorf("%s: adapters take %d bytes of %s, counted are %d", when, took, name, counted[name])
+			}
+		}
+	}
+	check("none", 0)
+	first, second := loadVersion(t, base, "v1.0"), loadVersion(t, base, "v1.1")
+	check("two", 2)
+	var more []*Adapter
+	for range 3 { // so that the first slots are too few
+		more = append(more, loadVersion(t, base, "v2.0"))
+	}
+	check("five", 5)
+	for _, a := range append(more, first) {
+		a.Close()
+	}
+	check("one", 1)
+	second.Close()
+	check("all gone", 0)
+}
+
+// Whether an adapter has room is a question to the devices on which its base lies.
+func TestAnAdapterNeedsRoomOnItsDevices(t *testing.T) {
+	const bytes = 300_000
+	for name, c := range map[string]struct {
+		memory string // of both devices, in MiB, once the base is loaded
+		onTwo  bool   // the base lies on the second alone
+		fits   bool
+	}{
+		"enough":                    {"1024,1024", false, true},
+		"the first is full":         {"2,1024", false, false},
+		"the second is full":        {"1024,2", false, false},
+		"one that isn't used":       {"2,1024", true, true},
+		"the one that has the base": {"1024,2", true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, _ := gpuBackend(t, "testgpu", func(o *Options) {
+				o.GPUSplit, o.Watermark = []float32{1, 1}, 0.9
+				if c.onTwo {
+					o.OneGPU, o.MainGPU = true, 1
+				}
+			})
+			base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
+			t.Setenv("TESTGPU_MEMORY", c.memory)
+			for _, alone := range []bool{false, true} {
+				if got := base.AdapterFits(bytes, alone); got != c.fits {
+					t.Errorf("alone %v: it fits: %v", alone, got)
+				}
+			}
+		})
+	}
+}
+
+// Below the watermark there is room beside others only, without others in all that is free.
+func TestAnAdapterAndTheWatermark(t *testing.T) {
+	b, _ := gpuBackend(t, "TestGPU0", func(o *Options) { o.Watermark = 0.001 })
+	base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
+	if base.AdapterFits(300_000, false) || !base.AdapterFits(300_000, true) {
+		t.Error("the watermark holds beside other models, and not without any")
+	}
+	b, _ = gpuBackend(t, "TestGPU0", nil)
+	base = loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
+	if a := loadVersion(t, base, "v1.0"); base.AdapterFits(1<<30, true) || !base.AdapterFits(a.bytes, true) {
+		t.Error("an adapter as large as the device fits, or one more like the first doesn't")
+	}
+}

@@ -27,6 +27,8 @@ type Adapter struct {
 	bytes  int64
 	handle *C.struct_llama_adapter_lora // used only on the goroutine that steps
 	slot   int32                        // of adapterSlots; 0: there are none
+
+	byDevice []int64 // bytes on each device, without the slot; guarded by Base.mu
 }
 
 var _ models.Adapter = (*Adapter)(nil)
@@ -101,7 +103,9 @@ func (a *Adapter) open(path string) error {
 		a.handle = nil
 		return err
 	}
+	a.byDevice = a.bytesByDevice()
 	b.adapters[a] = struct{}{}
+	b.noteAdapterMemory()
 	return nil
 }
 
@@ -159,4 +163,5 @@ func (a *Adapter) free() {
 	b.embed.dropAdapter()
 	C.llama_adapter_lora_free(a.handle)
 	a.handle = nil
+	b.noteAdapterMemory()
 }

@@ -88,6 +88,7 @@ void tdm_model_memory(const struct llama_model * model, tdm_memory * out, int32_
 void tdm_context_memory(const struct llama_context * ctx, tdm_memory * out, int32_t n); // without the weights
 
 struct llama_adapter_lora * tdm_adapter_load(struct llama_model * model, const char * path, char * err, size_t err_size);
+void tdm_adapter_memory(const struct llama_adapter_lora * adapter, tdm_memory * out, int32_t n); // as weights
 int32_t tdm_adapter_use(struct llama_context * ctx, struct llama_adapter_lora * adapter); // NULL: none
 bool    tdm_mixed_adapters(struct llama_context * ctx, char * why, size_t why_size); // true: one batch may have several
 int32_t tdm_adapter_slot_add(struct llama_context * ctx, struct llama_adapter_lora * adapter, char * err, size_t err_size); // < 0: failed

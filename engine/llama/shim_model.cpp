@@ -329,6 +329,15 @@ struct llama_adapter_lora * tdm_adapter_load(struct llama_model * model, const c
     return nullptr;
 }
 
+void tdm_adapter_memory(const struct llama_adapter_lora * adapter, tdm_memory * out, int32_t n) {
+    try {
+        for (const auto & buf : adapter->bufs) {
+            if (tdm_memory * m = memory_of(ggml_backend_buffer_get_type(buf.get()), out, n)) m->weights += ggml_backend_buffer_get_size(buf.get());
+        }
+    } catch (...) {
+    }
+}
+
 int32_t tdm_adapter_use(struct llama_context * ctx, struct llama_adapter_lora * adapter) {
     try {
         if (adapter == nullptr) return llama_set_adapters_lora(ctx, nullptr, 0, nullptr);

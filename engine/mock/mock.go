@@ -138,6 +138,9 @@ func newBase(b *Backend, spec models.BaseSpec) *Base {
 // Facts of the base. Its weights are the vocabulary.
 func (b *Base) Facts() models.Facts { return b.facts }
 
+// AdapterFits is true: there is no accelerator.
+func (b *Base) AdapterFits(int64, bool) bool { return true }
+
 // LoadAdapter returns a version that answers as the base does.
 func (b *Base) LoadAdapter(ctx context.Context, spec models.AdapterSpec) (models.Adapter, error) {
 	what := b.spec.Name + "@" + spec.Name

@@ -50,7 +50,11 @@ const (
 
 // Base is a loaded base model. Close frees it, when the step loop uses it no more.
 type Base interface {
-	Facts() Facts
+	Facts() Facts // of now: adapters come and go. Safe from any goroutine, and waits for nothing.
+	// AdapterFits reports whether the accelerators that this base lies on have room for an adapter whose file has so
+	// many bytes: below the memory watermark, or, with nothing else loaded (alone), in what is free. Safe from any
+	// goroutine.
+	AdapterFits(fileBytes int64, alone bool) bool
 	// LoadAdapter reads a LoRA file beside the step loop; only its init and free run between steps. Errors are
 	// *LoadError.
 	LoadAdapter(ctx context.Context, spec AdapterSpec) (Adapter, error)
@@ -101,10 +105,11 @@ type Facts struct {
 	EmbeddingSize int // numbers of an embedding
 }
 
-// DeviceMemory is what of a base lies on one device, in bytes: its own, without versions.
+// DeviceMemory is what of a base lies on one device, in bytes.
 type DeviceMemory struct {
 	Device                                string
-	WeightBytes, CacheBytes, ComputeBytes int64
+	WeightBytes, CacheBytes, ComputeBytes int64 // its own
+	AdapterBytes                          int64 // of the adapters that are loaded now
 }
 
 // Sampling is where the candidates are found between which a base's tokens are drawn, as it was decided at load.

@@ -23,6 +23,7 @@ type fakeBackend struct {
 	hostRoom       int64                    // guarded by mu; BaseSpec.HostRoom of the last load
 	hostFree       int64                    // guarded by mu; BaseSpec.HostFree of the last load
 	attention      Attention                // guarded by mu; BaseSpec.Attention of the last load
+	adapterRoom    func() bool              // guarded by mu; what bases say of room for an adapter; nil: there is
 }
 
 func newFakeBackend(t *testing.T) *fakeBackend {
@@ -133,10 +134,20 @@ func (b *fakeBase) WriteOut([]int32) []byte { return nil }
 
 func (b *fakeBase) NewParser([]byte) (Parser, error) { return nil, nil }
 
-func (b *fakeBase) Facts() Facts { return Facts{WeightBytes: 1000, CacheBytes: 100} }
+func (b *fakeBase) Facts() Facts {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return Facts{WeightBytes: 1000, CacheBytes: 100, Memory: []DeviceMemory{{Device: "fake", WeightBytes: 1000, CacheBytes: 100, AdapterBytes: 10 * int64(b.adapters)}}}
+}
 
 func (b *fakeBase) Render(context.Context, Input) (Prompt, error) {
 	return Prompt{}, errors.New("not part of these tests")
+}
+
+func (b *fakeBase) AdapterFits(int64, bool) bool {
+	b.backend.mu.Lock()
+	defer b.backend.mu.Unlock()
+	return b.backend.adapterRoom == nil || b.backend.adapterRoom()
 }
 
 func (b *fakeBase) LoadAdapter(ctx context.Context, spec AdapterSpec) (Adapter, error) {

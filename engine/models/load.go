@@ -133,12 +133,13 @@ func (c *Cache) loadEntry(ctx context.Context, e *entry) error {
 		c.releaseBase(b)
 		return err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b.facts = b.base.Facts()
 	bytes := b.facts.WeightBytes + b.facts.CacheBytes
 	if adapter != nil {
 		bytes = adapter.Bytes()
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	e.base, e.adapter, e.bytes = b, adapter, bytes
 	return nil
 }
@@ -149,7 +150,7 @@ func (c *Cache) loadAdapter(ctx context.Context, b *sharedBase, src *source, rep
 	if err != nil {
 		return nil, err
 	}
-	release, err := c.reserveMemory(ctx, src, src.adapter.bytes)
+	release, err := c.reserveMemory(ctx, src, src.adapter.bytes, b.base)
 	if err != nil {
 		return nil, err
 	}
@@ -171,6 +172,9 @@ func (c *Cache) unload(e *entry) {
 		if err := e.adapter.Close(); err != nil {
 			c.opts.Log.Error("adapter couldn't be freed", "model", e.src.model, "version", e.src.version, "err", err)
 		}
+		c.mu.Lock()
+		e.base.facts = e.base.base.Facts()
+		c.mu.Unlock()
 	}
 	c.releaseBase(e.base)
 	c.mu.Lock()

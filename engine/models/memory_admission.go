@@ -49,12 +49,14 @@ var (
 	errExceedsFreeMemory = errors.New("free memory can't hold it although nothing else is loaded")
 )
 
-// reserveMemory waits for other loads and then evicts idle entries of other bases until the new weights fit. done must
-// be called when they are loaded.
-func (c *Cache) reserveMemory(ctx context.Context, src *source, bytes int64) (done func(), err error) {
+// reserveMemory waits for other loads and then evicts idle entries of other bases until the new weights fit. besides is
+// the base of an adapter, nil for a base itself. done must be called when they are loaded.
+func (c *Cache) reserveMemory(ctx context.Context, src *source, bytes int64, besides Base) (done func(), err error) {
 	for {
 		onlyBase := c.isOnlyBase(src.baseID)
-		ok, wait := c.reservations.reserve(bytes, func(all int64) bool { return c.opts.MemoryFits(all, onlyBase) })
+		ok, wait := c.reservations.reserve(bytes, func(all int64) bool {
+			return c.opts.MemoryFits(all, onlyBase) && (besides == nil || besides.AdapterFits(bytes, onlyBase))
+		})
 		if ok {
 			return func() { c.reservations.release(bytes) }, nil
 		}

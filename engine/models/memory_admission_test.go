@@ -1,6 +1,7 @@
 package models
 
 import (
+	"path/filepath"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -140,6 +141,52 @@ func TestMemoryIsNotMeasuredAtEachRequest(t *testing.T) {
 			ct.Errorf("asked %d times in 5 s", asked)
 		}
 		b.Release()
+	})
+}
+
+// The device on which a base lies may be full while others aren't: idle models go, and without any the version is
+// refused.
+func TestAnAdapterNeedsRoomBesideItsBase(t *testing.T) {
+	withCacheTest(t, func(o *CacheOptions) { o.Size = 5 }, func(ct *cacheTest) {
+		ct.use("b", "base")
+		a := ct.acquire("a", "base")
+		ct.fake.takeCalls()
+		ct.fake.adapterRoom = func() bool { return ct.fake.loaded[filepath.Join(ct.dir, "b/model.gguf")] == 0 }
+		ct.use("a", "v1")
+		ct.wantBackendCalls("close b/model.gguf, load versions/v1.gguf")
+		ct.fake.adapterRoom = func() bool { return false }
+		if _, err := ct.cache.Acquire(ct.Context(), "a", "v2"); reasonOf(err) != ReasonOutOfMemory {
+			ct.Errorf("with no room for it: error %v", err)
+		}
+		ct.fake.adapterRoom = nil
+		time.Sleep(brokenFor)
+		ct.use("a", "v2")
+		a.Release()
+	})
+}
+
+// What is told of a base counts the adapters that are loaded now.
+func TestFactsCountAdapters(t *testing.T) {
+	withCacheTest(t, func(o *CacheOptions) { o.Size = 2 }, func(ct *cacheTest) {
+		adapters := func() (list []int64) {
+			for _, e := range ct.cache.Entries() {
+				list = append(list, e.Facts.Memory[0].AdapterBytes)
+			}
+			return list
+		}
+		ct.use("a", "base")
+		ct.use("a", "v1")
+		if got := adapters(); !slices.Equal(got, []int64{10, 10}) {
+			ct.Errorf("with an adapter: %v", got)
+		}
+		ct.use("a", "v2") // in the place of the base's own entry
+		if got := adapters(); !slices.Equal(got, []int64{20, 20}) {
+			ct.Errorf("with two adapters: %v", got)
+		}
+		ct.use("a", "base") // in the place of v1
+		if got := adapters(); !slices.Equal(got, []int64{10, 10}) {
+			ct.Errorf("after one went: %v", got)
+		}
 	})
 }
 

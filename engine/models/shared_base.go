@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// sharedBase is one loaded base, shared by the entries of its versions. base, facts, key and err are set before ready
-// is closed.
+// sharedBase is one loaded base, shared by the entries of its versions. base, key and err are set before ready is
+// closed.
 type sharedBase struct {
 	id          string        // source.baseID
 	key         string        // name at the executor
@@ -18,7 +18,7 @@ type sharedBase struct {
 	gone        chan struct{} // closed when it was freed
 
 	base  Base
-	facts Facts
+	facts Facts // guarded by Cache.mu; brought up to date when an adapter came or went
 	err   error
 }
 
@@ -105,7 +105,7 @@ func (c *Cache) openBase(ctx context.Context, b *sharedBase, src *source) (Base,
 	if err != nil {
 		return nil, err
 	}
-	release, err := c.reserveMemory(ctx, src, src.base.bytes)
+	release, err := c.reserveMemory(ctx, src, src.base.bytes, nil)
 	if err != nil {
 		return nil, err
 	}

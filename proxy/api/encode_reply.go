@@ -82,7 +82,8 @@ func appendModelMemory(dst []byte, m *ModelMemory) []byte {
 		dst = AppendMember(AppendComma(dst, i), `{"name":`, d.Device)
 		dst = AppendUint(dst, `,"weights":`, d.WeightBytes)
 		dst = AppendUint(dst, `,"kv_cache":`, d.CacheBytes)
-		dst = append(AppendUint(dst, `,"compute":`, d.ComputeBytes), '}')
+		dst = AppendUint(dst, `,"compute":`, d.ComputeBytes)
+		dst = append(AppendUint(dst, `,"adapters":`, d.AdapterBytes), '}')
 	}
 	return append(dst, "]}"...)
 }

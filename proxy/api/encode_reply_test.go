@@ -43,7 +43,7 @@ func TestStatusAsDocumented(t *testing.T) {
 			{Name: "cuda", Devices: []Device{{"CUDA0", "cuda", "NVIDIA H100", 80 << 30, 7}, {"CUDA1", "cuda", "NVIDIA H100", 80 << 30, 8}}},
 			{Name: "vulkan", Problem: `a library is missing: "libvulkan.so.1"`},
 		},
-		Memory: []ModelMemory{{"demo", 4096, "a quarter", "q8_0", "f16", true, "streams", "device", "it is faster", []DeviceMemory{{"CUDA0", 1, 2, 3}, {"CPU", 4, 0, 5}}}},
+		Memory: []ModelMemory{{"demo", 4096, "a quarter", "q8_0", "f16", true, "streams", "device", "it is faster", []DeviceMemory{{"CUDA0", 1, 2, 3, 6}, {"CPU", 4, 0, 5, 0}}}},
 	}
 	same(t, AppendStatus(nil, &s), `{"service":"LLM Inference API","version":"1.0.0","status":"healthy","timestamp":1703123456.789,"prometheus_available":true,`+
 		`"cached_models":2,"device":"cuda","cached_model_info":[{"base_model":"microsoft/DialoGPT-medium","version":"v1.0","loaded":true},`+
@@ -51,8 +51,8 @@ func TestStatusAsDocumented(t *testing.T) {
 		`"backends":[{"name":"cuda","devices":[{"name":"CUDA0","description":"NVIDIA H100","memory_total":85899345920,"memory_free":7},`+
 		`{"name":"CUDA1","description":"NVIDIA H100","memory_total":85899345920,"memory_free":8}],"problem":""},`+
 		`{"name":"vulkan","devices":[],"problem":"a library is missing: \"libvulkan.so.1\""}],`+
-		`"model_memory":[{"base_model":"demo","kv_cells":4096,"kv_cells_limit":"a quarter","cache_type_k":"q8_0","cache_type_v":"f16","flash_attention":true,"kv_layout":"streams","sampling":"device","sampling_decided_by":"it is faster","devices":[{"name":"CUDA0","weights":1,"kv_cache":2,"compute":3},`+
-		`{"name":"CPU","weights":4,"kv_cache":0,"compute":5}]}]}`)
+		`"model_memory":[{"base_model":"demo","kv_cells":4096,"kv_cells_limit":"a quarter","cache_type_k":"q8_0","cache_type_v":"f16","flash_attention":true,"kv_layout":"streams","sampling":"device","sampling_decided_by":"it is faster","devices":[{"name":"CUDA0","weights":1,"kv_cache":2,"compute":3,"adapters":6},`+
+		`{"name":"CPU","weights":4,"kv_cache":0,"compute":5,"adapters":0}]}]}`)
 	same(t, AppendStatus(nil, &Status{Status: ServiceDegraded, Timestamp: documentedTime, Device: "unknown"}),
 		`{"service":"LLM Inference API","version":"1.0.0","status":"degraded","timestamp":1703123456.789,"prometheus_available":false,`+
 			`"cached_models":0,"device":"unknown","cached_model_info":[],"devices":[],"backends":[],"model_memory":[]}`)

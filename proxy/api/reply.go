@@ -70,10 +70,11 @@ type ModelMemory struct {
 	Devices                     []DeviceMemory
 }
 
-// DeviceMemory is what of a model lies on one device, in bytes, without its versions.
+// DeviceMemory is what of a model lies on one device, in bytes.
 type DeviceMemory struct {
 	Device                                string
 	WeightBytes, CacheBytes, ComputeBytes uint64
+	AdapterBytes                          uint64 // of the versions that are loaded now
 }
 
 // CachedModel is an entry of the model cache. Loaded is false while it loads.

@@ -319,10 +319,11 @@ type Abilities struct {
 	Generates, Embeddings, Scores bool // the tasks that are possible
 }
 
-// DeviceMemory is what of a base lies on one device, in bytes, without its versions.
+// DeviceMemory is what of a base lies on one device, in bytes.
 type DeviceMemory struct {
 	Device                                string
 	WeightBytes, CacheBytes, ComputeBytes uint64
+	AdapterBytes                          uint64 // of the versions that are loaded now
 }
 
 // Catalog is what an engine can serve.

@@ -109,6 +109,7 @@ func eventFrame(f schema.Frame) error {
 	memory.At(0).SetWeightBytes(1)
 	memory.At(0).SetCacheBytes(2)
 	memory.At(0).SetComputeBytes(3)
+	memory.At(0).SetAdapterBytes(4)
 	if err := errors.Join(memory.At(0).SetDevice("CUDA0"), facts.SetCellsLimit("a quarter"), facts.SetCacheTypeK("q8_0"), facts.SetCacheTypeV("f16"), facts.SetKvLayout("streams"), facts.SetSampling("device"), facts.SetSamplingDecidedBy("it is faster")); err != nil {
 		return err
 	}
@@ -167,7 +168,7 @@ func TestDecodeEventAndHeartbeats(t *testing.T) {
 	if e := d.event; e.Kind != inflight.EventLoaded || e.Model != "demo" || e.Facts.Cells != 100 || e.Facts.Quantization != "Q8_0" || e.Took <= 0 {
 		t.Errorf("event %+v", e)
 	}
-	memory := []inflight.DeviceMemory{{Device: "CUDA0", WeightBytes: 1, CacheBytes: 2, ComputeBytes: 3}}
+	memory := []inflight.DeviceMemory{{Device: "CUDA0", WeightBytes: 1, CacheBytes: 2, ComputeBytes: 3, AdapterBytes: 4}}
 	if f := d.event.Facts; !slices.Equal(f.Memory, memory) || f.CellsLimit != "a quarter" || f.CacheTypeK != "q8_0" || f.CacheTypeV != "f16" || !f.FlashAttention || f.KVLayout != "streams" || f.Sampling != "device" || f.SamplingDecidedBy != "it is faster" {
 		t.Errorf("facts %+v", f)
 	}

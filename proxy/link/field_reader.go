@@ -66,7 +66,7 @@ func (r *fieldReader) memory(list schema.DeviceMemory_List, err error) []infligh
 	var memory []inflight.DeviceMemory
 	for i := range list.Len() {
 		m := list.At(i)
-		memory = append(memory, inflight.DeviceMemory{Device: r.text(m.Device()), WeightBytes: m.WeightBytes(), CacheBytes: m.CacheBytes(), ComputeBytes: m.ComputeBytes()})
+		memory = append(memory, inflight.DeviceMemory{Device: r.text(m.Device()), WeightBytes: m.WeightBytes(), CacheBytes: m.CacheBytes(), ComputeBytes: m.ComputeBytes(), AdapterBytes: m.AdapterBytes()})
 	}
 	return memory
 }

@@ -151,8 +151,9 @@ func statusSchema() *openapi.Schema {
 			openapi.Has("devices", openapi.List(openapi.Object(
 				openapi.Has("name", openapi.Text(0, 0)), openapi.Has("weights", openapi.Count().About("Bytes.")),
 				openapi.Has("kv_cache", openapi.Count().About("Bytes.")), openapi.Has("compute", openapi.Count().About("Bytes of the buffers for computing.")),
+				openapi.Has("adapters", openapi.Count().About("Bytes of the loaded versions' adapters, with the room that steps of several versions need.")),
 			), 0, 0)),
-		), 0, 0).About("What each loaded base model takes, by device, without its versions.")),
+		), 0, 0).About("What each loaded base model takes, by device.")),
 	).Named("Status")
 }
 

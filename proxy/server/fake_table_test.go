@@ -243,7 +243,7 @@ func instantTable() *fakeTable {
 	}}
 }
 
-var demoFacts = inflight.Facts{Cells: 4096, CellsLimit: "a quarter", CacheTypeK: "q8_0", CacheTypeV: "f16", FlashAttention: true, KVLayout: "streams", Sampling: "device", SamplingDecidedBy: "it is faster", Memory: []inflight.DeviceMemory{{Device: "CPU", CacheBytes: 8}}}
+var demoFacts = inflight.Facts{Cells: 4096, CellsLimit: "a quarter", CacheTypeK: "q8_0", CacheTypeV: "f16", FlashAttention: true, KVLayout: "streams", Sampling: "device", SamplingDecidedBy: "it is faster", Memory: []inflight.DeviceMemory{{Device: "CPU", CacheBytes: 8, AdapterBytes: 9}}}
 
 func readyStatus() inflight.Status {
 	return inflight.Status{

@@ -54,9 +54,9 @@ func TestPagesHaveTheDocumentedShape(t *testing.T) {
 			Sampling  string
 			DecidedBy string `json:"sampling_decided_by"`
 			Devices   []struct {
-				Name             string
-				Weights, Compute uint64
-				Cache            uint64 `json:"kv_cache"`
+				Name                       string
+				Weights, Compute, Adapters uint64
+				Cache                      uint64 `json:"kv_cache"`
 			}
 		} `json:"model_memory"`
 	}
@@ -67,7 +67,7 @@ func TestPagesHaveTheDocumentedShape(t *testing.T) {
 		len(status.Backends) != 2 || status.Backends[0].Problem != "no NVIDIA driver" || status.Backends[1].Devices[0].Description != "a processor" ||
 		len(status.Memory) != 1 || status.Memory[0].Cells != 4096 || status.Memory[0].Limit != "a quarter" ||
 		status.Memory[0].TypeK != "q8_0" || status.Memory[0].TypeV != "f16" || !status.Memory[0].Flash || status.Memory[0].Layout != "streams" ||
-		status.Memory[0].Sampling != "device" || status.Memory[0].DecidedBy != "it is faster" || status.Memory[0].Devices[0].Cache != 8 {
+		status.Memory[0].Sampling != "device" || status.Memory[0].DecidedBy != "it is faster" || status.Memory[0].Devices[0].Cache != 8 || status.Memory[0].Devices[0].Adapters != 9 {
 		t.Errorf("status %+v", status)
 	}
 	var list struct {

@@ -77,8 +77,8 @@ func (s *testServer) devices() (computes, installed string) {
 	return status.Device, strings.Join(backends, ", ")
 }
 
-// memoryOfDemo are the devices on which the demo model has anything, by /status.
-func (s *testServer) memoryOfDemo() (names []string) {
+// memoryOfDemo are the devices on which the demo model has anything, by /status, and those with adapters.
+func (s *testServer) memoryOfDemo() (names, adapted []string) {
 	s.t.Helper()
 	_, body, err := s.get("/status")
 	var status struct {
@@ -86,9 +86,10 @@ func (s *testServer) memoryOfDemo() (names []string) {
 			Model   string `json:"base_model"`
 			Cells   int    `json:"kv_cells"`
 			Devices []struct {
-				Name    string
-				Weights int64
-				Compute int64
+				Name     string
+				Weights  int64
+				Compute  int64
+				Adapters int64
 			}
 		} `json:"model_memory"`
 	}
@@ -99,8 +100,11 @@ func (s *testServer) memoryOfDemo() (names []string) {
 		if d.Weights+d.Compute > 0 {
 			names = append(names, d.Name)
 		}
+		if d.Adapters > 0 {
+			adapted = append(adapted, d.Name)
+		}
 	}
-	return names
+	return names, adapted
 }
 
 func TestServerOnGPUs(t *testing.T) {
@@ -109,13 +113,14 @@ func TestServerOnGPUs(t *testing.T) {
 		computes  string
 		installed string
 		planned   string
+		adapted   string
 	}{
-		"one":            {[]string{"DEVICE=testgpu"}, "testgpu", "testgpu: TestGPU0, cpu: CPU", "TestGPU0 CPU"},
-		"two":            {[]string{"TESTGPU_DEVICES=2"}, "testgpu", "testgpu: TestGPU0 TestGPU1, cpu: CPU", "TestGPU0 TestGPU1 CPU"},
-		"one of two":     {[]string{"TESTGPU_DEVICES=2", "DEVICE=TestGPU1"}, "testgpu", "testgpu: TestGPU0 TestGPU1, cpu: CPU", "TestGPU1 CPU"},
-		"partly":         {[]string{"GPU_LAYERS=2"}, "testgpu", "testgpu: TestGPU0, cpu: CPU", "TestGPU0 CPU"},
-		"none asked for": {[]string{"GPU_LAYERS=0"}, "cpu", "testgpu: TestGPU0, cpu: CPU", "CPU"},
-		"the CPU":        {[]string{"DEVICE=cpu"}, "cpu", "testgpu: TestGPU0, cpu: CPU", "CPU"},
+		"one":            {[]string{"DEVICE=testgpu"}, "testgpu", "testgpu: TestGPU0, cpu: CPU", "TestGPU0 CPU", "TestGPU0"},
+		"two":            {[]string{"TESTGPU_DEVICES=2"}, "testgpu", "testgpu: TestGPU0 TestGPU1, cpu: CPU", "TestGPU0 TestGPU1 CPU", "TestGPU0 TestGPU1"},
+		"one of two":     {[]string{"TESTGPU_DEVICES=2", "DEVICE=TestGPU1"}, "testgpu", "testgpu: TestGPU0 TestGPU1, cpu: CPU", "TestGPU1 CPU", "TestGPU1"},
+		"partly":         {[]string{"GPU_LAYERS=2"}, "testgpu", "testgpu: TestGPU0, cpu: CPU", "TestGPU0 CPU", "TestGPU0 CPU"},
+		"none asked for": {[]string{"GPU_LAYERS=0"}, "cpu", "testgpu: TestGPU0, cpu: CPU", "CPU", "CPU"},
+		"the CPU":        {[]string{"DEVICE=cpu"}, "cpu", "testgpu: TestGPU0, cpu: CPU", "CPU", "CPU"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, settings := newTestGPU(t)
@@ -128,8 +133,16 @@ func TestServerOnGPUs(t *testing.T) {
 			if computes, installed := s.devices(); computes != c.computes || installed != c.installed {
 				t.Errorf("%s computes, there is %s; want %s, %s", computes, installed, c.computes, c.installed)
 			}
-			if planned := strings.Join(s.memoryOfDemo(), " "); planned != c.planned {
-				t.Errorf("the demo lies on %s, want %s", planned, c.planned)
+			s.waitFor(10*time.Second, "what the versions take", func() bool { // comes with the next catalog
+				_, adapted := s.memoryOfDemo()
+				return len(adapted) > 0
+			})
+			planned, adapted := s.memoryOfDemo()
+			if got := strings.Join(planned, " "); got != c.planned {
+				t.Errorf("the demo lies on %s, want %s", got, c.planned)
+			}
+			if got := strings.Join(adapted, " "); got != c.adapted {
+				t.Errorf("its versions lie on %s, want %s", got, c.adapted)
 			}
 			if log := s.engine.log.String(); !strings.Contains(log, `msg="memory is planned"`) || !strings.Contains(log, "decided_by=\"the model's context and PARALLEL\"") {
 				t.Error("the log doesn't say what was planned")
