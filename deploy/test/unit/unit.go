@@ -63,7 +63,7 @@ type serviceSpec struct {
 
 var services = map[string]serviceSpec{
 	"tandem-proxy.service":  {"tandem-proxy", "serve", []string{"serve", "check-config"}, func(s docs.Setting) bool { return s.Proxy }, nil},
-	"tandem-engine.service": {"tandem-engine", "supervise", []string{"supervise"}, func(s docs.Setting) bool { return s.Engine }, []string{"TMPDIR"}},
+	"tandem-engine.service": {"tandem-engine", "supervise", []string{"supervise"}, func(s docs.Setting) bool { return s.Engine }, []string{"TMPDIR", "CUDA_CACHE_PATH"}},
 }
 
 // hardening are settings that both units must have.
@@ -131,6 +131,9 @@ func (s serviceSpec) check(u Unit, settings map[string]docs.Setting, config map[
 	// The heartbeat and the marks beside it; the supervisor after this one reads them.
 	if dir := "/run/" + u.value("RuntimeDirectory"); s.program == "tandem-engine" && environment["TMPDIR"] != dir {
 		add("leaves its heartbeat in %q, which ends with the service; %s lasts", environment["TMPDIR"], dir)
+	}
+	if path := environment["CUDA_CACHE_PATH"]; s.program == "tandem-engine" && !strings.HasPrefix(path, "/var/cache/"+u.value("CacheDirectory")+"/") {
+		add("keeps the kernels that a driver compiles in %q, which isn't in its cache directory", path)
 	}
 	for name, want := range hardening {
 		if _, ok := u["Service"][name]; !ok || u.value(name) != want {

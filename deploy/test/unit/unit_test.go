@@ -68,6 +68,7 @@ func TestEveryCheckCanFail(t *testing.T) {
 		{engine, "Environment=CONFIG_FILE", "Environment=PORT=1\nEnvironment=CONFIG_FILE", "PORT, which it doesn't know"},
 		{proxy, "Environment=CONFIG_FILE", "Environment=TMPDIR=/run/tandem\nEnvironment=CONFIG_FILE", "TMPDIR, which it doesn't know"},
 		{engine, "Environment=TMPDIR=/run/tandem\n", "", "leaves its heartbeat in \"\""},
+		{engine, "CUDA_CACHE_PATH=/var/cache/tandem/cuda", "CUDA_CACHE_PATH=/tmp/cuda", "keeps the kernels that a driver compiles in \"/tmp/cuda\""},
 		{engine, "TMPDIR=/run/tandem", "TMPDIR=/tmp", "leaves its heartbeat in \"/tmp\""},
 		{engine, "User=tandem", "User=root", "User is \"root\""},
 		{proxy, "ProtectSystem=strict", "ProtectSystem=full", "ProtectSystem"},
