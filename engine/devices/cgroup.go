@@ -78,9 +78,9 @@ func parseMembership(text []byte) []cgroupMembership {
 
 // memory is the group's limit and use; false: no limit can be read.
 func (g cgroup) memory(root fs.FS) (Memory, bool) {
-	limit, used, cache := "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+	limit, used, droppable := "memory.limit_in_bytes", "memory.usage_in_bytes", []string{"total_inactive_file", "total_active_file"}
 	if g.unified {
-		limit, used, cache = "memory.max", "memory.current", "inactive_file"
+		limit, used, droppable = "memory.max", "memory.current", []string{"inactive_file", "active_file", "slab_reclaimable"}
 	}
 	total, err := readNumber(root, path.Join(g.dir, limit))
 	if err != nil {
@@ -94,7 +94,10 @@ func (g cgroup) memory(root fs.FS) (Memory, bool) {
 	if err != nil {
 		return Memory{}, false
 	}
-	return Memory{Total: total, Used: current - min(fieldValue(stat, cache), current), Limited: true}, true
+	for _, name := range droppable { // a file that was read twice is active, and is dropped all the same
+		current -= min(fieldValue(stat, name), current)
+	}
+	return Memory{Total: total, Used: current, Limited: true}, true
 }
 
 // cpuQuota is how many processors' time the group may use.

@@ -35,8 +35,8 @@ func TestHostMemory(t *testing.T) {
 			"proc/self/cgroup":             "0::/\n",
 			"sys/fs/cgroup/memory.max":     "4294967296\n",
 			"sys/fs/cgroup/memory.current": "3221225472\n",
-			"sys/fs/cgroup/memory.stat":    "anon 5\ninactive_file 1073741824\nactive_file 7\n",
-		}, Memory{Total: 4 * gib, Used: 2 * gib, Limited: true}},
+			"sys/fs/cgroup/memory.stat":    "anon 1610612736\ninactive_file 1073741824\nactive_file 536870000\nslab_reclaimable 912\nslab 7\n",
+		}, Memory{Total: 4 * gib, Used: 3 * gib / 2, Limited: true}},
 		{"the parent's limit is tighter", map[string]string{
 			"proc/self/cgroup":                     "0::/pod/box\n",
 			"sys/fs/cgroup/pod/box/memory.max":     "8589934592\n",
@@ -56,8 +56,8 @@ func TestHostMemory(t *testing.T) {
 			"proc/self/cgroup": "5:memory:/docker/x\n3:cpu,cpuacct:/docker/x\n",
 			"sys/fs/cgroup/memory/docker/x/memory.limit_in_bytes": "1073741824\n",
 			"sys/fs/cgroup/memory/docker/x/memory.usage_in_bytes": "600\n",
-			"sys/fs/cgroup/memory/docker/x/memory.stat":           "inactive_file 1\ntotal_inactive_file 100\n",
-		}, Memory{Total: gib, Used: 500, Limited: true}},
+			"sys/fs/cgroup/memory/docker/x/memory.stat":           "inactive_file 1\nactive_file 2\ntotal_inactive_file 100\ntotal_active_file 30\n",
+		}, Memory{Total: gib, Used: 470, Limited: true}},
 		{"version 1 without a limit", map[string]string{
 			"proc/self/cgroup":                           "5:memory:/\n",
 			"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
@@ -68,7 +68,7 @@ func TestHostMemory(t *testing.T) {
 			"proc/self/cgroup":             "0::/\n",
 			"sys/fs/cgroup/memory.max":     "1073741824\n",
 			"sys/fs/cgroup/memory.current": "10\n",
-			"sys/fs/cgroup/memory.stat":    "inactive_file 20\n",
+			"sys/fs/cgroup/memory.stat":    "inactive_file 6\nactive_file 6\n",
 		}, Memory{Total: gib, Limited: true}},
 	}
 	for _, tt := range tests {
