@@ -68,6 +68,24 @@ func TestHealthcheckThroughTLS(t *testing.T) {
 	}
 }
 
+func TestHealthcheckOfProxyWithAllConnectionsInUse(t *testing.T) {
+	cert, key := writeCertificate(t)
+	for name, more := range map[string][]string{"plain": nil, "TLS": {"TLS_CERT_FILE=" + cert, "TLS_KEY_FILE=" + key}} {
+		more = append(more, "API_KEYS=demo:demo-key", "MAX_CONNECTIONS=1")
+		r := startProxy(t, more...)
+		environ := healthcheckSettings(t, r, more...)
+		_, address, _ := strings.Cut(r.url, "://")
+		held, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer held.Close()
+		if out, _, err := runCommand(t, "", environ, "healthcheck"); err != nil || out != "ok\n" {
+			t.Errorf("%s: %q, %v", name, out, err)
+		}
+	}
+}
+
 func TestHealthcheckNeedsTheRightAnswer(t *testing.T) {
 	other := httptest.NewServer(http.NotFoundHandler())
 	defer other.Close()

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -36,13 +35,13 @@ func loadCertificates(certFile, keyFile string, log *slog.Logger) (*certificates
 	return c, nil
 }
 
-// listen speaks TLS on ln. HTTP/1.1 is the only protocol on offer.
-func (c *certificates) listen(ln net.Listener) net.Listener {
-	return tls.NewListener(ln, &tls.Config{
+// config has HTTP/1.1 as the only protocol on offer.
+func (c *certificates) config() *tls.Config {
+	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     []string{"http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.get(), nil },
-	})
+	}
 }
 
 func (c *certificates) get() *tls.Certificate {

@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -32,6 +34,7 @@ type listener struct {
 	disconnects  *disconnectWatcher
 	limit        int
 	corsOrigins  corsOrigins // for the reply to refused connections
+	tls          *tls.Config // likewise; nil without TLS
 	log          *slog.Logger
 	refusalSlots chan struct{} // for refused connections that linger
 	stopped      chan struct{} // closed by Close
@@ -121,7 +124,8 @@ func (l *listener) unregister(c *conn) {
 	l.mu.Unlock()
 }
 
-// refuseConn answers 503 and closes the connection, on a goroutine of its own.
+// refuseConn answers 503 and closes the connection, on a goroutine of its own. A liveness probe gets its 200: refused,
+// it would have the server killed, and with it the requests of the connections that take the room.
 func (l *listener) refuseConn(tcp *net.TCPConn) {
 	select {
 	case l.refusalSlots <- struct{}{}:
@@ -133,19 +137,47 @@ func (l *listener) refuseConn(tcp *net.TCPConn) {
 		defer func() { <-l.refusalSlots }()
 		c := &conn{TCPConn: tcp, owner: l, cancel: func(error) {}}
 		c.lingerOnClose.Store(true)
+		client := net.Conn(c)
+		if l.tls != nil {
+			client = tls.Server(c, l.tls)
+		}
+		_ = tcp.SetReadDeadline(time.Now().Add(refusalReadTimeout))
 		_ = tcp.SetWriteDeadline(time.Now().Add(lingerTimeout))
-		_, _ = tcp.Write(refusal(newRequestID(), l.limit, l.corsOrigins))
-		_ = c.Close()
+		if isLivenessProbe(client) {
+			_, _ = client.Write(aliveReply(newRequestID(), l.corsOrigins))
+		} else {
+			_, _ = client.Write(refusal(newRequestID(), l.limit, l.corsOrigins))
+		}
+		_ = client.Close()
 	})
 }
 
-// refusal is a complete HTTP reply, since no HTTP server has seen the connection yet. Nobody has read the path either,
-// so the dialect isn't known.
+// refusalReadTimeout is how long a refused connection may take to say whether it is a liveness probe, TLS included.
+const refusalReadTimeout = 200 * time.Millisecond
+
+// isLivenessProbe reads what every HTTP request has at least.
+func isLivenessProbe(client io.Reader) bool {
+	const probe = "GET /livez "
+	start := make([]byte, len(probe))
+	_, err := io.ReadFull(client, start)
+	return err == nil && string(start) == probe
+}
+
+// aliveReply answers GET /livez.
+func aliveReply(id string, allowed corsOrigins) []byte {
+	return lastReply("200 OK", "", id, allowed, api.AppendProbe(nil, api.Probe{OK: true}))
+}
+
+// refusal is the reply to every other request. Nobody reads its path, so the dialect isn't known.
 func refusal(id string, limit int, allowed corsOrigins) []byte {
 	err := api.NewError(api.TypeQueueFull, "all %d connections are in use; try again later", limit).After(time.Second)
-	body := defaultDialect.AppendError(nil, err, id)
-	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: %d\r\n"+
-		"Connection: close\r\n%sX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s", err.RetryAfterSeconds(), allowed.rawHeaderLines(), id, len(body), body)
+	return lastReply("503 Service Unavailable", fmt.Sprintf("Retry-After: %d\r\n", err.RetryAfterSeconds()), id, allowed, defaultDialect.AppendError(nil, err, id))
+}
+
+// lastReply is a complete HTTP reply with which a connection ends, for those that no HTTP server has seen.
+func lastReply(status, headerLines, id string, allowed corsOrigins, body []byte) []byte {
+	return fmt.Appendf(nil, "HTTP/1.1 %s\r\nContent-Type: application/json\r\n%sConnection: close\r\n%sX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s",
+		status, headerLines, allowed.rawHeaderLines(), id, len(body), body)
 }
 
 // abortConns closes the open connections that which selects and returns their number.

@@ -1,6 +1,10 @@
 package server
 
 import (
+	"bufio"
+	"crypto/tls"
+	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -118,5 +122,48 @@ func TestTooManyConnections(t *testing.T) {
 	got := ts.readReply(r, "GET")
 	if typ, _, _ := decodeError(t, got); got.StatusCode != 503 || typ != "queue_full" || got.Header.Get("Retry-After") != "1" {
 		t.Errorf("status %d, type %s", got.StatusCode, typ)
+	}
+}
+
+// A liveness probe that is refused has the server killed, with all requests that it serves.
+func TestLivezIsAnsweredWithoutRoomForConnections(t *testing.T) {
+	dir := t.TempDir()
+	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	writeCertificate(t, certFile, keyFile, 1)
+	for name, change := range map[string]func(*Options){
+		"plain": func(o *Options) { o.MaxConnections = 1 },
+		"TLS":   func(o *Options) { o.MaxConnections, o.CertFile, o.KeyFile = 1, certFile, keyFile },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ts := startTestServer(t, instantTable(), change)
+			ask := func(path string) reply {
+				tcp, _ := ts.dial()
+				c := net.Conn(tcp)
+				if name == "TLS" {
+					c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+				}
+				ts.send(c, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+				return ts.readReply(bufio.NewReader(c), "GET")
+			}
+			if got := ask("/health"); got.StatusCode != 200 { // its connection stays open
+				t.Fatalf("the first connection: %d", got.StatusCode)
+			}
+			for path, want := range map[string]int{"/livez": 200, "/livez2": 503, "/health": 503} {
+				if got := ask(path); got.StatusCode != want || !got.Close {
+					t.Errorf("%s without room: status %d, want %d; closes: %v; %s", path, got.StatusCode, want, got.Close, got.body)
+				}
+			}
+		})
+	}
+}
+
+func TestSilentConnectionWithoutRoomIsRefused(t *testing.T) {
+	ts := startTestServer(t, instantTable(), func(o *Options) { o.MaxConnections = 1 })
+	held, r := ts.dial()
+	ts.send(held, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+	ts.readReply(r, "GET")
+	_, r = ts.dial()
+	if got := ts.readReply(r, "GET"); got.StatusCode != 503 {
+		t.Errorf("status %d", got.StatusCode)
 	}
 }

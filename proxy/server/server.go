@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -112,7 +113,8 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 	var accept net.Listener = tracked
 	if s.certs != nil {
-		accept = s.certs.listen(tracked)
+		tracked.tls = s.certs.config()
+		accept = tls.NewListener(tracked, tracked.tls)
 	}
 	return serveError(s.http.Serve(accept), ln)
 }

@@ -17,7 +17,7 @@ var settingsTable = []Setting{
 	{Env: "LOG_SAMPLE", Path: "server.log_sample", Kind: Int, Default: "1", Min: "1", Max: "1000000", Owner: Both, Help: "Write the log line of one in so many inference requests that went well, the same ones in both programs. Errors and requests that met an engine restart are always written."},
 	{Env: "TLS_CERT_FILE", Path: "server.tls_cert_file", Kind: String, Owner: Proxy, Help: "Certificate chain (PEM) to serve HTTPS with; read again when it changes."},
 	{Env: "TLS_KEY_FILE", Path: "server.tls_key_file", Kind: String, Owner: Proxy, Help: "Private key (PEM) of the certificate."},
-	{Env: "MAX_CONNECTIONS", Path: "server.max_connections", Kind: Int, Default: "4096", Min: "1", Max: "262144", Owner: Proxy, Help: "Client connections at a time; further ones get 503 and are closed."},
+	{Env: "MAX_CONNECTIONS", Path: "server.max_connections", Kind: Int, Default: "4096", Min: "1", Max: "262144", Owner: Proxy, Help: "Client connections at a time; further ones get 503, or the answer of GET /livez, and are closed."},
 	{Env: "MAX_BODY_BYTES", Path: "server.max_body_bytes", Kind: Bytes, Default: "8MiB", Min: "1KiB", Max: "64MiB", Owner: Proxy, Help: "Largest request body; a larger one gets 413."},
 	{Env: "MAX_HEADER_BYTES", Path: "server.max_header_bytes", Kind: Bytes, Default: "16KiB", Min: "4KiB", Max: "1MiB", Owner: Proxy, Help: "Largest request head; a larger one gets 431."},
 	{Env: "PROMPT_MAX", Path: "server.prompt_max", Kind: Bytes, Default: "1MiB", Min: "1", Max: "16MiB", Owner: Both, Help: "Longest prompt, in bytes of decoded text; a longer one gets 400."},
