@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"tandem/proxy/limit"
+	"tandem/proxy/server"
 	"tandem/schema/settings"
 )
 
@@ -160,20 +160,14 @@ func (c *Config) readEngine(v *settings.Values) {
 	c.QuarantineTTL = v.Duration("QUARANTINE_TTL")
 }
 
-// reservedPaths are paths that METRICS_PATH can't have.
-var reservedPaths = []string{"/", "/page/app.js", "/page/app.css", "/page/icon.svg", "/health", "/livez", "/readyz", "/status", "/status/live", "/models", "/infer", "/metrics/router",
-	"/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/models", "/v1/responses", "/v1/responses/input_tokens"}
-
 // check finds settings that are valid by themselves but don't fit together.
 func (c *Config) check() (problems []settings.Problem) {
 	add := func(name, text string) { problems = append(problems, c.Values.Problem(name, text)) }
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		add("TLS_CERT_FILE", "is only good together with TLS_KEY_FILE")
 	}
-	for _, route := range reservedPaths {
-		if c.MetricsPath == route {
-			add("METRICS_PATH", fmt.Sprintf("%s is taken by another endpoint", route))
-		}
+	if server.IsTaken(c.MetricsPath) {
+		add("METRICS_PATH", c.MetricsPath+" is taken by another endpoint")
 	}
 	if c.MaxBodyBytes < c.PromptBytes && c.Values.Good("MAX_BODY_BYTES", "PROMPT_MAX") {
 		add("MAX_BODY_BYTES", "must not be less than PROMPT_MAX")

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -88,6 +91,40 @@ func TestConfigThatDoesNotFit(t *testing.T) {
 				t.Errorf("error %v, want one with %q", err, c.want)
 			}
 		})
+	}
+}
+
+// check-config must find what would keep the proxy from starting.
+func TestMetricsPathOfAnotherEndpoint(t *testing.T) {
+	r := startProxy(t, "AUTH_DISABLED=true")
+	_, text := r.get(t, "/openapi.json")
+	var document struct{ Paths map[string]any }
+	if err := json.Unmarshal([]byte(text), &document); err != nil || document.Paths["/prometheus"] == nil {
+		t.Fatalf("the document has %d paths, %v", len(document.Paths), err)
+	}
+	taken := append(slices.Collect(maps.Keys(document.Paths)), "/page/app.js", "/page/app.css", "/page/icon.svg")
+	for _, path := range taken {
+		_, err := loadConfig(nil, []string{"AUTH_DISABLED=true", "METRICS_PATH=" + path})
+		if refused := err != nil && strings.Contains(err.Error(), "METRICS_PATH"); refused != (path != "/prometheus") {
+			t.Errorf("METRICS_PATH=%s: %v", path, err)
+		}
+	}
+	if _, err := loadConfig(nil, []string{"AUTH_DISABLED=true", "METRICS_PATH=/metrics"}); err != nil {
+		t.Errorf("a path of its own: %v", err)
+	}
+}
+
+func TestDocumentNamesSettingsThatExist(t *testing.T) {
+	r := startProxy(t, "AUTH_DISABLED=true")
+	_, text := r.get(t, "/openapi.json")
+	names := regexp.MustCompile(`\b[A-Z]+(_[A-Z]+)+\b`).FindAllString(text, -1)
+	if len(names) == 0 {
+		t.Error("the document names no setting")
+	}
+	for _, name := range names {
+		if settings.Find(name) == nil {
+			t.Errorf("there is no setting %s", name)
+		}
 	}
 }
 

@@ -87,7 +87,7 @@ func monitoringEndpoints() ([]openapi.Endpoint, error) {
 		{Path: "/models", ID: "models", Summary: "Installed models with their versions", Replies: openapi.JSONReply("The models.", openapi.Object(
 			openapi.Has("models", openapi.List(modelSchema(), 0, 0)),
 		).Named("Models"))},
-		{Path: defaultMetricsPath, ID: "metrics", Summary: "Metrics for Prometheus", Doc: "The path is METRICS_PATH; METRICS_PORT moves it to a port of its own.", Replies: textReply()},
+		{Path: defaultMetricsPath, ID: "metrics", Summary: "Metrics for Prometheus", Doc: "The path is METRICS_PATH; METRICS_ADDR moves it to a port of its own.", Replies: textReply()},
 		{Path: "/metrics/router", ID: "routerMetrics", Summary: "A short page of metrics for routers", Replies: textReply()},
 		{Path: openAPIPath, ID: "openapi", Summary: "This document", Replies: []openapi.Reply{
 			{Status: 200, Doc: "The document.", Headers: []string{"ETag", "Cache-Control"}, Content: []openapi.Content{{Type: "application/json", Schema: openapi.Map(&openapi.Schema{})}}},

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	_ "embed" // for the document
 	"encoding/hex"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -26,6 +28,14 @@ func (s *Server) addOpenAPIRoute() {
 	sum := sha256.Sum256(document)
 	tag := `"` + hex.EncodeToString(sum[:8]) + `"`
 	s.addRoute(&route{path: openAPIPath, description: "all of this as an OpenAPI document", serve: func(x *exchange) { x.replyDocument(document, tag) }})
+}
+
+// IsTaken reports whether the metrics can't have a path, since it is that of another endpoint, all of which the
+// document has, or of a file of the live page.
+func IsTaken(path string) bool {
+	isPath := func(f pageFile) bool { return f.path == path }
+	described := bytes.Contains(openAPIDocument, fmt.Appendf(nil, "\n    %s: {", quoted(path)))
+	return described && path != defaultMetricsPath || slices.ContainsFunc(pageFiles, isPath)
 }
 
 // adaptOpenAPI replaces the defaults that stand in the document, each at one place.
