@@ -76,7 +76,8 @@ func (m *Metrics) EngineLost() {
 // oom, upgrade, stall, unknown.
 func (m *Metrics) EngineRestarted(reason string) { counterOr(m.link.restarts, reason, "unknown").Inc() }
 
-// EngineRecovered records how long no engine could serve.
+// EngineRecovered records the time from the loss of the engine to the first token after; without requests, until one
+// could serve again.
 func (m *Metrics) EngineRecovered(after time.Duration) { m.link.recovery.Observe(after.Seconds()) }
 
 // Reconnected counts a new connection of the same engine process.

@@ -52,7 +52,7 @@ var proxyMetrics = []Metric{
 
 	{"llm_engine_up", Gauge, Proxy, Link, nil, nil, "1 while the engine answers", false},
 	{"llm_engine_restarts_total", Counter, Proxy, Link, labels(closedLabel("reason", restartReasons, Unknown)), nil, "Engine restarts seen by the proxy", false},
-	{"llm_engine_recovery_seconds", Histogram, Proxy, Link, nil, &boundsRecovery, "Time from the loss of the engine until one could serve again", false},
+	{"llm_engine_recovery_seconds", Histogram, Proxy, Link, nil, &boundsRecovery, "Time from the loss of the engine to the first token after; without requests, until one could serve again", false},
 	{"llm_requests_replayed_total", Counter, Proxy, Link, labels(closedLabel("result", replayResults, "failed")), nil, "Requests sent again after an engine was lost", false},
 	{"llm_requests_quarantined_total", Counter, Proxy, Link, nil, nil, "Requests answered with 422 because they kept killing the engine", false},
 	{"llm_frames_dropped_total", Counter, Proxy, Link, labels(closedLabel("reason", dropReasons, Other)), nil, "Frames from the engine that were dropped by the attempt fence", false},
