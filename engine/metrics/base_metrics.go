@@ -10,10 +10,10 @@ import (
 )
 
 // baseSeries are the series of one loaded base. A base and the newer one of the same name that replaces it share them
-// for a while.
+// for a while: the gauges have the sum of both.
 type baseSeries struct {
-	names    []string // to unregister
-	keyCount int      // guarded by Metrics.mu; keys that use these series
+	names []string              // to unregister
+	bases map[string]*baseInUse // guarded by Metrics.mu; by the executor's key
 
 	steps         [phaseCount]stepSeries
 	tokens        *vm.PrometheusHistogram // of a step
@@ -30,7 +30,14 @@ type baseSeries struct {
 	queued           *vm.Gauge
 	cellsUsed        *vm.Gauge
 	cells            *vm.Gauge
-	kvBytes          string // guarded by Metrics.mu; name of the series of the KV cache's bytes, empty: none yet
+	kvBytes          map[string]float64 // guarded by Metrics.mu; by the name of the series, which has the formats
+}
+
+// baseInUse is what a base holds now.
+type baseInUse struct {
+	state    State
+	kvSeries string // empty: no KV cache
+	kvBytes  int64
 }
 
 // stepSeries are the series of one phase.
@@ -74,7 +81,7 @@ func (m *Metrics) AddBase(key string) {
 		b = m.newBaseSeries(model)
 		m.seriesByModel[model] = b
 	}
-	b.keyCount++
+	b.bases[key] = &baseInUse{}
 	bases = maps.Clone(bases)
 	bases[key] = b
 	m.seriesByKey.Store(&bases)
@@ -92,15 +99,15 @@ func (m *Metrics) RemoveBase(key string) {
 	bases = maps.Clone(bases)
 	delete(bases, key)
 	m.seriesByKey.Store(&bases)
-	if b.keyCount--; b.keyCount > 0 {
+	delete(b.bases, key)
+	m.updateKVBytes(b)
+	if len(b.bases) > 0 {
+		b.updateState()
 		return
 	}
 	delete(m.seriesByModel, modelOf(key))
 	for _, name := range b.names {
 		m.set.UnregisterMetric(name)
-	}
-	if b.kvBytes != "" {
-		m.set.UnregisterMetric(b.kvBytes)
 	}
 }
 
@@ -110,21 +117,36 @@ type KVCache struct {
 	KeyType, ValueType string
 }
 
-// SetKVCache sets the size of a base's KV cache and the formats that it holds numbers in. Of two bases that share their
-// series the newer one counts.
+// SetKVCache sets the size of a base's KV cache and the formats that it holds numbers in.
 func (m *Metrics) SetKVCache(key string, c KVCache) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	b := (*m.seriesByKey.Load())[key]
+	b := m.seriesOf(key)
 	if b == nil {
 		return
 	}
-	name := seriesName("llm_engine_kv_bytes", modelOf(key), c.KeyType, c.ValueType)
-	if b.kvBytes != "" && b.kvBytes != name {
-		m.set.UnregisterMetric(b.kvBytes)
+	base := b.bases[key]
+	base.kvSeries, base.kvBytes = seriesName("llm_engine_kv_bytes", modelOf(key), c.KeyType, c.ValueType), c.Bytes
+	m.updateKVBytes(b)
+}
+
+// updateKVBytes is called with mu held.
+func (m *Metrics) updateKVBytes(b *baseSeries) {
+	before := b.kvBytes
+	b.kvBytes = make(map[string]float64)
+	for _, base := range b.bases {
+		if base.kvSeries != "" {
+			b.kvBytes[base.kvSeries] += float64(base.kvBytes)
+		}
 	}
-	b.kvBytes = name
-	m.set.GetOrCreateGauge(name, nil).Set(float64(c.Bytes))
+	for name := range before {
+		if _, ok := b.kvBytes[name]; !ok {
+			m.set.UnregisterMetric(name)
+		}
+	}
+	for name, bytes := range b.kvBytes {
+		m.set.GetOrCreateGauge(name, nil).Set(bytes)
+	}
 }
 
 func modelOf(key string) string {
@@ -134,7 +156,7 @@ func modelOf(key string) string {
 
 // newBaseSeries is called with mu held.
 func (m *Metrics) newBaseSeries(model string) *baseSeries {
-	b := &baseSeries{tokensByKind: make(map[string]*vm.Counter), errorsByCode: make(map[string]*vm.Counter), sequencesByState: make(map[string]*vm.Gauge)}
+	b := &baseSeries{bases: make(map[string]*baseInUse), tokensByKind: make(map[string]*vm.Counter), errorsByCode: make(map[string]*vm.Counter), sequencesByState: make(map[string]*vm.Gauge)}
 	name := func(family string, more ...string) string {
 		n := seriesName(family, append([]string{model}, more...)...)
 		b.names = append(b.names, n)
@@ -242,16 +264,34 @@ type State struct {
 
 // SetState sets what a base is doing now.
 func (m *Metrics) SetState(key string, s State) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	b := m.seriesOf(key)
 	if b == nil {
 		return
 	}
-	b.sequencesByState["idle"].Set(float64(s.Idle))
-	b.sequencesByState["prefill"].Set(float64(s.Prefilling))
-	b.sequencesByState["decode"].Set(float64(s.Decoding))
-	b.queued.Set(float64(s.Waiting))
-	b.cellsUsed.Set(float64(s.CellsUsed))
-	b.cells.Set(float64(s.Cells))
+	b.bases[key].state = s
+	b.updateState()
+}
+
+// updateState is called with Metrics.mu held.
+func (b *baseSeries) updateState() {
+	var sum State
+	for _, base := range b.bases {
+		s := base.state
+		sum.Idle += s.Idle
+		sum.Prefilling += s.Prefilling
+		sum.Decoding += s.Decoding
+		sum.Waiting += s.Waiting
+		sum.CellsUsed += s.CellsUsed
+		sum.Cells += s.Cells
+	}
+	b.sequencesByState["idle"].Set(float64(sum.Idle))
+	b.sequencesByState["prefill"].Set(float64(sum.Prefilling))
+	b.sequencesByState["decode"].Set(float64(sum.Decoding))
+	b.queued.Set(float64(sum.Waiting))
+	b.cellsUsed.Set(float64(sum.CellsUsed))
+	b.cells.Set(float64(sum.Cells))
 }
 
 func (m *Metrics) seriesOf(key string) *baseSeries { return (*m.seriesByKey.Load())[key] }

@@ -204,11 +204,45 @@ func TestStepDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// While a model that changed drains, it and the one that replaces it hold sequences, cells and memory.
+func TestBasesOfOneModelAreSummed(t *testing.T) {
+	m := New()
+	m.AddBase("demo")
+	m.AddBase("demo#2")
+	want := func(family, labels string, value float64) {
+		t.Helper()
+		if got, ok := seriesValue(scrape(t, m)[family], labels); !ok || got != value {
+			t.Errorf("%s{%s} = %v (there: %v), want %v", family, labels, got, ok, value)
+		}
+	}
+	m.SetKVCache("demo", KVCache{Bytes: 4096, KeyType: "f16", ValueType: "f16"})
+	m.SetKVCache("demo#2", KVCache{Bytes: 1024, KeyType: "f16", ValueType: "f16"})
+	for range 2 { // the later samples replace the earlier ones
+		m.SetState("demo", State{Idle: 2, Prefilling: 1, Decoding: 30, Waiting: 4, CellsUsed: 900, Cells: 1000})
+		m.SetState("demo#2", State{Idle: 33, CellsUsed: 1, Cells: 500})
+	}
+	want("llm_engine_slots", "model=demo,state=idle", 35)
+	want("llm_engine_slots", "model=demo,state=prefill", 1)
+	want("llm_engine_slots", "model=demo,state=decode", 30)
+	want("llm_engine_queue_requests", "model=demo", 4)
+	want("llm_engine_kv_cells_used", "model=demo", 901)
+	want("llm_engine_kv_cells", "model=demo", 1500)
+	want("llm_engine_kv_bytes", "model=demo,key_type=f16,value_type=f16", 5120)
+	m.RemoveBase("demo")
+	m.SetState("demo", State{Decoding: 30}) // a sample that was taken before
+	want("llm_engine_slots", "model=demo,state=decode", 0)
+	want("llm_engine_kv_cells", "model=demo", 500)
+	want("llm_engine_kv_bytes", "model=demo,key_type=f16,value_type=f16", 1024)
+}
+
 func TestKVCacheOfTheNewerBase(t *testing.T) {
 	m := filledMetrics()
 	m.AddBase("demo#2")
 	m.SetKVCache("demo#2", KVCache{Bytes: 2176, KeyType: "q8_0", ValueType: "q8_0"})
 	m.SetKVCache("gone", KVCache{Bytes: 1, KeyType: "f16", ValueType: "f16"})
+	if f := scrape(t, m)["llm_engine_kv_bytes"]; len(f.GetMetric()) != 2 {
+		t.Errorf("of two caches in memory: %v", f)
+	}
 	m.RemoveBase("demo")
 	f := scrape(t, m)["llm_engine_kv_bytes"]
 	if bytes, ok := seriesValue(f, "model=demo,key_type=q8_0,value_type=q8_0"); !ok || bytes != 2176 || len(f.GetMetric()) != 1 {

@@ -22,6 +22,8 @@ group D, ` + "`model_load_failures_total` and `llm_engine_up`" + `.
 model does not apply, and ` + "`other`" + ` beyond 256 pairs. ` + "`endpoint`" + ` is a route, or ` + "`other`" + `; inference is
 ` + inferenceEndpoints() + `.
 ` + "`domain`" + ` is one of at most 32 configured names, ` + "`general` or `other`" + `. No label comes from a client.
+In the engine's own families about steps, places and the KV cache ` + "`model`" + ` names loaded weights: a version that is a full
+model is ` + "`model@version`" + ` there, and while a changed model is replaced the gauges are the sum of both.
 Counters exist at 0 before their first event, so that ` + "`increase()`" + ` sees it; histograms of a model exist once
 it is asked for or loaded, those of its response times at other endpoints than ` + "`/infer`" + ` with the first request there.
 The series of a model that no engine has any more stay for an hour (` + "`METRICS_KEEP_REMOVED`" + `), so that their last values
