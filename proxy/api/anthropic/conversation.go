@@ -80,6 +80,7 @@ func (c *conversation) addSystem(system jsontext.Value) *api.Error {
 
 // addSystemText adds to the message before all others. An empty text says nothing, and some templates take none at all.
 func (c *conversation) addSystemText(text string) {
+	text = withoutBillingLine(text)
 	switch {
 	case text == "":
 	case len(c.list) == 0:
@@ -87,6 +88,16 @@ func (c *conversation) addSystemText(text string) {
 	default:
 		c.list[0].Content += "\n" + text
 	}
+}
+
+// withoutBillingLine leaves out the line that Claude Code has in front of its system text. It is meant for the server,
+// and some of it changes with each request, so that nothing of the prompt would come from the KV cache.
+func withoutBillingLine(text string) string {
+	if !strings.HasPrefix(text, "x-anthropic-billing-header:") {
+		return text
+	}
+	_, rest, _ := strings.Cut(text, "\n")
+	return rest
 }
 
 func (c *conversation) addMessages(list messageList) *api.Error {

@@ -136,6 +136,32 @@ func TestDecodeMessages(t *testing.T) {
 	}
 }
 
+// Claude Code begins its system text with a line for the server that is another one in each request. In the prompt it
+// would keep all of it from coming from the KV cache.
+func TestBillingLine(t *testing.T) {
+	const line, other = `x-anthropic-billing-header: cc_version=2.1.101.e51; cc_entrypoint=cli; cch=a5145;`, `x-anthropic-billing-header: cc_version=2.1.101.0c7; cch=0f3c1;`
+	system := func(text string) api.Message { return api.Message{Role: "system", Content: text} }
+	hi := `{"role":"user","content":"Hi"}]`
+	for fields, want := range map[string][]api.Message{
+		`"system":[{"type":"text","text":"` + line + `"},{"type":"text","text":"You write code."}],"messages":[` + hi:  {system("You write code."), user("Hi")},
+		`"system":[{"type":"text","text":"` + other + `"},{"type":"text","text":"You write code."}],"messages":[` + hi: {system("You write code."), user("Hi")},
+		`"system":"` + line + `\nYou write code.","messages":[` + hi:                                                   {system("You write code."), user("Hi")},
+		`"system":"` + line + `","messages":[` + hi:                                                                    {user("Hi")},
+		`"messages":[{"role":"system","content":"` + line + `\nYou write code."},` + hi:                                {system("You write code."), user("Hi")},
+		// The same words elsewhere are the client's.
+		`"system":"Log ` + line + `","messages":[` + hi:                                                    {system("Log " + line), user("Hi")},
+		`"messages":[{"role":"user","content":"` + line + `"},{"role":"system","content":"` + line + `"}]`: {user(line + "\n" + line)},
+	} {
+		r := defaultRequest()
+		r.Messages = want
+		wantRequest(t, `{"max_tokens":100,`+fields+`}`, &r)
+		counted, err := DecodeCount([]byte(`{`+fields+`}`), api.Limits{})
+		if err != nil || !reflect.DeepEqual(counted.Messages, want) {
+			t.Errorf("count_tokens of %s: %v", fields, err)
+		}
+	}
+}
+
 func TestDecodeTools(t *testing.T) {
 	const f, g = `{"name":"f","description":"d","input_schema":{"type": "object","properties":{"a":true,"b":false}}}`, `{"type":"custom","name":"g"}`
 	const search, bash = `{"type":"web_search_20250305","name":"web_search","max_uses":5}`, `{"type":"bash_20250124","name":"bash"}`
