@@ -9,7 +9,8 @@ import (
 )
 
 // conversation makes messages of items. What an assistant said, thought and called one after the other is one message,
-// as chat templates want it, and so are the system messages at the beginning: many templates take one only.
+// and so is what the user said, and the system at the beginning: many chat templates take one system message only, in
+// front of all others, and then the user and the assistant in turn.
 type conversation struct {
 	tools *toolSet
 	list  []api.Message
@@ -32,8 +33,8 @@ func (in *input) conversation(instructions *string, tools *toolSet) ([]api.Messa
 		c.addSystem([]byte(*instructions))
 	}
 	if in.isText {
-		c.begin("user")
-		c.content, c.used = append(c.content, in.text...), true
+		c.say("user", []byte(in.text))
+		c.used = true
 	}
 	for i := range in.items {
 		if err := c.add(&in.items[i], fmt.Sprintf("input[%d]", i)); err != nil {
@@ -55,35 +56,39 @@ func (c *conversation) end() {
 	if c.open.Role != "" {
 		c.open.Content = string(c.content)
 		if c.open.Role == "assistant" {
-			c.open.Reasoning = string(c.reasoning)
+			c.open.Reasoning, c.reasoning = string(c.reasoning), c.reasoning[:0]
 		}
 		c.list = append(c.list, c.open)
 	}
-	c.open, c.content, c.reasoning = api.Message{}, c.content[:0], c.reasoning[:0]
+	c.open, c.content = api.Message{}, c.content[:0]
 }
 
-// begin ends the open message and opens one of another role.
-func (c *conversation) begin(role string) {
-	c.end()
-	c.open.Role = role
-}
-
-// assistant opens a message of the assistant, unless it is open already. Reasoning that came before is its own.
-func (c *conversation) assistant() {
-	switch c.open.Role {
-	case "assistant":
-	case "":
-		c.open.Role = "assistant"
-	default:
-		c.begin("assistant")
+// turnTo opens a message of the role, unless one is open already.
+func (c *conversation) turnTo(role string) {
+	if c.open.Role != role {
+		c.end()
+		c.open.Role = role
 	}
 }
 
-func (c *conversation) addSystem(text []byte) {
-	if len(c.list) > 0 || c.open.Role != "system" {
-		c.begin("system")
-	}
+// say adds a text to what the role says. Reasoning that came before is the assistant's own, or nobody's.
+func (c *conversation) say(role string, text []byte) {
+	c.turnTo(role)
 	c.content = appendParagraph(c.content, text)
+	if role != "assistant" {
+		c.reasoning = c.reasoning[:0]
+	}
+}
+
+// addSystem adds a message of the system. Behind others it is a text of the user at its place: many chat templates
+// refuse a system message there, and moved to the beginning it would change the whole prompt, so that nothing of it
+// came from the KV cache.
+func (c *conversation) addSystem(text []byte) {
+	if len(c.list) == 0 && (c.open.Role == "" || c.open.Role == "system") {
+		c.say("system", text)
+		return
+	}
+	c.say("user", text)
 }
 
 // appendParagraph separates a text from the one before it.
@@ -180,12 +185,8 @@ func (c *conversation) addMessage(it *item, at string) *api.Error {
 	switch it.Role {
 	case "system", "developer":
 		c.addSystem(text)
-	case "user":
-		c.begin("user")
-		c.content = append(c.content, text...)
-	case "assistant":
-		c.assistant()
-		c.content = appendParagraph(c.content, text)
+	case "user", "assistant":
+		c.say(it.Role, text)
 	case "":
 		return api.Invalid(at+".role", "%s.role is required and must be %s", at, requirements["input[].role"])
 	default:
@@ -207,9 +208,6 @@ func (c *conversation) addReasoning(it *item, at string) *api.Error {
 	text, err := from.check(at + field)
 	if err != nil {
 		return err
-	}
-	if c.open.Role != "assistant" && c.open.Role != "" {
-		c.end() // the reasoning is that of the message that follows
 	}
 	c.reasoning = appendParagraph(c.reasoning, text)
 	return nil
@@ -258,7 +256,7 @@ func (c *conversation) addCall(call api.ToolCall, at string) *api.Error {
 		return invalidField(at + ".name")
 	}
 	c.used = true
-	c.assistant()
+	c.turnTo("assistant")
 	if len(c.open.ToolCalls) == api.MaxToolCalls {
 		return api.Invalid(at, "%s is one of more than %d calls after one another; send outputs between them", at, api.MaxToolCalls)
 	}
@@ -276,9 +274,9 @@ func (c *conversation) addOutput(callID string, output jsontext.Value, at string
 		return err
 	}
 	c.used = true
-	c.begin("tool")
+	c.turnTo("tool")
 	c.open.ToolCallID, c.open.Name = callID, c.names[callID]
-	c.content = append(c.content, text...)
+	c.say("tool", text)
 	c.end()
 	return nil
 }

@@ -33,7 +33,21 @@ func TestDecodeInput(t *testing.T) {
 		`{"role":"user","content":""}`: {user("")},
 		`{"role":"user","content":[]}`: {user("")},
 		`{"role":"developer","content":"Be brief."},{"role":"system","content":"Be kind."},` + userItem: {system("Be brief.\n\nBe kind."), user("Hi")},
-		userItem + `,{"role":"developer","content":"Be brief."},` + userItem:                            {user("Hi"), system("Be brief."), user("Hi")},
+		userItem + `,{"role":"developer","content":"Be brief."},` + userItem:                            {user("Hi\n\nBe brief.\n\nHi")},
+		// Templates want user and assistant in turn, and no system message but the first.
+		userItem + `,{"role":"user","content":""},{"role":"user","content":"a"},{"role":"assistant","content":"b"},` + userItem: {user("Hi\n\na"), assistant("b"), user("Hi")},
+		`{"role":"system","content":"Be kind."},` + userItem + `,{"role":"assistant","content":"a"},{"role":"developer","content":"Be brief."}`: {
+			system("Be kind."), user("Hi"), assistant("a"), user("Be brief."),
+		},
+		callItem + `,` + outItem + `,{"role":"developer","content":"Be brief."},` + userItem: {
+			assistant("", call("c1", "f", `{"a":1}`)), output("c1", "f", "42"), user("Be brief.\n\nHi"),
+		},
+		userItem + `,{"type":"reasoning","summary":[],"content":[{"type":"reasoning_text","text":"nobody's"}]},` + userItem + `,{"role":"assistant","content":"a"}`: {
+			user("Hi\n\nHi"), assistant("a"),
+		},
+		`{"role":"system","content":"Be kind."},{"type":"reasoning","summary":[{"type":"summary_text","text":"nobody's"}]},{"role":"system","content":"Be brief."},` + userItem: {
+			system("Be kind.\n\nBe brief."), user("Hi"),
+		},
 		userItem + `,{"type":"message","id":"msg_1","status":"completed","role":"assistant","content":[{"type":"output_text","text":"a","annotations":[],"logprobs":[]},
 			{"type":"refusal","refusal":"b"}]},` + userItem: {user("Hi"), assistant("ab"), user("Hi")},
 		userItem + `,{"role":"assistant","content":"a"},` + callItem + `,{"role":"assistant","content":"b"},` + outItem: {
@@ -93,8 +107,7 @@ func TestDecodeCodex(t *testing.T) {
 	}
 	want := defaultRequest(
 		api.Message{Role: "system", Content: "You are a coding agent. Work in the user's repository.\n\n<permissions>The sandbox is read-only.</permissions>"},
-		user("<environment_context>cwd: /src</environment_context>"),
-		user("Mend the test."),
+		user("<environment_context>cwd: /src</environment_context>\n\nMend the test."),
 		api.Message{Role: "assistant", Content: "I look at it.", Reasoning: "Look first.", ToolCalls: []api.ToolCall{call("call_1", "shell", `{"command":["cat","a_test.go"]}`)}},
 		output("call_1", "shell", "package a"),
 		assistant("", call("call_2", "apply_patch", `{"input":"*** Begin Patch\n*** End Patch\n"}`)),

@@ -69,6 +69,11 @@ func checkInvariants(t *testing.T, r *api.Request, limits api.Limits) {
 		r.MaxNewTokens != nil && (*r.MaxNewTokens < 1 || *r.MaxNewTokens > api.MaxNewTokens):
 		t.Fatalf("out of range: %s", describe(r))
 	}
+	for i, m := range r.Messages {
+		if m.Role == "system" && i > 0 || i > 0 && m.Role != "tool" && m.Role == r.Messages[i-1].Role {
+			t.Fatalf("roles not in turn: %s", describe(r))
+		}
+	}
 	names := map[string]bool{}
 	for _, f := range r.Tools {
 		if !api.IsToolName(f.Name) || names[f.Name] {

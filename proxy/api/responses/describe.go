@@ -87,7 +87,7 @@ func fields() openapi.Fields {
 
 		"input":             {Doc: fmt.Sprintf("A text of the user, or items; at most %d bytes of text.", api.MaxPromptBytes), Required: true, Schema: openapi.Text(0, 0), Entries: item{}, MinItems: 1, MaxItems: maxItems},
 		"input[].type":      {Doc: "message (also where there is only a role), reasoning, function_call, custom_tool_call, their outputs, and those of other tools. Unknown ones are ignored."},
-		"input[].role":      {Doc: "Of a message: user, assistant, system or developer."},
+		"input[].role":      {Doc: "Of a message: user, assistant, system or developer. One of the last two behind others is a text of the user."},
 		"input[].content":   {Doc: `A text, or parts such as {"type":"input_text","text":"Hello"}.`, Schema: anything},
 		"input[].summary":   {Doc: "Of reasoning: parts.", Schema: anything},
 		"input[].id":        {Doc: "Ignored, except where it names a call."},
