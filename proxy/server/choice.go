@@ -3,7 +3,7 @@ package server
 import (
 	"cmp"
 	"crypto/sha256"
-	"encoding/hex"
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -106,10 +106,18 @@ func attachLogprobs(deltas []api.Delta, before int, p *inflight.Piece) []api.Del
 	return append(deltas, api.Delta{Choice: p.Choice, Logprobs: p.Logprobs})
 }
 
-// toolCallID is the id of a call to which the model gave none. It is the same whenever it is made.
+// toolCallID is the id of a call to which the model gave none. It is the same whenever it is made. The client sends it
+// back, and chat templates of Mistral's refuse ids that aren't nine letters and digits.
 func toolCallID(requestID string, at, call int) string {
+	const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %d", requestID, at, call))
-	return "call_" + hex.EncodeToString(sum[:12])
+	rest := binary.BigEndian.Uint64(sum[:])
+	id := make([]byte, 9)
+	for i := range id {
+		id[i] = digits[rest%uint64(len(digits))]
+		rest /= uint64(len(digits))
+	}
+	return string(id)
 }
 
 // addPiece takes a piece into its choice and returns the deltas in it, which are valid until the next call.

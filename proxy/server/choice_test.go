@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -111,7 +112,7 @@ func TestToolCallsAreSplitFromTheText(t *testing.T) {
 		[]inflight.Piece{{Text: call, Tokens: 2}}, []inflight.Piece{{Text: append(argumentBytes(`"Paris"}`), toolCallBytes("own", "f")...), Tokens: 1}, lastPiece(0, 9, true)}), nil)
 	const body = `{"messages":[{"role":"user","content":"Hi"}],"tools":[{"type":"function","function":{"name":"get_weather"}},{"type":"function","function":{"name":"f"}}]`
 	r := ts.postOpenAI(openAIEndpoints[0], body+"}")
-	const want = `"message":{"role":"assistant","content":"Wait","reasoning_content":"Hm.","tool_calls":[{"id":"call_ID","type":"function","function":` +
+	const want = `"message":{"role":"assistant","content":"Wait","reasoning_content":"Hm.","tool_calls":[{"id":"ID","type":"function","function":` +
 		`{"name":"get_weather","arguments":"{\"city\":\"Paris\"}"}},{"id":"own","type":"function","function":{"name":"f","arguments":""}}],"refusal":null},` +
 		`"logprobs":null,"finish_reason":"tool_calls"}`
 	if got := hideCallID(r.body); !strings.Contains(got, want) {
@@ -119,7 +120,7 @@ func TestToolCallsAreSplitFromTheText(t *testing.T) {
 	}
 	stream := ts.postOpenAI(openAIEndpoints[0], body+`,"stream":true}`)
 	for _, part := range []string{
-		`{"reasoning_content":"Hm."}`, `{"content":"Wait"}`, `{"tool_calls":[{"index":0,"id":"call_ID","type":"function","function":{"name":"get_weather","arguments":""}}]}`,
+		`{"reasoning_content":"Hm."}`, `{"content":"Wait"}`, `{"tool_calls":[{"index":0,"id":"ID","type":"function","function":{"name":"get_weather","arguments":""}}]}`,
 		`{"tool_calls":[{"index":0,"function":{"arguments":"{\"city\":"}}]}`, `{"tool_calls":[{"index":0,"function":{"arguments":"\"Paris\"}"}}]}`,
 		`{"tool_calls":[{"index":1,"id":"own","type":"function","function":{"name":"f","arguments":""}}]}`, `"finish_reason":"tool_calls"`,
 	} {
@@ -129,14 +130,23 @@ func TestToolCallsAreSplitFromTheText(t *testing.T) {
 	}
 }
 
-// hideCallID replaces the id that the proxy gave to a call.
-func hideCallID(text string) string {
-	const prefix = `"call_`
-	if at := strings.Index(text, prefix); at >= 0 {
-		id, _, _ := strings.Cut(text[at+len(prefix):], `"`)
-		return strings.ReplaceAll(text, id, "ID")
+// madeCallID is an id that the proxy gave to a call. Chat templates of Mistral's refuse conversations with others.
+var madeCallID = regexp.MustCompile(`"id":"[0-9A-Za-z]{9}"`)
+
+func hideCallID(text string) string { return madeCallID.ReplaceAllString(text, `"id":"ID"`) }
+
+// The id of a call is the same in a resumed stream, and its own among all calls of a request.
+func TestMadeCallIDs(t *testing.T) {
+	seen := map[string]bool{}
+	for at := range 32 {
+		for call := range 32 {
+			id := toolCallID("795619ab76baa4db578ea3768771a6a9", at, call)
+			if !madeCallID.MatchString(`"id":"`+id+`"`) || seen[id] || id != toolCallID("795619ab76baa4db578ea3768771a6a9", at, call) {
+				t.Errorf("call %d of choice %d is %q", call, at, id)
+			}
+			seen[id] = true
+		}
 	}
-	return text
 }
 
 // An engine whose part stream can't be read has a fault; nobody gets half an answer as if it were whole.

@@ -63,7 +63,7 @@ func checkCall(call map[string]any) error {
 	default:
 		return fmt.Errorf("no such tool: %v", call)
 	}
-	if id := text(call["id"]); !strings.HasPrefix(id, "call_") || call["type"] != "function" {
+	if id := text(call["id"]); len(id) != 9 || call["type"] != "function" {
 		return fmt.Errorf("id or type of %v", call)
 	}
 	return nil
