@@ -72,12 +72,20 @@ func (e *completionEncoder) AppendStart(dst []byte) []byte {
 		return dst
 	}
 	for i := range e.choices {
-		dst = e.AppendDelta(dst, &api.Delta{Choice: i, Text: []byte(e.promptText(i, nil))})
+		dst = e.appendDelta(dst, &api.Delta{Choice: i, Text: []byte(e.promptText(i, nil))})
 	}
 	return dst
 }
 
 func (e *completionEncoder) AppendDelta(dst []byte, d *api.Delta) []byte {
+	if e.promptOnly {
+		return dst
+	}
+	return e.appendDelta(dst, d)
+}
+
+// appendDelta appends a text of the prompt or of the answer.
+func (e *completionEncoder) appendDelta(dst []byte, d *api.Delta) []byte {
 	if len(d.Text) == 0 && len(d.Logprobs) == 0 {
 		return dst
 	}

@@ -251,6 +251,11 @@ func TestCompletionLogprobsWithEcho(t *testing.T) {
 	if got := string(e.AppendReply(nil, replyOf(result))); !strings.Contains(got, `"text":"é is","index":0,"logprobs":{"tokens":["é"," is"],`) {
 		t.Errorf("of the prompt only: %s", got)
 	}
+	e = Completions.NewEncoder(startOfChoices(1, api.Request{Prompt: "é is", Raw: true, Echo: true, Stream: true, Extra: completionExtra{promptOnly: true}}))
+	stream := e.AppendDelta(e.AppendStart(nil), &api.Delta{Text: []byte("Pa"), Tokens: 1})
+	if list := events(t, stream); len(list) != 1 || !strings.Contains(list[0], `"text":"é is"`) {
+		t.Errorf("of the prompt only: %s", stream)
+	}
 }
 
 func TestTimings(t *testing.T) {
