@@ -138,6 +138,55 @@ func TestManyAtOnce(t *testing.T) {
 	})
 }
 
+// A wrong checksum is mended in model.yaml, which is looked at without waiting for brokenFor.
+func TestACorrectedChecksumCountsAtOnce(t *testing.T) {
+	withCacheTest(t, nil, func(ct *cacheTest) {
+		setChecksum := func(sum string, after time.Duration) {
+			place(ct.T, ct.dir, "a/model.yaml", []byte("checksums: {model.gguf: "+sum+"}\n"))
+			refresh(ct.T, ct.reg, time.Now().Add(after))
+			refresh(ct.T, ct.reg, time.Now().Add(after+settleTime))
+			synctest.Wait()
+		}
+		ct.use("a", "base")
+		setChecksum(sha256Hex([]byte("something else")), time.Hour)
+		ct.wantBackendCalls("load a/model.gguf, close a/model.gguf") // it was never verified
+		if _, err := ct.cache.Acquire(ct.Context(), "a", "base"); reasonOf(err) != ReasonBadFormat {
+			ct.Errorf("with a wrong checksum: error %v", err)
+		}
+		setChecksum(sha256Hex(gguf("model", 0)), 2*time.Hour)
+		if p := problem(ct.T, ct.reg, "a", "base"); p != "" {
+			ct.Errorf("problem %q", p)
+		}
+		ct.use("a", "base")
+	})
+}
+
+// The names of files change while a load of them waits for a place.
+func TestAQueuedLoadOpensARenamedLink(t *testing.T) {
+	withCacheTest(t, func(o *CacheOptions) { o.Size = 1 }, func(ct *cacheTest) {
+		link := func(name string) { symlink(ct.T, filepath.Join(ct.dir, "b/model.gguf"), ct.dir, name) }
+		link("x/old.gguf")
+		refresh(ct.T, ct.reg, time.Now())
+		refresh(ct.T, ct.reg, time.Now().Add(settleTime))
+		a := ct.acquire("a", "base")
+		p := ct.startAcquire("x", "base")
+		synctest.Wait()
+		link("x/model.gguf")
+		if err := os.Remove(filepath.Join(ct.dir, "x/old.gguf")); err != nil {
+			ct.Fatal(err)
+		}
+		refresh(ct.T, ct.reg, time.Now())
+		synctest.Wait()
+		a.Release()
+		<-p.done
+		if p.err != nil {
+			ct.Fatal(p.err)
+		}
+		ct.wantBackendCalls("load a/model.gguf, close a/model.gguf, load x/model.gguf")
+		p.lease.Release()
+	})
+}
+
 // A model that stays broken is loaded again now and then. Its log line is written once.
 func TestTheSameProblemIsLoggedOnce(t *testing.T) {
 	withCacheTest(t, nil, func(ct *cacheTest) {

@@ -67,7 +67,7 @@ type source struct {
 	problem   string
 	filesHash [sha256.Size]byte // of the files' state of base and adapter
 	baseID    string            // equal for versions that share loaded weights
-	identity  string            // equal for equal states of everything that is loaded
+	identity  string            // equal for equal states of everything that is loaded, and equal checksums to verify
 }
 
 // setIdentity sets filesHash, baseID and identity.
@@ -80,8 +80,29 @@ func (s *source) setIdentity() {
 		}
 	}
 	copy(s.filesHash[:], h.Sum(nil))
-	s.baseID = fmt.Sprintf("%s/%s/%d/%d/%v", s.model, s.base.stateID(), s.template, s.pooling, s.attention)
-	s.identity = fmt.Sprintf("%x/%d/%d/%v", s.filesHash, s.template, s.pooling, s.attention)
+	want := s.base.wantChecksums
+	s.baseID = fmt.Sprintf("%s/%s/%d/%d/%v/%v", s.model, s.base.stateID(), s.template, s.pooling, s.attention, want)
+	s.identity = fmt.Sprintf("%x/%d/%d/%v/%v", s.filesHash, s.template, s.pooling, s.attention, want)
+	if s.adapter != nil {
+		s.identity += fmt.Sprintf("/%v", s.adapter.wantChecksums)
+	}
+}
+
+// sameFiles reports whether two sources load the same files, in the same state and under the same names.
+func (s *source) sameFiles(o *source) bool {
+	return s.identity == o.identity && slices.Equal(s.openPaths(), o.openPaths())
+}
+
+func (s *source) openPaths() (list []string) {
+	for _, a := range []*weightsFile{s.base, s.adapter} {
+		if a == nil {
+			continue
+		}
+		for _, p := range a.parts {
+			list = append(list, p.openPath)
+		}
+	}
+	return list
 }
 
 // brokenKey is the key of Cache.brokenLoads: files that don't exist have no state, and a problem may be solved without

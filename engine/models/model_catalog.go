@@ -143,7 +143,7 @@ func (d *Demo) model() (Model, []*source) {
 	return m, list
 }
 
-// sameCatalog reports whether two catalogs list the same models, with files in the same state.
+// sameCatalog reports whether two catalogs list the same models, with files in the same state and under the same names.
 func sameCatalog(a, b *catalog) bool {
 	if len(a.models) != len(b.models) {
 		return false
@@ -155,7 +155,7 @@ func sameCatalog(a, b *catalog) bool {
 			return false
 		}
 		for _, v := range x.Versions {
-			if a.lookup(x.Name, v.Name).filesHash != b.lookup(x.Name, v.Name).filesHash {
+			if !a.lookup(x.Name, v.Name).sameFiles(b.lookup(x.Name, v.Name)) {
 				return false
 			}
 		}

@@ -260,6 +260,58 @@ func TestNothingChangedIsNoChange(t *testing.T) {
 	}
 }
 
+// What model.yaml says of a file that stays as it is counts like the file itself.
+func TestChecksumsCountWhenTheyChange(t *testing.T) {
+	dir := t.TempDir()
+	place(t, dir, "m/model.gguf", gguf("model", 1))
+	place(t, dir, "m/versions/v1.gguf", gguf("adapter", 1))
+	r := newTestRegistry(t, RegistryOptions{Dir: dir})
+	ids := map[string]bool{r.source("m", "v1").identity: true}
+	base := r.source("m", "base").baseID
+	for i, yaml := range []string{"checksums: {versions/v1.gguf: " + sha256Hex([]byte("a")) + "}\n", "checksums: {versions/v1.gguf: " + sha256Hex([]byte("b")) + "}\n"} {
+		place(t, dir, "m/model.yaml", []byte(yaml))
+		now := time.Now().Add(time.Duration(i) * time.Hour)
+		refresh(t, r, now)
+		refresh(t, r, now.Add(settleTime))
+		if len(r.source("m", "v1").adapter.wantChecksums) != 1 {
+			t.Errorf("%s: not known", yaml)
+		}
+		ids[r.source("m", "v1").identity] = true
+	}
+	if len(ids) != 3 {
+		t.Errorf("three states of model.yaml have the identities %v", ids)
+	}
+	if r.source("m", "v1").baseID != base {
+		t.Error("an adapter's checksum is another base")
+	}
+	place(t, dir, "m/model.yaml", []byte("checksums: {model.gguf: "+sha256Hex([]byte("a"))+"}\n"))
+	now := time.Now().Add(2 * time.Hour)
+	refresh(t, r, now)
+	refresh(t, r, now.Add(settleTime))
+	if r.source("m", "v1").baseID == base {
+		t.Error("a base that must have a checksum is shared with one that needn't")
+	}
+}
+
+func TestARenamedLinkIsOpenedByItsNewName(t *testing.T) {
+	outside, dir := t.TempDir(), t.TempDir()
+	blob := place(t, outside, "blob", gguf("model", 1))
+	symlink(t, blob, dir, "m/a.gguf")
+	r := newTestRegistry(t, RegistryOptions{Dir: dir})
+	before := r.source("m", "base")
+	if err := os.Rename(filepath.Join(dir, "m/a.gguf"), filepath.Join(dir, "m/model.gguf")); err != nil {
+		t.Fatal(err)
+	}
+	refresh(t, r, time.Now())
+	after := r.source("m", "base")
+	if name := filepath.Base(after.base.parts[0].openPath); name != "model.gguf" {
+		t.Errorf("it would open %s", name)
+	}
+	if after.identity != before.identity {
+		t.Error("the same file under another name would be loaded anew")
+	}
+}
+
 func TestRunNoticesANewModel(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {

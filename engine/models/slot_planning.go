@@ -108,7 +108,7 @@ func (c *Cache) evict(e *entry, reason string) {
 	c.wg.Go(func() { c.unload(e) })
 }
 
-// followRegistry evicts entries whose files changed or were removed.
+// followRegistry evicts entries whose files, or the checksums that these must have, changed, or which were removed.
 func (c *Cache) followRegistry() {
 	for {
 		changed := c.opts.Registry.Changes()
@@ -126,15 +126,16 @@ func (c *Cache) reconcile() {
 	defer c.mu.Unlock()
 	for _, e := range slices.Clone(c.entries) {
 		src := c.opts.Registry.source(e.src.model, e.src.version)
-		if src != nil && src.identity == e.src.identity && src.problem == "" {
+		usable := src != nil && src.problem == ""
+		if usable && e.state == slotQueued {
+			e.src = src // the files may only have other names now
+			continue
+		}
+		if usable && src.identity == e.src.identity {
 			continue
 		}
 		switch e.state {
 		case slotQueued:
-			if src != nil && src.problem == "" {
-				e.src = src
-				continue
-			}
 			e.failWaiters(&LoadError{Reason: ReasonNotFound, What: label(e.src.model, e.src.version), Err: errors.New("it was removed")})
 			c.removeEntry(e)
 		case slotLoading:
