@@ -16,7 +16,7 @@ type brokenLoad struct {
 
 // rememberBroken keeps the error for brokenFor, if trying again won't help. Called with mu held.
 func (c *Cache) rememberBroken(src *source, err *LoadError) {
-	if !err.filesAreBroken() && !errors.Is(err, errExceedsFreeMemory) {
+	if !err.filesAreBroken() && !err.refusedForMemory() {
 		return
 	}
 	key, now := src.brokenKey(), time.Now()

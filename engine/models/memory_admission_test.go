@@ -94,6 +94,57 @@ func TestAModelThatNeverFitsEvictsOthersOnlyOnce(t *testing.T) {
 	})
 }
 
+// Beside a model in use, a model may have no room even when all idle ones have gone for it. They don't go again until
+// that one is idle.
+func TestAModelThatDoesntFitBesideOneInUseEvictsOthersOnlyOnce(t *testing.T) {
+	withCacheTest(t, func(o *CacheOptions) { o.Size = 5 }, func(ct *cacheTest) {
+		a := ct.acquire("a", "base")
+		ct.use("b", "base")
+		ct.limitMemory(int64(len(gguf("model", 0))))
+		refused := func() {
+			ct.Helper()
+			if _, err := ct.cache.Acquire(ct.Context(), "c", "base"); reasonOf(err) != ReasonOutOfMemory {
+				ct.Errorf("error %v", err)
+			}
+		}
+		refused()
+		ct.wantBackendCalls("load a/model.gguf, load b/model.gguf, close b/model.gguf")
+		ct.limitMemory(1 << 30)
+		ct.use("b", "base")
+		ct.fake.takeCalls()
+		ct.limitMemory(int64(len(gguf("model", 0))))
+		for range 50 {
+			refused()
+			time.Sleep(time.Second) // fake time
+		}
+		ct.wantBackendCalls("")
+		a.Release()
+		ct.use("c", "base")
+		ct.wantBackendCalls("close a/model.gguf, close b/model.gguf, load c/model.gguf")
+	})
+}
+
+// The same for a version that has no room on its base's device, whatever the host has.
+func TestAnAdapterThatDoesntFitBesideAModelInUseEvictsOthersOnlyOnce(t *testing.T) {
+	withCacheTest(t, func(o *CacheOptions) { o.Size = 5 }, func(ct *cacheTest) {
+		a, b := ct.acquire("a", "base"), ct.acquire("b", "base")
+		ct.fake.adapterRoom = func() bool { return false }
+		for range 50 {
+			ct.use("c", "base")
+			if _, err := ct.cache.Acquire(ct.Context(), "a", "v1"); reasonOf(err) != ReasonOutOfMemory {
+				ct.Errorf("error %v", err)
+			}
+			time.Sleep(time.Second) // fake time
+		}
+		ct.wantBackendCalls("load a/model.gguf, load b/model.gguf, load c/model.gguf, close c/model.gguf, load c/model.gguf")
+		ct.fake.adapterRoom = nil
+		time.Sleep(memoryAnswerTTL)
+		ct.use("a", "v1")
+		a.Release()
+		b.Release()
+	})
+}
+
 // As after a crash of an engine whose memory isn't freed yet. However often clients ask, there are few real attempts.
 func TestALoadThatWasRefusedForMemoryIsTriedAgain(t *testing.T) {
 	withCacheTest(t, nil, func(ct *cacheTest) {
