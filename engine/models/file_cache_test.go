@@ -290,3 +290,28 @@ func TestChecksumsSurviveABrokenFile(t *testing.T) {
 		t.Errorf("%q, %v", sum, ok)
 	}
 }
+
+// CACHE_DIR may be removed at any time, also while a file is being unpacked into it. The model's files are there.
+func TestARemovedCacheDirIsMadeAgain(t *testing.T) {
+	dir, cache := t.TempDir(), filepath.Join(t.TempDir(), "cache")
+	place(t, dir, "m/model.gguf.xz", packed(t, gguf("model", 5)))
+	f, a := openFileCache(cache, discardLog()), weightsOfModelM(t, dir)
+	remove := func() {
+		if err := os.RemoveAll(cache); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove()
+	if _, err := f.prepare(t.Context(), a, "m", func(Progress) { remove() }); reasonOf(err) != ReasonOther {
+		t.Errorf("removed while it is unpacked: error %v", err)
+	}
+	if _, err := f.prepare(t.Context(), a, "m", noProgress); err != nil {
+		t.Errorf("removed before: %v", err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.prepare(t.Context(), a, "m", noProgress); reasonOf(err) != ReasonNotFound {
+		t.Errorf("without the model's file: error %v", err)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -96,7 +97,18 @@ func (f *fileCache) unpackToMemory(ctx context.Context, e *EmbeddedFile, report 
 }
 
 // unpackToDisk writes the content of src to path, completely or not at all, and returns its sha256.
-func (f *fileCache) unpackToDisk(ctx context.Context, path string, src io.Reader, size int64, report func(Progress)) (sum string, err error) {
+func (f *fileCache) unpackToDisk(ctx context.Context, path string, src io.Reader, size int64, report func(Progress)) (string, error) {
+	sum, err := unpackToFile(ctx, path, src, size, report)
+	if errors.Is(err, fs.ErrNotExist) { // not wrapped: it is not the model that isn't there
+		err = fmt.Errorf("CACHE_DIR was removed meanwhile: %v", err)
+	}
+	return sum, err
+}
+
+func unpackToFile(ctx context.Context, path string, src io.Reader, size int64, report func(Progress)) (sum string, err error) {
+	if err := os.MkdirAll(filepath.Dir(path), cacheDirMode); err != nil { // it may have been removed
+		return "", err
+	}
 	if err := checkDiskSpace(filepath.Dir(path), size); err != nil {
 		return "", err
 	}
