@@ -187,6 +187,57 @@ func TestAQueuedLoadOpensARenamedLink(t *testing.T) {
 	})
 }
 
+// CACHE_DIR doesn't grow with each file that replaces another, not even by those that are still in use.
+func TestUnpackedFilesOfReplacedModelsAreRemoved(t *testing.T) {
+	cache := t.TempDir()
+	withCacheTest(t, func(o *CacheOptions) { o.Dir, o.Size = cache, 5 }, func(ct *cacheTest) {
+		var leases []*Lease
+		for i := range 3 {
+			place(ct.T, ct.dir, "p/model.gguf.xz", packed(ct.T, gguf("model", byte(i))))
+			now := time.Now().Add(time.Duration(i) * time.Hour)
+			refresh(ct.T, ct.reg, now)
+			refresh(ct.T, ct.reg, now.Add(settleTime))
+			synctest.Wait()
+			leases = append(leases, ct.acquire("p", "base"))
+			if l := unpackedFiles(ct.T, cache); len(l) != 1 {
+				ct.Errorf("file %d: cache holds %v", i, l)
+			}
+		}
+		for _, l := range leases {
+			l.Release()
+		}
+	})
+}
+
+// A load that goes on when its files are replaced still opens what was unpacked for it.
+func TestUnpackedFilesOfARunningLoadStay(t *testing.T) {
+	cache := t.TempDir()
+	withCacheTest(t, func(o *CacheOptions) { o.Dir = cache }, func(ct *cacheTest) {
+		place(ct.T, ct.dir, "p/model.gguf.xz", packed(ct.T, gguf("model", 1)))
+		now := time.Now()
+		refresh(ct.T, ct.reg, now)
+		refresh(ct.T, ct.reg, now.Add(settleTime))
+		name := ct.reg.source("p", "base").base.unpackedName()
+		open := ct.fake.gate(unpackedSubdir + "/" + name)
+		p := ct.startAcquire("p", "base")
+		synctest.Wait()
+		if err := os.RemoveAll(filepath.Join(ct.dir, "p")); err != nil {
+			ct.Fatal(err)
+		}
+		refresh(ct.T, ct.reg, time.Now())
+		synctest.Wait()
+		if l := unpackedFiles(ct.T, cache); len(l) != 1 {
+			ct.Errorf("cache holds %v", l)
+		}
+		open()
+		<-p.done
+		if p.err == nil {
+			ct.Error("a model that was removed is loaded")
+			p.lease.Release()
+		}
+	})
+}
+
 // A model that stays broken is loaded again now and then. Its log line is written once.
 func TestTheSameProblemIsLoggedOnce(t *testing.T) {
 	withCacheTest(t, nil, func(ct *cacheTest) {

@@ -86,7 +86,7 @@ func (c *checksums) put(key, sum string) error {
 
 // replaceFile replaces a small file so that a reader sees the old or the new one.
 func replaceFile(path string, text []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), tempPrefix)
+	tmp, err := createTemp(filepath.Dir(path))
 	if err != nil {
 		return err
 	}

@@ -7,11 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -33,11 +37,12 @@ type fileCache struct {
 	mu          sync.Mutex
 	memoryFiles map[string]*os.File // guarded by mu; embedded files for which there was no disk, by sha256
 	brokenFiles map[string]error    // guarded by mu; errors of broken files, by weightsFile.brokenKey
+	unpacked    map[string]bool     // guarded by mu; names of the installed files that this process unpacked
 }
 
 // openFileCache prepares the cache directory. If it can't be written, nothing is kept there.
 func openFileCache(dir string, log *slog.Logger) *fileCache {
-	f := &fileCache{log: log, memoryFiles: map[string]*os.File{}, brokenFiles: map[string]error{}}
+	f := &fileCache{log: log, memoryFiles: map[string]*os.File{}, brokenFiles: map[string]error{}, unpacked: map[string]bool{}}
 	if err := prepareDir(dir); err != nil {
 		log.Warn("cache directory can't be used; unpacked models and checksums aren't kept", "dir", dir, "err", err)
 		dir = ""
@@ -59,7 +64,7 @@ func prepareDir(dir string) error {
 	if err := os.MkdirAll(sub, cacheDirMode); err != nil {
 		return err
 	}
-	probe, err := os.CreateTemp(sub, tempPrefix)
+	probe, err := createTemp(sub)
 	if err != nil {
 		return err
 	}
@@ -72,14 +77,41 @@ func prepareDir(dir string) error {
 	return nil
 }
 
-// removeStaleTemps removes the temporary files that a killed process left behind.
+// createTemp makes a temporary file with a lock until it is closed, which tells others that its process lives.
+func createTemp(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, tempPrefix)
+	if err != nil {
+		return nil, err
+	}
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) // where files can't be locked their age decides
+	return f, nil
+}
+
+// removeStaleTemps removes the temporary files that killed processes left behind.
 func removeStaleTemps(dir string) {
 	left, _ := filepath.Glob(filepath.Join(globEscape(dir), tempPrefix+"*"))
 	for _, path := range left {
-		if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > staleAfter {
+		if isStaleTemp(path) {
 			os.Remove(path) // best effort: it costs only space
 		}
 	}
+}
+
+// isStaleTemp reports whether a file of createTemp is no process's any more.
+func isStaleTemp(path string) bool {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case err == nil:
+		return true
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && time.Since(info.ModTime()) > staleAfter
 }
 
 // prune removes unpacked files that are older than staleAfter and aren't in keep.
@@ -95,6 +127,28 @@ func (f *fileCache) prune(keep map[string]bool) {
 		}
 		f.log.Info("unpacked file of a model that is gone is removed", "file", filepath.Base(path), "err", os.Remove(path))
 	}
+}
+
+// unpackedHere returns the names of the files that this process unpacked and hasn't removed.
+func (f *fileCache) unpackedHere() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.unpacked))
+}
+
+func (f *fileCache) rememberUnpacked(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unpacked[name] = true
+}
+
+// removeUnpacked removes a file of unpackedHere. Who has loaded it keeps what it has.
+func (f *fileCache) removeUnpacked(name string) {
+	f.mu.Lock()
+	delete(f.unpacked, name)
+	f.mu.Unlock()
+	err := removeIfExists(filepath.Join(f.dir, unpackedSubdir, name))
+	f.log.Info("unpacked file of a model that is gone is removed", "file", name, "err", err)
 }
 
 // close frees the files in memory.

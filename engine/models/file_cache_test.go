@@ -315,3 +315,20 @@ func TestARemovedCacheDirIsMadeAgain(t *testing.T) {
 		t.Errorf("without the model's file: error %v", err)
 	}
 }
+
+// A killed process leaves what it was unpacking. That goes at once, and what another one is unpacking stays.
+func TestTemporaryFilesOfProcessesThatAreGoneAreRemoved(t *testing.T) {
+	cache := t.TempDir()
+	left := placeAt(t, cache, unpackedSubdir+"/"+tempPrefix+"1", []byte("x"), time.Now())
+	live, err := createTemp(filepath.Dir(left))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	openFileCache(cache, discardLog())
+	for path, want := range map[string]bool{left: false, live.Name(): true} {
+		if _, err := os.Stat(path); (err == nil) != want {
+			t.Errorf("%s: there %v, want %v", filepath.Base(path), err == nil, want)
+		}
+	}
+}

@@ -111,6 +111,15 @@ func (s *source) brokenKey() string {
 	return s.model + "@" + s.version + " " + s.identity + " " + s.problem
 }
 
+// addUnpackedNames adds the names in CACHE_DIR of the source's unpacked files.
+func (s *source) addUnpackedNames(names map[string]bool) {
+	for _, a := range []*weightsFile{s.base, s.adapter} {
+		if a != nil && a.isPacked {
+			names[a.unpackedName()] = true
+		}
+	}
+}
+
 // problemDetail is what the log gets about the problem beyond the text for clients; empty: nothing.
 func (s *source) problemDetail() string {
 	for _, a := range []*weightsFile{s.adapter, s.base} {

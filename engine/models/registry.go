@@ -132,17 +132,13 @@ func (r *Registry) source(model, version string) *source {
 func (r *Registry) unpackedNames() map[string]bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ids := map[string]bool{}
+	names := map[string]bool{}
 	for _, versions := range r.current.sources {
 		for _, s := range versions {
-			for _, a := range []*weightsFile{s.base, s.adapter} {
-				if a != nil && a.isPacked {
-					ids[a.unpackedName()] = true
-				}
-			}
+			s.addUnpackedNames(names)
 		}
 	}
-	return ids
+	return names
 }
 
 // refresh scans and, when something is different, publishes the new catalog.

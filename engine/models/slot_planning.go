@@ -113,10 +113,29 @@ func (c *Cache) followRegistry() {
 	for {
 		changed := c.opts.Registry.Changes()
 		c.reconcile()
+		c.removeReplacedFiles()
 		select {
 		case <-c.ctx.Done():
 			return
 		case <-changed:
+		}
+	}
+}
+
+// removeReplacedFiles removes what was unpacked of files that are no longer installed. Only loads still need it.
+func (c *Cache) removeReplacedFiles() {
+	unpacked := c.fileCache.unpackedHere() // first: what loads of the new files unpack meanwhile isn't part of it
+	keep := c.opts.Registry.unpackedNames()
+	c.mu.Lock()
+	for _, e := range c.entries {
+		if e.state == slotLoading {
+			e.src.addUnpackedNames(keep)
+		}
+	}
+	c.mu.Unlock()
+	for _, name := range unpacked {
+		if !keep[name] {
+			c.fileCache.removeUnpacked(name)
 		}
 	}
 }

@@ -34,6 +34,7 @@ func (f *fileCache) unpackInstalled(ctx context.Context, a *weightsFile, report 
 		if sum, err = f.unpackToDisk(ctx, path, src, a.bytes, report); err != nil {
 			return "", fmt.Errorf("%s: %w", a.name(), err)
 		}
+		f.rememberUnpacked(filepath.Base(path))
 		f.rememberChecksum(key, sum)
 	}
 	if want, ok := a.wantChecksums[""]; ok && want != sum {
@@ -112,20 +113,19 @@ func unpackToFile(ctx context.Context, path string, src io.Reader, size int64, r
 	if err := checkDiskSpace(filepath.Dir(path), size); err != nil {
 		return "", err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), tempPrefix)
+	tmp, err := createTemp(filepath.Dir(path))
 	if err != nil {
 		return "", err
 	}
-	defer func() {
-		if err != nil {
+	defer func() { // the lock is held until the file has its name
+		if err = errors.Join(err, tmp.Close()); err != nil {
 			err = errors.Join(err, removeIfExists(tmp.Name()))
 		}
 	}()
-	sum, err = unpack(ctx, tmp, src, size, report)
-	if err == nil {
-		err = tmp.Sync()
+	if sum, err = unpack(ctx, tmp, src, size, report); err != nil {
+		return "", err
 	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
+	if err := tmp.Sync(); err != nil {
 		return "", err
 	}
 	if err := os.Rename(tmp.Name(), path); err != nil {
