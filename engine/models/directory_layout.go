@@ -12,34 +12,39 @@ import (
 func (p *scanPass) topLevelFiles(entries []fs.DirEntry, taken map[string]bool) []foundModel {
 	var list []foundModel
 	for _, g := range p.groupFiles(p.root, entries) {
-		kind := p.fileType(p.root, g)
-		switch {
-		case kind == "adapter":
-			p.warnIgnored(p.root, g.files, "an adapter is expected as MODEL/versions/VERSION.gguf")
-			continue
-		case kind != "model":
-			p.warnIgnored(p.root, g.files, fmt.Sprintf("weights are expected, this is a file of type %.20s", kind))
-			continue
-		case CheckName(g.name) != nil:
-			p.warnIgnored(p.root, g.files, fmt.Sprintf("NAME.gguf is expected; %.100q is not a valid model name", g.name))
-			continue
-		case taken[g.name]:
-			p.warnIgnored(p.root, g.files, "the directory of the same name is that model")
-			continue
-		}
-		m := foundModel{name: g.name, dir: p.root, settled: true, adapters: map[string]*weightsFile{}, full: map[string]*weightsFile{}, withChecksum: map[string]bool{}}
-		a, ok := p.findWeights(&m, p.root, "", g.name)
-		if !ok {
-			continue
-		}
-		m.base = a
-		p.warnUnusedGGUF(&m, p.root, []ggufGroup{g}, g.name+".gguf is used")
-		list = append(list, m)
+		list = append(list, p.readEntry("file "+g.name, func() []foundModel { return p.topLevelFile(g, taken) })...)
 	}
 	for _, e := range entries {
 		p.warnOtherFile(p.root, e, "NAME.gguf or a directory with a GGUF file is expected")
 	}
 	return list
+}
+
+// topLevelFile returns the model that a file in the models directory makes, if any.
+func (p *scanPass) topLevelFile(g ggufGroup, taken map[string]bool) []foundModel {
+	kind := p.fileType(p.root, g)
+	switch {
+	case kind == "adapter":
+		p.warnIgnored(p.root, g.files, "an adapter is expected as MODEL/versions/VERSION.gguf")
+		return nil
+	case kind != "model":
+		p.warnIgnored(p.root, g.files, fmt.Sprintf("weights are expected, this is a file of type %.20s", kind))
+		return nil
+	case CheckName(g.name) != nil:
+		p.warnIgnored(p.root, g.files, fmt.Sprintf("NAME.gguf is expected; %.100q is not a valid model name", g.name))
+		return nil
+	case taken[g.name]:
+		p.warnIgnored(p.root, g.files, "the directory of the same name is that model")
+		return nil
+	}
+	m := foundModel{name: g.name, dir: p.root, settled: true, adapters: map[string]*weightsFile{}, full: map[string]*weightsFile{}, withChecksum: map[string]bool{}}
+	a, ok := p.findWeights(&m, p.root, "", g.name)
+	if !ok {
+		return nil
+	}
+	m.base = a
+	p.warnUnusedGGUF(&m, p.root, []ggufGroup{g}, g.name+".gguf is used")
+	return []foundModel{m}
 }
 
 // topLevelDirectory scans a directory in the models directory: a model, or an organisation with models.
@@ -80,9 +85,8 @@ func (p *scanPass) withValidName(m foundModel) []foundModel {
 
 // organisation returns the models in the subdirectories of a directory.
 func (p *scanPass) organisation(name, dir string) []foundModel {
-	entries, err := readDir(dir)
+	entries, err := p.readDir(dir)
 	if err != nil {
-		p.warnOnce("dir "+dir, "directory can't be read", "err", err)
 		return nil
 	}
 	var list []foundModel
@@ -127,7 +131,7 @@ func (p *scanPass) resolveDirectory(parent, name string) (string, bool) {
 		}
 		return "", false
 	}
-	info, err := os.Stat(real)
+	info, err := p.stat(real)
 	if err != nil || !info.IsDir() {
 		return "", false
 	}

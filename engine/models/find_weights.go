@@ -15,7 +15,7 @@ func (p *scanPass) findWeights(m *foundModel, dir, prefix, name string) (*weight
 		file   string
 		packed bool
 	}{{name + ggufSuffix, false}, {name + packedSuffix, true}} {
-		if _, err := os.Lstat(filepath.Join(dir, form.file)); err != nil {
+		if !p.isThere(filepath.Join(dir, form.file)) {
 			continue
 		}
 		a := &weightsFile{isPacked: form.packed}
@@ -55,7 +55,7 @@ func (p *scanPass) addPart(m *foundModel, a *weightsFile, dir, file string) {
 		a.problem, a.problemDetail = publicProblem(file, err), linkDetail(err)
 		return
 	}
-	info, err := os.Stat(path)
+	info, err := p.stat(path)
 	if err != nil {
 		a.problem, a.problemDetail = fmt.Sprintf("%s can't be read", file), err.Error()
 		return
@@ -84,25 +84,27 @@ func (p *scanPass) addPart(m *foundModel, a *weightsFile, dir, file string) {
 func (p *scanPass) checkOnce(path string, id fileIdentity, packed bool) headerCheck {
 	c, ok := p.scanner.checks[id]
 	if !ok {
-		c, ok = checkFile(path, packed)
+		var err error
+		if c, err = checkFile(path, packed); err != nil {
+			p.noteFault(err)
+			return c
+		}
 	}
-	if ok {
-		p.checks[id] = c
-	}
+	p.checks[id] = c
 	return c
 }
 
-// checkFile reads a file's header, or the index of a packed one. False: the file couldn't be read, which may be
-// temporary.
-func checkFile(path string, packed bool) (headerCheck, bool) {
+// checkFile reads a file's header, or the index of a packed one. An error says that the file couldn't be read, which
+// may be temporary.
+func checkFile(path string, packed bool) (headerCheck, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return headerCheck{problem: fmt.Sprint("can't be opened: ", withoutPath(err))}, false
+		return headerCheck{problem: fmt.Sprint("can't be opened: ", withoutPath(err))}, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return headerCheck{problem: fmt.Sprint("can't be read: ", withoutPath(err))}, false
+		return headerCheck{problem: fmt.Sprint("can't be read: ", withoutPath(err))}, err
 	}
 	c := headerCheck{bytes: info.Size()}
 	if packed {
@@ -113,7 +115,10 @@ func checkFile(path string, packed bool) (headerCheck, bool) {
 	if err != nil {
 		c.problem = withoutPath(err).Error()
 	}
-	return c, true
+	if mayPass(err) {
+		return c, err
+	}
+	return c, nil
 }
 
 // findSplit finds name-00001-of-0000N.gguf and the other parts.
@@ -134,7 +139,7 @@ func (p *scanPass) findSplit(m *foundModel, dir, prefix, name string) (*weightsF
 	}
 	for i := 1; i <= parts; i++ {
 		file := splitPartName(name, i, parts)
-		if _, err := os.Lstat(filepath.Join(dir, file)); err != nil {
+		if !p.isThere(filepath.Join(dir, file)) {
 			a.problem = file + " is missing"
 			return a, true
 		}

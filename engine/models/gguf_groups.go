@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -47,7 +46,7 @@ func (p *scanPass) fileType(dir string, g ggufGroup) string {
 	if err != nil || strings.HasSuffix(g.files[0], packedSuffix) {
 		return "model"
 	}
-	info, err := os.Stat(path)
+	info, err := p.stat(path)
 	if err != nil || !info.Mode().IsRegular() {
 		return "model"
 	}

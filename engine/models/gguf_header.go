@@ -76,6 +76,14 @@ func (g *ggufReader) fail(format string, args ...any) {
 	}
 }
 
+// readFailed tells the end of the file from trouble of the disk.
+func (g *ggufReader) readFailed(err error) {
+	if mayPass(err) {
+		g.fail("the header can't be read: %w", err)
+	}
+	g.fail("the header is cut off")
+}
+
 func (g *ggufReader) fixed(n int) []byte {
 	b := g.buf[:n]
 	if g.err != nil {
@@ -83,7 +91,7 @@ func (g *ggufReader) fixed(n int) []byte {
 		return b
 	}
 	if _, err := io.ReadFull(g.r, b); err != nil {
-		g.fail("the header is cut off")
+		g.readFailed(err)
 		clear(b)
 	}
 	g.left -= int64(n)
@@ -104,7 +112,7 @@ func (g *ggufReader) skip(n uint64) {
 	for left := int64(n); left > 0; {
 		step := min(left, 1<<30) // Discard takes an int
 		if _, err := g.r.Discard(int(step)); err != nil {
-			g.fail("the header is cut off")
+			g.readFailed(err)
 			return
 		}
 		left -= step
@@ -127,7 +135,7 @@ func (g *ggufReader) textOf(n uint64) string {
 	}
 	b := make([]byte, n)
 	if _, err := io.ReadFull(g.r, b); err != nil {
-		g.fail("the header is cut off")
+		g.readFailed(err)
 	}
 	g.left -= int64(n)
 	return string(b)

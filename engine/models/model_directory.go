@@ -32,10 +32,7 @@ func (p *scanPass) modelDirectory(name, dir string, anyName bool) (foundModel, b
 	if !hasFile && !hasBase && !hasVersions && !anyName {
 		return foundModel{}, false
 	}
-	entries, err := readDir(dir)
-	if err != nil {
-		p.warnOnce("dir "+dir, "directory can't be read", "err", err)
-	}
+	entries, _ := p.readDir(dir)
 	groups := p.groupFiles(dir, entries)
 	if !hasBase && m.file.File == "" {
 		base, hasBase = p.onlyWeights(&m, dir, groups)
@@ -91,13 +88,14 @@ func (p *scanPass) readModelYAML(m *foundModel, dir string) bool {
 		m.problem = "model.yaml is a link that leaves the models directory, which only GGUF files may"
 		return true
 	}
-	info, err := os.Stat(path)
+	info, err := p.stat(path)
 	if err != nil || !info.Mode().IsRegular() || info.Size() > maxModelYAMLBytes {
 		m.problem = fmt.Sprintf("model.yaml must be a file of at most %d bytes", maxModelYAMLBytes)
 		return true
 	}
 	p.noteFileState(m, path, info)
 	text, err := os.ReadFile(path)
+	p.noteFault(err)
 	if err == nil {
 		m.file, err = parseModelYAML(text)
 	}
@@ -110,15 +108,14 @@ func (p *scanPass) readModelYAML(m *foundModel, dir string) bool {
 // readAdapters reads the adapters in versions/ into m; false: there are none.
 func (p *scanPass) readAdapters(m *foundModel, dir string) bool {
 	sub, ok := "", false
-	if _, err := os.Lstat(filepath.Join(dir, "versions")); err == nil {
+	if p.isThere(filepath.Join(dir, "versions")) {
 		sub, ok = p.resolveDirectory(dir, "versions")
 	}
 	if !ok {
 		return false
 	}
-	entries, err := readDir(sub)
+	entries, err := p.readDir(sub)
 	if err != nil {
-		p.warnOnce("dir "+sub, "directory can't be read", "err", err)
 		return false
 	}
 	any := false

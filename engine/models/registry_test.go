@@ -2,10 +2,12 @@ package models
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -309,6 +311,72 @@ func TestARenamedLinkIsOpenedByItsNewName(t *testing.T) {
 	}
 	if after.identity != before.identity {
 		t.Error("the same file under another name would be loaded anew")
+	}
+}
+
+// A disk or network that fails for a moment changes no model, only one that goes on failing does.
+func TestAFaultOfTheDiskIsNoChange(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may read everything")
+	}
+	for _, name := range []string{"m", "m/model.gguf", "m/model.yaml", "m/versions", "org", "org/one", "top.gguf"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			place(t, dir, "m/model.gguf", gguf("model", 1))
+			place(t, dir, "m/model.yaml", []byte("description: a model\n"))
+			place(t, dir, "m/versions/v1.gguf", gguf("adapter", 1))
+			place(t, dir, "org/one/model.gguf", gguf("model", 2))
+			place(t, dir, "top.gguf", gguf("model", 3))
+			r := newTestRegistry(t, RegistryOptions{Dir: dir})
+			all := []string{"m: base v1", "org/one: base", "top: base"}
+			wantListing(t, r, all...)
+			setMode := func(mode os.FileMode) {
+				if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.scanner.checks = map[fileIdentity]headerCheck{} // so that headers are read again
+			changed, now := r.Changes(), time.Now()
+			setMode(0)
+			defer setMode(0o700)
+			refresh(t, r, now)
+			refresh(t, r, now.Add(faultTime-time.Second))
+			setMode(0o700)
+			for i := range 4 {
+				refresh(t, r, now.Add(faultTime+time.Duration(i)*time.Second))
+			}
+			wantListing(t, r, all...)
+			select {
+			case <-changed:
+				t.Error("word of a change that wasn't")
+			default:
+			}
+			r.scanner.checks = map[fileIdentity]headerCheck{}
+			setMode(0)
+			refresh(t, r, now.Add(time.Hour))
+			wantListing(t, r, all...)
+			refresh(t, r, now.Add(time.Hour+faultTime))
+			if listing(r) == strings.Join(all, "\n")+"\n" {
+				t.Error("it is still listed as good when it couldn't be read for long")
+			}
+		})
+	}
+}
+
+func TestWhichErrorsMayPass(t *testing.T) {
+	notThere := &os.PathError{Op: "lstat", Path: "x", Err: syscall.ENOENT}
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false}, {notThere, false}, {syscall.ENOTDIR, false}, {syscall.ENAMETOOLONG, false}, {errGGUF, false},
+		{&symlinkError{why: "leads in a circle", err: errors.New("EvalSymlinks: too many links")}, false},
+		{&symlinkError{why: "can't be followed", err: &os.PathError{Op: "lstat", Path: "x", Err: syscall.ESTALE}}, true},
+		{fmt.Errorf("%w: %w", errGGUF, syscall.EIO), true}, {syscall.EACCES, true},
+	} {
+		if got := mayPass(c.err); got != c.want {
+			t.Errorf("%v: %v", c.err, got)
+		}
 	}
 }
 

@@ -34,6 +34,7 @@ type scanner struct {
 	seen          map[string]fileSeen
 	first         bool                         // this is the first scan
 	checks        map[fileIdentity]headerCheck // headers that were read
+	entries       map[string]entryState        // by the key of readEntry
 	log           *slog.Logger
 	warned        map[string]bool
 	warnedCleared time.Time // when warned was cleared last
@@ -54,7 +55,8 @@ type headerCheck struct {
 
 func newScanner(dir string, linksInside bool, log *slog.Logger) *scanner {
 	return &scanner{
-		dir: dir, linksInside: linksInside, first: true, seen: map[string]fileSeen{}, checks: map[fileIdentity]headerCheck{}, log: log, warned: map[string]bool{},
+		dir: dir, linksInside: linksInside, first: true, seen: map[string]fileSeen{}, checks: map[fileIdentity]headerCheck{}, entries: map[string]entryState{},
+		log: log, warned: map[string]bool{},
 	}
 }
 
@@ -77,14 +79,14 @@ func (s *scanner) scan(now time.Time) ([]foundModel, error) {
 	}
 	present := map[string]fileSeen{}
 	checks := map[fileIdentity]headerCheck{}
-	p := scanPass{scanner: s, now: now, present: present, checks: checks}
+	p := scanPass{scanner: s, now: now, present: present, checks: checks, entries: map[string]entryState{}}
 	var list []foundModel
 	for _, e := range entries {
 		if len(list) >= maxModels {
 			s.warnOnce("too many models", "only the first models are listed", "limit", maxModels)
 			break
 		}
-		list = append(list, p.topLevelDirectory(e)...)
+		list = append(list, p.readEntry("directory "+e.Name(), func() []foundModel { return p.topLevelDirectory(e) })...)
 	}
 	taken := map[string]bool{}
 	for _, m := range list {
@@ -95,7 +97,7 @@ func (s *scanner) scan(now time.Time) ([]foundModel, error) {
 		s.warnOnce("too many models", "only the first models are listed", "limit", maxModels)
 		list = list[:maxModels]
 	}
-	s.seen, s.checks, s.first = present, checks, false
+	s.seen, s.checks, s.entries, s.first = present, checks, p.entries, false
 	return list, nil
 }
 
@@ -141,6 +143,8 @@ type scanPass struct {
 	now     time.Time
 	present map[string]fileSeen
 	checks  map[fileIdentity]headerCheck
+	entries map[string]entryState
+	fault   error // the first one that readEntry's entry met
 }
 
 // noteFileState records the file's state, and clears the model's settled flag while that is newer than settleTime.

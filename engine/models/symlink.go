@@ -45,6 +45,7 @@ func (p *scanPass) resolveLinks(dir, name string) (string, error) {
 	path := filepath.Join(dir, name)
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
+		p.noteFault(err)
 		return "", brokenLinkError(path, name, err)
 	}
 	if rel, err := filepath.Rel(p.root, real); p.linksInside && (err != nil || !filepath.IsLocal(rel)) {

@@ -47,8 +47,8 @@ func (f *fileCache) unpackInstalled(ctx context.Context, a *weightsFile, report 
 }
 
 func checkUnpacked(path, name string) error {
-	c, ok := checkFile(path, false)
-	if ok && c.problem != "" {
+	c, err := checkFile(path, false)
+	if err == nil && c.problem != "" {
 		return badFile(fmt.Errorf("%s: %s", name, c.problem))
 	}
 	return nil
