@@ -126,7 +126,7 @@ func (c *conversation) add(it *item, at string) *api.Error {
 	case "mcp_call":
 		return c.addMCPCall(it, at)
 	case "item_reference":
-		return api.Invalid(at, "%s refers to an item by its id, but items are not stored; send the item itself", at)
+		return api.Invalid(at, "%s refers to an item by its id, but items are not stored; send the item itself (the Vercel AI SDK does so with store: false)", at)
 	}
 	return nil
 }

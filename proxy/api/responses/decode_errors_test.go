@@ -23,7 +23,7 @@ func TestDecodeErrors(t *testing.T) {
 		`{"input":7}`:    `input input must be a string or a list`,
 		`{"input":[7]}`:  `input input must be a string or a list`,
 		`{"input":[{}]}`: `input[0] input[0] refers to an item by its id`,
-		`{"input":[{"type":"item_reference","id":"msg_1"}]}`:                                                               `input[0] input[0] refers to an item by its id, but items are not stored`,
+		`{"input":[{"type":"item_reference","id":"msg_1"}]}`:                                                               `input[0] input[0] refers to an item by its id, but items are not stored; send the item itself (the Vercel AI SDK does so with store: false)`,
 		`{"input":[{"type":"web_search_call"}]}`:                                                                           `input input has nothing in it`,
 		`{"instructions":"a","input":[{"type":"compaction"}]}`:                                                             `input input has nothing in it`,
 		`{"input":[` + userItem + `,{"role":"user"}]}`:                                                                     `input[1].content input[1].content must be a string or a list of parts`,

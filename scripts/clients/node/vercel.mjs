@@ -164,11 +164,17 @@ function completionsOf(model) {
   };
 }
 
+// Without store: false the provider sends the model's earlier texts as the ids of stored items.
 const byResponses = { providerOptions: { openai: { store: false, parallelToolCalls: false } }, maxOutputTokens: h.CALL_TOKENS, maxRetries: 0 };
 const responsesCases = {
   async responses() {
-    h.says((await generateText({ model: openai()(h.MODEL), prompt: h.TEXT, ...byResponses })).text, h.TEXT);
-    h.isCity((await generateObject({ model: openai()(h.MODEL), prompt: h.ASK_CITY, schema: City, ...byResponses })).object);
+    const model = openai()(h.MODEL);
+    const first = await generateText({ model, prompt: h.TEXT, ...byResponses });
+    h.says(first.text, h.TEXT);
+    const messages = [{ role: "user", content: h.TEXT }, ...first.response.messages, { role: "user", content: h.TEXT }];
+    h.says((await generateText({ model, messages, ...byResponses })).text, h.TEXT);
+    await h.raises(APICallError, () => generateText({ model, messages, maxRetries: 0 }), 400, "store: false");
+    h.isCity((await generateObject({ model, prompt: h.ASK_CITY, schema: City, ...byResponses })).object);
   },
   async responses_stream() {
     const reply = streamText({ model: openai()(h.MODEL), prompt: h.TEXT, ...byResponses });
