@@ -135,3 +135,30 @@ func TestMarksAreNotTakenFromTexts(t *testing.T) {
 		}
 	}
 }
+
+// checksCallIDs is a template that refuses ids of calls unless they are nine letters and digits, as Mistral's do.
+const checksCallIDs = `{%- for t in tools or [] -%}{{- t | tojson -}}{%- endfor -%}
+{%- for m in messages -%}
+{{- '<|im_start|>' + m.role + '\n' + (m.content or '') -}}
+{%- for c in m.tool_calls or [] -%}
+{%- if c.id is undefined or c.id | length != 9 -%}{{- raise_exception('Tool call IDs should be alphanumeric strings with length 9!') -}}{%- endif -%}
+{{- '\n<tool_call>\n{"name": "' + c.function.name + '", "arguments": ' + (c.function.arguments | tojson) + ', "id": "' + c.id + '"}\n</tool_call>' -}}
+{%- endfor -%}
+{%- if m.role == 'tool' and (m.tool_call_id is undefined or m.tool_call_id | length != 9) -%}
+{{- raise_exception('Tool call IDs should be alphanumeric strings with length 9!') -}}
+{%- endif -%}
+{{- '<|im_end|>\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}`
+
+// The ids that a proxy makes of letters and digits reach the template as long as they are.
+func TestCallIDsKeepTheirLength(t *testing.T) {
+	b, _ := newBackend(t, nil)
+	base := loadFile(t, b, demoWithTemplate(t, checksCallIDs, chatMLSpecials), nil)
+	for id, taken := range map[string]bool{"im3start9": true, "s0A1b2C3d": true, "000000000": true, "call_0123456789abcdef01234567": false} {
+		_, err := base.Render(t.Context(), withCall(models.ToolCall{ID: id, Name: "f", Arguments: "{}"}, id, "x"))
+		if (err == nil) != taken {
+			t.Errorf("a conversation with the call %q: %v", id, err)
+		}
+	}
+}
