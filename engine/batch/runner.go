@@ -169,4 +169,8 @@ const (
 	TriggerWord                               // this text
 	TriggerPattern                            // a text that matches; its first group is where the grammar begins
 	TriggerPatternFull                        // the same, and the whole answer so far must match
+
+	// Not triggers: between these texts there are none.
+	TriggerReasoningStart // an answer that begins with this text has reasoning first; without one any answer has
+	TriggerReasoningEnd   // one of the texts that end the reasoning, and may be a trigger itself
 )

@@ -175,6 +175,23 @@ func (s *answerShape) triggers(in models.Input) []models.Trigger {
 	for _, t := range s.form.Triggers {
 		out = append(out, models.Trigger{Kind: models.TriggerKind(t.Type + 1), Value: t.Value, Token: t.Token})
 	}
+	return append(out, s.reasoningMarks()...)
+}
+
+// reasoningMarks are the texts between which an answer is reasoning, in which no trigger counts.
+func (s *answerShape) reasoningMarks() (out []models.Trigger) {
+	r := s.reasoning()
+	if r == nil || s.begun != "" {
+		return nil
+	}
+	if !r.Open {
+		out = append(out, models.Trigger{Kind: models.TriggerReasoningStart, Value: r.Start})
+	}
+	for _, end := range s.form.ThinkEnds {
+		if end = strings.TrimSpace(end); end != "" {
+			out = append(out, models.Trigger{Kind: models.TriggerReasoningEnd, Value: end})
+		}
+	}
 	return out
 }
 
@@ -234,9 +251,10 @@ func (s *answerShape) reasoning() *grammar.Reasoning {
 		return nil
 	}
 	at := strings.LastIndex(f.GenerationPrompt, r.Start)
+	if r.Start == "" {
+		at = 0 // it begins with the answer
+	}
 	switch {
-	case r.Start == "":
-		r.Open = true
 	case at >= 0 && strings.Contains(f.GenerationPrompt[at:], r.End): // the prompt ends the reasoning itself
 		return nil
 	case at >= 0:

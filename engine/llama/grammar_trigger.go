@@ -18,7 +18,10 @@ type grammarTrigger struct {
 	words    [][]byte
 	patterns []*regexp.Regexp
 
-	text   []byte        // of the answer, control tokens written out
+	thinkStart []byte   // an answer that begins with this has reasoning first; empty: it has, if there are thinkEnds
+	thinkEnds  [][]byte // what ends the reasoning; none: it has ended
+
+	text   []byte        // of the answer, control tokens written out, from the end of its reasoning on
 	answer []batch.Token // the tokens of text
 	ends   []int         // where each of them ends in text
 }
@@ -49,6 +52,12 @@ func newGrammarTrigger(v *vocab, triggers []batch.Trigger) *grammarTrigger {
 			if pattern, err := regexp.Compile(value); err == nil {
 				g.patterns = append(g.patterns, pattern)
 			}
+		case batch.TriggerReasoningStart:
+			g.thinkStart = []byte(t.Value)
+		case batch.TriggerReasoningEnd:
+			if t.Value != "" {
+				g.thinkEnds = append(g.thinkEnds, []byte(t.Value))
+			}
 		}
 	}
 	return g
@@ -57,10 +66,13 @@ func newGrammarTrigger(v *vocab, triggers []batch.Trigger) *grammarTrigger {
 // take takes the next token and returns the tokens with which the grammar begins, once there is a trigger.
 func (g *grammarTrigger) take(t batch.Token) (begin []batch.Token, found bool) {
 	before := len(g.text)
-	if !g.vocab.isEnd(t) {
-		g.text = append(g.text, g.vocab.written(t)...)
+	g.add(t)
+	if len(g.thinkEnds) > 0 {
+		if g.isThinking(before) {
+			return nil, false
+		}
+		before = 0
 	}
-	g.answer, g.ends = append(g.answer, t), append(g.ends, len(g.text))
 	if g.tokens[t] {
 		return []batch.Token{t}, true
 	}
@@ -71,15 +83,56 @@ func (g *grammarTrigger) take(t batch.Token) (begin []batch.Token, found bool) {
 	return g.tokensFrom(at), true
 }
 
-// find returns where the grammar begins in the text, -1 for nowhere. Before was searched already.
-func (g *grammarTrigger) find(before int) int {
+func (g *grammarTrigger) add(t batch.Token) {
+	if !g.vocab.isEnd(t) {
+		g.text = append(g.text, g.vocab.written(t)...)
+	}
+	g.answer, g.ends = append(g.answer, t), append(g.ends, len(g.text))
+}
+
+// isThinking reports whether the answer's reasoning hasn't ended, or may still begin. Once it has, the answer is what
+// follows, with the text that ended it: that may be a trigger.
+func (g *grammarTrigger) isThinking(before int) bool {
+	if len(g.thinkStart) > 0 {
+		text := bytes.TrimLeft(g.text, " \t\r\n")
+		if len(text) < len(g.thinkStart) && bytes.HasPrefix(g.thinkStart, text) {
+			return true
+		}
+		if !bytes.HasPrefix(text, g.thinkStart) {
+			g.thinkEnds = nil
+			return false
+		}
+		before = len(g.text) - len(text) + len(g.thinkStart)
+		g.thinkStart = nil
+	}
+	at := g.firstOf(g.thinkEnds, before)
+	if at < 0 {
+		return true
+	}
+	rest := g.tokensFrom(at)
+	g.again()
+	for _, t := range rest {
+		g.add(t)
+	}
+	g.thinkEnds = nil
+	return false
+}
+
+// firstOf returns where the first of some texts is, -1 for nowhere. Before was searched already.
+func (g *grammarTrigger) firstOf(texts [][]byte, before int) int {
 	first := -1
-	for _, word := range g.words {
-		from := max(0, before-len(word)+1)
-		if i := bytes.Index(g.text[from:], word); i >= 0 && (first < 0 || from+i < first) {
+	for _, text := range texts {
+		from := max(0, before-len(text)+1)
+		if i := bytes.Index(g.text[from:], text); i >= 0 && (first < 0 || from+i < first) {
 			first = from + i
 		}
 	}
+	return first
+}
+
+// find returns where the grammar begins in the text, -1 for nowhere. Before was searched already.
+func (g *grammarTrigger) find(before int) int {
+	first := g.firstOf(g.words, before)
 	if first >= 0 || len(g.text) > patternTextMax {
 		return first
 	}

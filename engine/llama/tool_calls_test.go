@@ -291,6 +291,45 @@ func TestGrammarBeginsAtATrigger(t *testing.T) {
 	}
 }
 
+// What a model thinks about calls is no call.
+func TestNoCallBeginsInReasoning(t *testing.T) {
+	bases, _ := loadFamilies(t)
+	backend, _ := newBackend(t, nil)
+	open := strings.Replace(chatMLWithCalls(true), `'<|im_start|>assistant\n' -}}
+{%- if enable`, `'<|im_start|>assistant\n<think>\n' -}}
+{%- if enable`, 1)
+	opened := loadFile(t, backend, demoWithTemplate(t, open, chatMLSpecials), nil)
+	const call = "<tool_call>\n"
+	for _, test := range []struct {
+		base        *Base
+		options     string
+		text        string
+		constrained bool
+	}{
+		{bases["tags and think"], "", "<think>\nI could write " + call, false},
+		{bases["tags and think"], "", "\n<think>\nI could write " + call, false},
+		{bases["tags and think"], "", "<think>\nhm " + call + "</think>\n\nSo", false},
+		{bases["tags and think"], "", "<think>\nhm " + call + "</think>\n\n" + call, true},
+		{bases["tags and think"], "", "<thin " + call, true},
+		{bases["tags and think"], "", "So <think> " + call, true},
+		{bases["tags and think"], `{"enable_thinking": false}`, call, true},
+		{bases["control tags"], "", "<think>\nI could write " + call, false},
+		{bases["control tags"], "", "<think>\nhm " + call + "</think>" + call, true},
+		{opened, "", "I could write " + call, false},
+		{opened, "", "hm " + call + "</think>\n\n" + call, true},
+	} {
+		in := askWeather()
+		in.TemplateOptions = []byte(test.options)
+		prompt, err := test.base.Render(t.Context(), in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mask := maskAfter(t, test.base, prompt, answerTokens(test.base, test.text)); (mask != nil) != test.constrained {
+			t.Errorf("options %s: after %q constrained: %v", test.options, test.text, mask != nil)
+		}
+	}
+}
+
 // A sampler that gets the tokens of an answer one by one and one that gets them at once allow the same.
 func TestReplaysHaveTheSameGrammar(t *testing.T) {
 	bases, executor := loadFamilies(t)

@@ -192,6 +192,10 @@ const (
 	TriggerWord                               // this text
 	TriggerPattern                            // a text that matches this regular expression
 	TriggerPatternFull                        // the whole answer so far matches it
+
+	// Not triggers: between these texts there are none.
+	TriggerReasoningStart // an answer that begins with this text has reasoning first; without one any answer has
+	TriggerReasoningEnd   // one of the texts that end the reasoning, and may be a trigger itself
 )
 
 // Parser splits the text of one answer into parts. What it returns depends on the texts alone, so that an answer which
