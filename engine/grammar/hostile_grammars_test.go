@@ -131,6 +131,18 @@ func TestHostileGrammars(t *testing.T) {
 	}
 }
 
+// The time that multipleOf takes grows with how often it is there, not with the square of that.
+func TestManyMultiples(t *testing.T) {
+	text := `{"type":"integer","examples":[` + numbered(3800, `{"multipleOf":1}`) + `]}`
+	began := processorTime(t)
+	if _, err := prepareSchema(text); err != nil {
+		t.Fatal(err)
+	}
+	if took := processorTime(t) - began; took > 500*time.Millisecond {
+		t.Errorf("a schema of %d bytes took %s", len(text), took)
+	}
+}
+
 // processorTime is what this process has taken.
 func processorTime(t testing.TB) time.Duration {
 	t.Helper()

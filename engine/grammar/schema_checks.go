@@ -57,7 +57,8 @@ func checkSupported(text string, lenient bool) error {
 // schemaCheck is one walk through a schema.
 type schemaCheck struct {
 	references int
-	multiples  []*big.Rat
+	unit       big.Int // 1 / unit is a decimal place that no multipleOf so far goes beyond; 0: there was none
+	common     big.Int // their least common multiple, in that unit
 }
 
 func (c *schemaCheck) value(v jsontext.Value, at *pathStep) error {
@@ -122,30 +123,29 @@ func (c *schemaCheck) checkMultipleOf(k keyword) error {
 	if strings.Contains(string(k.value), ".") && len(decimals) > decimalsMax {
 		return tooMuch()
 	}
-	c.multiples = append(c.multiples, x)
-	if n := commonMultiple(c.multiples); !n.IsInt64() || n.Int64() > commonMultipleMax {
+	if n := c.commonMultipleWith(x); !n.IsInt64() || n.Int64() > commonMultipleMax {
 		return tooMuch()
 	}
 	return nil
 }
 
-// commonMultiple is the least common multiple, in units of the last decimal that any of the numbers has.
-func commonMultiple(list []*big.Rat) *big.Int {
-	unit := big.NewInt(1)
-	for _, x := range list {
-		for new(big.Int).Mod(unit, x.Denom()).Sign() != 0 { // denominators of decimals divide a power of ten
-			unit.Mul(unit, big.NewInt(10))
-		}
+// commonMultipleWith takes a further multipleOf and returns the least common multiple of all, in units of the last
+// decimal that any of them has.
+func (c *schemaCheck) commonMultipleWith(x *big.Rat) *big.Int {
+	first := c.unit.Sign() == 0
+	if first {
+		c.unit.SetInt64(1)
 	}
-	common := big.NewInt(1)
-	for _, x := range list {
-		n := new(big.Int).Mul(x.Num(), new(big.Int).Div(unit, x.Denom()))
-		gcd := new(big.Int).GCD(nil, nil, common, n)
-		if common.Mul(common, n.Div(n, gcd)); common.BitLen() > 62 {
-			return common
-		}
+	for new(big.Int).Mod(&c.unit, x.Denom()).Sign() != 0 { // denominators of decimals divide a power of ten
+		c.unit.Mul(&c.unit, big.NewInt(10))
+		c.common.Mul(&c.common, big.NewInt(10))
 	}
-	return common
+	n := new(big.Int).Mul(x.Num(), new(big.Int).Div(&c.unit, x.Denom()))
+	if first {
+		return c.common.Set(n)
+	}
+	gcd := new(big.Int).GCD(nil, nil, &c.common, n)
+	return c.common.Mul(&c.common, n.Div(n, gcd))
 }
 
 // checkKeywordPairs refuses pairs of keywords of which the library would lose one.
