@@ -25,10 +25,14 @@ func (b *Base) shapeOf(in models.Input, messages []models.Message) (*answerShape
 	if in.Continue {
 		return b.continuedShape(in, messages)
 	}
+	noForm := b.form == nil || in.Raw
+	if noForm {
+		in.TemplateOptions = nil // they have no effect, as any that a template doesn't know
+	}
 	simple := isSimple(in, messages)
-	if b.form == nil || in.Raw {
+	if noForm {
 		if !simple {
-			return nil, fmt.Errorf("%w: %s", ErrMessage, "tools, reasoning and options of the template need a chat template with a known form")
+			return nil, fmt.Errorf("%w: %s", ErrMessage, "tools and reasoning need a chat template with a known form")
 		}
 		parts, err := b.renderParts(in, messages)
 		return &answerShape{parts: parts}, err

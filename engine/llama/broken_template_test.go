@@ -34,6 +34,17 @@ func TestBrokenTemplatesAreFoundAtTheLoad(t *testing.T) {
 	}
 }
 
+// Where there is no template to know its options, they have no effect.
+func TestOptionsWithoutATemplate(t *testing.T) {
+	base, _ := loadDemo(t, func(s *models.BaseSpec) { s.Template = models.TemplateOff })
+	in := models.Input{Messages: []models.Message{{Role: "user", Content: "hello"}}, SplitOutput: true}
+	want := renderedText(t, base, in)
+	in.TemplateOptions = []byte(`{"enable_thinking":false}`)
+	if got := renderedText(t, base, in); got != want {
+		t.Errorf("%q, without options %q", got, want)
+	}
+}
+
 // renderedText is the text of a prompt's tokens.
 func renderedText(t *testing.T, base *Base, in models.Input) string {
 	t.Helper()
