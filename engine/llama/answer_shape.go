@@ -172,7 +172,7 @@ func (s *answerShape) callsConstrained(in models.Input) (constrained, fromStart 
 
 // triggers are those of a grammar that doesn't begin with the answer.
 func (s *answerShape) triggers(in models.Input) []models.Trigger {
-	if constrained, fromStart := s.callsConstrained(in); !constrained || fromStart {
+	if constrained, fromStart := s.callsConstrained(in); !constrained || fromStart || in.Grammar != "" {
 		return nil
 	}
 	var out []models.Trigger

@@ -330,6 +330,26 @@ func TestNoCallBeginsInReasoning(t *testing.T) {
 	}
 }
 
+// A client's own grammar binds from the beginning, whether or not there are tools.
+func TestAGrammarBesideTools(t *testing.T) {
+	bases, _ := loadFamilies(t)
+	for name, base := range bases {
+		in := askWeather()
+		in.Grammar = `root ::= "yes" | "no"`
+		prompt, err := base.Render(t.Context(), in)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		mask := maskAfter(t, base, prompt, nil)
+		for text, want := range map[string]bool{"y": true, "n": true, "H": false} {
+			token := base.vocab.encodePlain([]byte(text))[0]
+			if mask == nil || mask[token/32]>>(token%32)&1 != 0 != want {
+				t.Errorf("%s: an answer may begin with %q: %v", name, text, !want)
+			}
+		}
+	}
+}
+
 // A sampler that gets the tokens of an answer one by one and one that gets them at once allow the same.
 func TestReplaysHaveTheSameGrammar(t *testing.T) {
 	bases, executor := loadFamilies(t)
