@@ -102,7 +102,7 @@ func (b *requestBody) request() *api.Request {
 		r.Stop = b.Stop
 	}
 	if b.hasSchema() {
-		r.JSONSchema = b.JSONSchema
+		r.JSONSchema, r.SplitOutput = b.JSONSchema, true // what the model thinks before the JSON isn't the result
 	}
 	return r
 }

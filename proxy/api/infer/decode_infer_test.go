@@ -98,6 +98,16 @@ func TestEmptySystemTextIsGiven(t *testing.T) {
 	}
 }
 
+// What a model thinks before it writes JSON is told apart from the JSON. Other answers are the model's text as it is.
+func TestAnswersWithASchemaAreTakenApart(t *testing.T) {
+	for field, want := range map[string]bool{``: false, `,"json_schema":null`: false, `,"json_schema":{}`: true} {
+		r, err := decode([]byte(`{"prompt":"x"`+field+`}`), api.Limits{})
+		if err != nil || r.SplitOutput != want {
+			t.Errorf("%s: %+v, %v", field, r, err)
+		}
+	}
+}
+
 func TestDecodeRanges(t *testing.T) {
 	for field, values := range map[string]struct{ good, bad []string }{
 		"max_new_tokens": {[]string{"1", "32", "1048576", "100.0", "1e3"}, []string{"0", "-1", "1048577", "1.5", "1e7", "0.0", "99999999999999999999999", `"32"`, "true", "[]", "{}"}},

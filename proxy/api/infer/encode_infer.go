@@ -15,8 +15,11 @@ func (encoder) AppendReply(dst []byte, r *api.Reply) []byte {
 // AppendStart appends nothing: a stream begins with its first text.
 func (encoder) AppendStart(dst []byte) []byte { return dst }
 
-// AppendDelta appends one event with a piece of the answer.
+// AppendDelta appends one event with a piece of the answer, and nothing for what the model thinks before it.
 func (encoder) AppendDelta(dst []byte, d *api.Delta) []byte {
+	if d.Kind != api.DeltaContent {
+		return dst
+	}
 	dst = api.AppendString(append(dst, `data: {"text":`...), d.Text)
 	return append(dst, "}\n\n"...)
 }

@@ -57,6 +57,7 @@ func TestEvents(t *testing.T) {
 	f(encoder{}.AppendStart(nil), "")
 	f(encoder{}.AppendDelta(nil, delta(" Paris")), "data: {\"text\":\" Paris\"}\n\n")
 	f(encoder{}.AppendDelta(nil, delta("a\r\nb\n\ndata: x")), "data: {\"text\":\"a\\r\\nb\\n\\ndata: x\"}\n\n")
+	f(encoder{}.AppendDelta(nil, &api.Delta{Kind: api.DeltaReasoning, Text: []byte("hm")}), "")
 	f(encoder{}.AppendEnd([]byte("x"), replyOf(&answer)), "xdata: "+answerJSON+"\n\n")
 	f(encoder{"r1"}.AppendErrorEvent(nil, api.DeadlineExceeded(5*time.Minute)),
 		"event: error\ndata: {\"error\":{\"type\":\"deadline_exceeded\",\"message\":\"the answer was not complete within 5m0s; ask for fewer tokens or allow more time\",\"param\":null,\"request_id\":\"r1\"}}\n\n")
