@@ -277,3 +277,22 @@ func TestTextsOfToolsAreNoMarks(t *testing.T) {
 		}
 	}
 }
+
+// A client repeats a call that was cut off within its arguments; the template takes them apart.
+func TestCutOffArgumentsOfARepeatedCall(t *testing.T) {
+	b, _ := newBackend(t, nil)
+	base := loadFile(t, b, demoWithTemplate(t, taggedCalls, chatMLSpecials), nil)
+	for arguments, want := range map[string]string{
+		`"{\"city\": \"Par"`: `{"city": "Par`,
+		`[1,2]`:              `[1,2]`,
+		`{"city":"Paris"}`:   `Paris`,
+	} {
+		in := askWeather()
+		in.Messages = append(in.Messages,
+			models.Message{Role: "assistant", ToolCalls: []models.ToolCall{{ID: "a", Name: "get_weather", Arguments: arguments}}},
+			models.Message{Role: "tool", ToolCallID: "a", Content: "the call was cut off"})
+		if got := renderedText(t, base, in); !strings.Contains(got, want) {
+			t.Errorf("%s: %q", arguments, got)
+		}
+	}
+}

@@ -129,6 +129,8 @@ json messages_for(const common_chat_template & tmpl, std::vector<common_chat_msg
             for (auto & call : m["tool_calls"]) {
                 auto & args = call["function"]["arguments"];
                 if (args.is_string()) args = json::parse(args.get<std::string>());
+                // Arguments that were cut off come as a text, and templates take them apart.
+                if (!args.is_object()) args = json{ { "arguments", args.is_string() ? args : json::make(args.dump()) } };
             }
         }
     }
