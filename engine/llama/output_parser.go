@@ -33,6 +33,9 @@ const (
 	parseEvery = 512
 	// openBracketsMax is how many brackets of an answer may be open. The parser follows them by recursion.
 	openBracketsMax = 256
+	// unfitBytesMax is how much of an answer may come of which its form allows nothing. A parser can't always tell a
+	// form that is broken from one whose next text isn't complete.
+	unfitBytesMax = 64
 )
 
 // savedParser is what a parser state holds.
@@ -101,6 +104,7 @@ func (p *outputParser) begin(text string) {
 		return
 	}
 	p.text = []byte(text)
+	p.fitted = len(p.text)
 	p.open.count(p.text)
 	p.sent.content = text
 	if p.open.most > openBracketsMax {
@@ -134,6 +138,7 @@ type outputParser struct {
 
 	text   []byte
 	parsed int  // length of text when it was parsed last
+	fitted int  // the same, when something could be sent
 	failed bool // the rest is content
 	open   bracketCount
 
@@ -174,10 +179,20 @@ func (p *outputParser) Push(text []byte) []models.Part {
 	}
 	p.parsed = len(p.text)
 	msg, err := p.parse(true)
-	if err != nil { // maybe the text isn't complete enough
+	if err == nil {
+		if parts := p.diff(msg, false); len(parts) > 0 || len(msg.calls) > 0 {
+			p.fitted = len(p.text)
+			return parts
+		}
+	}
+	if len(p.sent.calls) > 0 || len(p.text)-p.fitted <= unfitBytesMax {
 		return nil
 	}
-	return p.diff(msg, false)
+	if _, err := p.parse(false); err == nil { // the text isn't complete enough
+		return nil
+	}
+	p.failed = true
+	return p.contentRest()
 }
 
 // Finish parses the whole answer. If that can't be, what wasn't sent is content.

@@ -457,6 +457,36 @@ func TestWhatCannotBeParsedIsContent(t *testing.T) {
 	}
 }
 
+// Text that only looks like a call for a while is sent at once when it no longer does.
+func TestAnswersWithBracketsAreSentAsTheyCome(t *testing.T) {
+	bases, _ := loadFamilies(t)
+	more := strings.Repeat("and more ", 20)
+	for name, test := range map[string]struct{ text, want string }{
+		"bare JSON":      {"Use {x} here " + more, "|content Use {x} here " + more},
+		"tags and think": {"<think>\nhm\n</think>\n\nHi <tool_call>\nnonsense " + more, "|reasoning hm|content Hi <tool_call>\nnonsense " + more},
+	} {
+		prompt, err := bases[name].Render(t.Context(), askWeather())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := bases[name].NewParser(prompt.Parser)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []models.Part
+		for i := range test.text {
+			list = append(list, p.Push([]byte(test.text[i:i+1]))...)
+		}
+		if got := describe(list); got != test.want {
+			t.Errorf("%s: %s before the end, want %s", name, got, test.want)
+		}
+		if rest := p.Finish(false); len(rest) > 0 {
+			t.Errorf("%s: only the end sent %s", name, describe(rest))
+		}
+		p.Close()
+	}
+}
+
 // A long answer is parsed now and then, but nothing is missing at its end.
 func BenchmarkParser(b *testing.B) {
 	backend, _ := newBackend(b, nil)
