@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"unicode/utf8"
 )
 
 // Kind says what a part is.
@@ -42,6 +43,9 @@ var ErrMalformed = errors.New("malformed part stream")
 func AppendText(dst []byte, kind Kind, text []byte) []byte {
 	for len(text) > 0 {
 		n := min(len(text), MaxPayload)
+		for n < len(text) && n > MaxPayload-utf8.UTFMax && !utf8.RuneStart(text[n]) { // records have whole characters
+			n--
+		}
 		dst = appendHead(dst, kind, n)
 		dst = append(dst, text[:n]...)
 		text = text[n:]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestPartsComeBackAsTheyWereWritten(t *testing.T) {
@@ -36,6 +37,25 @@ func TestPartsComeBackAsTheyWereWritten(t *testing.T) {
 	}
 	if texts[Reasoning].String() != "hm" || !bytes.Equal(texts[Content].Bytes(), long) || texts[Arguments].String() != `{"city":` {
 		t.Error("a text came back differently")
+	}
+}
+
+func TestLongTextsAreCutBetweenCharacters(t *testing.T) {
+	for _, text := range []string{"x" + strings.Repeat("ä", MaxPayload), strings.Repeat("x", MaxPayload-1) + "😀", strings.Repeat("\x80", 2*MaxPayload)} {
+		got := ""
+		for rest := AppendText(nil, Content, []byte(text)); len(rest) > 0; {
+			p, next, err := Next(rest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if utf8.ValidString(text) && !utf8.Valid(p.Text) {
+				t.Errorf("a record of %d bytes ends within a character", len(p.Text))
+			}
+			got, rest = got+string(p.Text), next
+		}
+		if got != text {
+			t.Error("the text came back differently")
+		}
 	}
 }
 
