@@ -228,8 +228,9 @@ func (e *embedder) pass(t batch.Turn) {
 		n += p.tokens
 	}
 	kind := newStepKind(n, parts[0].job.adapter != nil)
-	newKind := e.base.onAccelerator() && !e.computedKinds[kind]
-	if expected := time.Duration(n) * e.tokenTime; newKind || e.tokenTime == 0 {
+	gpu := e.base.onAccelerator()
+	newKind := gpu && !e.computedKinds[kind]
+	if expected := time.Duration(n) * e.tokenTime; newKind || !gpu && e.tokenTime == 0 {
 		t.ExpectFirst(expected)
 	} else {
 		t.Expect(expected)

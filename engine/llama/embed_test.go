@@ -117,7 +117,7 @@ func embedTogether(t testing.TB, base *Base, adapter func(i int) models.Adapter,
 func TestFirstTextMayTakeLonger(t *testing.T) {
 	e := batch.NewExecutor(batch.Options{StallFloor: time.Minute})
 	defer e.Close(context.Background())
-	var limits []time.Duration // of the turns
+	limits := make(chan time.Duration, 2) // of the turns
 	path := filepath.Join(t.TempDir(), "bert.gguf")
 	if err := os.WriteFile(path, tinybert.New(tinybert.PoolingMean, 7).GGUF(), 0o600); err != nil {
 		t.Fatal(err)
@@ -127,17 +127,17 @@ func TestFirstTextMayTakeLonger(t *testing.T) {
 		o.OnTurn = func(ctx context.Context, fn func(batch.Turn) error) error {
 			return e.TakeTurn(ctx, func(turn batch.Turn) error {
 				err := fn(turn)
-				limits = append(limits, e.Heartbeat().Budget)
+				limits <- e.Heartbeat().Budget
 				return err
 			})
 		}
 	})
 	base := loadFile(t, b, path, nil)
-	for range 2 {
+	for i, want := range []time.Duration{10 * time.Minute, time.Minute} {
 		embedTokens(t, base, nil, tokensOf(t, base, "paris is a big city"))
-	}
-	if len(limits) != 2 || limits[0] != 10*time.Minute || limits[1] != time.Minute {
-		t.Errorf("two texts count as hung after %v, want 10m and 1m", limits)
+		if got := <-limits; got != want {
+			t.Errorf("text %d counts as hung after %v, want %v", i, got, want)
+		}
 	}
 }
 
