@@ -161,6 +161,23 @@ func TestACorrectedChecksumCountsAtOnce(t *testing.T) {
 	})
 }
 
+// Defaults are changed in model.yaml: the next request has them, and nothing is loaded again.
+func TestChangedDefaultsReachALoadedModel(t *testing.T) {
+	withCacheTest(t, nil, func(ct *cacheTest) {
+		ct.use("a", "base")
+		place(ct.T, ct.dir, "a/model.yaml", []byte("defaults: {max_new_tokens: 7}\n"))
+		refresh(ct.T, ct.reg, time.Now().Add(time.Hour))
+		refresh(ct.T, ct.reg, time.Now().Add(time.Hour+settleTime))
+		synctest.Wait()
+		a := ct.acquire("a", "base")
+		defer a.Release()
+		if n := a.Defaults.MaxNewTokens; n == nil || *n != 7 {
+			ct.Errorf("defaults of a lease: %+v", a.Defaults)
+		}
+		ct.wantBackendCalls("load a/model.gguf")
+	})
+}
+
 // The names of files change while a load of them waits for a place.
 func TestAQueuedLoadOpensARenamedLink(t *testing.T) {
 	withCacheTest(t, func(o *CacheOptions) { o.Size = 1 }, func(ct *cacheTest) {

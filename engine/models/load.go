@@ -39,6 +39,9 @@ func (c *Cache) runLoad(e *entry) {
 	}
 	c.opts.Registry.setLoadProblem(e.src.baseID, "")
 	c.opts.Registry.setLoadProblem(e.src.identity, "")
+	if src := c.opts.Registry.source(e.src.model, e.src.version); src != nil && src.identity == e.src.identity {
+		e.src = src // its defaults may have changed meanwhile
+	}
 	e.state, e.loadedAt = slotResident, time.Now()
 	took := e.loadedAt.Sub(start)
 	c.events.add(Event{Kind: EventLoaded, Model: e.src.model, Version: e.src.version, Took: took, Bytes: e.bytes, Facts: e.base.facts})

@@ -151,6 +151,9 @@ func (c *Cache) reconcile() {
 			continue
 		}
 		if usable && src.identity == e.src.identity {
+			if e.state == slotResident { // a load reads its source without mu, and takes the newer one when it ends
+				e.src = src
+			}
 			continue
 		}
 		switch e.state {
