@@ -92,8 +92,6 @@ func (g *answerGroup) bytesOf(choice int) int64 {
 	return journal.EstimateBytes(g.infer(choice), g.first().askedTokens)
 }
 
-func (g *answerGroup) bytesOfNext() int64 { return g.bytesOf(len(g.entries)) }
-
 // reservedBytes is what the choices have of the journal, those included that are done.
 func (g *answerGroup) reservedBytes() int64 {
 	n := int64(0)
