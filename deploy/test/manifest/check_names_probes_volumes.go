@@ -263,7 +263,7 @@ func checkKeys(w *workload, f *findings) {
 }
 
 // externalVariables matches variables that libraries and Go's runtime read.
-var externalVariables = regexp.MustCompile(`^(GOMEMLIMIT|CUDA_CACHE_PATH|NVIDIA_[A-Z_]+|OMP_[A-Z_]+)$`)
+var externalVariables = regexp.MustCompile(`^(GOMEMLIMIT|TMPDIR|CUDA_CACHE_PATH|NVIDIA_[A-Z_]+|OMP_[A-Z_]+)$`)
 
 func checkSettings(w *workload, f *findings) {
 	for c, uses := range map[*core.Container]func(string) bool{
