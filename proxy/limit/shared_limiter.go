@@ -170,13 +170,14 @@ func (s *SharedLimiter) probe(ctx context.Context) {
 	}
 }
 
+// onStoreDown and onStoreUp log before they report: whoever has the report finds the line in the log.
 func (s *SharedLimiter) onStoreDown(err error) {
-	s.opts.Up(false)
 	s.outage.begin(err, time.Now())
+	s.opts.Up(false)
 }
 
 func (s *SharedLimiter) onStoreUp() {
 	s.storeUp.Store(true)
-	s.opts.Up(true)
 	s.outage.end(time.Now())
+	s.opts.Up(true)
 }

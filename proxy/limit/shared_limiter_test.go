@@ -74,6 +74,8 @@ type sharedLimiterTest struct {
 	mu       sync.Mutex
 	reported []bool
 	log      bytes.Buffer
+
+	outagesLogged []int // begins and ends of outages in the log, at each report
 }
 
 func (b *sharedLimiterTest) Write(p []byte) (int, error) {
@@ -101,6 +103,7 @@ func runSharedLimiterTest(t *testing.T, first error, test func(t *testing.T, b *
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.reported = append(b.reported, up)
+			b.outagesLogged = append(b.outagesLogged, strings.Count(b.log.String(), storeAwayLog)+strings.Count(b.log.String(), storeBackLog))
 		}})
 		defer func() {
 			b.Close()
@@ -150,6 +153,9 @@ func TestAFailureMakesDecisionsLocalUntilTheStoreAnswers(t *testing.T) {
 		synctest.Wait()
 		if !slices.Equal(b.reportedUp(), []bool{true, false, true}) || b.timesLogged(storeBackLog) != 1 {
 			t.Errorf("told %v, log:\n%s", b.reportedUp(), b.log.String())
+		}
+		if !slices.Equal(b.outagesLogged, []int{0, 1, 2}) {
+			t.Errorf("at the reports the log had %v begins and ends of outages", b.outagesLogged)
 		}
 		before := b.store.requestCount()
 		b.countAllowed(1)
