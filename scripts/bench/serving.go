@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -99,21 +100,28 @@ func newServing() (*serving, error) {
 	if b.adapters, err = ensureAdapters(filepath.Join(dir, "versions"), adapterCount); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "model.yaml"), []byte("template: off\n"), 0o644); err != nil {
+	settings, err := withoutTemplate(dir)
+	if err != nil {
 		return nil, err
 	}
 	if err := linkOrCopyModel(file, b.model); err != nil {
 		return nil, err
 	}
-	if err := makeOld(append([]string{b.model, filepath.Join(dir, "model.yaml")}, b.adapters...)); err != nil {
+	if err := makeOld(append([]string{b.model, settings}, b.adapters...)); err != nil {
 		return nil, err
 	}
-	if b.demo, err = ensureDemoModel(filepath.Join(filepath.Dir(root), "demo-file")); err != nil {
+	if b.demo, err = ensureDemoModel(filepath.Join(root, demoModelName)); err != nil {
 		return nil, err
 	}
 	b.report = &report.Report{Machine: machine(), Date: time.Now().UTC().Format(time.DateOnly), Revision: revision(),
 		Model: "SmolLM2-135M-Instruct Q4_1", Command: b.command(), Rounds: b.rounds}
 	return b, nil
+}
+
+// withoutTemplate lets prompts of a directory's model go to it as they are, as llama-server's /completion does.
+func withoutTemplate(dir string) (path string, err error) {
+	path = filepath.Join(dir, "model.yaml")
+	return path, os.WriteFile(path, []byte("template: off\n"), 0o644)
 }
 
 // makeOld sets files' times back: a model whose files changed a moment ago isn't served yet.
@@ -219,12 +227,42 @@ func (b *serving) alternate(what string, servers []load.Server, work func(s load
 			runs[i] = append(runs[i], run)
 		}
 	}
-	return runs, nil
+	return runs, sameWork(servers, runs)
+}
+
+// mostUnequal is how far apart the lengths of two servers' answers may be, by the longer. The kernels of two servers add
+// up in different orders, so now and then a greedy answer goes another way and ends earlier: that is a few answers in a
+// hundred. Another prompt, template or limit changes most of them.
+const mostUnequal = 0.05
+
+var errUnequalWork = errors.New("the servers don't do the same work")
+
+// sameWork fails if a server's answers, of all rounds together, are longer or shorter than ours.
+func sameWork(servers []load.Server, runs [][]load.Run) error {
+	ours := tokensPerAnswer(runs[0])
+	for i, s := range servers[1:] {
+		theirs := tokensPerAnswer(runs[1+i])
+		if math.Abs(ours-theirs) <= mostUnequal*max(ours, theirs) { // not so where one is NaN
+			continue
+		}
+		return fmt.Errorf("%w: answers have %.2f tokens of %s and %.2f of %s, more than %.0f %% apart", errUnequalWork,
+			ours, servers[0].Name, theirs, s.Name, 100*mostUnequal)
+	}
+	return nil
+}
+
+func tokensPerAnswer(rounds []load.Run) float64 {
+	var all load.Run
+	for _, r := range rounds {
+		all.Timelines = append(all.Timelines, r.Timelines...)
+	}
+	return all.TokensPerAnswer()
 }
 
 // summary is a run as a line of progress.
 func summary(run load.Run) string {
-	line := fmt.Sprintf("%.1f tokens/s; medians: TTFT %.0f ms", run.TokensPerSecond(), 1000*load.Median(run.FirstTokens()))
+	line := fmt.Sprintf("%.1f tokens/s, %.1f an answer; medians: TTFT %.0f ms", run.TokensPerSecond(),
+		run.TokensPerAnswer(), 1000*load.Median(run.FirstTokens()))
 	if gaps := run.Gaps(); len(gaps) > 0 {
 		line += fmt.Sprintf(", gap %.1f ms", 1000*load.Median(gaps))
 	}

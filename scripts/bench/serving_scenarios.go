@@ -347,29 +347,3 @@ func refused(r load.Run) (took, retryAfter []float64) {
 	}
 	return took, retryAfter
 }
-
-// demoModel: requests that cost next to nothing, so that everything around the model shows.
-func (b *serving) demoModel() error {
-	servers, stop, err := b.startPair(b.demo, "demo", []string{"DEMO_MODEL=true"}, "-np", "32", "-c", "16384")
-	if err != nil {
-		return err
-	}
-	defer stop()
-	for _, clients := range []int{1, 16, 64} {
-		work := fmt.Sprintf("demo model, %d connections", clients)
-		runs, err := b.alternate(work, servers, func(s load.Server, round int) (load.Run, error) {
-			jobs := make([]load.Job, b.full(500+100*clients, 200+20*clients))
-			for i := range jobs {
-				jobs[i] = load.Job{Prompt: "What is the capital of " + countries[(i+round)%len(countries)] + "?", MaxTokens: 16, Adapter: load.NoAdapter}
-			}
-			return b.closed(s, jobs, clients)
-		})
-		if err != nil {
-			return err
-		}
-		b.add(compare(report.Row{Scenario: "demo", Work: work, Figure: "requests/s"}, runs, load.Run.RequestsPerSecond))
-	}
-	return nil
-}
-
-var countries = [...]string{"France", "Norway", "Japan", "Kenya", "Peru", "Canada", "Egypt", "India", "Italy", "Chile", "Ghana", "Spain"}

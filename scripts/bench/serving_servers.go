@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,10 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"tandem/engine/demo"
 	"tandem/scripts/bench/load"
-
-	"github.com/ulikunitz/xz"
 	"tandem/scripts/bench/report"
 )
 
@@ -168,22 +164,6 @@ func jsonRequest(url string, body any) (*http.Request, error) {
 		r.Header.Set("Content-Type", "application/json")
 	}
 	return r, err
-}
-
-// ensureDemoModel unpacks the built-in model for llama-server.
-func ensureDemoModel(dir string) (string, error) {
-	path := filepath.Join(dir, "demo.gguf")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	unpacked, err := xz.NewReader(bytes.NewReader(demo.Files()[0].Packed))
-	if err != nil {
-		return "", err
-	}
-	return path, writeFile(path, func(f *os.File) error {
-		_, err := io.Copy(f, unpacked)
-		return err
-	})
 }
 
 // adapterArgs makes llama-server load the adapters, none of which applies unless a request says so.

@@ -15,6 +15,15 @@ func (r Run) TokensPerSecond() float64 {
 	return float64(tokens) / r.Elapsed.Seconds()
 }
 
+// TokensPerAnswer is the mean length of whole replies; NaN of none.
+func (r Run) TokensPerAnswer() float64 {
+	tokens, whole := 0, r.whole()
+	for _, t := range whole {
+		tokens += t.Tokens
+	}
+	return float64(tokens) / float64(len(whole))
+}
+
 // RequestsPerSecond counts whole replies.
 func (r Run) RequestsPerSecond() float64 { return float64(len(r.whole())) / r.Elapsed.Seconds() }
 
