@@ -114,7 +114,7 @@ func newServing() (*serving, error) {
 		return nil, err
 	}
 	b.report = &report.Report{Machine: machine(), Date: time.Now().UTC().Format(time.DateOnly), Revision: revision(),
-		Model: "SmolLM2-135M-Instruct Q4_1", Command: b.command(), Rounds: b.rounds}
+		Model: "SmolLM2-135M-Instruct Q4_1", Command: b.command()}
 	return b, nil
 }
 
@@ -201,9 +201,9 @@ func writeFile(path string, write func(*os.File) error) error {
 
 func (b *serving) writePage(f *os.File) error {
 	r := b.report
-	fmt.Fprintf(f, "# Results\n\nWritten by `%s` on %s: %s, %s threads,\nrevision %s, %s. Medians of %d alternating rounds; a ratio is the\n"+
-		"median of the rounds' own. What each piece of work is: [README.md](README.md). Every round's value: `results.json`.\n\n",
-		r.Command, r.Date, r.Machine, b.threads, r.Revision, r.Model, r.Rounds)
+	fmt.Fprintf(f, "# Results\n\nWritten by `%s` on %s: %s, %s threads,\nrevision %s, %s. Medians of as many alternating rounds as a row\n"+
+		"says; a ratio is the median of the rounds' own. What each piece of work is: [README.md](README.md). Every round's\n"+
+		"value: `results.json`.\n\n", r.Command, r.Date, r.Machine, b.threads, r.Revision, r.Model)
 	if err := r.WriteMarkdown(f); err != nil {
 		return err
 	}

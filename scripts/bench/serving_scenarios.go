@@ -1,11 +1,9 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"tandem/scripts/bench/load"
@@ -271,79 +269,4 @@ func (b *serving) disturb(s load.Server, streams int, stream func(i int) load.Jo
 	before := load.Median(busy.GapsBetween(settleTime/2, settleTime))
 	during := slices.Max(busy.GapsBetween(reply.Sent, reply.Events[0]))
 	return during / before, load.Run{Timelines: []load.Timeline{reply}, Elapsed: busy.Elapsed}, nil
-}
-
-// overload: four times what the server can do, from users who leave after 20 seconds.
-func (b *serving) overload() error {
-	const deadline, streams, tokens = 20 * time.Second, 32, 64
-	servers, stop, err := b.startPair(b.model, servedModel, []string{"CONTEXT=8192"}, manySlots...)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	within := time.Duration(b.full(45, 30)) * time.Second
-	capacity := func(scenario int) (float64, error) {
-		run, err := b.closed(servers[0], shortJobs(scenario, 0, b.full(128, 64), tokens), streams)
-		return run.RequestsPerSecond(), err
-	}
-	can, err := capacity(70)
-	if err != nil {
-		return err
-	}
-	work := fmt.Sprintf("4 × overload: %.1f requests/s for %.0f s, deadline %.0f s", 4*can, within.Seconds(), deadline.Seconds())
-	b.say("capacity: %.2f requests/s", can)
-	runs := make([][]load.Run, len(servers))
-	for i, s := range servers { // one round: it takes a minute, and what it has in common with another is the queue
-		arrivals := load.Poisson(4*can, within, 11)
-		jobs := shortJobs(71, 0, len(arrivals), tokens)
-		for k := range jobs {
-			jobs[k].Deadline = deadline
-		}
-		b.say("%s: %s", work, s.Name)
-		runs[i] = []load.Run{load.Open(b.ctx, s, jobs, arrivals)}
-	}
-	after, err := capacity(72) // a machine's speed wanders by a tenth within a minute or two
-	if err != nil {
-		return err
-	}
-	b.say("capacity after it: %.2f requests/s", after)
-	inTime := func(r load.Run) float64 { return goodput(r, within) }
-	row := report.Row{Scenario: "overload", Work: work, Figure: "answers in time a second"}
-	b.add(compare(row, runs, inTime))
-	row = report.Row{Scenario: "overload", Work: work, Figure: "answers in time, of capacity", Required: report.Bound{AtLeast: 0.9, Alone: true}, Ours: []float64{inTime(runs[0][0]) / ((can + after) / 2)}}
-	b.add(&row)
-	refusals, retryAfter := refused(runs[0][0])
-	row = report.Row{Scenario: "overload", Work: work, Figure: fmt.Sprintf("refusals (%d) p99", len(refusals)), Unit: "ms", LessIsBetter: true,
-		Required: report.Bound{AtMost: 10, Alone: true}, Ours: []float64{1000 * load.Percentile(refusals, 99)}}
-	b.add(&row)
-	b.add(&report.Row{Scenario: "overload", Work: work, Figure: "Retry-After, median", Unit: "s", Ours: []float64{load.Median(retryAfter)}})
-	return nil
-}
-
-// goodput is how many whole answers there were a second, until the last of them or the last arrival.
-func goodput(r load.Run, within time.Duration) float64 {
-	answers := 0
-	for i := range r.Timelines {
-		if t := &r.Timelines[i]; t.Err == nil {
-			answers++
-			within = max(within, t.Ended)
-		}
-	}
-	return float64(answers) / within.Seconds()
-}
-
-// refused returns how long refusals took and what their Retry-After said, in seconds. Clients that left at their
-// deadline, and the server's own timeouts, aren't refusals.
-func refused(r load.Run) (took, retryAfter []float64) {
-	for i := range r.Timelines {
-		t := &r.Timelines[i]
-		if t.Err == nil || errors.Is(t.Err, context.DeadlineExceeded) || t.Status == 504 {
-			continue
-		}
-		took = append(took, t.Whole().Seconds())
-		if n, err := strconv.Atoi(t.RetryAfter); err == nil {
-			retryAfter = append(retryAfter, float64(n))
-		}
-	}
-	return took, retryAfter
 }

@@ -98,6 +98,9 @@ func lastOfInfer(event []byte) (tokens int, last bool, err error) {
 // refusal is the error that an event of a stream tells.
 func refusal(event []byte) error {
 	if bytes.HasPrefix(event, []byte(`{"error"`)) {
+		if bytes.Contains(event, []byte(`"deadline_exceeded"`)) || bytes.Contains(event, []byte(`"queue_timeout"`)) {
+			return fmt.Errorf("%w: error event: %s", load.ErrLate, event)
+		}
 		return fmt.Errorf("error event: %s", event)
 	}
 	return nil

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
 	"tandem/scripts/bench/load"
+	"tandem/scripts/bench/report"
 )
 
 // answersOf is a server whose answers have as many tokens as are told for each of its requests in turn.
@@ -48,5 +50,40 @@ func TestServersDoTheSameWork(t *testing.T) {
 		if errors.Is(err, errUnequalWork) == c.equal || c.equal && (err != nil || len(runs) != 2) {
 			t.Errorf("%s: %v", c.name, err)
 		}
+	}
+}
+
+// A refusal is one that came before the answer began; a server that breaks isn't quick to refuse.
+func TestFiguresOfOverload(t *testing.T) {
+	second := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+	broken := errors.New("status 500")
+	answer := load.Timeline{Status: 200, Events: []time.Duration{second(1)}, Ended: second(2)}
+	refusal := load.Timeline{Status: 503, RetryAfter: "2", Err: errors.New("full"), Ended: second(0.004)}
+	backInTime, backInVain := answer, refusal
+	backInTime.Returned, backInVain.Returned = true, true
+	afterwards := backInTime
+	afterwards.Sent, afterwards.Ended = second(11), second(12)
+	run := load.Run{Timelines: []load.Timeline{answer, refusal, {Err: context.DeadlineExceeded}, backInTime, backInVain, afterwards}}
+	b := &serving{report: &report.Report{}, began: time.Now()}
+	b.addOverload("work", [][]load.Run{{run}}, second(10), 0.5)
+	var got []string
+	for _, row := range b.report.Rows {
+		got = append(got, row.String())
+	}
+	want := `work, answers in time a second: 0.2
+work, answers in time, of capacity: 0.4 (asked: at least 0.9; met: no)
+work, refusals (2) p99: 4.00 ms (asked: at most 10; met: yes)
+work, Retry-After, median: 2.00 s
+work, came back after Retry-After, during the overload (2): in time: 0.5
+work, came back after Retry-After, when it was over (1): in time: 1.00`
+	if strings.Join(got, "\n") != want || failedRequests(run) != nil || len(b.report.Notes) != 0 {
+		t.Errorf("got\n%s\n%v %v", strings.Join(got, "\n"), failedRequests(run), b.report.Notes)
+	}
+	run.Timelines = append(run.Timelines, load.Timeline{Status: 500, Err: broken})
+	if took, _ := refused(run); len(took) != 2 {
+		t.Errorf("%d refusals", len(took))
+	}
+	if err := failedRequests(run); !errors.Is(err, errFailedRequests) || !errors.Is(err, broken) {
+		t.Errorf("a request that failed: %v", err)
 	}
 }

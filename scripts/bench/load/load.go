@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,7 @@ type Job struct {
 	MaxTokens int
 	Adapter   int           // counted from 0; NoAdapter: the base model
 	Deadline  time.Duration // the client leaves then; 0: it waits RequestTimeout
+	ComesBack bool          // once, after the Retry-After of a refusal; only in an open loop
 }
 
 // NoAdapter is the base model.
@@ -51,8 +53,26 @@ type Timeline struct {
 	Tokens      int             // 0 unless the reply is whole
 	Status      int             // 0: no reply
 	RetryAfter  string
+	Returned    bool  // the client had been refused, and came back when it was told to
 	Err         error // why the reply isn't whole
 }
+
+// Refused reports whether the server said no before it began to answer.
+func (t *Timeline) Refused() bool {
+	refusal := t.Status == http.StatusServiceUnavailable || t.Status == http.StatusTooManyRequests
+	return refusal && len(t.Events) == 0
+}
+
+// Late reports whether time ran out, for the client or for the server.
+func (t *Timeline) Late() bool {
+	return t.Status == http.StatusGatewayTimeout || errors.Is(t.Err, context.DeadlineExceeded) || errors.Is(t.Err, ErrLate)
+}
+
+// Failed reports whether the request was neither answered nor refused, and time was left.
+func (t *Timeline) Failed() bool { return t.Err != nil && !t.Refused() && !t.Late() }
+
+// ErrLate is what a server's Last returns for an event that says that time ran out.
+var ErrLate = errors.New("no time left")
 
 // TTFT is the time to the first token.
 func (t *Timeline) TTFT() time.Duration { return t.Events[0] - t.Sent }
@@ -89,25 +109,27 @@ func Closed(ctx context.Context, s Server, jobs []Job, clients int) Run {
 	return run
 }
 
-// Open sends each job at its time, and waits for all replies.
+// Open sends each job at its time, and waits for all replies. The requests of clients that come back stand behind the
+// jobs'.
 func Open(ctx context.Context, s Server, jobs []Job, arrivals []time.Duration) Run {
 	c := newClient(s, len(jobs))
 	defer c.close()
-	run := Run{Timelines: make([]Timeline, len(jobs))}
+	timelines, again := make([]Timeline, len(jobs)), make([]Timeline, len(jobs))
 	var group sync.WaitGroup
-	for i := range jobs {
+	for i, job := range jobs {
 		group.Go(func() {
-			select {
-			case <-time.After(arrivals[i] - c.now()):
-				run.Timelines[i] = c.send(ctx, jobs[i])
-			case <-ctx.Done():
-				run.Timelines[i] = Timeline{Err: ctx.Err()}
+			timelines[i] = c.sendAt(ctx, arrivals[i], job)
+			told, err := strconv.Atoi(timelines[i].RetryAfter)
+			if !job.ComesBack || err != nil || !timelines[i].Refused() {
+				return
 			}
+			again[i] = c.sendAt(ctx, timelines[i].Ended+time.Duration(told)*time.Second, job)
+			again[i].Returned = true
 		})
 	}
 	group.Wait()
-	run.Elapsed = c.now()
-	return run
+	again = slices.DeleteFunc(again, func(t Timeline) bool { return !t.Returned })
+	return Run{Timelines: slices.Concat(timelines, again), Elapsed: c.now()}
 }
 
 // Beside keeps a number of clients busy, each of which sends its next request when the last is answered, and sends one
@@ -171,6 +193,15 @@ func newClient(s Server, connections int) *client {
 
 func (c *client) now() time.Duration { return time.Since(c.began) }
 func (c *client) close()             { c.http.CloseIdleConnections() }
+
+func (c *client) sendAt(ctx context.Context, at time.Duration, j Job) Timeline {
+	select {
+	case <-time.After(at - c.now()):
+		return c.send(ctx, j)
+	case <-ctx.Done():
+		return Timeline{Err: ctx.Err()}
+	}
+}
 
 func (c *client) send(ctx context.Context, j Job) Timeline {
 	limit := RequestTimeout

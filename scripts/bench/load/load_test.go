@@ -179,3 +179,53 @@ func TestBesideEndsWithTheOneReply(t *testing.T) {
 		t.Errorf("%v; %d timelines", err, len(busy.Timelines))
 	}
 }
+
+// A refused client comes back once, not before it was told to.
+func TestRefusedClientComesBack(t *testing.T) {
+	s := testServer(t)
+	var requests atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests.Add(1) == 1 {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusTooManyRequests)
+			return
+		}
+		fmt.Fprint(w, "data: end 3\n\n")
+	}))
+	t.Cleanup(server.Close)
+	s.Request = func(Job) (*http.Request, error) { return http.NewRequest("POST", server.URL, nil) }
+	run := Open(context.Background(), s, []Job{{ComesBack: true}}, []time.Duration{0})
+	if len(run.Timelines) != 2 {
+		t.Fatalf("%+v", run.Timelines)
+	}
+	first, again := run.Timelines[0], run.Timelines[1]
+	if !first.Refused() || first.Returned || again.Err != nil || !again.Returned || again.Tokens != 3 || again.Sent < first.Ended+time.Second {
+		t.Errorf("%+v", run.Timelines)
+	}
+}
+
+func TestWhatBecameOfARequest(t *testing.T) {
+	broken, some := errors.New("broken"), make([]time.Duration, 2)
+	left := fmt.Errorf("read: %w", context.DeadlineExceeded)
+	late := fmt.Errorf("after two tokens: %w", ErrLate)
+	for _, c := range []struct {
+		name                  string
+		timeline              Timeline
+		refused, late, failed bool
+	}{
+		{"answered", Timeline{Status: 200, Events: some}, false, false, false},
+		{"503", Timeline{Status: 503, Err: broken}, true, false, false},
+		{"429", Timeline{Status: 429, Err: broken}, true, false, false},
+		{"500", Timeline{Status: 500, Err: broken}, false, false, true},
+		{"reset", Timeline{Err: broken}, false, false, true},
+		{"an error event", Timeline{Status: 200, Err: broken}, false, false, true},
+		{"cut off", Timeline{Status: 200, Events: some, Err: errCutOff}, false, false, true},
+		{"504", Timeline{Status: 504, Err: broken}, false, true, false},
+		{"504 as an event", Timeline{Status: 200, Events: some, Err: late}, false, true, false},
+		{"the client left", Timeline{Status: 200, Err: left}, false, true, false},
+	} {
+		if r, l, f := c.timeline.Refused(), c.timeline.Late(), c.timeline.Failed(); r != c.refused || l != c.late || f != c.failed {
+			t.Errorf("%s: refused %v, late %v, failed %v", c.name, r, l, f)
+		}
+	}
+}

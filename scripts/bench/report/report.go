@@ -75,7 +75,6 @@ type Report struct {
 	Revision string   `json:"revision"`
 	Model    string   `json:"model"`
 	Command  string   `json:"command"`
-	Rounds   int      `json:"rounds"`
 	Notes    []string `json:"notes,omitempty"`
 	Rows     []*Row   `json:"rows"`
 }
@@ -83,7 +82,7 @@ type Report struct {
 // WriteMarkdown writes the rows as a table.
 func (r *Report) WriteMarkdown(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "| Work | Figure | Tandem | Beside it | Ratio | Asked | Met |\n|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(&b, "| Work | Figure | Rounds | Tandem | Beside it | Ratio | Asked | Met |\n|---|---|---|---|---|---|---|---|\n")
 	work := ""
 	for _, row := range r.Rows {
 		shown := row.Work
@@ -91,7 +90,7 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 			shown = ""
 		}
 		work = row.Work
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", shown, row.Figure, row.value(row.Ours), row.theirs(),
+		fmt.Fprintf(&b, "| %s | %s | %d | %s | %s | %s | %s | %s |\n", shown, row.Figure, len(row.Ours), row.value(row.Ours), row.theirs(),
 			number(row.Ratio()), row.Required, row.verdict())
 	}
 	_, err := io.WriteString(w, b.String())

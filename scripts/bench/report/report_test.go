@@ -34,7 +34,7 @@ func sample() *Report {
 	return &Report{Machine: "m", Model: "a <model>", Rows: []*Row{
 		{Work: "w", Figure: "tokens/s", Peer: "llama-server", Ours: []float64{300}, Theirs: []float64{100}, Required: Bound{AtLeast: 1.5}},
 		{Work: "w", Figure: "TTFT p99", Unit: "s", Peer: "llama-server", Ours: []float64{4.004}, Theirs: []float64{2}, LessIsBetter: true, Required: Bound{AtMost: 1}},
-		{Work: "v", Figure: "alone", Unit: "ms", Ours: []float64{0.01234}},
+		{Work: "v", Figure: "alone", Unit: "ms", Ours: []float64{0.01234, 0.01234, 0.0124}},
 	}}
 }
 
@@ -43,11 +43,11 @@ func TestTable(t *testing.T) {
 	if err := sample().WriteMarkdown(&b); err != nil {
 		t.Fatal(err)
 	}
-	want := `| Work | Figure | Tandem | Beside it | Ratio | Asked | Met |
-|---|---|---|---|---|---|---|
-| w | tokens/s | 300 | 100 (llama-server) | 3.00 | at least 1.5 | yes |
-|  | TTFT p99 | 4.00 s | 2.00 s (llama-server) | 2.00 | at most 1 | **no** |
-| v | alone | 0.0123 ms |  |  |  |  |
+	want := `| Work | Figure | Rounds | Tandem | Beside it | Ratio | Asked | Met |
+|---|---|---|---|---|---|---|---|
+| w | tokens/s | 1 | 300 | 100 (llama-server) | 3.00 | at least 1.5 | yes |
+|  | TTFT p99 | 1 | 4.00 s | 2.00 s (llama-server) | 2.00 | at most 1 | **no** |
+| v | alone | 3 | 0.0123 ms |  |  |  |  |
 `
 	if b.String() != want {
 		t.Errorf("got\n%s", b.String())
