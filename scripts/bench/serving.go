@@ -230,33 +230,34 @@ func (b *serving) alternate(what string, servers []load.Server, work func(s load
 	return runs, sameWork(servers, runs)
 }
 
-// mostUnequal is how far apart the lengths of two servers' answers may be, by the longer. The kernels of two servers add
-// up in different orders, so now and then a greedy answer goes another way and ends earlier: that is a few answers in a
-// hundred. Another prompt, template or limit changes most of them.
+// mostUnequal is how far apart the mean lengths of two servers' answers may be, by the longer; where there are fewer
+// than twenty, as far as one answer can move them. The kernels of two servers add up in different orders, so now and
+// then a greedy answer goes another way and ends earlier. Another prompt, template or limit changes most of them.
 const mostUnequal = 0.05
 
 var errUnequalWork = errors.New("the servers don't do the same work")
 
 // sameWork fails if a server's answers, of all rounds together, are longer or shorter than ours.
 func sameWork(servers []load.Server, runs [][]load.Run) error {
-	ours := tokensPerAnswer(runs[0])
+	ours := together(runs[0])
+	most := max(mostUnequal, 1/float64(len(ours.Timelines)))
 	for i, s := range servers[1:] {
-		theirs := tokensPerAnswer(runs[1+i])
-		if math.Abs(ours-theirs) <= mostUnequal*max(ours, theirs) { // not so where one is NaN
+		a, b := ours.TokensPerAnswer(), together(runs[1+i]).TokensPerAnswer()
+		if math.Abs(a-b) <= most*max(a, b) { // not so where one is NaN
 			continue
 		}
 		return fmt.Errorf("%w: answers have %.2f tokens of %s and %.2f of %s, more than %.0f %% apart", errUnequalWork,
-			ours, servers[0].Name, theirs, s.Name, 100*mostUnequal)
+			a, servers[0].Name, b, s.Name, 100*most)
 	}
 	return nil
 }
 
-func tokensPerAnswer(rounds []load.Run) float64 {
+func together(rounds []load.Run) load.Run {
 	var all load.Run
 	for _, r := range rounds {
 		all.Timelines = append(all.Timelines, r.Timelines...)
 	}
-	return all.TokensPerAnswer()
+	return all
 }
 
 // summary is a run as a line of progress.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,22 +31,26 @@ func answersOf(t *testing.T, name string, tokens ...int) load.Server {
 
 // A server that answers at half the length, as one with another prompt does, isn't twice as fast.
 func TestServersDoTheSameWork(t *testing.T) {
+	answers := func(n, tokens int) []int { return slices.Repeat([]int{tokens}, n) }
 	for _, c := range []struct {
 		name         string
 		ours, theirs []int
 		rounds       int
 		equal        bool
 	}{
-		{"equal", []int{16, 16}, []int{16, 16}, 1, true},
-		{"half as long", []int{8, 8}, []int{16, 16}, 1, false},
-		{"twice as long", []int{16, 16}, []int{8, 8}, 1, false},
-		{"one differs in one round of three", []int{64, 64, 64, 64, 64, 64}, []int{64, 64, 64, 47, 64, 64}, 3, true},
-		{"all a little shorter", []int{16, 16}, []int{15, 15}, 1, false},
+		{"equal", answers(40, 16), answers(40, 16), 1, true},
+		{"half as long", answers(40, 8), answers(40, 16), 1, false},
+		{"twice as long", answers(40, 16), answers(40, 8), 2, false},
+		{"all a little shorter", answers(40, 16), answers(40, 15), 1, false},
+		{"one ends early in one round of two", answers(40, 64), append(answers(39, 64), 1), 2, true},
+		{"one of a few ends early", []int{16, 16, 16}, []int{16, 9, 16}, 3, true},
+		{"all of a few end early", []int{16, 16, 16}, []int{8, 9, 8}, 3, false},
+		{"no tokens told", []int{16, 16, 16}, []int{0, 0, 0}, 3, false},
 	} {
 		servers := []load.Server{answersOf(t, "tandem", c.ours...), answersOf(t, peerName, c.theirs...)}
 		b := &serving{ctx: context.Background(), rounds: c.rounds, began: time.Now()}
 		runs, err := b.alternate(c.name, servers, func(s load.Server, round int) (load.Run, error) {
-			return b.closed(s, make([]load.Job, 2), 1)
+			return b.closed(s, make([]load.Job, len(c.ours)/c.rounds), 1)
 		})
 		if errors.Is(err, errUnequalWork) == c.equal || c.equal && (err != nil || len(runs) != 2) {
 			t.Errorf("%s: %v", c.name, err)
