@@ -75,51 +75,75 @@ func (s *scheduler) fits(q *sequence) bool {
 	return !others || claimed+len(q.tokens)+q.reserveCells() <= s.limits.Cells
 }
 
-// findSlot finds a slot: one with a long common prefix, else a free one, else the one whose kept cells are the oldest.
+// findSlot finds a slot and what is reused in it. Nobody loses by a sequence that goes on from all that a slot keeps;
+// else it gets a free slot, or that of the cells that nobody has used for the longest time, and a copy of what another
+// one has in common with it.
 func (s *scheduler) findSlot(q *sequence) (admission, bool) {
-	free, oldest := -1, -1
-	for i := range s.slots {
-		sl := &s.slots[i]
-		switch {
-		case sl.seq != nil:
-		case sl.keptTokens == nil:
-			if free < 0 {
-				free = i
-			}
-		case oldest < 0 || sl.keptSince < s.slots[oldest].keptSince:
-			oldest = i
-		}
-	}
+	free, oldest := s.freeSlot(), s.oldestPrefix()
 	if free < 0 && oldest < 0 {
 		return admission{}, false
 	}
-	prefixSlot, common := s.longestPrefix(q)
+	source, common := s.longestPrefix(q)
 	if leader, soon := s.prefixInPrefill(q); s.worthAwaiting(soon - common) {
 		return admission{seq: q, slot: s.takeSlot(free, oldest), leader: leader, awaitedTokens: soon}, true
 	}
-	if common >= minReuseTokens {
-		kept := s.slots[prefixSlot].keptTokens
-		copies := common >= s.limits.CopyTokens
-		room := s.makeRoom(common, copies && kept == nil)
-		if kept != nil && (free < 0 || common == len(kept) || !room) {
-			return admission{seq: q, slot: prefixSlot, keepCells: common}, true
-		}
-		if room && copies {
-			return admission{seq: q, slot: s.takeSlot(free, oldest), copyCells: common, copyFrom: prefixSlot}, true
-		}
+	if common < minReuseTokens {
+		return admission{seq: q, slot: s.takeSlot(free, oldest)}, true
 	}
-	return admission{seq: q, slot: s.takeSlot(free, oldest)}, true
+	kept := s.slots[source].keptTokens
+	if kept != nil && common == len(kept) || free < 0 && source == oldest {
+		return admission{seq: q, slot: source, keepCells: common}, true
+	}
+	own := 0
+	if free < 0 {
+		own = s.commonPrefix(q, oldest)
+	}
+	if common-own < s.limits.CopyTokens {
+		if own >= minReuseTokens {
+			return admission{seq: q, slot: oldest, keepCells: own}, true
+		}
+		return admission{seq: q, slot: s.takeSlot(free, oldest)}, true
+	}
+	to := s.takeSlot(free, oldest)
+	switch {
+	case s.makeRoom(common, source):
+		return admission{seq: q, slot: to, copyCells: common, copyFrom: source}, true
+	case kept != nil:
+		return admission{seq: q, slot: source, keepCells: common}, true
+	}
+	return admission{seq: q, slot: to}, true
 }
 
-// makeRoom reports whether there are cells for a copy of so many, after evicting kept ones if it may. A stream always
-// has.
-func (s *scheduler) makeRoom(cells int, evict bool) bool {
+// makeRoom reports whether there are cells for a copy of so many from a slot, after evicting kept ones that are older
+// than those of that slot. A stream always has.
+func (s *scheduler) makeRoom(cells, source int) bool {
 	if s.limits.StreamCells > 0 {
 		return true
 	}
-	for evict && s.freeCells() < cells && s.evictOldestPrefix() {
+	for s.freeCells() < cells {
+		oldest := s.oldestPrefix()
+		if oldest < 0 || oldest == source {
+			return false
+		}
+		s.clearSlot(oldest)
 	}
-	return s.freeCells() >= cells
+	return true
+}
+
+// freeSlot is the first slot without a sequence and without kept cells; -1: there is none.
+func (s *scheduler) freeSlot() int {
+	return slices.IndexFunc(s.slots, func(sl slot) bool { return sl.seq == nil && sl.keptTokens == nil })
+}
+
+// oldestPrefix is the slot whose kept cells' sequence ended first; -1: there is none.
+func (s *scheduler) oldestPrefix() int {
+	oldest := -1
+	for i := range s.slots {
+		if s.slots[i].keptTokens != nil && (oldest < 0 || s.slots[i].keptSince < s.slots[oldest].keptSince) {
+			oldest = i
+		}
+	}
+	return oldest
 }
 
 // takeSlot returns the free slot, or clears the oldest one that holds kept cells.
@@ -131,30 +155,43 @@ func (s *scheduler) takeSlot(free, oldest int) int {
 	return oldest
 }
 
-// longestPrefix finds the slot whose cells share the longest prefix with the sequence: same adapter, in use or kept; a
-// version that was loaded again is another adapter. The last token is never taken from the cache, since its logits are
-// needed.
+// longestPrefix finds the slot whose cells share the longest prefix with the sequence, in use or kept. Of several it
+// prefers the one that loses least when it is taken over: all of whose cells are used, then the oldest.
 func (s *scheduler) longestPrefix(q *sequence) (at, common int) {
 	at = -1
-	if !s.limits.Prefix {
-		return at, 0
-	}
-	most := q.reusableTokens()
 	for i := range s.slots {
-		sl := &s.slots[i]
-		have, adapter := sl.keptTokens, sl.keptAdapter
-		if sl.seq != nil {
-			have, adapter = sl.seq.tokens[:sl.seq.filled], sl.seq.req.Adapter
-		}
-		if adapter != q.req.Adapter || len(have) <= common {
-			continue
-		}
-		n := commonPrefix(have, q.tokens[:most])
-		if n > common {
+		n := s.commonPrefix(q, i)
+		if n > common || n > 0 && n == common && s.takenBefore(i, at, n) {
 			at, common = i, n
 		}
 	}
 	return at, common
+}
+
+// takenBefore reports whether slot a is rather taken over than b by a sequence that has so many tokens in common with
+// both.
+func (s *scheduler) takenBefore(a, b, common int) bool {
+	ka, kb := &s.slots[a], &s.slots[b]
+	switch {
+	case ka.keptTokens == nil || kb.keptTokens == nil:
+		return ka.keptTokens != nil && kb.keptTokens == nil
+	case (len(ka.keptTokens) == common) != (len(kb.keptTokens) == common):
+		return len(ka.keptTokens) == common
+	}
+	return ka.keptSince < kb.keptSince
+}
+
+// commonPrefix is how many tokens at its beginning the sequence may take from a slot's cells: of the same adapter (a
+// version that was loaded again is another one), and never the last token, since its logits are needed.
+func (s *scheduler) commonPrefix(q *sequence, at int) int {
+	have, adapter := s.slots[at].keptTokens, s.slots[at].keptAdapter
+	if o := s.slots[at].seq; o != nil {
+		have, adapter = o.tokens[:o.filled], o.req.Adapter
+	}
+	if !s.limits.Prefix || adapter != q.req.Adapter {
+		return 0
+	}
+	return commonPrefix(have, q.tokens[:q.reusableTokens()])
 }
 
 func commonPrefix(a, b []Token) int {
@@ -182,12 +219,7 @@ func (s *scheduler) freeCells() int {
 
 // evictOldestPrefix clears the kept cells whose sequence ended first; false: there are none.
 func (s *scheduler) evictOldestPrefix() bool {
-	oldest := -1
-	for i := range s.slots {
-		if s.slots[i].keptTokens != nil && (oldest < 0 || s.slots[i].keptSince < s.slots[oldest].keptSince) {
-			oldest = i
-		}
-	}
+	oldest := s.oldestPrefix()
 	if oldest < 0 {
 		return false
 	}
