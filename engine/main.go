@@ -132,6 +132,8 @@ func healthcheck(c *Config, probe supervise.Health, stdout io.Writer) int {
 }
 
 func runSupervisor(c *Config, args, environ []string, log *slog.Logger) int {
+	stop := outliveSignals(log)
+	defer stop()
 	program, err := os.Executable()
 	if err != nil {
 		log.Error("the supervisor can't find its own program", "err", err)
@@ -156,6 +158,8 @@ func runSupervisor(c *Config, args, environ []string, log *slog.Logger) int {
 
 // runEngine serves until a signal: the first one starts a drain, the second one cuts it short.
 func runEngine(c *Config, log *slog.Logger) int {
+	stop := outliveSignals(log)
+	defer stop()
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)

@@ -22,6 +22,9 @@ import (
 var sharedCacheDir string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(engineProgramEnv) != "" {
+		main()
+	}
 	dir, err := os.MkdirTemp("", "tandem-engine-test")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -16,6 +16,8 @@ func serve(ctx context.Context, inv invocation) error {
 	}
 	log := newLogger(inv.stderr, c)
 	slog.SetDefault(log)
+	stop := outliveSignals(log)
+	defer stop()
 	logStartup(log, c, keys)
 
 	s, err := newService(ctx, c, keys, log)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -18,6 +19,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(proxyProgramEnv) != "" {
+		main()
+		return
+	}
 	goleak.VerifyTestMain(m,
 		// fasthttp's clock, one a process, and its sweeper of idle workers, which ends at its next tick.
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),

@@ -51,13 +51,13 @@ fi
 
 pids=()
 stop() {
-  trap - EXIT INT TERM
+  trap - EXIT INT TERM HUP
   for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
   for pid in "${pids[@]}"; do wait "$pid" || true; done
   rm -rf "$dir"
 }
 trap stop EXIT
-trap 'exit 0' INT TERM
+trap 'exit 0' INT TERM HUP # of a terminal that is closed
 
 "$proxy" serve & pids+=($!)
 "$engine" supervise & pids+=($!)

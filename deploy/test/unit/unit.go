@@ -143,6 +143,12 @@ func (s serviceSpec) check(u Unit, settings map[string]docs.Setting, config map[
 	if u.value("Restart") != "on-failure" || u.value("KillMode") != "mixed" {
 		add("is not started again, or its signals go elsewhere than to its main process")
 	}
+	// systemd counts an end by them as clean, after which on-failure does nothing.
+	for _, signal := range []string{"SIGHUP", "SIGPIPE"} {
+		if !slices.Contains(strings.Fields(u.value("RestartForceExitStatus")), signal) {
+			add("is not started again when %s ends it", signal)
+		}
+	}
 	need := parseDuration(settingValue(settings, config, "DRAIN_DELAY")) + parseDuration(settingValue(settings, config, "DRAIN_TIMEOUT")) + 9*time.Second
 	if stop := parseDuration(u.value("TimeoutStopSec")); stop < need {
 		add("is killed after %v, while a drain may take %v", stop, need)

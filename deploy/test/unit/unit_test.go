@@ -74,6 +74,8 @@ func TestEveryCheckCanFail(t *testing.T) {
 		{proxy, "ProtectSystem=strict", "ProtectSystem=full", "ProtectSystem"},
 		{proxy, "CapabilityBoundingSet=\n", "", "CapabilityBoundingSet"},
 		{engine, "Restart=on-failure", "Restart=no", "not started again"},
+		{proxy, "RestartForceExitStatus=SIGHUP SIGPIPE", "RestartForceExitStatus=SIGHUP", "not started again when SIGPIPE ends it"},
+		{engine, "RestartForceExitStatus=SIGHUP SIGPIPE\n", "", "not started again when SIGHUP ends it"},
 		{engine, "KillMode=mixed", "KillMode=control-group", "signals go elsewhere"},
 		{proxy, "TimeoutStopSec=150s", "TimeoutStopSec=90s", "killed after 1m30s"},
 		{config, "server:\n", "server:\n  drain_timeout: 300s\n", "a drain may take 5m9s"},
