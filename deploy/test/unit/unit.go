@@ -31,9 +31,12 @@ func Parse(text string) (Unit, error) {
 	return u, nil
 }
 
-// value returns the last value of a name in the section Service, which counts.
-func (u Unit) value(name string) string {
-	v := u["Service"][name]
+// value returns what a name is set to in the section Service.
+func (u Unit) value(name string) string { return u.last("Service", name) }
+
+// last returns the last value of a name, which counts.
+func (u Unit) last(section, name string) string {
+	v := u[section][name]
 	if len(v) == 0 {
 		return ""
 	}
@@ -142,6 +145,9 @@ func (s serviceSpec) check(u Unit, settings map[string]docs.Setting, config map[
 	}
 	if u.value("Restart") != "on-failure" || u.value("KillMode") != "mixed" {
 		add("is not started again, or its signals go elsewhere than to its main process")
+	}
+	if u.last("Unit", "StartLimitIntervalSec") != "0" {
+		add("stays down after some failed starts")
 	}
 	// systemd counts an end by them as clean, after which on-failure does nothing.
 	for _, signal := range []string{"SIGHUP", "SIGPIPE"} {

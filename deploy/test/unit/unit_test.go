@@ -76,6 +76,8 @@ func TestEveryCheckCanFail(t *testing.T) {
 		{engine, "Restart=on-failure", "Restart=no", "not started again"},
 		{proxy, "RestartForceExitStatus=SIGHUP SIGPIPE", "RestartForceExitStatus=SIGHUP", "not started again when SIGPIPE ends it"},
 		{engine, "RestartForceExitStatus=SIGHUP SIGPIPE\n", "", "not started again when SIGHUP ends it"},
+		{proxy, "StartLimitIntervalSec=0\n", "", "stays down after some failed starts"}, // five within 10 s by default
+		{engine, "StartLimitIntervalSec=0", "StartLimitIntervalSec=10min\nStartLimitBurst=5", "stays down after some failed starts"},
 		{engine, "KillMode=mixed", "KillMode=control-group", "signals go elsewhere"},
 		{proxy, "TimeoutStopSec=150s", "TimeoutStopSec=90s", "killed after 1m30s"},
 		{config, "server:\n", "server:\n  drain_timeout: 300s\n", "a drain may take 5m9s"},
