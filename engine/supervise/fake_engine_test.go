@@ -67,6 +67,11 @@ func runFakeEngine(starts []string) int {
 	case "loading":
 		writeTestHeartbeat(Heartbeat{Sequence: 1, Loads: []Loading{{Model: "m", Version: "v"}}})
 		return 3
+	case "overwrite": // the file that is there, since the disk has no room for another
+		if !overwriteTestHeartbeat() {
+			return 5
+		}
+		return UsageCode
 	case "usage":
 		return UsageCode
 	case "panic":
@@ -102,6 +107,22 @@ func writeTestHeartbeat(h Heartbeat) {
 	if err := WriteHeartbeat(path, h); err != nil {
 		panic(err)
 	}
+}
+
+// overwriteTestHeartbeat reports whether there is a file for a heartbeat without one in it, and room for one.
+func overwriteTestHeartbeat() bool {
+	path, err := HeartbeatFile("unused")
+	if err != nil {
+		return false
+	}
+	if h, _, err := ReadHeartbeat(path); err != nil || h.Sequence != 0 {
+		return false
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return false
+	}
+	return f.Close() == nil
 }
 
 // engineStart is what a fake engine wrote to the start log.

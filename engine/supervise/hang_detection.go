@@ -21,7 +21,7 @@ type hangDetector struct {
 
 // observe takes the content of the heartbeat file, if this engine has written one.
 func (d *hangDetector) observe(h Heartbeat, now time.Duration) {
-	if d.seen && h.Sequence == d.sequence {
+	if h.Sequence == 0 || d.seen && h.Sequence == d.sequence {
 		return
 	}
 	d.seen, d.sequence, d.changedAt, d.lastHeartbeat = true, h.Sequence, now, h

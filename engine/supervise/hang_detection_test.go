@@ -17,6 +17,8 @@ func TestHangDetector(t *testing.T) {
 	}{
 		"starting":                      {nil, 59 * time.Second, false},
 		"never began":                   {nil, 61 * time.Second, true},
+		"blank":                         {&Heartbeat{}, 59 * time.Second, false},
+		"blank for too long":            {&Heartbeat{}, 61 * time.Second, true},
 		"fresh":                         {&Heartbeat{Sequence: 1}, 0, false},
 		"late":                          {&Heartbeat{Sequence: 1}, 29 * time.Second, false},
 		"silent":                        {&Heartbeat{Sequence: 1}, 31 * time.Second, true},

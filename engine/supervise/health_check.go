@@ -25,6 +25,9 @@ func Check(socket string, ask Health, stall time.Duration) error {
 	if err != nil {
 		return err
 	}
+	if h.Sequence == 0 {
+		return errors.New("the engine has written no heartbeat yet")
+	}
 	d := hangDetector{stallTimeout: stall}
 	d.observe(h, 0)
 	if why := d.overdueReason(age); why != "" {

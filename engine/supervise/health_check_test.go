@@ -18,6 +18,12 @@ func TestCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := blankHeartbeat(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(socket, Live, time.Minute); err == nil {
+		t.Error("alive without a heartbeat in the file")
+	}
 	if err := WriteHeartbeat(path, Heartbeat{Sequence: 1}); err != nil {
 		t.Fatal(err)
 	}

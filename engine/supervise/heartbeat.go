@@ -12,13 +12,14 @@ import (
 const HeartbeatInterval = time.Second
 
 const (
+	newSuffix         = ".new" // of a heartbeat that isn't complete
 	maxHeartbeatBytes = 1 << 20
 	staleAge          = time.Hour // files of this age are removed: their supervisors were killed
 )
 
 // Heartbeat is the state that an engine writes once a second, for its supervisor and for health checks.
 type Heartbeat struct {
-	Sequence   uint64     `json:"sequence"` // rises with every write
+	Sequence   uint64     `json:"sequence"` // rises with every write; 0: no engine has written it
 	PID        int        `json:"pid"`
 	Started    bool       `json:"started"`         // preloading is over
 	Connected  bool       `json:"connected"`       // to the proxy
@@ -50,7 +51,7 @@ func WriteHeartbeat(path string, h Heartbeat) error {
 	if err != nil {
 		return fmt.Errorf("write heartbeat: %w", err)
 	}
-	temporary := path + ".new"
+	temporary := path + newSuffix
 	err = os.WriteFile(temporary, text, 0o600)
 	if err == nil {
 		err = os.Rename(temporary, path)
@@ -64,9 +65,19 @@ func WriteHeartbeat(path string, h Heartbeat) error {
 	return nil
 }
 
+// blankHeartbeat takes the content of a heartbeat and keeps the file with its block: what fills a disk would take that
+// before the next engine comes. Sequence is 0 then, as in no heartbeat that an engine writes.
+func blankHeartbeat(path string) error {
+	if err := overwrite(path, []byte("{}")); err != nil {
+		_ = os.Remove(path) // or it would be taken for the next engine's
+		return fmt.Errorf("keep room for the heartbeat: %w", err)
+	}
+	return nil
+}
+
 // overwrite writes into the file's own blocks.
 func overwrite(path string, text []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}

@@ -66,9 +66,15 @@ func socketID(socket string) string {
 	return fmt.Sprintf("%016x", h.Sum64())
 }
 
-// removeHeartbeat removes the file of an engine that ended, and the marks beside it.
+// removeHeartbeat removes the file of an engine that ended, and what is beside it.
 func removeHeartbeat(path string) {
-	for _, suffix := range []string{"", stoppingSuffix, hangSuffix} {
+	_ = os.Remove(path) // there may be none
+	removeMarks(path)
+}
+
+// removeMarks removes what is beside the heartbeat of an engine that ended.
+func removeMarks(path string) {
+	for _, suffix := range []string{stoppingSuffix, hangSuffix, newSuffix} {
 		_ = os.Remove(path + suffix) // there may be none
 	}
 }

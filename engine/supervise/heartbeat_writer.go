@@ -69,7 +69,7 @@ func (h *HeartbeatWriter) SetLoading(l Loading, loading bool) {
 	h.write()
 }
 
-// Run writes until ctx ends and removes the file then.
+// Run writes until ctx ends. Then it removes the file, unless that is the supervisor's, who keeps its room on the disk.
 func (h *HeartbeatWriter) Run(ctx context.Context) {
 	defer h.stop()
 	tick := time.NewTicker(HeartbeatInterval)
@@ -89,7 +89,9 @@ func (h *HeartbeatWriter) stop() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.stopped = true
-	_ = os.Remove(h.path) // the supervisor may have been faster
+	if os.Getenv(heartbeatEnv) == "" {
+		_ = os.Remove(h.path) // there may be none
+	}
 }
 
 // write replaces the file. The first of several failures is logged.

@@ -37,3 +37,17 @@ func TestHeartbeatSaysAtOnceWhetherALoadIsUnderWay(t *testing.T) {
 		t.Error("a heartbeat was written after the end")
 	}
 }
+
+// The next engine of the supervisor may find no room for another one.
+func TestTheSupervisorsFileStaysAtTheEnd(t *testing.T) {
+	t.Setenv(heartbeatEnv, filepath.Join(t.TempDir(), "h.json"))
+	h, err := NewHeartbeatWriter("unused", func() []Activity { return nil }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write()
+	h.stop()
+	if _, _, err := ReadHeartbeat(h.path); err != nil {
+		t.Error(err)
+	}
+}

@@ -133,7 +133,7 @@ func (n *noteFile) takeOver() (LastExit, error) {
 func findEvidence(heartbeatPath string, noteWritten time.Time) evidence {
 	var e evidence
 	last := noteWritten
-	if h, age, err := ReadHeartbeat(heartbeatPath); err == nil {
+	if h, age, err := ReadHeartbeat(heartbeatPath); err == nil && h.Sequence > 0 {
 		e.heartbeat, e.writtenAt = h, time.Now().Add(-age)
 		e.hangSeen = hangWasSeen(heartbeatPath, e.writtenAt)
 		if e.writtenAt.After(last) {

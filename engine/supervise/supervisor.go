@@ -192,7 +192,10 @@ func (s *supervisor) stopRequested() {
 
 // runEngine runs one engine from start to end.
 func (s *supervisor) runEngine() (end LastExit, progress bool, err error) {
-	removeHeartbeat(s.heartbeatPath) // of the engine before
+	removeMarks(s.heartbeatPath) // of the engine before
+	if err := blankHeartbeat(s.heartbeatPath); err != nil {
+		s.options.Log.Warn("the engine may find no room for its heartbeat", "err", err)
+	}
 	before := oomKills()
 	s.writeNote(func(n *successorNote) {
 		*n = successorNote{StartedAt: time.Now(), Heartbeat: s.heartbeatPath, Crashes: s.lastExit.Crashes, StopAsked: s.stopping}

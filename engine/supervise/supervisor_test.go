@@ -112,6 +112,16 @@ func TestTheMarkOfADeadSupervisorSaysNothing(t *testing.T) {
 	}
 }
 
+// On a full disk, whatever fills it would take the room of a file that is removed between two engines.
+func TestTheNextEngineFindsRoomForItsHeartbeat(t *testing.T) {
+	for _, before := range []string{"brief", "asked", "panic"} {
+		starts, err := runSupervisor(t, before+" overwrite", nil)
+		if !errors.As(err, &UsageError{}) || len(starts) != 2 {
+			t.Errorf("after %q: %+v, ended with %v", before, starts, err)
+		}
+	}
+}
+
 func TestASecondSignalIsPassedOnAtOnce(t *testing.T) {
 	signals := make(chan os.Signal, 2)
 	starts, err := runSupervisor(t, "serve", signals, func(o *Options) {
