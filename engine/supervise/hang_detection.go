@@ -8,8 +8,13 @@ import (
 // startTimeout is how long an engine may take to its first heartbeat, or stallTimeout if that is longer.
 const startTimeout = 60 * time.Second
 
-// hangDetector decides by the heartbeats whether an engine hangs. Times are of the supervisor's own clock, so that a
-// suspended machine isn't taken for a hang.
+// maxLookGap is how far apart the supervisor's looks at an engine may be. With more between them the supervisor didn't
+// run, and so probably neither did the engine: the container, the unit or the machine was frozen.
+const maxLookGap = 3 * checkInterval
+
+// hangDetector decides by the heartbeats whether an engine hangs. Times are of the supervisor's own clock, which stands
+// while the machine is suspended, but not while processes are frozen; time between looks that are too far apart
+// doesn't count.
 type hangDetector struct {
 	stallTimeout  time.Duration // without a new heartbeat
 	startedAt     time.Duration
@@ -17,6 +22,20 @@ type hangDetector struct {
 	sequence      uint64
 	changedAt     time.Duration // when sequence was last seen to change
 	lastHeartbeat Heartbeat
+	lookedAt      time.Duration
+	resumedAt     time.Duration // when a gap between looks ended; 0: there was none
+}
+
+// look notes that the supervisor looks at the engine, before it observes what there is to see.
+func (d *hangDetector) look(now time.Duration) {
+	gap := now - max(d.lookedAt, d.startedAt)
+	d.lookedAt = now
+	if gap <= maxLookGap {
+		return
+	}
+	d.startedAt += gap
+	d.changedAt += gap
+	d.resumedAt = now
 }
 
 // observe takes the content of the heartbeat file, if this engine has written one.
@@ -40,7 +59,11 @@ func (d *hangDetector) overdueReason(now time.Duration) string {
 		return fmt.Sprintf("no heartbeat for %v", silent.Round(time.Second))
 	}
 	for _, b := range d.lastHeartbeat.Activities {
-		if age := b.Age + silent; b.Budget > 0 && age > b.Budget {
+		age := b.Age + silent
+		if d.resumedAt > 0 { // the engine's own clock went on in the gap
+			age = min(age, now-d.resumedAt)
+		}
+		if b.Budget > 0 && age > b.Budget {
 			return fmt.Sprintf("%s is in phase %s without progress for %v, allowed are %v", b.Name, b.Phase, age.Round(time.Millisecond), b.Budget)
 		}
 	}

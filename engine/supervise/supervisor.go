@@ -273,6 +273,7 @@ func (s *supervisor) waitForEnd(child *exec.Cmd, ended <-chan error, detector *h
 		case <-memoryTick.C:
 			s.watchMemory()
 		case <-tick.C:
+			detector.look(s.now())
 			s.readHeartbeat(detector)
 			s.noteWritten(s.note.refresh())
 			if why := detector.overdueReason(s.now()); why != "" && !killed {
