@@ -149,7 +149,7 @@ func (t *Table) Catalog(conn Engine, c *Catalog) {
 	t.chooseCatalog()
 	t.noteEnginesChanged()
 	t.updateEverReady()
-	t.noteCatalogAfterOutage(now)
+	t.noteReadyAfterOutage(now)
 	t.resolveWaiting(now)
 	t.failOrphans(now)
 	t.reportLoadedModels()
@@ -177,7 +177,7 @@ func (t *Table) chooseCatalog() {
 // model.
 func (t *Table) updateEverReady() {
 	def := t.defaultModelVersion()
-	if t.everReady || !t.catalog.known() || slices.ContainsFunc(t.engines, func(e *engine) bool { _, loading := e.loading[def]; return loading }) {
+	if t.everReady || !t.catalog.known() || slices.ContainsFunc(t.engines, func(e *engine) bool { return e.isLoading(def) }) {
 		return
 	}
 	t.everReady = true

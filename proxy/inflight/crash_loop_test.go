@@ -1,6 +1,7 @@
 package inflight
 
 import (
+	"syscall"
 	"testing"
 	"time"
 )
@@ -63,6 +64,23 @@ func TestCrashLoopFailsWaitingRequests(t *testing.T) {
 		time.Sleep(time.Minute)
 		if table.Status().CrashLoop {
 			t.Error("still a crash loop after a quiet minute")
+		}
+	})
+}
+
+// Engines that refuse a request before they die give no token: the supervisor, which counts tokens, gives up, too.
+func TestRefusalsDoNotEndACrashLoop(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		for range crashLoopDeaths {
+			f := table.attach(killedBy(syscall.SIGSEGV))
+			a := table.admit(nil)
+			s := f.last(t)
+			table.Step(f, &Step{Done: []Summary{{ID: s.ID, Attempt: s.Attempt, Reason: FinishError, Failure: Failure{Code: "invalid_request", Text: "no"}}}})
+			a.Settle(Failed)
+			table.lose(f)
+		}
+		if !table.Status().CrashLoop {
+			t.Error("five deaths at once, without a token, aren't a crash loop")
 		}
 	})
 }

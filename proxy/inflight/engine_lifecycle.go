@@ -26,7 +26,7 @@ type engine struct {
 	awaitingFirstToken int    // of them, those without a token from this engine
 	calls              int    // that use its models' vocabularies, under way
 	suspect            *entry // a suspect that has no token from it yet
-	madeProgress       bool   // it gave a token or finished a request
+	madeProgress       bool   // it gave a token or finished an answer
 
 	isRestart          bool // another engine process was attached before
 	draining           bool
@@ -43,6 +43,9 @@ type failedLoad struct {
 	reason string
 	since  time.Time // of the first failure
 }
+
+// reasonOutOfMemory is the reason of a load for which there was no memory; its engine tries it again.
+const reasonOutOfMemory = "out_of_memory"
 
 // baseCounts are the numbers of one base model at an engine.
 type baseCounts struct{ sequences, outstanding, replays int }
@@ -170,7 +173,7 @@ func (t *Table) Lost(conn Engine, l Loss) {
 		if t.outage.since.IsZero() {
 			t.outage = outage{since: now}
 		}
-		t.outage.catalogAt = time.Time{}
+		t.outage.readyAt = time.Time{}
 		t.outage.hadRequests = t.outage.hadRequests || len(t.entries) > 0
 	}
 	t.presumeCrash(e, now)
@@ -194,23 +197,38 @@ func (t *Table) requestsAt(e *engine) []*entry {
 	return requests
 }
 
-// noteCatalogAfterOutage is called when an engine has listed its models.
-func (t *Table) noteCatalogAfterOutage(now time.Time) {
+// noteReadyAfterOutage is called when an engine has listed its models, or a load has begun or ended. The default model
+// is what the next engine loads by itself; until it has, it couldn't serve a request.
+func (t *Table) noteReadyAfterOutage(now time.Time) {
 	switch {
-	case t.outage.since.IsZero():
+	case t.outage.since.IsZero() || !t.outage.readyAt.IsZero() || t.isDefaultOnItsWay():
 	case !t.outage.hadRequests:
 		t.endOutage(now)
-	case t.outage.catalogAt.IsZero():
-		t.outage.catalogAt = now
+	default:
+		t.outage.readyAt = now
 		t.endOutageWithoutRequests()
 	}
 }
 
-// endOutageWithoutRequests ends the time without an engine when one is there and none of the requests is left that
+// isDefaultOnItsWay reports whether an engine loads the default model, or waits for memory to do so.
+func (t *Table) isDefaultOnItsWay() bool {
+	def := t.defaultModelVersion()
+	return slices.ContainsFunc(t.engines, func(e *engine) bool {
+		return e.isLoading(def) || e.failed[def].reason == reasonOutOfMemory
+	})
+}
+
+// isLoading reports whether a version is being loaded.
+func (e *engine) isLoading(mv modelVersion) bool {
+	_, loading := e.loading[mv]
+	return loading
+}
+
+// endOutageWithoutRequests ends the time without an engine when one could serve and none of the requests is left that
 // waited for it: the next token may be hours away.
 func (t *Table) endOutageWithoutRequests() {
-	if len(t.entries) == 0 && !t.outage.catalogAt.IsZero() {
-		t.endOutage(t.outage.catalogAt)
+	if len(t.entries) == 0 && !t.outage.readyAt.IsZero() {
+		t.endOutage(t.outage.readyAt)
 	}
 }
 

@@ -48,6 +48,7 @@ func (t *Table) Event(conn Engine, ev ModelEvent) {
 		modelMetrics.Evicted(ev.Reason)
 	}
 	t.updateEverReady()
+	t.noteReadyAfterOutage(now)
 	t.reportLoadedModels()
 	t.dispatch(now)
 }

@@ -204,3 +204,57 @@ func TestOutageEndsWithoutTheRequestsThatWaited(t *testing.T) {
 		})
 	}
 }
+
+// A refusal isn't a token: the pause goes on until the load that was refused has memory.
+func TestOutageEndsWithATokenAndNotWithARefusal(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(nil)
+		table.lose(f)
+		f = table.attach(killedBy(syscall.SIGKILL))
+		table.refuseForMemory(f, f.last(t))
+		time.Sleep(20 * time.Second)
+		table.wantMetric(0, "llm_engine_recovery_seconds")
+		table.serve(f, table.nextSubmission(f, len(f.infers)-1, time.Second), 1)
+		table.wantAnswer(a, "a", "", true)
+		a.Settle(Delivered)
+		table.wantMetric(1, "llm_engine_recovery_seconds")
+		if seconds := table.histogramSum("llm_engine_recovery_seconds"); seconds < 20 {
+			t.Errorf("recovered after %v s, want 20", seconds)
+		}
+	})
+}
+
+// An engine lists its models before it has loaded any.
+func TestOutageOfAnIdleServerEndsWhenTheDefaultModelIsThere(t *testing.T) {
+	for name, comeBack := range map[string]func(*tableTest, *fakeEngine){
+		"it is loading": func(table *tableTest, f *fakeEngine) {
+			c := demoCatalog()
+			c.Loaded = []Loaded{{Model: "demo", Version: "v1.0", Loading: true}}
+			table.Catalog(f, c)
+			time.Sleep(time.Minute)
+			table.reportLoad(f, "v1.0", true)
+		},
+		"its memory comes late": func(table *tableTest, f *fakeEngine) {
+			c := demoCatalog()
+			c.Loaded = []Loaded{{Model: "demo", Version: "v1.0", Loading: true}}
+			table.Catalog(f, c)
+			table.Event(f, ModelEvent{Kind: EventLoadFailed, Model: "demo", Version: "v1.0", Reason: "out_of_memory"})
+			time.Sleep(time.Minute)
+			table.reportLoad(f, "v1.0", true)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+				table.lose(table.attach(LastExit{}))
+				f := &fakeEngine{}
+				table.Attached(f, Hello{Instance: 2, Device: "cpu", LastExit: killedBy(syscall.SIGKILL)})
+				comeBack(table, f)
+				table.wantMetric(1, "llm_engine_recovery_seconds")
+				if seconds := table.histogramSum("llm_engine_recovery_seconds"); seconds != 60 {
+					t.Errorf("recovered after %v s, want 60", seconds)
+				}
+			})
+		})
+	}
+}

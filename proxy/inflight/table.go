@@ -61,11 +61,11 @@ func (mv modelVersion) String() string { return mv.model + "@" + mv.version }
 // isAdapter reports whether this is more than the weights that all versions share.
 func (mv modelVersion) isAdapter() bool { return mv.version != "" && mv.version != api.BaseVersion }
 
-// outage is the time without any engine. It ends with the first token after it, or without requests that wait for one,
-// with the next engine's catalog.
+// outage is the time without any engine. It ends with the first token after it or, without requests that wait for one,
+// when the next engine could serve.
 type outage struct {
 	since       time.Time // zero: none, or it ended
-	catalogAt   time.Time // when the next engine listed its models; zero: none has
+	readyAt     time.Time // when the next engine could serve; zero: none can
 	hadRequests bool      // requests waited for its end
 }
 

@@ -96,13 +96,6 @@ func (t *Table) Step(conn Engine, s *Step) {
 	if e == nil {
 		return
 	}
-	if !e.madeProgress {
-		e.madeProgress = true
-		t.crashLoop.reset()
-	}
-	if !t.outage.since.IsZero() {
-		t.endOutage(now)
-	}
 	for i := range s.Prompts {
 		t.addPromptLogprobs(e, &s.Prompts[i])
 	}
@@ -209,8 +202,16 @@ func (t *Table) closeCall(en *entry, tok *Token, fresh int) {
 }
 
 // noteProgress handles the first token (or the end) of a request at an engine: it is no longer suspected, its pause
-// ends, and if it was sent again, that is counted. tokensBefore is the number of tokens from earlier engines.
+// ends, and if it was sent again, that is counted. A refusal isn't progress: engines in a crash loop may still refuse
+// requests. tokensBefore is the number of tokens from earlier engines.
 func (t *Table) noteProgress(en *entry, e *engine, tokensBefore int, now time.Time) {
+	if !e.madeProgress {
+		e.madeProgress = true
+		t.crashLoop.reset()
+	}
+	if !t.outage.since.IsZero() {
+		t.endOutage(now)
+	}
 	en.strikes = 0
 	en.endPause(now)
 	switch {
