@@ -35,7 +35,7 @@ type crashCandidate struct {
 func (t *Table) attributeCrash(h Hello, now time.Time) {
 	prev := t.lastLost
 	t.lastLost = lostEngine{}
-	if prev.instance == 0 || prev.instance == h.Instance || !h.LastExit.isAttributable() || !h.LastExit.matchesUptime(prev.attachedFor) {
+	if prev.instance == 0 || !h.LastExit.isAttributable() || !h.LastExit.matchesUptime(prev.attachedFor) {
 		return
 	}
 	if !prev.madeProgress && !prev.countedInCrashLoop {

@@ -13,6 +13,7 @@ import (
 type engine struct {
 	conn       Engine
 	hello      Hello
+	number     uint64 // of its process; newer ones have higher ones
 	attachedAt time.Time
 	catalog    catalog // unknown until the first one came
 	cacheSize  int
@@ -111,22 +112,28 @@ func (t *Table) Attached(conn Engine, h Hello) {
 			"numerics", h.Numerics, "before", before.Numerics)
 		t.forgetSpeeds()
 	}
-	switch before.Instance {
-	case 0:
-	case h.Instance:
+	number, again := t.instances.attached(h.Instance, now)
+	switch e.number = number; {
+	case again:
 		t.metrics.Reconnected()
-	default:
+	case before.Instance != 0:
 		e.isRestart = true
 		t.metrics.EngineRestarted(t.restartReason(h))
 	}
 	clear(t.memoryShortages)
-	t.attributeCrash(h, now)
+	switch {
+	case !again:
+		t.attributeCrash(h, now)
+	case t.lastLost.instance == h.Instance: // it lives
+		t.lastLost = lostEngine{}
+	}
 	t.dispatch(now)
 }
 
-// restartReason returns why a new engine process attached: while another one is attached, it comes to take its place.
+// restartReason returns why a new engine process attached: the first one of its supervisor comes to take the place of
+// another one that is attached.
 func (t *Table) restartReason(h Hello) string {
-	if len(t.engines) > 1 {
+	if len(t.engines) > 1 && h.LastExit.Kind == ExitNone {
 		return "upgrade"
 	}
 	return h.LastExit.restartReason()
@@ -143,6 +150,7 @@ func (t *Table) Lost(conn Engine, l Loss) {
 		return
 	}
 	t.engines = slices.DeleteFunc(t.engines, func(x *engine) bool { return x == e })
+	t.instances.lost(e.hello.Instance, now)
 	t.updateUnavailableSince(now)
 	t.chooseCatalog()
 	t.noteEnginesChanged()

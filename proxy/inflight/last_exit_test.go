@@ -58,3 +58,30 @@ func TestSecondEngineIsAnUpgrade(t *testing.T) {
 		table.wantMetric(1, "llm_engine_restarts_total", "reason=upgrade")
 	})
 }
+
+// A new version that crashes beside the engine that it is to replace is no upgrade.
+func TestCrashBesideAnotherEngineIsACrash(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		table.attach(LastExit{})
+		g := table.attach(LastExit{})
+		table.lose(g)
+		table.attach(killedBy(syscall.SIGSEGV))
+		table.wantMetric(1, "llm_engine_restarts_total", "reason=upgrade")
+		table.wantMetric(1, "llm_engine_restarts_total", "reason=crash")
+	})
+}
+
+// An engine that connects again reports the same exit again, also when another one came meanwhile.
+func TestReconnectedEngineIsNoRestart(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		table.lose(table.attach(LastExit{}))
+		f := table.attach(killedBy(syscall.SIGSEGV))
+		hello := table.lastHello
+		table.attach(LastExit{})
+		table.lose(f)
+		table.Attached(&fakeEngine{}, hello)
+		table.wantMetric(1, "llm_engine_restarts_total", "reason=upgrade")
+		table.wantMetric(1, "llm_engine_restarts_total", "reason=crash")
+		table.wantMetric(1, "llm_ipc_reconnects_total")
+	})
+}

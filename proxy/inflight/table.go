@@ -31,7 +31,8 @@ type Table struct {
 	draining  bool
 	stalled   []*answerGroup // none of their choices is left, and the next one waits for room in the journal
 
-	engines           []*engine     // attached, oldest first
+	engines           []*engine // attached, oldest first
+	instances         engineInstances
 	enginesChanged    chan struct{} // closed and made anew when a call may find an engine that it found none before
 	catalog           catalog       // of the newest engine that has sent one; see chooseCatalog
 	lastHello         Hello         // of the engine that attached last
@@ -80,6 +81,7 @@ func New(o Options) *Table {
 		lastID:            rand.Uint64() &^ (1<<32 - 1), // so that ids of another proxy process aren't used again
 		queue:             queue.New(queue.Limits{Items: o.QueueCapacity, Bytes: o.QueueMaxBytes, Work: o.QueueMaxTokens, KeyShare: o.QueueKeyShare}),
 		journal:           journal.New(o.JournalMaxBytes),
+		instances:         engineInstances{latest: make(map[uint64]engineInstance)},
 		enginesChanged:    make(chan struct{}),
 		disconnectedSince: time.Now(),
 		unavailableSince:  time.Now(),
