@@ -77,14 +77,6 @@ func (t *Table) engineForFrame(conn Engine) *engine {
 	return e
 }
 
-// newestEngine returns the engine that attached last, or nil without one.
-func (t *Table) newestEngine() *engine {
-	if len(t.engines) == 0 {
-		return nil
-	}
-	return t.engines[len(t.engines)-1]
-}
-
 // hangup ends the connection to an engine that broke the protocol. Its requests come back with Lost.
 func (t *Table) hangup(e *engine, reason string) {
 	t.log.Error("engine broke the protocol, closing its connection", "reason", reason, "pid", e.hello.PID)

@@ -21,6 +21,7 @@ type fakeEngine struct {
 	move      bool
 	isSlow    bool // what it was sent stays in backlog
 	backlog   int
+	metrics   string
 }
 
 // byPrompt returns the newest submission with that prompt, or nil.
@@ -57,7 +58,7 @@ func (f *fakeEngine) Move() { f.move = true }
 
 func (f *fakeEngine) Hangup(reason string) { f.hangup = reason }
 
-func (f *fakeEngine) Metrics(context.Context) ([]byte, error) { return []byte("up 1\n"), nil }
+func (f *fakeEngine) Metrics(context.Context) ([]byte, error) { return []byte(f.metrics), nil }
 
 func (f *fakeEngine) Load(context.Context, string, string) error { return nil }
 

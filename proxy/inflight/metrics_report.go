@@ -12,15 +12,34 @@ import (
 	"tandem/proxy/metrics"
 )
 
-// EngineMetrics fetches the newest engine's own metrics. Without an attached engine it returns none, and no error.
+// EngineMetrics fetches an engine's own metrics. Without an attached engine it returns none, and no error.
 func (t *Table) EngineMetrics(ctx context.Context) ([]byte, error) {
 	t.mu.Lock()
-	e := t.newestEngine()
+	e := t.chooseShownEngine()
 	t.mu.Unlock()
 	if e == nil {
 		return nil, nil
 	}
 	return e.conn.Metrics(ctx)
+}
+
+// chooseShownEngine chooses the engine whose own metrics are shown: one until it leaves, then a newer one. Back at an
+// older engine, counters would jump by all that it ever counted, so one that is about to leave isn't shown again.
+func (t *Table) chooseShownEngine() *engine {
+	var chosen *engine
+	for _, e := range t.engines {
+		switch {
+		case e.number == t.shownEngine && !e.draining:
+			return e
+		case e.draining && e.number < t.shownEngine:
+		case chosen == nil || e.draining == chosen.draining && e.number > chosen.number || chosen.draining && !e.draining:
+			chosen = e
+		}
+	}
+	if chosen != nil {
+		t.shownEngine = chosen.number
+	}
+	return chosen
 }
 
 // updateGauges reports how many requests wait and how many bytes the journal has reserved.

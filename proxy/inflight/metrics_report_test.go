@@ -72,3 +72,50 @@ func TestSeriesOfRemovedModelsAreRemoved(t *testing.T) {
 		}
 	})
 }
+
+// Counters of the page would jump if it went from one engine to another and back.
+func TestPageShowsOneEngineUntilItLeaves(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		attach := func(name string) *fakeEngine { return table.attachEngine(&fakeEngine{metrics: name}, LastExit{}) }
+		want := func(name, when string) {
+			t.Helper()
+			if got, err := table.EngineMetrics(t.Context()); err != nil || string(got) != name {
+				t.Errorf("%s the page shows %q, %v; want %q", when, got, err, name)
+			}
+		}
+		f := attach("old")
+		want("old", "with one engine")
+		table.lose(attach("new"))
+		want("old", "after a new one that was taken back")
+		g := attach("new")
+		want("old", "beside a new one")
+		table.Draining(f, time.Minute, false)
+		want("new", "when the old one drains")
+		table.lose(g)
+		want("", "when the new one is lost")
+		g = attach("newer")
+		want("newer", "with the next one")
+		table.Draining(g, time.Minute, false)
+		want("newer", "when nobody takes its place")
+	})
+}
+
+// An engine whose connection broke for a moment is shown again, for there is no other.
+func TestPageShowsAnEngineThatCameBack(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attachEngine(&fakeEngine{metrics: "old"}, LastExit{})
+		hello := table.lastHello
+		g := table.attachEngine(&fakeEngine{metrics: "new"}, LastExit{})
+		table.lose(f)
+		for range 2 {
+			if got, _ := table.EngineMetrics(t.Context()); string(got) != "new" {
+				t.Errorf("the page shows %q", got)
+			}
+			table.Attached(f, hello)
+		}
+		table.lose(g)
+		if got, _ := table.EngineMetrics(t.Context()); string(got) != "old" {
+			t.Errorf("the page shows %q", got)
+		}
+	})
+}

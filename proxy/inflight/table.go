@@ -33,6 +33,7 @@ type Table struct {
 
 	engines           []*engine // attached, oldest first
 	instances         engineInstances
+	shownEngine       uint64        // number of the one whose own metrics were fetched last
 	enginesChanged    chan struct{} // closed and made anew when a call may find an engine that it found none before
 	catalog           catalog       // of the newest engine that has sent one; see chooseCatalog
 	lastHello         Hello         // of the engine that attached last

@@ -15,7 +15,8 @@ var metricsHead = `# Metrics
 
 The proxy serves everything on one page, ` + "`/prometheus`" + ` (` + "`METRICS_PATH`" + `): its own metrics, and those of the
 engine, which it fetches when somebody scrapes. While the engine is away its own families (groups X and G) are missing;
-all others stay, since what must survive an engine belongs to the proxy. ` + "`CUSTOM_METRICS=false`" + ` leaves only
+all others stay, since what must survive an engine belongs to the proxy. Of two engines, as during an upgrade, it shows
+the older one until that drains or goes. ` + "`CUSTOM_METRICS=false`" + ` leaves only
 group D, ` + "`model_load_failures_total` and `llm_engine_up`" + `.
 
 ` + "`model` and `version`" + ` are names of installed models, ` + "`unknown`" + ` for one that isn't installed, ` + "`none`" + ` where a
