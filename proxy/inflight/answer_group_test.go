@@ -65,6 +65,32 @@ func TestChoicesAreRequestsOfTheirOwn(t *testing.T) {
 	})
 }
 
+// The last of a list's texts begin minutes after the request was received, and nobody waits for their first tokens.
+func TestChoicesCountOnceInTimeToFirstTokenAndCache(t *testing.T) {
+	for name, change := range map[string]func(*Request){
+		"texts":            withChoices(1, "one", "two", "three"),
+		"streamed choices": func(r *Request) { withChoices(3)(r); r.Infer.Stream = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+				f := table.attach(LastExit{})
+				a := table.admit(change)
+				for i, s := range f.infers {
+					time.Sleep(time.Second)
+					table.serve(f, s, 3)
+					a.Wrote(i, 1, time.Now())
+					a.Wrote(i, 2, time.Now())
+				}
+				a.Settle(Delivered)
+				table.wantMetric(1, "llm_time_to_first_token_seconds")
+				table.wantMetric(1, "model_cache_misses_total")
+				table.wantMetric(9, "token_generation_time_seconds")
+				table.wantMetric(6, "llm_inter_token_latency_seconds")
+			})
+		})
+	}
+}
+
 // Any of the choices may be the one whose prompt was computed.
 func TestSharedPromptIsComputedOnce(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {

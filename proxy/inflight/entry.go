@@ -273,7 +273,9 @@ func (en *entry) recordTokenLatency(tokens int, now time.Time) {
 	}
 	if en.timing.lastTokenAt.IsZero() {
 		en.timing.firstToken = max(now.Sub(en.req.Received), 1)
-		en.modelMetrics.FirstToken(en.timing.firstToken, metrics.SampledTraceID(en.req.Traceparent))
+		if !en.isFurtherChoice() { // of a list, they may begin long after anybody waited
+			en.modelMetrics.FirstToken(en.timing.firstToken, metrics.SampledTraceID(en.req.Traceparent))
+		}
 		tokens--
 		en.timing.lastTokenAt = now
 	}

@@ -54,7 +54,7 @@ func (t *Table) Accepted(conn Engine, id uint64, attempt uint32, a *Accepted) {
 	// A refusal that came late may have noted a shortage after the load.
 	delete(t.memoryShortages, modelVersion{en.model, en.version})
 	switch {
-	case en.cacheLookupCounted || a.Lookup == LookupUncounted:
+	case en.cacheLookupCounted || a.Lookup == LookupUncounted || en.isFurtherChoice():
 	case a.Lookup == LookupHit:
 		en.cacheLookupCounted = true
 		en.modelMetrics.CacheHit()
