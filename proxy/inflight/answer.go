@@ -66,10 +66,15 @@ type Piece struct {
 	// Accepted is true once an engine took the request, so that the labels of its model apply. An error before that is
 	// a refusal.
 	Accepted bool
-	// Attempt counts how often the request was taken back from an engine that was lost or gave it back. LostAt is when
-	// that last happened.
+	// Requeues are new since the piece before. Of choices that were at the same engine there is one.
+	Requeues []Requeue
+}
+
+// Requeue is one time that a request was taken back from an engine that was lost or gave it back. Attempt is the number
+// with which it is sent next; the retries of a load for which there was no memory count in it, too.
+type Requeue struct {
+	At      time.Time
 	Attempt uint32
-	LostAt  time.Time
 }
 
 // Result of a complete choice.

@@ -25,7 +25,10 @@ type answerGroup struct {
 	open    int      // the first one whose end wasn't taken
 	at      int      // where Take looks first
 	started bool     // its first choices were taken in together
-	closed  bool     // cancelled, failed or settled: no further entry is made
+	// requeuedFrom is the engine that choices were taken back from last.
+	requeuedFrom    *engine
+	pendingRequeues []Requeue // not taken yet
+	closed          bool      // cancelled, failed or settled: no further entry is made
 }
 
 // windowOfChoices is how many choices of one request are in the table at a time, so that a list of thousands of texts
@@ -198,15 +201,22 @@ func (g *answerGroup) Take(dst []byte) Piece {
 	en := g.nextWithNews()
 	if en == nil {
 		first := g.entries[0]
-		return Piece{Text: dst, Accepted: first.everAccepted, Attempt: first.attempt, LostAt: first.lostAt}
+		return Piece{Text: dst, Accepted: first.everAccepted, Requeues: g.takeRequeues()}
 	}
 	p := en.take(dst)
+	p.Requeues = g.takeRequeues()
 	if p.Done {
 		g.taken++
 	}
 	p.Last = g.taken == g.req.Infer.ChoiceCount() || p.Err != nil
 	p.More = !p.Last && g.nextWithNews() != nil
 	return p
+}
+
+func (g *answerGroup) takeRequeues() []Requeue {
+	requeues := g.pendingRequeues
+	g.pendingRequeues = nil
+	return requeues
 }
 
 // nextWithNews is the next entry of which Take would return something; nil: none.

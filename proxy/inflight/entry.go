@@ -43,6 +43,7 @@ type entry struct {
 	pendingTokens   int    // tokens whose text is in pendingText
 	pendingTook     time.Duration
 	pendingLogprobs []api.TokenLogprob
+	pendingRequeues []Requeue // of a request with one choice
 	promptLogprobs  []api.TokenLogprob
 	result          *Result
 	err             *api.Error
@@ -234,8 +235,9 @@ func (en *entry) Take(dst []byte) Piece {
 func (en *entry) take(dst []byte) Piece {
 	p := Piece{
 		Choice: en.choice, Text: append(dst, en.pendingText...), Tokens: en.pendingTokens, Logprobs: en.pendingLogprobs, Took: en.pendingTook,
-		Accepted: en.everAccepted, Attempt: en.attempt, LostAt: en.lostAt,
+		Accepted: en.everAccepted, Requeues: en.pendingRequeues,
 	}
+	en.pendingRequeues = nil
 	en.pendingText, en.pendingTokens, en.pendingLogprobs, en.pendingTook = en.pendingText[:0], 0, nil, 0
 	if cap(en.pendingText) > maxKeptTextBytes {
 		en.pendingText = nil

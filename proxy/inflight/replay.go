@@ -10,16 +10,30 @@ import (
 // requeue takes a request back from an engine that is gone or gave it back. Its attempt number rises, so that frames
 // about it that still come are dropped.
 func (t *Table) requeue(en *entry, now time.Time) {
+	e := en.engine
 	t.releaseFromEngine(en)
 	en.apply(lost)
 	en.attempt++
 	en.lostAt = now
+	en.noteRequeue(e, now)
 	en.waitingSince = now
 	en.memoryError, en.memoryErrorSince = nil, time.Time{} // they were of an engine that may be gone
 	if en.pausedAt.IsZero() {
 		en.pausedAt = now
 	}
 	t.queue.PushAdmitted(en.item())
+}
+
+// noteRequeue has the trace and the log of the request say that an engine was lost or gave it back.
+func (en *entry) noteRequeue(e *engine, now time.Time) {
+	g, r := en.group, Requeue{now, en.attempt}
+	switch {
+	case g == nil:
+		en.pendingRequeues = append(en.pendingRequeues, r)
+	case g.requeuedFrom != e:
+		g.requeuedFrom = e
+		g.pendingRequeues = append(g.pendingRequeues, r)
+	}
 }
 
 // wasRequeued reports whether the request was at an engine that was lost or gave it back.

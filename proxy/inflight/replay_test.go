@@ -258,3 +258,31 @@ func TestOutageOfAnIdleServerEndsWhenTheDefaultModelIsThere(t *testing.T) {
 		})
 	}
 }
+
+// The trace of a request names each engine that was lost; a load that is tried again isn't one.
+func TestPiecesTellOfLostEngines(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		one, many := table.admit(nil), table.admit(withChoices(3))
+		start := time.Now()
+		f := table.attach(LastExit{})
+		time.Sleep(time.Second)
+		table.lose(f)
+		f = table.attach(LastExit{})
+		for _, s := range f.infers {
+			table.refuseForMemory(f, s)
+		}
+		table.nextSubmission(f, 2*len(f.infers)-1, 2*time.Second)
+		table.lose(f)
+		end := time.Now()
+		for _, a := range []Answer{one, many} {
+			r := a.Take(nil).Requeues
+			if len(r) != 2 || r[0].At.Sub(start) != time.Second || !r[1].At.Equal(end) {
+				t.Errorf("requeued %+v", r)
+			}
+			if again := a.Take(nil).Requeues; len(again) > 0 {
+				t.Errorf("requeued again: %+v", again)
+			}
+			a.Settle(ClientGone)
+		}
+	})
+}

@@ -158,8 +158,7 @@ func (t *Table) addToken(e *engine, tok *Token, now time.Time) (first bool, prob
 	if tok.Margin < MarginBound {
 		t.closeCall(en, tok, len(text))
 	}
-	// An answer in one piece is taken at its end, but the start of a new attempt is noted in its trace.
-	if en.req.Infer.Stream || first && en.attempt > 0 {
+	if en.req.Infer.Stream { // others are taken at their end
 		en.notify()
 	}
 	return first, ""

@@ -19,7 +19,7 @@ func (x *exchange) writeAccessLog(took time.Duration, received, sent int) {
 		level = slog.LevelWarn
 	case x.route.inference:
 		level = slog.LevelInfo
-		if x.err == nil && x.attempt == 0 && !trace.InLogSample(x.id, x.s.opts.LogSample) {
+		if x.err == nil && x.requeues == 0 && !trace.InLogSample(x.id, x.s.opts.LogSample) {
 			return
 		}
 	}
@@ -43,8 +43,8 @@ func (x *exchange) writeAccessLog(took time.Duration, received, sent int) {
 		fields = append(fields, slog.Int("prompt_tokens", r.PromptTokens), slog.Int("tokens", r.TokensGenerated),
 			slog.Float64("generation_seconds", seconds(r.GenerationTime)), slog.String("finish", string(r.FinishReason)))
 	}
-	if x.attempt > 0 {
-		fields = append(fields, slog.Int("attempts", int(x.attempt)+1))
+	if x.requeues > 0 {
+		fields = append(fields, slog.Int("attempts", x.requeues+1))
 	}
 	if e := x.err; e != nil {
 		fields = append(fields, slog.String("error_type", string(e.Type)))

@@ -21,7 +21,6 @@ type choice struct {
 	logprobs  []api.TokenLogprob
 	result    *inflight.Result
 	final     *api.Result // made once, when the choice is complete
-	attempt   uint32      // how often its engine was lost
 	unwritten int         // tokens in events that weren't written yet
 }
 
@@ -126,11 +125,6 @@ func (x *exchange) addPiece(p *inflight.Piece) ([]api.Delta, error) {
 		x.choices = make([]choice, x.request.ChoiceCount())
 	}
 	c := &x.choices[p.Choice]
-	if p.Attempt > c.attempt {
-		x.span.Requeued(p.LostAt, int(p.Attempt))
-		c.attempt = p.Attempt
-		x.attempt = max(x.attempt, p.Attempt)
-	}
 	var err error
 	x.deltas, err = c.add(x, x.deltas[:0], p)
 	return x.deltas, err

@@ -40,7 +40,7 @@ type exchange struct {
 	result    *api.Metadata         // of all choices; nil before they are complete
 	answer    inflight.Answer       // must be settled; nil before Admit and after settling
 	accepted  bool                  // an engine took the request
-	attempt   uint32                // how many engines were lost while they had it, of one choice at most
+	requeues  int                   // from engines that were lost or gave it back
 	streaming bool                  // the body stream finishes the exchange
 	sentBytes int                   // of a stream
 	// resumable is the room for a stream that can be resumed, until that stream has it

@@ -124,11 +124,15 @@ func (x *exchange) waitForEvent(timer <-chan time.Time) wakeReason {
 	}
 }
 
-// takePiece takes the new part of one choice and remembers whether an engine has accepted the request, which the metric
-// labels depend on.
+// takePiece takes the new part of one choice, which may be a failure. It remembers whether an engine has accepted the
+// request, which the metric labels depend on, and how many engines it was taken back from.
 func (x *exchange) takePiece(dst []byte) inflight.Piece {
 	piece := x.answer.Take(dst)
 	x.accepted = x.accepted || piece.Accepted
+	for _, r := range piece.Requeues {
+		x.requeues++
+		x.span.Requeued(r.At, int(r.Attempt))
+	}
 	x.countTokens(&piece)
 	return piece
 }

@@ -27,7 +27,7 @@ func (x *exchange) endTrace(at time.Time) {
 		end.Model, end.Version = x.model.Labels()
 	}
 	if x.accepted {
-		end.Attempts = int(x.attempt) + 1
+		end.Attempts = x.requeues + 1
 	}
 	if x.err != nil {
 		end.ErrorType = string(x.err.Type)
