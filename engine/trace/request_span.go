@@ -39,11 +39,13 @@ func attributes(a *link.Attempt) []attribute.KeyValue {
 		attribute.String("gen_ai.operation.name", operationName), attribute.String("gen_ai.provider.name", "llama.cpp"),
 		attribute.String("gen_ai.request.model", a.Model), attribute.String("gen_ai.response.model", a.Model),
 		attribute.String("gen_ai.response.id", a.RequestID), attribute.StringSlice("gen_ai.response.finish_reasons", []string{a.Reason}),
-		attribute.Int("gen_ai.usage.input_tokens", a.PromptTokens), attribute.Int("gen_ai.usage.output_tokens", a.OutputTokens),
-		attribute.Int("gen_ai.usage.cache_read.input_tokens", a.CachedTokens),
 		attribute.Int64("gen_ai.request.seed", int64(a.Seed&math.MaxInt64)),
 		attribute.String("tandem.request_id", a.RequestID), attribute.String("tandem.version", a.Version),
 		attribute.Int("tandem.attempt", int(a.Attempt)), attribute.Int("tandem.replayed_tokens", a.ReplayedTokens),
+	}
+	if !goesOn(a) {
+		list = append(list, attribute.Int("gen_ai.usage.input_tokens", a.PromptTokens), attribute.Int("gen_ai.usage.output_tokens", a.OutputTokens),
+			attribute.Int("gen_ai.usage.cache_read.input_tokens", a.CachedTokens))
 	}
 	if a.MaxNewTokens > 0 {
 		list = append(list, attribute.Int("gen_ai.request.max_tokens", a.MaxNewTokens))
@@ -62,6 +64,10 @@ func attributes(a *link.Attempt) []attribute.KeyValue {
 	}
 	return list
 }
+
+// goesOn reports whether another attempt follows. That has the usage of both: the prompt is its prompt as well, and its
+// answer has the tokens of this one.
+func goesOn(a *link.Attempt) bool { return a.Reason == "movedAway" || a.Reason == "lost" }
 
 // spanEvent is an event of a span.
 type spanEvent struct {

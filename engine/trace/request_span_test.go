@@ -35,3 +35,19 @@ func TestSpanEvents(t *testing.T) {
 		}
 	}
 }
+
+// Whoever adds up the usage of a trace gets what the client got, also when an engine couldn't send its span.
+func TestUsageIsThatOfTheLastAttempt(t *testing.T) {
+	for reason, want := range map[string]int64{"movedAway": 0, "lost": 0, "length": 100, "deadline": 100} {
+		a := testAttempt(func(a *link.Attempt) { a.Reason, a.ReplayedTokens, a.OutputTokens = reason, 50, 100 })
+		got := int64(0)
+		for _, attr := range attributes(&a) {
+			if attr.Key == "gen_ai.usage.output_tokens" {
+				got = attr.Value.AsInt64()
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %d tokens, want %d", reason, got, want)
+		}
+	}
+}
