@@ -66,6 +66,7 @@ type entry struct {
 
 	waitingSince time.Time // in the queue or for an engine
 	sentAt       time.Time
+	acceptedAt   time.Time // by the engine that it is at
 	firstSentAt  time.Time
 	lostAt       time.Time // when its attempt rose because its engine was lost or gave it back; zero: never
 	pausedAt     time.Time // its engine was lost and nothing came since
@@ -77,6 +78,8 @@ type entry struct {
 // timing of an answer, for the metrics.
 type timing struct {
 	prefill, decode time.Duration // by the engine's clock
+	queue           time.Duration // at the engine of the first token, as seen from here
+	firstAttempt    uint32        // in which the first token came
 	firstToken      time.Duration // from Received until the first token was written or arrived; 0: none
 	lastTokenAt     time.Time     // when the last token was written or arrived
 }

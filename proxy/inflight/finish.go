@@ -128,9 +128,14 @@ func (t *Table) recordOutcome(en *entry, outcome Outcome, now time.Time) {
 	})
 }
 
-// queueTime is how long the request waited, in the proxy and at the engine that finished it.
+// queueTime is how long the request waited, in the proxy and at the engine that gave its first token. What an answer
+// waits at a further engine is part of its pause.
 func (en *entry) queueTime() time.Duration {
-	return max(0, en.firstSentAt.Sub(en.req.Received)) + en.summary.Queue
+	atEngine := en.summary.Queue
+	if len(en.rec.Generated) > 0 && en.attempt != en.timing.firstAttempt { // the engine's summary never came
+		atEngine = en.timing.queue
+	}
+	return max(0, en.firstSentAt.Sub(en.req.Received)) + atEngine
 }
 
 // stage returns how far a request had come.

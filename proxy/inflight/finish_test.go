@@ -148,3 +148,27 @@ func TestRetryAfterForAllPassingErrors(t *testing.T) {
 		t.Errorf("only %d of them are 503", unavailable)
 	}
 }
+
+// The pause of an answer that goes on has the queue at the next engine in it; that at the first one is no part of it.
+func TestQueueOfAnAnswerThatGoesOnIsThatBeforeItsFirstToken(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		a := table.admit(nil)
+		time.Sleep(time.Second)
+		f := table.attach(LastExit{})
+		s := f.last(t)
+		table.sendAccepted(f, s)
+		time.Sleep(2*time.Second + time.Millisecond) // a millisecond of it is the prefill
+		table.sendToken(f, s, 0)
+		table.lose(f)
+		f = table.attach(LastExit{})
+		s = f.last(t)
+		table.sendAccepted(f, s)
+		time.Sleep(4 * time.Second)
+		table.sendToken(f, s, 1)
+		table.Step(f, &Step{Done: []Summary{{ID: s.ID, Attempt: s.Attempt, Reason: FinishStop, PromptTokens: 3, OutputTokens: 2, Queue: 4 * time.Second}}})
+		if r := a.Take(nil).Result; r == nil || r.Queue != 3*time.Second {
+			t.Errorf("result %+v, want 3 s in the queue", r)
+		}
+		a.Settle(Delivered)
+	})
+}

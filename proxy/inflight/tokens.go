@@ -49,7 +49,7 @@ func (t *Table) Accepted(conn Engine, id uint64, attempt uint32, a *Accepted) {
 		return
 	}
 	en.apply(accepted)
-	en.everAccepted = true
+	en.everAccepted, en.acceptedAt = true, now
 	en.memoryError, en.memoryErrorSince = nil, time.Time{}
 	// A refusal that came late may have noted a shortage after the load.
 	delete(t.memoryShortages, modelVersion{en.model, en.version})
@@ -133,7 +133,8 @@ func (t *Table) addToken(e *engine, tok *Token, now time.Time) (first bool, prob
 		return false, problem
 	}
 	if len(en.rec.Generated) == 0 {
-		en.timing.prefill = tok.SinceLast
+		en.timing.prefill, en.timing.queue = tok.SinceLast, max(0, now.Sub(en.acceptedAt)-tok.SinceLast)
+		en.timing.firstAttempt = en.attempt
 	} else {
 		en.timing.decode += tok.SinceLast
 	}
