@@ -68,7 +68,8 @@ func (t *Table) advanceDraining() {
 			e.moving = true
 			e.conn.Move()
 		}
-		if e.requests > 0 || e.moving && !e.moved {
+		finishesCalls := e.calls > 0 && !other && !e.expectsReplacement // nobody else would answer them
+		if e.requests > 0 || finishesCalls || e.moving && !e.moved {
 			continue
 		}
 		if other || !t.draining || len(t.entries)+len(t.stalled) == 0 {

@@ -2,6 +2,7 @@ package inflight
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tandem/proxy/api"
@@ -189,5 +190,34 @@ func TestShutdownAnswersRemainingRequests(t *testing.T) {
 	a.Settle(Failed)
 	if !table.isIdle() {
 		t.Error("not idle after the last one was settled")
+	}
+}
+
+// An engine that nobody replaces answers its calls before it goes; another one would be asked again.
+func TestDrainingEngineFinishesItsCalls(t *testing.T) {
+	for name, replaced := range map[string]bool{"nobody takes its place": false, "another one is there": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+				gate := make(chan struct{})
+				f := table.attachEngine(&fakeEngine{callGate: gate}, LastExit{})
+				done := make(chan *api.Error, 1)
+				go func() {
+					_, err := table.Tokenize(t.Context(), ModelCall{}, "four", false)
+					done <- err
+				}()
+				synctest.Wait()
+				if replaced {
+					table.attach(LastExit{})
+				}
+				table.Draining(f, time.Minute, false)
+				if f.drained != replaced {
+					t.Errorf("told to go in mid-call: %v", f.drained)
+				}
+				close(gate)
+				if err := <-done; err != nil || !f.drained {
+					t.Errorf("error %v, told to go after its last call: %v", err, f.drained)
+				}
+			})
+		})
 	}
 }

@@ -121,6 +121,7 @@ func (t *Table) endCall(e *engine) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.calls--
+	t.advanceDraining()
 }
 
 // noteEnginesChanged wakes the calls that wait for an engine. The caller holds mu.
