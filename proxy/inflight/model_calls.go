@@ -53,7 +53,7 @@ func (t *Table) Render(ctx context.Context, c ModelCall, r *api.Request) (render
 const maxCallAttempts = 2
 
 // callModel makes a call at the engine that has the model, and again at the next engine if that one is lost meanwhile.
-// It waits for an engine for EngineWait. r is the request of the call, if it has one.
+// It waits for each engine for EngineWait. r is the request of the call, if it has one.
 func (t *Table) callModel(ctx context.Context, c ModelCall, r *api.Request, call func(Engine, modelVersion) error) *api.Error {
 	wait := time.NewTimer(t.options.EngineWait)
 	defer wait.Stop()
@@ -73,6 +73,7 @@ func (t *Table) callModel(ctx context.Context, c ModelCall, r *api.Request, call
 				return err
 			}
 			lost = e
+			wait.Reset(t.options.EngineWait) // the call itself may have taken longer
 			if attempts++; attempts == maxCallAttempts {
 				return api.EngineUnavailable(retryEngineAfter)
 			}

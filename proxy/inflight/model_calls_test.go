@@ -138,3 +138,24 @@ func TestErrorsOfCallsBlameTheClientsField(t *testing.T) {
 		}
 	})
 }
+
+// A call may take longer than anybody waits for an engine: it is the next one that is waited for.
+func TestLongCallIsMadeAgainAtTheNextEngine(t *testing.T) {
+	inBubble(t, Options{EngineWait: 10 * time.Second}, func(t *testing.T, table *tableTest) {
+		gate := make(chan struct{})
+		f := table.attachEngine(&fakeEngine{callGate: gate, callError: errors.New("engine is disconnected")}, LastExit{})
+		result := make(chan *api.Error, 1)
+		go func() {
+			_, err := table.Tokenize(t.Context(), ModelCall{Model: "demo"}, "four", true)
+			result <- err
+		}()
+		time.Sleep(15 * time.Second)
+		table.lose(f)
+		close(gate)
+		time.Sleep(time.Second)
+		table.attach(LastExit{})
+		if err := <-result; err != nil {
+			t.Errorf("got %v", err)
+		}
+	})
+}
