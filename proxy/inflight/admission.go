@@ -184,28 +184,16 @@ func (en *entry) countStart(before int) {
 // countWork counts work that an engine did for the request.
 func (en *entry) countWork(work float64) {
 	en.work.Add(work)
-	if en.used += work; en.used > en.charged && en.account != nil {
-		en.account.Correct(en.used - en.charged)
-		en.charged = en.used
-	}
+	en.charge.Use(work)
 }
 
-// charge charges the request's key with the work that is expected of it at its engine.
-func (en *entry) charge() {
-	en.account = en.table.queue.Account(en.model, en.owner, en.req.Weight)
-	en.used, en.charged = 0, en.estimatedWork()
+// chargeKey charges the request's key with the work that is expected of it at its engine.
+func (en *entry) chargeKey() {
+	work := en.estimatedWork()
 	if en.wasRequeued() {
-		en.charged = admission.Generated(1) * max(en.work.NewTokens(en.askedTokens)-float64(len(en.rec.Generated)), 1)
+		work = admission.Generated(1) * max(en.work.NewTokens(en.askedTokens)-float64(len(en.rec.Generated)), 1)
 	}
-	en.account.Charge(en.charged)
-}
-
-// settleCharge gives back what was charged and not used.
-func (en *entry) settleCharge() {
-	if en.account != nil {
-		en.account.Settle(en.used - en.charged)
-		en.account = nil
-	}
+	en.charge = en.table.queue.Account(en.model, en.owner, en.req.Weight).Charge(work)
 }
 
 // countOutOfTime learns from a request whose time was over before its answer was complete.

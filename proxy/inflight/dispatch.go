@@ -118,7 +118,7 @@ func (t *Table) send(e *engine, en *entry, now time.Time) {
 	}
 	isSuspect := en.state == suspect
 	en.sentAlone = isSuspect && e.requests == 0 && e.calls == 0
-	en.charge()
+	en.chargeKey()
 	en.apply(dispatched)
 	en.engine, en.sentAt, en.hasTokenHere = e, now, false
 	base := e.bases[en.model]
@@ -166,7 +166,7 @@ func (t *Table) releaseFromEngine(en *entry) {
 		return
 	}
 	t.noteFirstToken(en)
-	en.settleCharge()
+	en.charge.Settle()
 	e := en.engine
 	base := e.bases[en.model]
 	base.outstanding--

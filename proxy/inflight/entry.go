@@ -30,8 +30,7 @@ type entry struct {
 	domain         string
 	modelMetrics   *metrics.ModelMetrics // of model and version
 	work           *baseWork             // of model
-	account        *queue.Account        // of its key for the model, while it is at an engine
-	charged, used  float64               // work that was charged there, and what the engine has done of it
+	charge         queue.Charge          // to its key, of the work for the model, while it is at an engine
 	askedTokens    int                   // that the answer may have at most, before the prompt was counted
 	state          state
 	attempt        uint32

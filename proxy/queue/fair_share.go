@@ -13,7 +13,7 @@ import (
 // saves up for later.
 type Shares struct {
 	accounts map[uint64]*Account
-	last     float64 // counter of the key that was served last
+	last     float64 // level of the key whose request ended last
 	active   int     // keys that have work, or had some lately
 	recent   float64 // of all accounts
 	sampled  time.Time
@@ -24,12 +24,19 @@ type Account struct {
 	shares   *Shares
 	key      uint64
 	weight   float64
-	served   float64 // work ÷ weight
+	served   float64 // work ÷ weight, with what is expected of running requests
+	unused   float64 // of served: expected and not done yet
 	recent   float64 // work, fading over shareWindow
 	queued   int64   // work that waits
 	waiting  int     // items that wait
 	running  int     // charged and not settled
 	activeAt time.Time
+}
+
+// Charge is the work that was charged for one running request. The zero value is none: nothing happens to it.
+type Charge struct {
+	account *Account
+	unused  float64 // work that is expected and not done yet
 }
 
 const (
@@ -58,12 +65,14 @@ func (s *Shares) account(key uint64, weight float64) *Account {
 	return a
 }
 
-// join is called when a key that had nothing to do gets an item: it loses what it was served less than the others.
+// join is called when a key that had nothing to do gets an item: it loses what it was served less than the others. What
+// they are only expected to be served isn't lost: before lengths of answers are known that may be a hundred times what
+// comes, and the key would wait until the others have caught up with a guess.
 func (s *Shares) join(a *Account) {
 	least := math.Inf(1)
 	for _, other := range s.accounts {
 		if other != a && (other.waiting > 0 || other.running > 0) {
-			least = min(least, other.served)
+			least = min(least, other.level())
 		}
 	}
 	if math.IsInf(least, 1) {
@@ -72,28 +81,54 @@ func (s *Shares) join(a *Account) {
 	a.served = max(a.served, least)
 }
 
+// level is the work that was done for the key ÷ weight.
+func (a *Account) level() float64 { return a.served - a.unused }
+
 // Charge counts work for the key: as much as is expected of a request when it is sent.
-func (a *Account) Charge(work float64) {
+func (a *Account) Charge(work float64) Charge {
 	if a.waiting == 0 && a.running == 0 {
 		a.shares.join(a)
 	}
 	a.running++
 	a.activeAt = a.shares.sampled // it may be over before the next sample
-	a.Correct(work)
-	a.shares.last = a.served
+	a.add(work)
+	a.unused += work / a.weight
+	return Charge{account: a, unused: work}
 }
 
-// Correct counts what a request took more than was expected, or less.
-func (a *Account) Correct(work float64) {
+// add counts work, or takes it back.
+func (a *Account) add(work float64) {
 	a.served += work / a.weight
 	a.recent = max(a.recent+work, 0)
 	a.shares.recent = max(a.shares.recent+work, 0)
 }
 
-// Settle ends what Charge began; work is what the request took more than was charged, or less.
-func (a *Account) Settle(work float64) {
-	a.running--
-	a.Correct(work)
+// Use says that work was done for the request: of what is expected of it or, beyond that, more.
+func (c *Charge) Use(work float64) {
+	if c.account == nil {
+		return
+	}
+	expected := min(work, c.unused)
+	c.unused -= expected
+	c.account.unused -= expected / c.account.weight
+	if more := work - expected; more > 0 {
+		c.account.add(more)
+	}
+}
+
+// Settle ends what Charge began and takes back what was charged and not used.
+func (c *Charge) Settle() {
+	a := c.account
+	if a == nil {
+		return
+	}
+	a.add(-c.unused)
+	a.unused -= c.unused / a.weight
+	if a.running--; a.running == 0 {
+		a.unused = 0 // sums of fractions aren't exact
+	}
+	a.shares.last = a.level()
+	*c = Charge{}
 }
 
 // QueuedWork is the work of the key's waiting items.

@@ -23,9 +23,9 @@ func serve(q *Queue, n int) (keys []uint64) {
 		if !ok {
 			return keys
 		}
-		a := q.Account(it.Base, it.Key, it.Weight)
-		a.Charge(float64(it.Work))
-		a.Settle(0)
+		c := q.Account(it.Base, it.Key, it.Weight).Charge(float64(it.Work))
+		c.Use(float64(it.Work))
+		c.Settle()
 		keys = append(keys, it.Key)
 	}
 	return keys
@@ -115,17 +115,66 @@ func TestKeyThatComesToAnIdleQueue(t *testing.T) {
 func TestCorrections(t *testing.T) {
 	q := fairQueue()
 	a, b := q.Account("m", keyA, 0), q.Account("m", keyB, 0)
-	a.Charge(100)
-	b.Charge(100)
-	a.Correct(50) // its answer is longer than expected
-	b.Charge(0)
-	b.Settle(-60) // and one of b's goes on
+	long, short, next := a.Charge(100), b.Charge(100), b.Charge(100)
+	long.Use(150) // its answer is longer than expected
+	short.Use(40)
+	short.Settle()
+	next.Use(100)
 	q.Push(keyItem(1, keyA))
 	q.Push(keyItem(2, keyB))
 	q.Push(keyItem(3, keyB))
-	// b came after a and so began where a was: 100 + 100 - 60 against 100 + 50.
+	// 40 + 100 against 150.
 	if got, want := serve(q, 3), []uint64{keyB, keyA, keyB}; !slices.Equal(got, want) {
 		t.Errorf("served %v, want %v", got, want)
+	}
+}
+
+// A key that comes while another's first answers run begins where that one is, not where it was guessed to be.
+func TestKeyThatJoinsOwesNoGuess(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		after float64 // work of the answers that is done after the key came
+		first int     // items until it was served as much since
+	}{{"as they end", 0, 0}, {"in their midst", 200, 80}} {
+		t.Run(tt.name, func(t *testing.T) {
+			q := fairQueue()
+			a := q.Account("m", keyA, 0)
+			var running []Charge
+			for range 40 {
+				c := a.Charge(16_000)
+				c.Use(500 - tt.after)
+				running = append(running, c)
+			}
+			for id := uint64(1); id <= 200; id++ {
+				q.Push(keyItem(id, keyA))
+				q.Push(keyItem(1000+id, keyB))
+			}
+			for i := range running {
+				running[i].Use(tt.after)
+				running[i].Settle()
+			}
+			if b := servedOf(q, tt.first, keyB); b != tt.first {
+				t.Errorf("%d of the first %d went to the key that came, want all", b, tt.first)
+			}
+			if b := servedOf(q, 10, keyB); b != 5 {
+				t.Errorf("%d of the next 10 went to the key that came, want 5", b)
+			}
+		})
+	}
+}
+
+// Nor does one that comes when all of them have ended.
+func TestKeyThatComesAfterAGuess(t *testing.T) {
+	q := fairQueue()
+	c := q.Account("m", keyA, 0).Charge(16_000)
+	c.Use(500)
+	c.Settle()
+	for id := uint64(1); id <= 10; id++ {
+		q.Push(keyItem(id, keyB))
+		q.Push(keyItem(100+id, keyA))
+	}
+	if b := servedOf(q, 10, keyB); b != 5 {
+		t.Errorf("%d of 10 went to the key that came, want 5", b)
 	}
 }
 
@@ -199,9 +248,9 @@ func TestShortRequestsAreRemembered(t *testing.T) {
 	s.Sample(now)
 	for range 10 {
 		for _, key := range []uint64{keyA, keyA, keyA, keyB} {
-			a := q.Account("m", key, 0)
-			a.Charge(100)
-			a.Settle(0)
+			c := q.Account("m", key, 0).Charge(100)
+			c.Use(100)
+			c.Settle()
 		}
 		now = now.Add(100 * time.Millisecond)
 		s.Sample(now)
@@ -218,10 +267,9 @@ func TestKeysWithoutRequestsAreForgotten(t *testing.T) {
 	q := fairQueue()
 	now := time.Unix(1000, 0)
 	for key := range uint64(1000) {
-		a := q.Account("m", key, 0)
-		a.Charge(1)
+		c := q.Account("m", key, 0).Charge(1)
 		if key > 0 {
-			a.Settle(0)
+			c.Settle()
 		}
 	}
 	s := q.Shares("m")
