@@ -36,6 +36,7 @@ type Account struct {
 // Charge is the work that was charged for one running request. The zero value is none: nothing happens to it.
 type Charge struct {
 	account *Account
+	weight  float64 // of the key when it was charged: it is taken back at the same
 	unused  float64 // work that is expected and not done yet
 }
 
@@ -91,14 +92,14 @@ func (a *Account) Charge(work float64) Charge {
 	}
 	a.running++
 	a.activeAt = a.shares.sampled // it may be over before the next sample
-	a.add(work)
+	a.add(work, a.weight)
 	a.unused += work / a.weight
-	return Charge{account: a, unused: work}
+	return Charge{account: a, weight: a.weight, unused: work}
 }
 
 // add counts work, or takes it back.
-func (a *Account) add(work float64) {
-	a.served += work / a.weight
+func (a *Account) add(work, weight float64) {
+	a.served += work / weight
 	a.recent = max(a.recent+work, 0)
 	a.shares.recent = max(a.shares.recent+work, 0)
 }
@@ -110,9 +111,9 @@ func (c *Charge) Use(work float64) {
 	}
 	expected := min(work, c.unused)
 	c.unused -= expected
-	c.account.unused -= expected / c.account.weight
+	c.account.unused -= expected / c.weight
 	if more := work - expected; more > 0 {
-		c.account.add(more)
+		c.account.add(more, c.weight)
 	}
 }
 
@@ -122,8 +123,8 @@ func (c *Charge) Settle() {
 	if a == nil {
 		return
 	}
-	a.add(-c.unused)
-	a.unused -= c.unused / a.weight
+	a.add(-c.unused, c.weight)
+	a.unused -= c.unused / c.weight
 	if a.running--; a.running == 0 {
 		a.unused = 0 // sums of fractions aren't exact
 	}

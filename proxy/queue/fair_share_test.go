@@ -67,6 +67,22 @@ func TestWeights(t *testing.T) {
 	}
 }
 
+// A weight that changes while a request runs takes back no more than was charged for it.
+func TestWeightChangesWhileRequestsRun(t *testing.T) {
+	for _, after := range []float64{1, 100} {
+		q := fairQueue()
+		a := q.Account("m", keyA, 10)
+		before := a.Charge(1000)
+		before.Use(200)
+		q.Account("m", keyA, after)
+		before.Use(300)
+		before.Settle()
+		if want := 500.0 / 10; math.Abs(a.served-want) > 1e-9 || a.unused != 0 {
+			t.Errorf("weight 10, then %v: %v was served and %v is unused, want %v and 0", after, a.served, a.unused, want)
+		}
+	}
+}
+
 // Who did nothing while others were served has no claim to be served before them for as long.
 func TestIdleKeySavesNothingUp(t *testing.T) {
 	q := fairQueue()
