@@ -35,6 +35,8 @@ type Answer interface {
 	// together as far as engines have taken them. Both are empty until an engine has accepted the request.
 	Revision() []byte
 	PromptTokens() int
+	// OutputTokens is the number of tokens that were generated so far, of all choices together, taken or not.
+	OutputTokens() int
 	// Ready has a value when Take has something new. For a request that isn't streamed that is when the answer is
 	// complete, so that its goroutine isn't woken for every token. It is never closed.
 	Ready() <-chan struct{}

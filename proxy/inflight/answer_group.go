@@ -191,6 +191,17 @@ func (g *answerGroup) PromptTokens() int {
 	return n
 }
 
+// OutputTokens implements Answer.
+func (g *answerGroup) OutputTokens() int {
+	g.table.mu.Lock()
+	defer g.table.mu.Unlock()
+	n := 0
+	for _, en := range g.entries {
+		n += len(en.rec.Generated)
+	}
+	return n
+}
+
 // Ready implements Answer.
 func (g *answerGroup) Ready() <-chan struct{} { return g.ready }
 

@@ -91,6 +91,34 @@ func TestChoicesCountOnceInTimeToFirstTokenAndCache(t *testing.T) {
 	}
 }
 
+// Tokens that were generated count, whether their choice was taken or not, and whatever becomes of the others.
+func TestOutputTokensOfAllChoices(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		f := table.attach(LastExit{})
+		a := table.admit(withChoices(3))
+		for i, tokens := range []int{4, 0, 2} {
+			s := f.infers[i]
+			table.sendAccepted(f, s)
+			for at := range tokens {
+				table.sendToken(f, s, at)
+			}
+		}
+		failed := f.infers[1]
+		table.Step(f, &Step{Done: []Summary{{ID: failed.ID, Attempt: failed.Attempt, Reason: FinishError, Failure: Failure{Code: string(api.TypeDecodeFailed)}}}})
+		if p := takeAll(a, map[int]string{}); !p.Last || p.Err == nil {
+			t.Errorf("piece %+v", p)
+		}
+		if n := a.OutputTokens(); n != 6 {
+			t.Errorf("%d tokens, want all 6", n)
+		}
+		a.Cancel(api.Cancelled())
+		if n := a.OutputTokens(); n != 6 {
+			t.Errorf("%d tokens after all ended, want 6", n)
+		}
+		a.Settle(Failed)
+	})
+}
+
 // Any of the choices may be the one whose prompt was computed.
 func TestSharedPromptIsComputedOnce(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {

@@ -219,6 +219,13 @@ func (en *entry) PromptTokens() int {
 	return en.promptTokens()
 }
 
+// OutputTokens implements Answer.
+func (en *entry) OutputTokens() int {
+	en.table.mu.Lock()
+	defer en.table.mu.Unlock()
+	return len(en.rec.Generated)
+}
+
 // Ready implements Answer.
 func (en *entry) Ready() <-chan struct{} { return en.ready }
 

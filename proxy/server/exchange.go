@@ -142,7 +142,7 @@ func (x *exchange) settle(outcome inflight.Outcome) {
 		return
 	}
 	x.answer = nil
-	x.use.prompt = a.PromptTokens()
+	x.use.prompt, x.use.new = a.PromptTokens(), a.OutputTokens() // of choices that weren't taken, too
 	if x.accepted {
 		x.model = x.s.opts.Metrics.Model(a.Model(), a.Version())
 	}

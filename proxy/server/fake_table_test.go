@@ -99,6 +99,7 @@ type fakeAnswer struct {
 
 	mu            sync.Mutex
 	next          inflight.Piece
+	generated     int
 	writtenTokens int
 	cancelReason  api.Type
 }
@@ -114,6 +115,12 @@ func (a *fakeAnswer) ModelID() string        { return "demo:v1.0" }
 func (a *fakeAnswer) Revision() []byte       { return []byte{0xab, 0xcd} }
 func (a *fakeAnswer) PromptTokens() int      { return 9 }
 func (a *fakeAnswer) Ready() <-chan struct{} { return a.ready }
+
+func (a *fakeAnswer) OutputTokens() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.generated
+}
 
 func (a *fakeAnswer) Take(dst []byte) inflight.Piece {
 	if a.onTake != nil {
@@ -178,6 +185,7 @@ func (a *fakeAnswer) addText(text string) {
 		p.Accepted = true
 		p.Text = append(p.Text, text...)
 		p.Tokens++
+		a.generated++
 	})
 }
 

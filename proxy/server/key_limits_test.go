@@ -1,6 +1,7 @@
 package server
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -147,6 +148,38 @@ func TestPromptCountsBesideTheTokensOfItsAnswer(t *testing.T) {
 	a.end(500)
 	if r := receiveWithin(t, "reply", done, waitLimit); r.StatusCode != 200 {
 		t.Errorf("status %d", r.StatusCode)
+	}
+}
+
+// The tokens of choices that nobody takes any more count like the others: when another one fails, and when the client
+// leaves.
+func TestTokensOfChoicesThatAreNotTakenCount(t *testing.T) {
+	tests := map[string]func(*testing.T, *fakeAnswer, net.Conn){
+		"one fails": func(t *testing.T, a *fakeAnswer, _ net.Conn) {
+			a.fail(api.NewError(api.TypeDecodeFailed, "no"), true)
+			a.expectOutcome(t, inflight.Failed)
+		},
+		"the client leaves": func(t *testing.T, a *fakeAnswer, c net.Conn) {
+			_ = c.Close()
+			a.expectOutcome(t, inflight.ClientGone)
+		},
+	}
+	for name, end := range tests {
+		t.Run(name, func(t *testing.T) {
+			table, answers := manualTable()
+			ts := startLimitedServer(t, expectTokens{table, 100}, "tokens_per_minute: 10000")
+			c, _ := ts.dial()
+			ts.send(c, rawInfer(inferBody, "HTTP/1.1"))
+			a := receiveWithin(t, "request", answers, waitLimit)
+			a.mu.Lock()
+			a.generated = 4 * 2000
+			a.mu.Unlock()
+			end(t, a, c)
+			await.Until(t, waitLimit, "the tokens to be counted", func() bool {
+				d := ts.opts.Limits.AllowN("tokens:demo", limit.Rate{Requests: 10_000, Unit: tokenUnit}, 0, time.Now())
+				return d.Remaining < 5000 // 10,000 - 8000, and what time gives back
+			})
+		})
 	}
 }
 
