@@ -224,6 +224,7 @@ func (en *entry) countAnswer(now time.Time) {
 
 // sampleWork measures how fast engines are, reports how long new requests wait, and refuses what won't make it.
 func (t *Table) sampleWork(now time.Time) {
+	t.queue.Sample(now)
 	var longest admission.Estimate
 	speed := 0.0
 	for base, w := range t.work {
@@ -236,7 +237,6 @@ func (t *Table) sampleWork(now time.Time) {
 			saturated = saturated || b.sequences > 0 && b.outstanding >= b.sequences
 		}
 		w.Sample(now, saturated)
-		t.queue.Shares(base).Sample(now)
 		e := t.estimate(w, modelVersion{base, t.anyVersionOf(base)}, float64(t.queue.Work(base)), 1, 0)
 		if e.Start > longest.Start || speed == 0 {
 			longest, speed = e, w.Speed()

@@ -31,6 +31,7 @@ type Account struct {
 	waiting  int     // items that wait
 	running  int     // charged and not settled
 	activeAt time.Time
+	counted  bool // in Shares.active
 }
 
 // Charge is the work that was charged for one running request. The zero value is none: nothing happens to it.
@@ -55,7 +56,7 @@ func newShares() *Shares { return &Shares{accounts: make(map[uint64]*Account)} }
 func (s *Shares) account(key uint64, weight float64) *Account {
 	a := s.accounts[key]
 	if a == nil {
-		a = &Account{shares: s, key: key}
+		a = &Account{shares: s, key: key, counted: true}
 		s.accounts[key] = a
 		s.active++
 	}
@@ -163,6 +164,15 @@ func (a *Account) isActive() bool {
 // Contended reports whether several keys use the base.
 func (s *Shares) Contended() bool { return s.active > 1 }
 
+// othersUse reports whether keys other than this one use the base.
+func (s *Shares) othersUse(key uint64) bool {
+	others := s.active
+	if a := s.accounts[key]; a != nil && a.counted {
+		others--
+	}
+	return others > 0
+}
+
 // Sample is called regularly: it lets what was served fade, and forgets keys.
 func (s *Shares) Sample(now time.Time) {
 	keep := 1.0
@@ -180,7 +190,7 @@ func (s *Shares) Sample(now time.Time) {
 		}
 		a.recent *= keep
 		s.recent += a.recent
-		if a.isActive() {
+		if a.counted = a.isActive(); a.counted {
 			s.active++
 		}
 	}

@@ -230,30 +230,46 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// One key can't fill the queue while another one is there; alone it can.
+// One key can't fill the queue while another one is there, whatever base that one uses; alone it can.
 func TestOneKeyLeavesRoom(t *testing.T) {
-	q := New(Limits{Items: 8, Bytes: 1000, Work: 10_000, KeyShare: 0.75})
-	fill := func(key uint64, from int) (n int, last PushResult) {
-		for ; last == Queued; n++ {
-			last = q.Push(keyItem(uint64(from+n), key))
-		}
-		return n - 1, last
+	tests := []struct {
+		name  string
+		other string // base that another key uses; "": none
+		waits bool   // something of the other key waits
+		own   int    // items that the key may have
+		why   PushResult
+	}{
+		{"alone", "", false, 8, TooManyItems},
+		{"beside another key", "m", false, 6, KeyTooManyItems},
+		{"beside a key that uses another base", "n", false, 6, KeyTooManyItems},
+		{"beside a key that waits for another base", "n", true, 6, KeyTooManyItems},
 	}
-	if n, why := fill(keyA, 1); n != 8 || why != TooManyItems {
-		t.Errorf("alone: %d, %v", n, why)
-	}
-	q.RemoveAll()
-	now := time.Unix(1000, 0)
-	q.Shares("m").Sample(now)
-	q.Push(keyItem(100, keyB))
-	q.Remove(100)
-	q.Account("m", keyB, 0).Charge(1)
-	q.Shares("m").Sample(now)
-	if n, why := fill(keyA, 1); n != 6 || why != KeyTooManyItems {
-		t.Errorf("beside another key: %d, %v", n, why)
-	}
-	if n, why := fill(keyB, 50); n != 2 || why != TooManyItems {
-		t.Errorf("the other key: %d, %v", n, why)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			q := New(Limits{Items: 8, Bytes: 1000, Work: 10_000, KeyShare: 0.75})
+			fill := func(key uint64, from int) (n int, last PushResult) {
+				for ; last == Queued; n++ {
+					last = q.Push(keyItem(uint64(from+n), key))
+				}
+				return n - 1, last
+			}
+			now, waiting := time.Unix(1000, 0), 0
+			q.Shares("m").Sample(now)
+			if tt.waits {
+				waiting = 1
+				q.PushAdmitted(Item{ID: 99, Class: Replay, Base: tt.other, Key: keyB})
+			} else if tt.other != "" {
+				q.Account(tt.other, keyB, 0).Charge(1)
+				q.Shares(tt.other).Sample(now)
+			}
+			if n, why := fill(keyA, 1); n != tt.own || why != tt.why {
+				t.Errorf("%d items, then %v; want %d, then %v", n, why, tt.own, tt.why)
+			}
+			rest := 8 - tt.own - waiting
+			if n, why := fill(keyB, 50); n != rest || why != TooManyItems {
+				t.Errorf("the other key: %d items, then %v; want the rest, %d", n, why, rest)
+			}
+		})
 	}
 }
 
@@ -289,10 +305,14 @@ func TestKeysWithoutRequestsAreForgotten(t *testing.T) {
 		}
 	}
 	s := q.Shares("m")
-	s.Sample(now)
-	s.Sample(now.Add(forgetAccount + time.Second))
+	q.Account("idle", keyA, 0)
+	q.Sample(now)
+	q.Sample(now.Add(forgetAccount + time.Second))
 	if n := len(s.accounts); n > 2 {
 		t.Errorf("%d accounts are kept, one has a request", n)
+	}
+	if n := len(q.shares); n != 1 {
+		t.Errorf("%d bases are kept, one has a key", n)
 	}
 }
 

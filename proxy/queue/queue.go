@@ -66,7 +66,7 @@ type Limits struct {
 	Items int
 	Bytes int64
 	Work  int64 // 0: no limit of its own
-	// KeyShare is the part of the limits that one key may use while others are active; 0: all.
+	// KeyShare is the part of the limits that one key may use while others are active, on whatever base; 0: all.
 	KeyShare float64
 }
 
@@ -177,7 +177,7 @@ func (q *Queue) checkLimits(it *Item) PushResult {
 		return TooManyBytes
 	case l.Work > 0 && q.work > 0 && q.work+it.Work > l.Work:
 		return TooMuchWork
-	case l.KeyShare <= 0 || l.KeyShare >= 1 || !q.Shares(it.Base).Contended():
+	case l.KeyShare <= 0 || l.KeyShare >= 1 || !q.othersActive(it.Key):
 		return Queued
 	}
 	used := q.usedBy[it.Key]
@@ -191,6 +191,19 @@ func (q *Queue) checkLimits(it *Item) PushResult {
 		return KeyTooMuchWork
 	}
 	return Queued
+}
+
+// othersActive reports whether keys other than this one use any base: the queue is one for all of them.
+func (q *Queue) othersActive(key uint64) bool {
+	if n := len(q.usedBy); n > 1 || n == 1 && q.usedBy[key].items == 0 {
+		return true
+	}
+	for _, s := range q.shares {
+		if s.othersUse(key) {
+			return true
+		}
+	}
+	return false
 }
 
 // subqueueFor finds or makes the subqueue of an item.
@@ -222,6 +235,15 @@ func (q *Queue) Shares(base string) *Shares {
 // Account returns a key's account of a base; weight 0 is 1.
 func (q *Queue) Account(base string, key uint64, weight float64) *Account {
 	return q.Shares(base).account(key, weight)
+}
+
+// Sample is called regularly: it lets what was served fade, and forgets keys that are long gone.
+func (q *Queue) Sample(now time.Time) {
+	for base, s := range q.shares {
+		if s.Sample(now); len(s.accounts) == 0 {
+			delete(q.shares, base)
+		}
+	}
 }
 
 // ForgetBase drops the shares of a base for which nothing waits.
