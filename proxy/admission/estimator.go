@@ -22,6 +22,15 @@ func Generated(tokens int) float64 { return generatedWeight * float64(tokens) }
 // Prompt is the work of so many prompt tokens.
 func Prompt(tokens int) float64 { return float64(tokens) }
 
+// Size is what a request asks of an engine.
+type Size struct {
+	PromptTokens float64 // to compute before its next new token
+	NewTokens    float64
+}
+
+// Work is the work that an engine has with it.
+func (s Size) Work() float64 { return s.PromptTokens + generatedWeight*s.NewTokens }
+
 const (
 	// initialTokensPerByte holds until prompts have been counted: English text has about four bytes a token.
 	initialTokensPerByte = 0.25
@@ -40,6 +49,7 @@ const (
 // nothing yet. It isn't safe for concurrent use; its owner holds a lock.
 type Estimator struct {
 	speed         speed
+	pace          pace
 	lengths       lengths
 	tokensPerByte average
 	requestWork   average
@@ -51,15 +61,23 @@ type Estimator struct {
 // Add counts work that an engine has done.
 func (e *Estimator) Add(work float64) { e.speed.pending += work }
 
-// Sample is called regularly. saturated says whether every sequence of the base is in use; only then the work since the
-// last call tells how fast the engine can be.
-func (e *Estimator) Sample(now time.Time, saturated bool) { e.speed.sample(now, saturated) }
+// Decoded notes the time of a generated token since the one before it in its answer.
+func (e *Estimator) Decoded(gap time.Duration) { e.pace.decoded(gap) }
+
+// Prefilled notes the time of an answer's first token since its prompt, of so many tokens, began to be computed.
+func (e *Estimator) Prefilled(tokens int, took time.Duration) { e.pace.prefilled(tokens, took) }
+
+// Sample is called regularly. saturated says whether every sequence of the base is in use; only then what came since
+// the last call tells how fast the engine can be.
+func (e *Estimator) Sample(now time.Time, saturated bool) {
+	e.pace.sample(e.speed.sample(now, saturated))
+}
 
 // Interrupt is called when an engine is lost: the time in which it did nothing says nothing about its speed.
 func (e *Estimator) Interrupt() { e.speed.interrupt() }
 
 // ForgetSpeed is called when another engine may be faster or slower than the one that was measured.
-func (e *Estimator) ForgetSpeed() { e.speed = speed{} }
+func (e *Estimator) ForgetSpeed() { e.speed, e.pace = speed{}, pace{} }
 
 // AnsweredInPart notes an answer that ended before it was complete: it shows something if it had become longer than
 // expected. Otherwise only short answers would be known where long ones run out of time.
@@ -113,22 +131,36 @@ type Estimate struct {
 	margin float64
 }
 
-// Estimate says how long a request of that work would take. It isn't known before the speed was measured and as many
+// Estimate says how long a request of that size would take. It isn't known before the speed was measured and as many
 // answers as the engine has sequences have shown how long they are.
-func (e *Estimator) Estimate(l Load, work float64) Estimate {
+func (e *Estimator) Estimate(l Load, size Size) Estimate {
 	perSecond := e.Speed()
 	if perSecond <= 0 || l.Sequences <= 0 || e.finished < min(l.Sequences, enoughAnswers) {
 		return Estimate{}
 	}
-	// With all sequences in use each gets its part of the speed. What is at the engine beyond its sequences waits
-	// there, and somebody's answer has to end before the next one begins.
-	run := work * float64(l.Sequences) / perSecond
+	run := e.run(l.Sequences, size)
 	if l.AtEngine < l.Sequences && l.Ahead <= 0 {
 		return Estimate{Known: true, Run: seconds(run), margin: e.margin()}
 	}
+	// What is at the engine beyond its sequences waits there, and somebody's answer has to end before the next one
+	// begins.
 	before := float64(max(l.AtEngine-l.Sequences, 0)+1) * e.requestWork.mean
 	start := before/perSecond + l.Ahead/(perSecond*l.Share)
 	return Estimate{Known: true, Start: seconds(start), Run: seconds(run), margin: e.margin()}
+}
+
+// run is how many seconds a request takes that has one of so many sequences, all in use.
+func (e *Estimator) run(sequences int, size Size) float64 {
+	// Where nothing else is known each sequence gets its part of the speed.
+	part := float64(sequences) / e.Speed()
+	prompt, answer := size.PromptTokens*part, generatedWeight*size.NewTokens*part
+	if gap, known := e.pace.gap(); known {
+		answer = size.NewTokens * gap
+	}
+	if each, known := e.pace.promptToken(); known { // a prompt gets its part at least, whatever short ones seem to take
+		prompt = min(size.PromptTokens*each, prompt)
+	}
+	return prompt + answer
 }
 
 // Total is the time until the answer is complete.

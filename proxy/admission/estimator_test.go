@@ -48,12 +48,73 @@ func TestEstimate(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := tt.estimator.Estimate(tt.load, 200)
+			got := tt.estimator.Estimate(tt.load, Size{PromptTokens: 100, NewTokens: 50})
 			near := func(a, b time.Duration) bool { return (a - b).Abs() < 10*time.Millisecond }
 			if got.Known != tt.known || !near(got.Start, tt.startTime) || !near(got.Run, tt.run) {
 				t.Errorf("%+v, want start %v, run %v, known %v", got, tt.startTime, tt.run, tt.known)
 			}
 		})
+	}
+}
+
+// How long a request takes that has a sequence, by what was seen of others: each row is what one of 32 sequences did
+// again and again while the engine did 1000 tokens of work a second.
+func TestRun(t *testing.T) {
+	ms := time.Millisecond
+	type prompt struct {
+		tokens int
+		took   time.Duration
+	}
+	tests := []struct {
+		name    string
+		gaps    []time.Duration
+		prompts []prompt
+		want    time.Duration // for a prompt of 5000 tokens and 50 new ones
+	}{
+		{"nothing: a part of the speed", nil, nil, 5100 * 32 * ms},
+		{"new tokens only: their pace, and a part of the speed", []time.Duration{200 * ms}, nil, (5000*32 + 50*200) * ms},
+		{"prompts only", nil, []prompt{{5000, 10 * time.Second}}, (10_000 + 100*32) * ms},
+		{"prompts as long", []time.Duration{200 * ms}, []prompt{{5000, 10_200 * ms}}, (10_000 + 50*200) * ms},
+		{"short ones: what they take beyond a step", []time.Duration{200 * ms, 300 * ms}, []prompt{{50, 300 * ms}}, (5000*2 + 50*250) * ms},
+		{"a long one decides", []time.Duration{200 * ms}, []prompt{{50, 700 * ms}, {5000, 15_200 * ms}}, (5000*3 + 50*200) * ms},
+		{"tokens that come together are no step", []time.Duration{200 * ms, 0}, []prompt{{50, 300 * ms}}, (5000*2 + 50*100) * ms},
+		{"short ones that waited: no more than a part of the speed", []time.Duration{200 * ms}, []prompt{{1, 2 * time.Second}}, (5000*32 + 50*200) * ms},
+		{"short ones from a cache", []time.Duration{200 * ms}, []prompt{{50, 150 * ms}}, 50 * 200 * ms},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e := measured(1000, 50, 50)
+			for i := range 100 {
+				for _, gap := range tt.gaps {
+					e.Decoded(gap)
+				}
+				for _, p := range tt.prompts {
+					e.Prefilled(p.tokens, p.took)
+				}
+				e.Add(100)
+				e.Sample(start.Add(10*time.Second+time.Duration(i+1)*100*ms), true)
+			}
+			got := e.Estimate(Load{Sequences: 32, AtEngine: 40, Share: 1}, Size{PromptTokens: 5000, NewTokens: 50}).Run
+			if (got - tt.want).Abs() > tt.want/50 {
+				t.Errorf("%v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// The pace of a busy engine isn't that of one with a request or two.
+func TestPaceIsOfSaturatedTime(t *testing.T) {
+	e := measured(1000, 50, 50)
+	size, load := Size{PromptTokens: 5000, NewTokens: 50}, Load{Sequences: 32, AtEngine: 40, Share: 1}
+	want := e.Estimate(load, size).Run
+	for i := range 100 {
+		e.Decoded(time.Millisecond)
+		e.Prefilled(50, 10*time.Millisecond)
+		e.Add(100)
+		e.Sample(start.Add(10*time.Second+time.Duration(i+1)*100*time.Millisecond), false)
+	}
+	if got := e.Estimate(load, size).Run; got != want {
+		t.Errorf("%v, before the engine was idle %v", got, want)
 	}
 }
 
@@ -192,7 +253,7 @@ func TestMarginFollowsErrors(t *testing.T) {
 				e.Took(10*time.Second, time.Duration(r*float64(10*time.Second)), false)
 			}
 		}
-		return e.Estimate(Load{Sequences: 4, AtEngine: 4, Share: 1}, 1).margin
+		return e.Estimate(Load{Sequences: 4, AtEngine: 4, Share: 1}, Size{}).margin
 	}
 	if exact, vague, wrong := margin(1), margin(0.8, 1.2), margin(3); exact != minMargin || vague < 1.4 || vague > 1.8 || wrong != maxMargin {
 		t.Errorf("margins %v, %v, %v", exact, vague, wrong)

@@ -1,9 +1,6 @@
 package admission
 
-import (
-	"math"
-	"time"
-)
+import "time"
 
 const (
 	// speedWindow is over how much saturated time the speed is averaged. A step may take a second, and the load changes
@@ -30,7 +27,9 @@ func (s *speed) perSecond() float64 {
 	return s.work / s.time
 }
 
-func (s *speed) sample(now time.Time, saturated bool) {
+// sample takes in the work since the last call, and returns the seconds of saturated time in which it was done. 0: it
+// doesn't count.
+func (s *speed) sample(now time.Time, saturated bool) (counted float64) {
 	work, elapsed := s.pending, now.Sub(s.last).Seconds()
 	counts := s.saturated && saturated && elapsed > 0
 	s.pending, s.last, s.saturated = 0, now, saturated
@@ -41,10 +40,12 @@ func (s *speed) sample(now time.Time, saturated bool) {
 		s.idle += elapsed
 	default:
 		elapsed += s.idle
-		keep := math.Exp(-elapsed / speedWindow.Seconds())
+		keep := fading(elapsed)
 		s.work, s.time = s.work*keep+work, s.time*keep+elapsed
 		s.idle = 0
+		return elapsed
 	}
+	return 0
 }
 
 func (s *speed) interrupt() { s.idle, s.pending, s.saturated = 0, 0, false }

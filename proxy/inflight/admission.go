@@ -27,19 +27,22 @@ func (t *Table) workOf(base string) *baseWork {
 	return w
 }
 
-// estimatedWork is the work that an engine will have with the request from now on.
-func (en *entry) estimatedWork() float64 {
-	work := 0.0
+// estimatedSize is what an engine will have to do for the request from now on.
+func (en *entry) estimatedSize() admission.Size {
+	have := float64(len(en.rec.Generated))
+	size := admission.Size{PromptTokens: have, NewTokens: max(en.work.NewTokens(en.askedTokens)-have, 1)}
 	if n := len(en.rec.PromptTokens); n > 0 {
-		work = admission.Prompt(n)
+		size.PromptTokens += float64(n)
 	} else if n := len(en.req.Infer.PromptTokens); n > 0 {
-		work = admission.Prompt(n)
+		size.PromptTokens += float64(n)
 	} else if !en.sharesPrompt() {
-		work = en.work.PromptTokens(en.promptBytes)
+		size.PromptTokens += en.work.PromptTokens(en.promptBytes)
 	}
-	have := len(en.rec.Generated)
-	return work + admission.Prompt(have) + admission.Generated(1)*max(en.work.NewTokens(en.askedTokens)-float64(have), 1)
+	return size
 }
+
+// estimatedWork is the work that an engine will have with the request from now on.
+func (en *entry) estimatedWork() float64 { return en.estimatedSize().Work() }
 
 // ExpectedTokens is how many tokens a request probably takes, of its prompt and of all its answers.
 func (t *Table) ExpectedTokens(r *api.Request) int {
@@ -67,7 +70,7 @@ func (t *Table) ExpectedTokens(r *api.Request) int {
 }
 
 // estimate says how long a request takes that has so much work ahead of it, in a share of the engine's speed.
-func (t *Table) estimate(w *baseWork, mv modelVersion, ahead, share, work float64) admission.Estimate {
+func (t *Table) estimate(w *baseWork, mv modelVersion, ahead, share float64, size admission.Size) admission.Estimate {
 	load := admission.Load{Sequences: w.sequences, Ahead: ahead, Share: share}
 	if e := t.targetEngine(mv); e != nil {
 		base := e.bases[mv.model]
@@ -76,7 +79,7 @@ func (t *Table) estimate(w *baseWork, mv modelVersion, ahead, share, work float6
 			load.Sequences = base.sequences
 		}
 	}
-	return w.Estimate(load, work)
+	return w.Estimate(load, size)
 }
 
 // checkTime refuses a new request that can't be answered in the time it has. A further choice of one that was taken in
@@ -87,7 +90,7 @@ func (t *Table) checkTime(en *entry, now time.Time) *api.Error {
 	}
 	key := t.queue.Account(en.model, en.owner, en.req.Weight)
 	ahead := float64(key.QueuedWork() + t.queue.ReplayWork(en.model))
-	e := t.estimate(en.work, modelVersion{en.model, en.version}, ahead, key.Share(), en.estimatedWork())
+	e := t.estimate(en.work, modelVersion{en.model, en.version}, ahead, key.Share(), en.estimatedSize())
 	d := e.Decide(en.deadline.Sub(now))
 	if d.Admit {
 		if e.Start > 0 {
@@ -111,7 +114,7 @@ func (t *Table) refuseHopeless(en *entry, now time.Time) bool {
 	if !en.mayStillBeRefused() || !t.queue.HasBase(queue.Fresh, en.model) {
 		return false
 	}
-	e := t.estimate(en.work, modelVersion{en.model, en.version}, 0, 1, en.estimatedWork())
+	e := t.estimate(en.work, modelVersion{en.model, en.version}, 0, 1, en.estimatedSize())
 	if !e.Late(en.deadline.Sub(now)) {
 		return false
 	}
@@ -138,7 +141,7 @@ func (t *Table) refuseOverdue(now time.Time) {
 			if key := t.queue.Account(base, it.Key, it.Weight); key != last {
 				ahead, share, last = t.queue.ReplayWork(base), key.Share(), key
 			}
-			e := t.estimate(w, modelVersion{it.Base, it.Version}, float64(ahead), share, float64(it.Work))
+			e := t.estimate(w, modelVersion{it.Base, it.Version}, float64(ahead), share, en.estimatedSize())
 			if en.mayStillBeRefused() && e.Late(en.deadline.Sub(now)) {
 				t.refuseLate(en, e, now)
 				continue
@@ -179,6 +182,17 @@ func (en *entry) countStart(before int) {
 		return
 	}
 	en.countWork(admission.Prompt(n))
+}
+
+// countPace learns how long a token took, before it is counted: of the first one with its prompt. What an engine takes
+// up from another one isn't typical, and a prompt that another choice shares says nothing.
+func (en *entry) countPace(took time.Duration) {
+	switch {
+	case en.hasTokenHere:
+		en.work.Decoded(took)
+	case len(en.rec.Generated) == 0 && !en.sharesPrompt():
+		en.work.Prefilled(len(en.rec.PromptTokens), took)
+	}
 }
 
 // countWork counts work that an engine did for the request.
@@ -237,7 +251,7 @@ func (t *Table) sampleWork(now time.Time) {
 			saturated = saturated || b.sequences > 0 && b.outstanding >= b.sequences
 		}
 		w.Sample(now, saturated)
-		e := t.estimate(w, modelVersion{base, t.anyVersionOf(base)}, float64(t.queue.Work(base)), 1, 0)
+		e := t.estimate(w, modelVersion{base, t.anyVersionOf(base)}, float64(t.queue.Work(base)), 1, admission.Size{})
 		if e.Start > longest.Start || speed == 0 {
 			longest, speed = e, w.Speed()
 		}

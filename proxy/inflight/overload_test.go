@@ -135,6 +135,60 @@ func TestGoodputUnderOverload(t *testing.T) {
 	}
 }
 
+// A long prompt isn't one of so many sequences with the same part of the engine's speed: an engine gives prompts most
+// of its time. While others, all with shorter prompts, take all sequences, one is let in that can be answered in time.
+func TestLongPromptUnderSaturation(t *testing.T) {
+	for _, tt := range []struct {
+		others int     // tokens of each of the other prompts
+		spare  float64 // time with which it is let in ÷ time that it takes
+	}{{10, 1.8}, {50, 1.5}, {200, 1.5}} {
+		t.Run(fmt.Sprintf("beside prompts of %d tokens", tt.others), func(t *testing.T) {
+			needed := longPromptBeside(t, tt.others, time.Hour)
+			if needed.err != nil {
+				t.Fatalf("with all the time in the world: %v", needed.err)
+			}
+			t.Logf("it takes %v", needed.took)
+			enough := time.Duration(tt.spare * float64(needed.took))
+			if c := longPromptBeside(t, tt.others, enough); c.err != nil {
+				t.Errorf("with %v: after %v %v", enough, c.took, c.err)
+			}
+			if c := longPromptBeside(t, tt.others, needed.took/4); !c.refused {
+				t.Errorf("with %v it was let in, and took %v", needed.took/4, c.took)
+			}
+		})
+	}
+}
+
+// longPromptBeside asks a saturated engine for an answer to a prompt of 5000 tokens.
+func longPromptBeside(t *testing.T, others int, timeout time.Duration) (long *simulatedClient) {
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		pauses := rand.New(rand.NewPCG(6, 6))
+		engine := newSimulatedEngine(table, overloadSequences, func(*Submission) int { return overloadAsked })
+		engine.chunks = 2.5
+		stop := engine.start()
+		defer stop()
+		ask := func(timeout time.Duration, promptTokens int) *simulatedClient {
+			r := newRequest(nil)
+			r.Timeout, r.Infer = timeout, &api.Request{Prompt: strings.Repeat("word", promptTokens), MaxNewTokens: new(overloadAsked)}
+			return table.ask(t, r, 0)
+		}
+		var clients []*simulatedClient
+		for start := time.Now(); time.Since(start) < 2*time.Minute; {
+			if long == nil && time.Since(start) > 30*time.Second {
+				long = ask(timeout, 5000)
+				clients = append(clients, long)
+			}
+			clients = append(clients, ask(90*time.Second, others))
+			pause := pauses.ExpFloat64() / (1.5 * overloadCapacity)
+			time.Sleep(time.Duration(pause * float64(time.Second))) // fake time
+		}
+		for _, c := range clients {
+			<-c.done
+		}
+	})
+	return long
+}
+
 // A refused client that comes back after Retry-After finds room, if nobody else comes meanwhile.
 func TestRetryAfterIsTrue(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {

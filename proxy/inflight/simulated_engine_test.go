@@ -17,6 +17,7 @@ type simulatedEngine struct {
 	stepBase   time.Duration
 	stepEach   time.Duration // for each generated token
 	stepPrompt time.Duration // for each prompt token
+	chunks     float64       // prompts get at most this many times the time of decoding; 0: one whole prompt a step
 	length     func(s *Submission) int
 
 	seen    int
@@ -28,9 +29,13 @@ type simulatedSequence struct {
 	*Submission
 	until     time.Time // zero: it has all the time
 	length    int
+	filled    int // tokens of its prompt
 	prefilled bool
+	since     time.Duration // its last token, or the first step with a part of its prompt
 	generated int
 }
+
+func (q *simulatedSequence) promptTokens() int { return len(q.Prompt) / 4 }
 
 func newSimulatedEngine(table *tableTest, sequences int, length func(*Submission) int) *simulatedEngine {
 	return &simulatedEngine{table: table, sequences: sequences, length: length,
@@ -78,7 +83,7 @@ func (e *simulatedEngine) takeNew() {
 		}
 		e.waiting = append(e.waiting, q)
 		e.table.Accepted(e, s.ID, s.Attempt, &Accepted{Model: s.Model, Version: s.Version, Revision: []byte("rev1"),
-			MaxNewTokens: s.MaxNewTokens, Rendered: Rendered{PromptTokens: make([]int32, len(s.Prompt)/4)}})
+			MaxNewTokens: s.MaxNewTokens, Rendered: Rendered{PromptTokens: make([]int32, q.promptTokens())}})
 	}
 	gone := func(q *simulatedSequence) bool { return slices.Contains(cancelled, q.ID) }
 	e.running, e.waiting = slices.DeleteFunc(e.running, gone), slices.DeleteFunc(e.waiting, gone)
@@ -87,34 +92,67 @@ func (e *simulatedEngine) takeNew() {
 	}
 }
 
-// stepTime is how long the next step takes: one token for each sequence, and the prompt of one at most.
+// stepTime is how long the next step takes: one token for each sequence, and prompts.
 func (e *simulatedEngine) stepTime() time.Duration {
-	took, prompts := time.Duration(0), 0
+	if len(e.running) == 0 {
+		return 0
+	}
+	took := e.stepPrompt * time.Duration(e.fillPrompts())
 	for _, q := range e.running {
-		if !q.prefilled && prompts == 0 {
-			prompts++
-			took += e.stepPrompt * time.Duration(len(q.Prompt)/4)
-			q.prefilled = true
-		}
 		if q.prefilled {
 			took += e.stepEach
 		}
 	}
-	if len(e.running) == 0 {
-		return 0
-	}
 	return took + e.stepBase
+}
+
+// fillPrompts computes what the next step has of prompts, and returns how many tokens that is. In chunks the oldest
+// prompt gets half of the time for them, and what the others don't need.
+func (e *simulatedEngine) fillPrompts() (tokens int) {
+	var prompts []*simulatedSequence
+	decoding, others := e.stepBase, 0
+	for _, q := range e.running {
+		switch {
+		case q.prefilled:
+			decoding += e.stepEach
+			continue
+		case len(prompts) > 0:
+			others += q.promptTokens() - q.filled
+		}
+		prompts = append(prompts, q)
+	}
+	if e.chunks == 0 {
+		prompts = prompts[:min(1, len(prompts))]
+	}
+	left := int(e.chunks * float64(decoding) / float64(e.stepPrompt))
+	for i, q := range prompts {
+		n := q.promptTokens() - q.filled
+		switch {
+		case e.chunks > 0 && i == 0:
+			n = min(n, max(left/2, left-others, 1))
+		case e.chunks > 0:
+			n = min(n, left)
+		}
+		q.filled += n
+		q.prefilled = q.filled == q.promptTokens()
+		tokens, left = tokens+n, left-n
+	}
+	return tokens
 }
 
 func (e *simulatedEngine) step(took time.Duration) {
 	var s Step
 	for _, q := range e.running {
+		if q.filled > 0 {
+			q.since += took
+		}
 		if !q.prefilled {
 			continue
 		}
-		s.Tokens = append(s.Tokens, Token{ID: q.ID, Attempt: q.Attempt, Index: q.generated, Text: []byte("a"), TextEnd: q.generated + 1, SinceLast: took})
+		s.Tokens = append(s.Tokens, Token{ID: q.ID, Attempt: q.Attempt, Index: q.generated, Text: []byte("a"), TextEnd: q.generated + 1, SinceLast: q.since})
+		q.since = 0
 		if q.generated++; q.generated == q.length {
-			s.Done = append(s.Done, Summary{ID: q.ID, Attempt: q.Attempt, Reason: FinishStop, PromptTokens: len(q.Prompt) / 4, OutputTokens: q.length})
+			s.Done = append(s.Done, Summary{ID: q.ID, Attempt: q.Attempt, Reason: FinishStop, PromptTokens: q.promptTokens(), OutputTokens: q.length})
 		}
 	}
 	e.running = slices.DeleteFunc(e.running, func(q *simulatedSequence) bool { return q.generated == q.length })

@@ -138,6 +138,7 @@ func (t *Table) addToken(e *engine, tok *Token, now time.Time) (first bool, prob
 	} else {
 		en.timing.decode += tok.SinceLast
 	}
+	en.countPace(tok.SinceLast)
 	en.rec.AddToken(tok.Token, len(text))
 	en.pendingText = append(en.pendingText, text...)
 	en.pendingTokens++
