@@ -13,13 +13,16 @@ func (b *base) stats() BaseStats {
 			continue
 		}
 		s.FreeCells -= len(q.tokens)
+		if q.stage == stageAwaiting {
+			s.FreeCells += q.awaitedTokens
+		}
 		if q.decoding() {
 			s.Decoding++
 		} else {
 			s.Prefilling++
 		}
 	}
-	s.FreeCells = max(s.FreeCells, 0)
+	s.FreeCells = max(s.FreeCells+b.scheduler.repeatedInUse(), 0)
 	inSlots := s.Prefilling + s.Decoding
 	s.FreeSequences = s.Sequences - inSlots
 	s.Waiting = b.sequenceCount - inSlots // for a slot, or for a worker before its first slot or after its last

@@ -23,11 +23,8 @@ func TestTheOldestConversationGivesWay(t *testing.T) {
 	system := tokensFrom(5000, 40)
 	talk := func(number, tokens int) []Token { return slices.Concat(system, conversation(number, tokens)) }
 	three := Limits{Cells: 2000, Sequences: 3, SequenceMax: 500, StepTokens: 500, Prefix: true}
-	cells := func(n int) Limits {
-		l := three
-		l.Cells = n
-		return l
-	}
+	few := three
+	few.Cells = 200
 	streams := three
 	streams.Cells, streams.StreamCells, streams.CopyTokens = 1500, 500, 20
 	slowCopies := streams
@@ -72,17 +69,9 @@ func TestTheOldestConversationGivesWay(t *testing.T) {
 			three, []ended{{nil, talk(1, 20)}, {nil, talk(2, 20)}, {nil, slices.Concat(talk(0, 0), []Token{7})}, {nil, system}}, talk(4, 20),
 			admission{slot: 0, keepCells: 40}, [][]Token{talk(2, 20), slices.Concat(talk(0, 0), []Token{7})},
 		},
-		"cells are short": {
-			cells(200), []ended{{nil, talk(1, 20)}, {nil, talk(2, 80)}}, talk(3, 20),
-			admission{slot: 0, keepCells: 40}, [][]Token{talk(2, 80)},
-		},
-		"cells are short, and a branch of the newest": {
-			cells(240), []ended{{nil, talk(1, 20)}, {nil, talk(2, 80)}}, slices.Concat(talk(2, 60), conversation(9, 5)),
-			admission{slot: 2, copyCells: 100, copyFrom: 1}, [][]Token{talk(2, 80)},
-		},
-		"no room for a copy": {
-			cells(200), []ended{{nil, talk(1, 20)}, {nil, talk(2, 80)}}, slices.Concat(talk(2, 60), conversation(9, 5)),
-			admission{slot: 1, keepCells: 100}, nil,
+		"hardly a cell is free": {
+			few, []ended{{nil, talk(1, 20)}, {nil, talk(2, 80)}}, slices.Concat(talk(2, 60), conversation(9, 5)),
+			admission{slot: 2, copyCells: 100, copyFrom: 1}, [][]Token{talk(1, 20), talk(2, 80)},
 		},
 		"streams: the oldest of equals": {
 			streams, []ended{{nil, talk(1, 20)}, {nil, talk(2, 20)}, {nil, talk(3, 20)}, {nil, talk(1, 30)}}, talk(4, 20),

@@ -26,6 +26,7 @@ type fakeRunner struct {
 
 	mu           sync.Mutex
 	cells        map[int][]Token
+	places       *cellPlaces
 	openSamplers atomic.Int64 // open
 	violations   []string     // rules of Runner that the executor broke
 }
@@ -35,7 +36,7 @@ type fakeAdapter struct{ name string }
 func (a *fakeAdapter) Name() string { return a.name }
 
 func newFakeRunner(l Limits) *fakeRunner {
-	return &fakeRunner{limits: l, cells: make(map[int][]Token)}
+	return &fakeRunner{limits: l, cells: make(map[int][]Token), places: newCellPlaces()}
 }
 
 func (f *fakeRunner) Limits() Limits { return f.limits }
@@ -44,12 +45,9 @@ func (f *fakeRunner) Step(slices []Slice) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	adapter := slices[0].Adapter
-	total, used := 0, 0
+	total, used := 0, f.places.usedByAll()
 	for i := range slices {
 		total += len(slices[i].Tokens)
-	}
-	for _, c := range f.cells {
-		used += len(c)
 	}
 	if f.stepTime != nil {
 		time.Sleep(f.stepTime(total))
@@ -98,6 +96,7 @@ func (f *fakeRunner) feed(adapter Adapter, s *Slice) {
 		}
 	}
 	f.cells[s.Seq] = append(f.cells[s.Seq], s.Tokens...)
+	f.places.add(s.Seq, len(s.Tokens))
 	s.Scores = nil
 	for i := range s.Score.Targets {
 		before := f.cells[s.Seq][:s.Start+s.Score.After+i+1]
@@ -127,9 +126,11 @@ func (f *fakeRunner) Truncate(seq, from int) bool {
 		return false
 	}
 	if from > 0 && !f.limits.Prefix {
+		f.places.cut(seq, 0)
 		delete(f.cells, seq)
 		return false
 	}
+	f.places.cut(seq, from)
 	if from == 0 {
 		delete(f.cells, seq)
 		return true
@@ -146,6 +147,11 @@ func (f *fakeRunner) CopyPrefix(from, to, tokens int) bool {
 		return false
 	}
 	f.cells[to] = append([]Token(nil), f.cells[from][:tokens]...)
+	if f.limits.StreamCells > 0 {
+		f.places.add(to, tokens)
+	} else {
+		f.places.share(from, to, tokens)
+	}
 	return true
 }
 

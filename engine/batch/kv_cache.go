@@ -24,7 +24,7 @@ func (s *scheduler) admit() (admission, bool) {
 	q := s.nextOverWait()
 	if q != nil {
 		s.slots[q.slot] = slot{} // it has no cells, so it can get another slot as well
-	} else if len(s.waiting) > 0 && s.fits(s.waiting[0]) {
+	} else if len(s.waiting) > 0 && s.mayFit(s.waiting[0]) {
 		q = s.waiting[0]
 	} else {
 		return admission{}, false
@@ -34,9 +34,12 @@ func (s *scheduler) admit() (admission, bool) {
 		return admission{}, false
 	}
 	if q.stage == stageWaiting {
+		if !s.fits(a) {
+			return admission{}, false
+		}
 		s.waiting = slices.Delete(s.waiting, 0, 1)
 	}
-	s.slots[a.slot] = slot{seq: q}
+	s.takeSlot(a)
 	q.slot, q.leader, q.awaitedTokens = a.slot, a.leader, a.awaitedTokens
 	if a.leader != nil {
 		q.stage = stageAwaiting
@@ -53,15 +56,35 @@ func (s *scheduler) admit() (admission, bool) {
 // running sequence never can, so nobody waits for any again.
 func (s *scheduler) undoReuse(a admission) {
 	a.seq.filled = 0
+	s.shared.cut(a.slot, 0)
 	if a.first { // what was reused before a preemption was reused
 		a.seq.cached = 0
 	}
 	s.copyFailed = s.copyFailed || a.copyCells > 0
 }
 
-// fits reports whether the sequence's tokens, and some of the answer, have room beside those of the sequences in slots.
-// One that is alone always has: validate made sure that its prompt fits. So has one with a stream of its own.
-func (s *scheduler) fits(q *sequence) bool {
+// mayFit reports whether a waiting sequence fits if it shares all that it may.
+func (s *scheduler) mayFit(q *sequence) bool { return s.fitsSharing(q, q.reusableTokens()) }
+
+// fits reports whether the tokens of a sequence, and some of the answer, have room beside those of the sequences in
+// slots, with which it shares what it keeps or copies.
+func (s *scheduler) fits(a admission) bool {
+	shared := 0
+	switch {
+	case a.keepCells > 0:
+		shared = min(a.keepCells, s.shared.most(a.slot, s.inUse))
+	case a.copyCells > 0 && s.inUse(a.copyFrom):
+		shared = a.copyCells
+	case a.copyCells > 0:
+		shared = min(a.copyCells, s.shared.most(a.copyFrom, s.inUse))
+	}
+	return s.fitsSharing(a.seq, shared)
+}
+
+// fitsSharing reports whether a sequence has room beside those in slots if it shares so many cells with them. One that
+// is alone always has: validate made sure that its prompt fits. So has one with a stream of its own. What a sequence
+// awaits isn't counted as shared, since its leader may not get that far.
+func (s *scheduler) fitsSharing(q *sequence, cells int) bool {
 	if s.limits.StreamCells > 0 {
 		return true
 	}
@@ -72,7 +95,19 @@ func (s *scheduler) fits(q *sequence) bool {
 			others = true
 		}
 	}
-	return !others || claimed+len(q.tokens)+q.reserveCells() <= s.limits.Cells
+	claimed -= s.repeatedInUse()
+	return !others || claimed+len(q.tokens)-cells+q.reserveCells() <= s.limits.Cells
+}
+
+// inUse reports whether a slot has a sequence.
+func (s *scheduler) inUse(slot int) bool { return s.slots[slot].seq != nil }
+
+// repeatedInUse is how often cells are counted too much in the sum of those of the sequences in slots.
+func (s *scheduler) repeatedInUse() int {
+	if s.shared.repeated == 0 {
+		return 0
+	}
+	return s.shared.repeatedIn(s.inUse)
 }
 
 // findSlot finds a slot and what is reused in it. Nobody loses by a sequence that goes on from all that a slot keeps;
@@ -83,51 +118,25 @@ func (s *scheduler) findSlot(q *sequence) (admission, bool) {
 	if free < 0 && oldest < 0 {
 		return admission{}, false
 	}
+	to, own := free, 0 // own: what that slot has of it
+	if free < 0 {
+		to, own = oldest, s.commonPrefix(q, oldest)
+	}
 	source, common := s.longestPrefix(q)
 	if leader, soon := s.prefixInPrefill(q); s.worthAwaiting(soon - common) {
-		return admission{seq: q, slot: s.takeSlot(free, oldest), leader: leader, awaitedTokens: soon}, true
+		return admission{seq: q, slot: to, leader: leader, awaitedTokens: soon}, true
 	}
-	if common < minReuseTokens {
-		return admission{seq: q, slot: s.takeSlot(free, oldest)}, true
-	}
-	kept := s.slots[source].keptTokens
-	if kept != nil && common == len(kept) || free < 0 && source == oldest {
-		return admission{seq: q, slot: source, keepCells: common}, true
-	}
-	own := 0
-	if free < 0 {
-		own = s.commonPrefix(q, oldest)
-	}
-	if common-own < s.limits.CopyTokens {
-		if own >= minReuseTokens {
-			return admission{seq: q, slot: oldest, keepCells: own}, true
-		}
-		return admission{seq: q, slot: s.takeSlot(free, oldest)}, true
-	}
-	to := s.takeSlot(free, oldest)
 	switch {
-	case s.makeRoom(common, source):
-		return admission{seq: q, slot: to, copyCells: common, copyFrom: source}, true
-	case kept != nil:
+	case common < minReuseTokens:
+		return admission{seq: q, slot: to}, true
+	case common == len(s.slots[source].keptTokens):
 		return admission{seq: q, slot: source, keepCells: common}, true
+	case source != to && common-own >= s.limits.CopyTokens:
+		return admission{seq: q, slot: to, copyCells: common, copyFrom: source}, true
+	case own >= minReuseTokens:
+		return admission{seq: q, slot: to, keepCells: own}, true
 	}
 	return admission{seq: q, slot: to}, true
-}
-
-// makeRoom reports whether there are cells for a copy of so many from a slot, after evicting kept ones that are older
-// than those of that slot. A stream always has.
-func (s *scheduler) makeRoom(cells, source int) bool {
-	if s.limits.StreamCells > 0 {
-		return true
-	}
-	for s.freeCells() < cells {
-		oldest := s.oldestPrefix()
-		if oldest < 0 || oldest == source {
-			return false
-		}
-		s.clearSlot(oldest)
-	}
-	return true
 }
 
 // freeSlot is the first slot without a sequence and without kept cells; -1: there is none.
@@ -146,13 +155,16 @@ func (s *scheduler) oldestPrefix() int {
 	return oldest
 }
 
-// takeSlot returns the free slot, or clears the oldest one that holds kept cells.
-func (s *scheduler) takeSlot(free, oldest int) int {
-	if free >= 0 {
-		return free
+// takeSlot puts a sequence into its slot, with the cells that it keeps or copies.
+func (s *scheduler) takeSlot(a admission) {
+	if s.slots[a.slot].keptTokens != nil && a.keepCells == 0 {
+		s.clearSlot(a.slot)
 	}
-	s.clearSlot(oldest)
-	return oldest
+	s.slots[a.slot] = slot{seq: a.seq}
+	s.shared.cut(a.slot, a.keepCells)
+	if a.copyCells > 0 && s.limits.StreamCells == 0 {
+		s.shared.copied(a.copyFrom, a.slot, a.copyCells)
+	}
 }
 
 // longestPrefix finds the slot whose cells share the longest prefix with the sequence, in use or kept. Of several it
@@ -204,10 +216,9 @@ func commonPrefix(a, b []Token) int {
 	return n
 }
 
-// freeCells is how many cells no slot holds. A shared prefix counts for each of its sequences, which errs on the safe
-// side.
+// freeCells is how many cells no slot holds.
 func (s *scheduler) freeCells() int {
-	n := s.limits.Cells
+	n := s.limits.Cells + s.shared.repeated
 	for i := range s.slots {
 		n -= len(s.slots[i].keptTokens)
 		if q := s.slots[i].seq; q != nil {

@@ -180,8 +180,8 @@ func TestPrefixPlacement(t *testing.T) {
 	}
 	st = newSchedulerTest(t, limits)
 	finish(st, one, count(150, 0))
-	if a := place(st, one, append(count(100, 0), 999)); a.keepCells != 100 {
-		t.Errorf("without room for a copy the slot is taken over: %+v", a)
+	if a := place(st, one, append(count(100, 0), 999)); a.copyCells != 100 {
+		t.Errorf("a copy takes no cells, but the slot is taken over: %+v", a)
 	}
 	limits.Prefix = false
 	st = newSchedulerTest(t, limits)

@@ -251,6 +251,7 @@ func TestSharingNeverDeadlocks(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		l := Limits{Cells: 60 + r.IntN(120), Sequences: 1 + r.IntN(8), SequenceMax: 60, StepTokens: 8 + r.IntN(64), Prefix: true}
 		st := newSchedulerTest(t, l)
+		st.places = newCellPlaces()
 		st.scheduler.budget.maxPromptTokens = 4 + r.IntN(40)
 		adapters := []Adapter{nil, &fakeAdapter{"one"}}
 		var open []*sequence

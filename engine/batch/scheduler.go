@@ -27,6 +27,7 @@ type scheduler struct {
 	limits       Limits
 	budget       stepBudget
 	slots        []slot
+	shared       sharedCells
 	waiting      []*sequence // by arrival
 	clearedSlots []int
 	adapterTurns roundRobin[Adapter]
@@ -97,7 +98,7 @@ func (p *plan) decoding() stepWork { return stepWork{decodes: p.decodes, cells: 
 func (it item) draws() bool { return it.tokens == it.seq.pendingTokens() }
 
 func newScheduler(l Limits, p stepBudget) scheduler {
-	return scheduler{limits: l, budget: p, slots: make([]slot, l.Sequences)}
+	return scheduler{limits: l, budget: p, slots: make([]slot, l.Sequences), shared: newSharedCells(l.Sequences)}
 }
 
 // enqueue puts a sequence into the queue by its arrival, so one that was preempted comes before those submitted after
@@ -134,6 +135,7 @@ func (s *scheduler) remove(q *sequence, keepCells bool) {
 // clearSlot makes a slot free; its cells are gone once the executor has carried out takeCleared.
 func (s *scheduler) clearSlot(at int) {
 	s.slots[at] = slot{}
+	s.shared.cut(at, 0)
 	s.clearedSlots = append(s.clearedSlots, at)
 }
 

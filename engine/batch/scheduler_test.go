@@ -12,6 +12,7 @@ type schedulerTest struct {
 	t         *testing.T
 	scheduler scheduler
 	plan      plan
+	places    *cellPlaces // nil: not counted
 	nextID    uint64
 	ended     []*sequence
 }
@@ -36,14 +37,22 @@ func (st *schedulerTest) submit(owner string, a Adapter, prompt, answer int) *se
 func (st *schedulerTest) step() bool {
 	st.t.Helper()
 	for {
-		if _, ok := st.scheduler.admit(); !ok {
+		waiting := len(st.scheduler.waiting)
+		a, ok := st.scheduler.admit()
+		st.forgetCleared()
+		if !ok {
 			break
+		}
+		st.reuse(a)
+		if len(st.scheduler.waiting) < waiting {
+			st.checkClaims()
 		}
 	}
 	if !st.scheduler.plan(&st.plan, false) {
 		return false
 	}
-	st.scheduler.takeCleared()
+	st.forgetCleared()
+	st.checkPlaces()
 	if st.scheduler.freeCells() < st.plan.decodes+st.plan.promptTokens {
 		st.t.Fatalf("step of %d tokens, %d cells are free", st.plan.decodes+st.plan.promptTokens, st.scheduler.freeCells())
 	}
@@ -53,6 +62,9 @@ func (st *schedulerTest) step() bool {
 	for _, it := range st.plan.items {
 		if it.tokens <= 0 || it.seq.req.Adapter != st.plan.items[0].seq.req.Adapter && !st.scheduler.limits.MixedAdapters {
 			st.t.Fatalf("bad item %+v", it)
+		}
+		if st.places != nil {
+			st.places.add(it.seq.slot, it.tokens)
 		}
 		draws := it.draws()
 		it.seq.filled += it.tokens

@@ -17,13 +17,15 @@ import (
 	"tandem/engine/models"
 )
 
-// servedBase is a base behind a real executor, which counts the prompt tokens that it computes.
+// servedBase is a base behind a real executor, which counts the prompt tokens that it computes, and what goes wrong.
 type servedBase struct {
-	t        testing.TB
-	base     *Base
-	executor *batch.Executor
-	computed atomic.Int64
-	nextID   uint64
+	t         testing.TB
+	base      *Base
+	executor  *batch.Executor
+	computed  atomic.Int64
+	preempted atomic.Int64
+	failed    atomic.Int64 // steps and sequences
+	nextID    uint64
 }
 
 func (s *servedBase) Tokens(_, kind string, n int) {
@@ -34,8 +36,8 @@ func (s *servedBase) Tokens(_, kind string, n int) {
 func (*servedBase) Decode(string, string, float64, int, int) {}
 func (*servedBase) Sampling(string, float64)                 {}
 func (*servedBase) DeviceDraws(string, int, bool)            {}
-func (*servedBase) Preempted(string)                         {}
-func (*servedBase) DecodeError(string, string)               {}
+func (s *servedBase) Preempted(string)                       { s.preempted.Add(1) }
+func (s *servedBase) DecodeError(string, string)             { s.failed.Add(1) }
 func (*servedBase) Embedded(string, int)                     {}
 
 func serveBase(t testing.TB, path string, layout models.KVLayout) *servedBase {
@@ -301,6 +303,38 @@ func TestAnswerBehindKeptCellsIsThatOfAnEmptyCache(t *testing.T) {
 	}
 	if behind := s.start(prompt, 12, greedy).wait(t).tokens; !slices.Equal(behind, alone) {
 		t.Errorf("%v behind %d kept cells, %v alone", behind, len(long), alone)
+	}
+}
+
+// A beginning in common takes its cells once, in the library as in the scheduler's count: eight requests run together
+// that would need four caches, and when cells do run out no step is refused for want of them.
+func TestSharedBeginningsTakeTheirCellsOnce(t *testing.T) {
+	s := serveBaseWith(t, demoFile(t, "demo-q8_0.gguf"), func(o *Options) { o.CacheCells = 512 }, func(spec *models.BaseSpec) {
+		spec.Parallel, spec.Context, spec.Attention.Layout = 8, 512, unified
+	})
+	words := render(t, s.base, strings.Repeat("The river runs past the town and the mill. ", 20))
+	common := slices.Repeat(words, 300/len(words)+1)[:300]
+	for _, tc := range []struct {
+		answer  int
+		preempt bool
+	}{{12, false}, {60, true}} {
+		computed, preempted := s.computed.Load(), s.preempted.Load()
+		release := s.hold()
+		var all []*sharedAnswer
+		for i := range 8 {
+			own := slices.Concat(words[i:i+1], words[:9])
+			all = append(all, s.start(slices.Concat(common, own), tc.answer, batch.Sampling{Temperature: 1, IgnoreEnd: true, Seed: uint64(i)}))
+		}
+		release()
+		for _, a := range all {
+			if a.wait(t); len(a.tokens) != tc.answer {
+				t.Errorf("%d tokens, %+v", len(a.tokens), a.summary)
+			}
+		}
+		computed, preempted = s.computed.Load()-computed, s.preempted.Load()-preempted
+		if preempted > 0 != tc.preempt || !tc.preempt && computed > 300+8*20 || s.failed.Load() > 0 {
+			t.Errorf("answers of %d: computed %d prompt tokens, %d sequences gave way, %d failures", tc.answer, computed, preempted, s.failed.Load())
+		}
 	}
 }
 
