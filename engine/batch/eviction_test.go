@@ -58,16 +58,20 @@ func TestTheOldestConversationGivesWay(t *testing.T) {
 			admission{slot: 0, copyCells: 40, copyFrom: 1}, [][]Token{talk(2, 20), talk(3, 20)},
 		},
 		"a branch of the newest": {
-			three, []ended{{nil, talk(1, 20)}, {nil, talk(2, 20)}, {nil, talk(3, 20)}}, slices.Concat(talk(3, 15), conversation(9, 5)),
-			admission{slot: 0, copyCells: 55, copyFrom: 2}, [][]Token{talk(2, 20), talk(3, 20)},
+			three, []ended{{nil, talk(1, 20)}, {nil, talk(2, 20)}, {nil, talk(3, 20)}}, slices.Concat(talk(3, 12), conversation(9, 5)),
+			admission{slot: 0, copyCells: 52, copyFrom: 2}, [][]Token{talk(2, 20), talk(3, 20)},
 		},
 		"a conversation goes on": {
 			three, []ended{{nil, talk(1, 20)}, {nil, talk(2, 20)}, {nil, talk(3, 20)}}, talk(3, 30),
 			admission{slot: 2, keepCells: 60}, [][]Token{talk(1, 20), talk(2, 20)},
 		},
-		"the system text alone is kept, too": {
-			three, []ended{{nil, talk(1, 20)}, {nil, talk(2, 20)}, {nil, slices.Concat(talk(0, 0), []Token{7})}, {nil, system}}, talk(4, 20),
-			admission{slot: 0, keepCells: 40}, [][]Token{talk(2, 20), slices.Concat(talk(0, 0), []Token{7})},
+		"a conversation goes on, but for the end of an answer": {
+			three, []ended{{nil, talk(1, 20)}, {nil, talk(2, 20)}, {nil, talk(3, 20)}}, slices.Concat(talk(3, 13), conversation(9, 20)),
+			admission{slot: 2, keepCells: 53}, [][]Token{talk(1, 20), talk(2, 20)},
+		},
+		"a short question follows another one": {
+			three, []ended{{nil, talk(1, 20)}, {nil, talk(2, 20)}, {nil, talk(3, 5)}}, talk(4, 5),
+			admission{slot: 2, keepCells: 40}, [][]Token{talk(1, 20), talk(2, 20)},
 		},
 		"hardly a cell is free": {
 			few, []ended{{nil, talk(1, 20)}, {nil, talk(2, 80)}}, slices.Concat(talk(2, 60), conversation(9, 5)),
@@ -86,8 +90,8 @@ func TestTheOldestConversationGivesWay(t *testing.T) {
 			admission{slot: 0}, [][]Token{talk(2, 20), talk(3, 20)},
 		},
 		"streams: too little more than the oldest has": {
-			streams, []ended{{nil, talk(1, 20)}, {nil, talk(2, 20)}, {nil, talk(3, 20)}}, slices.Concat(talk(3, 19), conversation(9, 5)),
-			admission{slot: 0, keepCells: 40}, [][]Token{talk(2, 20), talk(3, 20)},
+			streams, []ended{{nil, talk(1, 20)}, {nil, talk(2, 20)}, {nil, talk(3, 40)}}, slices.Concat(talk(3, 19), conversation(9, 5)),
+			admission{slot: 0, keepCells: 40}, [][]Token{talk(2, 20), talk(3, 40)},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

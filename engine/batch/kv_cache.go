@@ -110,9 +110,9 @@ func (s *scheduler) repeatedInUse() int {
 	return s.shared.repeatedIn(s.inUse)
 }
 
-// findSlot finds a slot and what is reused in it. Nobody loses by a sequence that goes on from all that a slot keeps;
-// else it gets a free slot, or that of the cells that nobody has used for the longest time, and a copy of what another
-// one has in common with it.
+// findSlot finds a slot and what is reused in it. Nobody loses by a sequence that goes on from what a slot keeps, but
+// for a few tokens at its end. Any other gets a free slot, or that of the cells that nobody has used for the longest
+// time, and a copy of what another one has in common with it.
 func (s *scheduler) findSlot(q *sequence) (admission, bool) {
 	free, oldest := s.freeSlot(), s.oldestPrefix()
 	if free < 0 && oldest < 0 {
@@ -129,7 +129,7 @@ func (s *scheduler) findSlot(q *sequence) (admission, bool) {
 	switch {
 	case common < minReuseTokens:
 		return admission{seq: q, slot: to}, true
-	case common == len(s.slots[source].keptTokens):
+	case s.isContinued(source, common):
 		return admission{seq: q, slot: source, keepCells: common}, true
 	case source != to && common-own >= s.limits.CopyTokens:
 		return admission{seq: q, slot: to, copyCells: common, copyFrom: source}, true
@@ -168,7 +168,7 @@ func (s *scheduler) takeSlot(a admission) {
 }
 
 // longestPrefix finds the slot whose cells share the longest prefix with the sequence, in use or kept. Of several it
-// prefers the one that loses least when it is taken over: all of whose cells are used, then the oldest.
+// prefers the one that loses least when it is taken over: one that is continued, then the oldest.
 func (s *scheduler) longestPrefix(q *sequence) (at, common int) {
 	at = -1
 	for i := range s.slots {
@@ -180,6 +180,14 @@ func (s *scheduler) longestPrefix(q *sequence) (at, common int) {
 	return at, common
 }
 
+// isContinued reports whether a sequence with so many tokens in common with what a slot keeps may cut the rest of it:
+// so few that they wouldn't be reused. The last tokens of an answer may be others when a client sends it back, and what
+// differs in short questions without a conversation isn't worth a slot.
+func (s *scheduler) isContinued(at, common int) bool {
+	kept := s.slots[at].keptTokens
+	return kept != nil && len(kept)-common < minReuseTokens
+}
+
 // takenBefore reports whether slot a is rather taken over than b by a sequence that has so many tokens in common with
 // both.
 func (s *scheduler) takenBefore(a, b, common int) bool {
@@ -187,8 +195,8 @@ func (s *scheduler) takenBefore(a, b, common int) bool {
 	switch {
 	case ka.keptTokens == nil || kb.keptTokens == nil:
 		return ka.keptTokens != nil && kb.keptTokens == nil
-	case (len(ka.keptTokens) == common) != (len(kb.keptTokens) == common):
-		return len(ka.keptTokens) == common
+	case s.isContinued(a, common) != s.isContinued(b, common):
+		return s.isContinued(a, common)
 	}
 	return ka.keptSince < kb.keptSince
 }

@@ -167,8 +167,8 @@ func TestPrefixPlacement(t *testing.T) {
 	}
 	st = newSchedulerTest(t, limits)
 	finish(st, one, count(20, 0))
-	if a := place(st, one, count(20, 0)); a.copyCells != 19 {
-		t.Errorf("the same prompt copies %d cells: its last token must be decoded for its logits", a.copyCells)
+	if a := place(st, one, count(20, 0)); a.keepCells != 19 {
+		t.Errorf("the same prompt keeps %d cells: its last token must be decoded for its logits", a.copyCells)
 	}
 	st = newSchedulerTest(t, limits)
 	finish(st, one, count(20, 0))
