@@ -7,9 +7,14 @@
 #             with CUDA libcudart.so and libcublas*.so, too, so that nothing but the driver need be installed
 #   bin/      llama-server, with SERVER=1
 #
+# CUDA's backend has a place of its own in the cache, by what it depends on: other variants of the CPU's code and changes
+# outside of ggml don't compile it again.
+#
 #   scripts/build-llama.sh          build or find; the path on stdout, progress on stderr
 #   scripts/build-llama.sh --env    print the exports for a build with -tags llama, for eval; builds llguidance too
 #   scripts/build-llama.sh --key    print the path only, without building
+#   scripts/build-llama.sh --kernels        build or find CUDA's backend alone (CUDA=1), with NVIDIA's libraries, in lib/
+#   scripts/build-llama.sh --kernels-key    print its path only
 #
 # Environment: TANDEM_CACHE, LLAMA_CPP_DIR (a checkout instead of the pinned package), LLAMA_TARBALL (a copy of the
 # package), VARIANTS=all (every CPU variant, for images), CUDA=1|0 (default: when a toolkit is there; with 1 one is
@@ -44,11 +49,27 @@ ingredients() {
 	fi
 	cat "$here/native/flags.sh" "$here/native/recipe.sh" "${patches[@]}" | sha256sum
 	printf '%s\n' "${flags[@]}"
+	compilers
+	[ "$cuda" != 1 ] || basename "$kernels"
+}
+
+# What CUDA's backend depends on: of the patches the files of ggml, but for the CPU's backend.
+kernel_ingredients() {
+	if [ -n "${LLAMA_CPP_DIR:-}" ]; then
+		checkout_state "$LLAMA_CPP_DIR"
+	else
+		printf 'package %s\n' "$package_sha512"
+	fi
+	awk '/^diff --git / { keep = $3 ~ /^a\/ggml\// && $3 !~ /^a\/ggml\/src\/ggml-cpu\// } keep' "${patches[@]}" | sha256sum
+	declare -f compile build_kernels
+	printf '%s\n' "${kernel_flags[@]}"
+	compilers
+	cuda_ingredients
+}
+
+compilers() {
 	"${CC:-cc}" --version | head -n 1
 	"${CXX:-c++}" --version | head -n 1
-	if [ "$cuda" = 1 ]; then
-		cuda_ingredients
-	fi
 }
 
 checkout_state() {
@@ -64,26 +85,68 @@ checkout_state() {
 
 build() {
 	local started=$SECONDS
-	aside=$(mktemp -d "$root/building.XXXXXX")
-	trap 'say "left for inspection: $aside"' EXIT
-	if [ "$cuda" = 1 ]; then
-		check_host_compiler "$aside"
-		say_what_cuda_takes
-	fi
-	prepare_source "$aside/src"
-	compile "$aside/src" "$aside/build" "${server_flags[@]}"
+	begin_build
+	compile "$aside/src" "$aside/build" "${flags[@]}" "${server_flags[@]}" -- "${targets[@]}"
 	if [ -d "$result" ]; then
 		collect_server "$aside/build" "$result"
 	else
 		collect "$aside/src" "$aside/build" "$aside/result"
-		[ "$cuda" != 1 ] || collect_cuda "$aside/result"
+		[ "$cuda" != 1 ] || add_kernels "$aside/result"
 		ingredients >"$aside/result/ingredients.txt"
 		mv "$aside/result" "$result"
 	fi
-	trap - EXIT
-	rm -rf "$aside"
+	end_build
 	say "built in $((SECONDS - started)) s: $result"
 }
+
+begin_build() {
+	aside=$(mktemp -d "$root/building.XXXXXX")
+	trap 'say "left for inspection: $aside"' EXIT
+	prepare_source "$aside/src"
+}
+
+end_build() {
+	trap - EXIT
+	rm -rf "$aside"
+}
+
+build_kernels() {
+	local started=$SECONDS
+	begin_build
+	check_host_compiler "$aside"
+	say_what_cuda_takes
+	compile "$aside/src" "$aside/build" "${kernel_flags[@]}" -- "${kernel_targets[@]}"
+	mkdir -p "$aside/result/lib"
+	cp "$aside/build/bin/libggml-cuda.so" "$aside/result/lib/"
+	collect_cuda "$aside/result"
+	kernel_ingredients >"$aside/result/ingredients.txt"
+	mv "$aside/result" "$kernels"
+	end_build
+	say "CUDA's backend was built in $((SECONDS - started)) s: $kernels"
+}
+
+# Puts CUDA's backend, and what it needs, into the result $1, as links where the file system lets.
+add_kernels() {
+	cp -al "$kernels/lib/." "$1/lib/" 2>/dev/null || cp -a "$kernels/lib/." "$1/lib/"
+	[ ! -f "$kernels/LICENSE.nvidia" ] || cp "$kernels/LICENSE.nvidia" "$1/"
+}
+
+# once NAME STEP…: runs the step under a lock of that name.
+once() {
+	mkdir -p "$root"
+	exec 9>"$root/$1.lock"
+	if ! flock -n 9; then
+		say "another build of the same is running; waiting for it ..."
+		flock 9
+	fi
+	shift
+	"$@"
+	exec 9>&-
+}
+
+build_kernels_unless_there() { kernels_are_complete || build_kernels; }
+build_unless_there() { is_complete || build; }
+kernels_are_complete() { [ "$cuda" != 1 ] || [ -d "$kernels" ]; }
 
 is_complete() {
 	[ -d "$result" ] && { [ "${SERVER:-0}" != 1 ] || [ -x "$result/bin/llama-server" ]; }
@@ -106,28 +169,33 @@ END
 }
 
 mapfile -t patches < <(find "$here/native/patches" -name '*.patch' 2>/dev/null | sort)
-if [ "${1:-}" = --key ]; then
-	prepare_cuda --key
-else
-	prepare_cuda
-fi
+case ${1:-} in
+--key | --kernels-key) prepare_cuda --key ;;
+*) prepare_cuda ;;
+esac
 choose_flags
 root=$(cache_root)/llama.cpp
-key=$(ingredients | sha256sum | cut -c 1-16)
-result=$root/$llama_release-$key
+kernels=
+if [ "$cuda" = 1 ]; then
+	kernels=$root/cuda-$llama_release-$(kernel_ingredients | sha256sum | cut -c 1-16)
+fi
+result=$root/$llama_release-$(ingredients | sha256sum | cut -c 1-16)
 
-if [ "${1:-}" = --key ]; then
+case ${1:-} in
+--key)
 	printf '%s\n' "$result"
 	exit 0
-fi
+	;;
+--kernels-key | --kernels)
+	[ "$cuda" = 1 ] || die "only a build with CUDA=1 has CUDA's backend"
+	[ "$1" = --kernels-key ] || kernels_are_complete || once "$(basename "$kernels")" build_kernels_unless_there
+	printf '%s\n' "$kernels"
+	exit 0
+	;;
+esac
 if ! is_complete; then
-	mkdir -p "$root"
-	exec 9>"$root/$llama_release-$key.lock"
-	if ! flock -n 9; then
-		say "another build of the same is running; waiting for it ..."
-		flock 9
-	fi
-	is_complete || build
+	kernels_are_complete || once "$(basename "$kernels")" build_kernels_unless_there
+	once "$(basename "$result")" build_unless_there
 fi
 if [ "${1:-}" = --env ]; then
 	print_env

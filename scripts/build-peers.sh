@@ -31,8 +31,12 @@ fi
 export SERVER=1
 choose_flags
 targets+=(llama-batched-bench)
+flags+=("${server_flags[@]}")
+if [ "$cuda" = 1 ]; then
+	flags+=("${kernel_flags[@]}") targets+=("${kernel_targets[@]}")
+fi
 key=$({
-	printf '%s\n' "$package_sha512" "${LLAMA_CPP_DIR:-}" "${flags[@]}" "${server_flags[@]}" "${targets[@]}"
+	printf '%s\n' "$package_sha512" "${LLAMA_CPP_DIR:-}" "${flags[@]}" "${targets[@]}"
 	if [ "${#patches[@]}" -gt 0 ]; then sha256sum <"${patches[0]}"; fi
 	"${CC:-cc}" --version | head -n 1
 	"${CXX:-c++}" --version | head -n 1
@@ -47,7 +51,7 @@ if [ ! -d "$result" ]; then
 	aside=$(mktemp -d "$root/building.XXXXXX")
 	trap 'say "left for inspection: $aside"' EXIT
 	prepare_source "$aside/src"
-	compile "$aside/src" "$aside/build" "${server_flags[@]}"
+	compile "$aside/src" "$aside/build" "${flags[@]}" -- "${targets[@]}"
 	mkdir -p "$aside/result"
 	# They look for backends in their own folder, so everything lies in one.
 	find "$aside/build/bin" -maxdepth 1 \( -name '*.so*' -o -name llama-server -o -name llama-batched-bench \) \

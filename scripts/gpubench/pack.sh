@@ -33,7 +33,7 @@ if [ -z "${CUDA_ARCHS:-}" ] && ! command -v nvidia-smi >/dev/null; then
 fi
 kernels=${KERNELS:-}
 if [ -z "$kernels" ] && [ "${CUDA:-1}" != 0 ]; then
-	kernels=$(CUDA=1 VARIANTS=local SERVER=0 scripts/build-llama.sh)
+	kernels=$(CUDA=1 scripts/build-llama.sh --kernels)
 fi
 [ -z "$kernels" ] || [ -f "$kernels/lib/libggml-cuda.so" ] || die "$kernels has no lib/libggml-cuda.so"
 export CUDA=0 VARIANTS=${VARIANTS:-all} SERVER=${SERVER:-1}

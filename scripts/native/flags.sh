@@ -43,7 +43,7 @@ local_cpu_flags() {
 	esac
 }
 
-# Sets flags, targets, server_flags and cuda from the environment and this machine.
+# Sets flags, targets, server_flags, cuda, kernel_flags and kernel_targets from the environment and this machine.
 choose_flags() {
 	flags=(
 		-DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DLLAMA_BUILD_IS_DEV=OFF
@@ -53,6 +53,7 @@ choose_flags() {
 		-DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF
 		-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON "-DCMAKE_INSTALL_RPATH=\$ORIGIN;\$ORIGIN/../lib"
 	)
+	choose_cuda
 	targets=(llama llama-common)
 	server_flags=(-DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF)
 	if [ "${VARIANTS:-local}" = all ]; then
@@ -65,10 +66,11 @@ choose_flags() {
 		targets+=(llama-server)
 		server_flags=(-DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=ON)
 	fi
-	choose_cuda
 }
 
+# CUDA's backend is compiled by itself: it depends on none of the flags that follow, and takes ten times as long.
 choose_cuda() {
+	kernel_flags=() kernel_targets=(ggml-cuda)
 	cuda=${CUDA:-}
 	if [ -z "$cuda" ]; then
 		cuda=0
@@ -83,7 +85,6 @@ choose_cuda() {
 	if [ -z "$archs" ] && command -v nvidia-smi >/dev/null; then
 		archs=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d '. ' | sort -u | paste -sd ';' || true)
 	fi
-	flags+=(-DGGML_CUDA=ON -DGGML_CUDA_NCCL=OFF)
-	if [ -n "$archs" ]; then flags+=("-DCMAKE_CUDA_ARCHITECTURES=$archs"); fi
-	targets+=(ggml-cuda)
+	kernel_flags=("${flags[@]}" -DGGML_CUDA=ON -DGGML_CUDA_NCCL=OFF)
+	if [ -n "$archs" ]; then kernel_flags+=("-DCMAKE_CUDA_ARCHITECTURES=$archs"); fi
 }

@@ -1,5 +1,5 @@
 # How a source tree of llama.cpp becomes the result, read by build-llama.sh; a change here means another build. Uses
-# say, die, fetch_tarball, show_progress, flags, targets, patches and aside of that script.
+# say, die, fetch_tarball, show_progress, patches and aside of that script.
 # shellcheck shell=bash
 # shellcheck disable=SC2154
 
@@ -22,17 +22,22 @@ prepare_source() {
 	done
 }
 
-# Compiles the targets into $2 (build directory) from $1 (source) with the further cmake flags given.
+# compile SOURCE BUILD FLAG… -- TARGET…: compiles the targets into the directory BUILD with these flags for cmake.
 compile() {
-	local src=$1 build=$2
+	local src=$1 build=$2 flags=()
 	shift 2
+	while [ "$1" != -- ]; do
+		flags+=("$1")
+		shift
+	done
+	shift
 	say "configuring ..."
-	cmake -S "$src" -B "$build" -G Ninja "${flags[@]}" "$@" >"$aside/configure.log" 2>&1 || {
+	cmake -S "$src" -B "$build" -G Ninja "${flags[@]}" >"$aside/configure.log" 2>&1 || {
 		tail -n 30 "$aside/configure.log" >&2
 		die "cmake failed; $aside/configure.log has all of it"
 	}
-	say "compiling ${targets[*]} with ${JOBS:-$(nproc)} jobs ..."
-	NINJA_STATUS='[%f/%t] ' ninja -C "$build" -j "${JOBS:-$(nproc)}" "${targets[@]}" 2>&1 | tee "$aside/compile.log" | show_progress || {
+	say "compiling $* with ${JOBS:-$(nproc)} jobs ..."
+	NINJA_STATUS='[%f/%t] ' ninja -C "$build" -j "${JOBS:-$(nproc)}" "$@" 2>&1 | tee "$aside/compile.log" | show_progress || {
 		grep -A 15 -m 3 'error:\|FAILED' "$aside/compile.log" >&2 || tail -n 30 "$aside/compile.log" >&2
 		die "the compiler failed; $aside/compile.log has all of it"
 	}
