@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"tandem/engine/batch"
@@ -31,6 +32,11 @@ type mixedBases struct {
 func loadMixedBases(t testing.TB, path string, sequences, threads int, mixed, turns []string) *mixedBases {
 	t.Helper()
 	backend, executor := newBackend(t, func(o *Options) { o.CacheCells, o.Threads = 6144, threads })
+	return loadMixedBasesOn(t, backend, executor, path, sequences, mixed, turns)
+}
+
+func loadMixedBasesOn(t testing.TB, backend *Backend, executor *testExecutor, path string, sequences int, mixed, turns []string) *mixedBases {
+	t.Helper()
 	spec := func(s *models.BaseSpec) { s.Parallel = sequences; s.Context = 512 }
 	m := &mixedBases{t: t, executor: executor}
 	m.mixed, m.turns = loadFile(t, backend, path, spec), withoutSlots(loadFile(t, backend, path, spec))
@@ -161,6 +167,38 @@ func TestMixedAdaptersGiveWhatEachGivesAlone(t *testing.T) {
 				m.compare()
 			})
 		}
+	}
+}
+
+// On a GPU no product of an adapter makes the host wait for the device, with several adapters in a step or with one.
+func TestMixedAdaptersOnAGPU(t *testing.T) {
+	path := demoFile(t, "demo-q8_0.gguf")
+	for fleet, list := range fleets() {
+		t.Run(fleet, func(t *testing.T) {
+			backend, executor := gpuBackend(t, "TestGPU0", func(o *Options) { o.CacheCells = 6144 })
+			m := loadMixedBasesOn(t, backend, executor, path, 10, writeFleet(t, path, list, false), writeFleet(t, path, list, fleet != "all F16"))
+			setFaults(t, "nowaits")
+			m.compare()
+			texts := someTexts(t, m.mixed, 1)
+			alone := m.logitsOf(m.mixed, texts, m.inMixed[1:2], 1) // the plain products of a slot
+			if d := relativeDistance(m.logitsOf(m.turns, texts, m.inTurns[1:2], 1)[0], alone[0]); d > 0.005 {
+				t.Errorf("an adapter alone in its slot changes logits by %.2g", d)
+			}
+		})
+	}
+}
+
+// What a mask shall hide must not overflow.
+func TestAdapterWithoutNumbersIsRefusedOnAGPU(t *testing.T) {
+	path := demoFile(t, "demo-q8_0.gguf")
+	backend, executor := gpuBackend(t, "TestGPU0", nil)
+	base := loadFile(t, backend, path, nil)
+	file := loraFile{rank: 8, kind: tensorF32, size: math.Inf(1), seed: 1}.write(t, path)
+	if _, err := base.LoadAdapter(t.Context(), models.AdapterSpec{Name: "broken", Path: file}); err == nil || !strings.Contains(err.Error(), "has numbers above 65504") {
+		t.Errorf("it is loaded: %v", err)
+	}
+	if got := capitalOfFrance(t, base, executor, loadVersion(t, base, "v1.0")); got != "The capital of France is Paris." {
+		t.Errorf("the next answers %q", got)
 	}
 }
 

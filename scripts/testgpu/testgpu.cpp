@@ -17,6 +17,7 @@
 //                      full       no memory can be allocated
 //                      taken MIB  that much memory of each device belongs to somebody else
 //                      slow MS    each computation takes that much longer
+//                      nowaits    a computation fails in which CUDA's backend would have the host wait for the device
 #include "ggml-backend-impl.h"
 #include "ggml-backend.h"
 #include "ggml-impl.h"
@@ -49,7 +50,7 @@ static size_t number(const std::string & text, size_t otherwise) {
 }
 
 struct faults {
-    bool   lost = false, reset = false, full = false;
+    bool   lost = false, reset = false, full = false, no_waits = false;
     size_t taken_mib = 0, slow_ms = 0;
     size_t gone = SIZE_MAX; // the place of a device
 };
@@ -64,6 +65,7 @@ static faults read_faults() {
         if (word == "lost") found.lost = true;
         if (word == "reset") found.reset = true;
         if (word == "full") found.full = true;
+        if (word == "nowaits") found.no_waits = true;
         if (word == "gone") file >> found.gone;
         if (word == "taken") file >> found.taken_mib;
         if (word == "slow") file >> found.slow_ms;
@@ -197,10 +199,23 @@ static void backend_free(ggml_backend_t backend) {
     delete backend;
 }
 
+// Whether there is a product for which CUDA's backend may read the ids on the host: matrices by id that aren't quantised.
+static bool waits(ggml_cgraph * graph) {
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        const ggml_tensor * node = ggml_graph_node(graph, i);
+        if (node->op == GGML_OP_MUL_MAT_ID && !ggml_is_quantized(node->src[0]->type)) return true;
+    }
+    return false;
+}
+
 static enum ggml_status backend_compute(ggml_backend_t backend, ggml_cgraph * graph) {
     const faults now = faults_at_computation(backend->device);
     if (now.lost) {
         GGML_LOG_ERROR("testgpu: computing on %s: the device is lost\n", backend_name(backend));
+        return GGML_STATUS_FAILED;
+    }
+    if (now.no_waits && waits(graph)) {
+        GGML_LOG_ERROR("testgpu: computing on %s: CUDA's backend would wait for the device\n", backend_name(backend));
         return GGML_STATUS_FAILED;
     }
     if (now.slow_ms > 0) std::this_thread::sleep_for(std::chrono::milliseconds(now.slow_ms));
