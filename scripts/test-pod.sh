@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds both images and runs scripts/pod: a pod of two containers, made from deploy/kubernetes/overlays/two-containers,
+# Builds the images and runs scripts/pod: a pod of two containers, made from deploy/kubernetes/overlays/two-containers,
 # on a machine without Docker, a cluster or a registry. The images' base is made with debootstrap. Needs root on Debian
 # 12; what is missing of podman, buildah and what they use is installed. The first run takes a quarter of an hour on two
 # cores, most of it for llama.cpp with all CPU variants; base, builder, llama.cpp and the layers of the images are kept
@@ -7,6 +7,8 @@
 #
 #   scripts/test-pod.sh             build and test
 #   scripts/test-pod.sh --images    only build, and print the sizes
+#   scripts/test-pod.sh --cuda      the engine's image for CUDA, on the same base, where no card is; CUDA_ARCHS=90-real
+#                                   is half an hour of compiling, the default hours
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=native/source.sh
@@ -24,6 +26,8 @@ version=${VERSION:-1.0.0}
 revision=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 proxy_image=localhost/llm-inference:$version
 engine_image=localhost/llm-inference-engine:$version-cpu
+cuda_image=localhost/llm-inference-engine:$version-cuda
+test_gpu_image=localhost/tandem-engine-testgpu
 redis_image=localhost/tandem-redis
 network=tandem
 
@@ -39,13 +43,20 @@ build_builder
 build_images
 check_sizes
 [ "${1:-}" != --images ] || exit 0
-
-build_redis
+run=.
+if [ "${1:-}" = --cuda ]; then
+	build_cuda_image
+	export POD_CUDA_IMAGE=$cuda_image
+	run='CUDA|WithoutItsGPU'
+else
+	build_test_gpu_image
+	build_redis
+fi
 podman network exists "$network" || podman network create "$network" >/dev/null
 (cd deploy/test && GOWORK=off go tool kustomize build ../kubernetes/overlays/two-containers) >"$work/manifest.yaml"
 code=0
 POD_MANIFEST=$work/manifest.yaml POD_NETWORK=$network POD_REDIS_IMAGE=$redis_image \
-	go test -count=1 -timeout 9m -v ./scripts/pod || code=$?
+	POD_ENGINE_IMAGE=$engine_image POD_TEST_GPU_IMAGE=$test_gpu_image go test -count=1 -timeout 9m -v -run "$run" ./scripts/pod || code=$?
 clear_leftovers
 [ "$code" = 0 ] || exit "$code"
 step "all good"

@@ -1,6 +1,6 @@
 # How the images are built without a registry, read by test-pod.sh. Everything of podman's and buildah's is below $work:
-# storage, networks, volumes, configuration. Uses cache_root, step, die, work, version, revision, proxy_image,
-# engine_image and redis_image of that script.
+# storage, networks, volumes, configuration. Uses cache_root, step, die, work, version, revision and the names of the
+# images of that script.
 # shellcheck shell=bash
 # shellcheck disable=SC2154
 
@@ -121,16 +121,40 @@ build_images() {
 	buildah rm -a >/dev/null
 	# Layers of earlier builds stay for the next one; here they end.
 	if [ "$(du -smx "$work/storage" | cut -f 1)" -gt 12000 ]; then podman image prune -f >/dev/null; fi
-	local gate=(buildah bud --format docker --layers --network host --isolation chroot --pull-never
+	gate=(buildah bud --format docker --layers --network host --isolation chroot --pull-never
 		-v "$(go env GOMODCACHE)/cache/download:/var/cache/go-proxy:ro" -v "$work/go-build:/root/.cache/go-build"
 		-v "$(realpath "$(cache_root)"):/var/cache/tandem" -v "$npm_cache:/root/.npm"
 		--build-arg "BUILDER_IMAGE=$builder" --build-arg "VERSION=$version" --build-arg "REVISION=$revision")
 	step "building $proxy_image"
 	"${gate[@]}" --build-arg "NODE_IMAGE=$builder" --build-arg RUNTIME_IMAGE=scratch --build-arg "PAGE=$page" \
 		-f Dockerfile.proxy -t "$proxy_image" . >"$work/proxy.log" 2>&1 || { tail -n 30 "$work/proxy.log" >&2; die "the proxy's image can't be built"; }
-	step "building $engine_image"
-	"${gate[@]}" --build-arg GPU=cpu --build-arg "VARIANTS=${VARIANTS:-all}" -f Dockerfile.engine -t "$engine_image" . > >(tee "$work/engine.log" | grep --line-buffered '^llama.cpp:\|^llguidance:\|^bootstrap:' >&2) 2>&1 ||
-		{ tail -n 30 "$work/engine.log" >&2; die "the engine's image can't be built"; }
+	build_engine "$engine_image" engine --build-arg GPU=cpu --build-arg "VARIANTS=${VARIANTS:-all}"
+}
+
+# build_engine IMAGE LOG ARGUMENT…
+build_engine() {
+	local image=$1 log=$work/$2.log
+	shift 2
+	step "building $image"
+	"${gate[@]}" "$@" -f Dockerfile.engine -t "$image" . > >(tee "$log" | grep --line-buffered '^llama.cpp:\|^llguidance:\|^bootstrap:\|^cuda:' >&2) 2>&1 ||
+		{ tail -n 30 "$log" >&2; die "$image can't be built"; }
+}
+
+# The engine for CUDA, with the toolkit out of wheels and on the same base as all else here, since NVIDIA's images aren't.
+build_cuda_image() {
+	local bytes
+	build_engine "$cuda_image" cuda --build-arg GPU=cuda --build-arg "GO_IMAGE=$builder" --build-arg "RUNTIME_IMAGE=$base" \
+		--build-arg "VARIANTS=${VARIANTS:-all}" --build-arg "CUDA_ARCHS=${CUDA_ARCHS:-}"
+	bytes=$(podman image inspect -f '{{.Size}}' "$cuda_image")
+	step "$cuda_image: $((bytes / 1000000)) MB uncompressed, with the $(($(podman image inspect -f '{{.Size}}' "$base") / 1000000)) MB of its base"
+}
+
+# The engine's image with the test GPU (scripts/testgpu) beside its backends.
+build_test_gpu_image() {
+	step "building $test_gpu_image"
+	"${gate[@]}" --build-arg "ENGINE_IMAGE=$engine_image" --build-arg "VARIANTS=${VARIANTS:-all}" \
+		-f scripts/pod/Dockerfile.testgpu -t "$test_gpu_image" . >"$work/testgpu.log" 2>&1 ||
+		{ tail -n 30 "$work/testgpu.log" >&2; die "$test_gpu_image can't be built"; }
 }
 
 # Prints what the images take, and fails above the targets.

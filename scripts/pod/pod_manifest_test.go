@@ -17,10 +17,11 @@ type object = map[string]any
 
 // podConfig says how one pod differs from the overlay.
 type podConfig struct {
-	name     string
-	port     int               // on the loopback interface, for the proxy's port http
-	keys     string            // folder with keys.yaml, in place of the Secret
-	settings map[string]string // variables for both containers
+	name        string
+	port        int               // on the loopback interface, for the proxy's port http
+	keys        string            // folder with keys.yaml, in place of the Secret
+	settings    map[string]string // variables for both containers
+	engineImage string            // empty: that of the overlay
 }
 
 // overlayManifests returns what kustomize built from the two-container overlay.
@@ -110,6 +111,9 @@ func (config podConfig) changeContainers(spec object) (unchanged []object) {
 		unchanged = append(unchanged, maps.Clone(c))
 		delete(c, "livenessProbe")
 		c["image"] = fmt.Sprint("localhost/", c["image"])
+		if c["name"] == engineName && config.engineImage != "" {
+			c["image"] = config.engineImage
+		}
 		c["imagePullPolicy"] = "Never"
 		for _, port := range objectList(c, "ports") {
 			port["hostIP"], port["hostPort"] = "127.0.0.1", config.port
