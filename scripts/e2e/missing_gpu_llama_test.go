@@ -11,11 +11,12 @@ import (
 	"time"
 )
 
-// linkedBackends returns a directory of links to the engine's backends, to which others can be added.
-func linkedBackends(t *testing.T) string {
+// cpuBackends returns a directory of links to the engine's backends for CPUs, to which others can be added. Those for
+// GPUs stay away: tests name what is there, and one that is written to would be the installed one.
+func cpuBackends(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	given, err := filepath.Glob(filepath.Join(os.Getenv("BACKEND_DIR"), "libggml-*.so"))
+	given, err := filepath.Glob(filepath.Join(os.Getenv("BACKEND_DIR"), "libggml-cpu*.so"))
 	if err != nil || len(given) == 0 {
 		t.Fatalf("no backends in BACKEND_DIR=%s: %v", os.Getenv("BACKEND_DIR"), err)
 	}
@@ -30,11 +31,26 @@ func linkedBackends(t *testing.T) string {
 // brokenCUDA is a directory of backends in which CUDA's can't be loaded.
 func brokenCUDA(t *testing.T) string {
 	t.Helper()
-	dir := linkedBackends(t)
+	dir := cpuBackends(t)
 	if err := os.WriteFile(filepath.Join(dir, "libggml-cuda.so"), []byte("not a library"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// The backend of a build with CUDA, of which BACKEND_DIR is the only copy, is left as it is.
+func TestTheInstalledCUDAIsNotWrittenTo(t *testing.T) {
+	const content = "an hour of compiling"
+	dir := cpuBackends(t)
+	installed := filepath.Join(dir, "libggml-cuda.so")
+	if err := os.WriteFile(installed, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("BACKEND_DIR", dir)
+	brokenCUDA(t)
+	if got, err := os.ReadFile(installed); err != nil || string(got) != content {
+		t.Errorf("%s holds %q, %v", installed, got, err)
+	}
 }
 
 // A backend for GPUs that can't be loaded is told by the log, /status and the metrics while the CPU computes.
