@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"debug/elf"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // linkCUDALibraries puts links to what the CUDA backend needs of the toolkit beside it, wherever this machine has it,
@@ -69,7 +72,8 @@ func findIn(dirs []string, name string) string {
 	return ""
 }
 
-// cudaDirectories are the places where toolkits and Python's packages keep these libraries.
+// cudaDirectories are the places where toolkits and Python's packages keep these libraries. One that is named comes
+// first, and then what scripts/cuda-toolkit.sh and scripts/build-llama.sh made.
 func cudaDirectories(named string) (dirs []string) {
 	if named != "" {
 		dirs = append(dirs, named)
@@ -78,6 +82,9 @@ func cudaDirectories(named string) (dirs []string) {
 	var patterns []string
 	if home := os.Getenv("CUDA_HOME"); home != "" {
 		patterns = append(patterns, home+"/lib64", home+"/lib")
+	}
+	if cache := buildCache(); cache != "" {
+		patterns = append(patterns, cache+"/cuda/*/lib", cache+"/llama.cpp/*/lib")
 	}
 	patterns = append(patterns, "/usr/local/cuda*/lib64", "/usr/local/cuda*/targets/x86_64-linux/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib64")
 	places := []string{"/usr/lib", "/usr/local/lib", "/opt/*/lib", "/opt/*/*/lib"}
@@ -90,6 +97,9 @@ func cudaDirectories(named string) (dirs []string) {
 	for _, place := range places {
 		patterns = append(patterns, place+"/python3*/*-packages/nvidia/*/lib")
 	}
+	for _, path := range pythonPath() {
+		patterns = append(patterns, path+"/nvidia/*/lib")
+	}
 	for _, pattern := range patterns {
 		found, err := filepath.Glob(pattern)
 		if err == nil { // only a pattern that can't be read is an error
@@ -97,4 +107,29 @@ func cudaDirectories(named string) (dirs []string) {
 		}
 	}
 	return dirs
+}
+
+// buildCache is where this repository's scripts keep what they build; empty without a home directory.
+func buildCache() string {
+	if dir := os.Getenv("TANDEM_CACHE"); dir != "" {
+		return dir
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "tandem")
+}
+
+// pythonPath is where the Python of the PATH looks for packages: that of a virtual environment, conda or pyenv lies
+// anywhere.
+func pythonPath() []string {
+	const within = 5 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "python3", "-c", `import sys; print("\n".join(sys.path))`).Output()
+	if err != nil {
+		return nil // none here
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
 }

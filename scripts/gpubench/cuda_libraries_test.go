@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -52,5 +53,27 @@ func TestLinkCUDALibraries(t *testing.T) {
 	// In the second run what was found is there.
 	if notes := linkCUDALibraries(lib, ""); len(notes) != 1 {
 		t.Errorf("again: %q", notes)
+	}
+}
+
+// The toolkit that a build with CUDA=1 fetched and the Python of the PATH are looked into without being named.
+func TestWhereCUDALibrariesAreLookedFor(t *testing.T) {
+	home, python := t.TempDir(), t.TempDir()
+	t.Setenv("TANDEM_CACHE", "")
+	t.Setenv("XDG_CACHE_HOME", "")
+	t.Setenv("HOME", home)
+	script := "#!/bin/sh\nprintf '\\n/nowhere\\n%s\\n' '" + python + "/my packages'\n"
+	if err := os.WriteFile(filepath.Join(python, "python3"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", python+":"+os.Getenv("PATH"))
+	for _, want := range []string{home + "/.cache/tandem/cuda/13.0.2-abc/lib", home + "/.cache/tandem/llama.cpp/v1-abc/lib",
+		python + "/my packages/nvidia/cu13/lib"} {
+		if err := os.MkdirAll(want, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if dirs := cudaDirectories(""); !slices.Contains(dirs, want) {
+			t.Errorf("%s isn't among %q", want, dirs)
+		}
 	}
 }

@@ -25,6 +25,9 @@ die() {
 	exit 1
 }
 
+# shellcheck source=pack-steps.sh
+. "$here/pack-steps.sh"
+
 cd "$here/../.."
 scripts/bootstrap.sh
 if [ -z "${CUDA_ARCHS:-}" ] && ! command -v nvidia-smi >/dev/null; then
@@ -54,8 +57,8 @@ build_programs() {
 	CGO_ENABLED=0 go build -buildvcs=false -ldflags "-s -w" -o "$stage/pack/bench-gpu" ./scripts/gpubench/launcher
 }
 
-# llama-server looks for backends in its own directory. cudart is passed on as it is, as NVIDIA's licence asks. Of the
-# CPU's variants two do: the oldest, and the one that nearly all of today's machines can use.
+# llama-server looks for backends in its own directory. Of the CPU's variants two do: the oldest, and the one that
+# nearly all of today's machines can use.
 gather() {
 	scripts/gather-libraries.sh "$BACKEND_DIR" "$programs/tandem-engine" "$stage/system"
 	find "$programs/lib" -name 'libggml-cpu-*.so' ! -name '*-x64.so' ! -name '*-haswell.so' -delete
@@ -63,8 +66,7 @@ gather() {
 		strip -o "$programs/lib/llama-server" "$LLAMA/bin/llama-server"
 	fi
 	if [ -n "$kernels" ]; then
-		strip --strip-unneeded -o "$programs/lib/libggml-cuda.so" "$kernels/lib/libggml-cuda.so"
-		cp -L "$kernels"/lib/libcudart.so.* "$kernels/LICENSE.nvidia" "$programs/lib/"
+		gather_kernels "$kernels" "$programs/lib"
 	fi
 	cp scripts/e2e/testdata/capitals.tsv "$programs/"
 	cp "$LLAMA/LICENSE" "$programs/lib/LICENSE.llama.cpp"

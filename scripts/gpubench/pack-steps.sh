@@ -1,0 +1,12 @@
+# Steps of pack.sh that tests run without a build, read by it. Uses die of the script that reads this file.
+# shellcheck shell=bash
+
+# gather_kernels KERNELS LIB: puts the CUDA backend of a build into LIB, with what goes along with it: cudart, as it is,
+# as NVIDIA's licence asks, and that licence, where the toolkit had its text.
+gather_kernels() {
+	local kernels=$1 lib=$2
+	[ -f "$kernels/lib/libggml-cuda.so" ] || die "$kernels has no lib/libggml-cuda.so"
+	strip --strip-unneeded -o "$lib/libggml-cuda.so" "$kernels/lib/libggml-cuda.so"
+	cp -L "$kernels"/lib/libcudart.so.* "$lib/"
+	[ ! -f "$kernels/LICENSE.nvidia" ] || cp "$kernels/LICENSE.nvidia" "$lib/"
+}
