@@ -107,13 +107,17 @@ func parse(args []string) (*options, error) {
 
 // args are the flags of a part's process.
 func (o *options) args(part, rows string) []string {
-	var streams []string
-	for _, n := range o.streams {
-		streams = append(streams, strconv.Itoa(n))
-	}
 	return []string{"-programs", o.programs, "-out", o.out, "-device", o.device, "-tokens", strconv.Itoa(o.tokens),
-		"-questions", strconv.Itoa(o.questions), "-shapes", strings.Join(o.shapes, ","), "-streams", strings.Join(streams, ","),
+		"-questions", strconv.Itoa(o.questions), "-shapes", strings.Join(o.shapes, ","), "-streams", o.streamList(),
 		"-part", part, "-rows", rows}
+}
+
+func (o *options) streamList() string {
+	var list []string
+	for _, n := range o.streams {
+		list = append(list, strconv.Itoa(n))
+	}
+	return strings.Join(list, ",")
 }
 
 // runAll runs the parts and writes the results after each.
@@ -136,6 +140,13 @@ func runAll(ctx context.Context, o *options) error {
 	}
 	r := newResults(o)
 	r.Notes = linkCUDALibraries(filepath.Join(o.programs, "lib"), o.cudaLibraries)
+	if err := r.takeOver(o.out); err != nil {
+		return fmt.Errorf("keep the results of an earlier run: %w", err)
+	}
+	if err := o.dropModelsOfOthers(); err != nil {
+		return fmt.Errorf("remove the models of another build: %w", err)
+	}
 	runner := &runner{results: r, deadline: began.Add(o.within), self: self, arguments: o.args, out: o.out}
-	return errors.Join(runner.run(ctx, o.chosen()), r.failure())
+	found, err := runner.run(ctx, o.chosen())
+	return errors.Join(err, failure(found))
 }

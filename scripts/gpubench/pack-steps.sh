@@ -10,3 +10,13 @@ gather_kernels() {
 	cp -L "$kernels"/lib/libcudart.so.* "$lib/"
 	[ ! -f "$kernels/LICENSE.nvidia" ] || cp "$kernels/LICENSE.nvidia" "$lib/"
 }
+
+# place_pack STAGE DIR: makes DIR of what lies in STAGE, and DIR.tar. What bench-gpu left in DIR stays there, but isn't
+# in the archive.
+place_pack() {
+	local stage=$1 to=$2 names
+	mapfile -t names < <(cd "$stage" && printf '%s\n' *)
+	mkdir -p "$to"
+	mv -f "$stage"/* "$to/"
+	tar -c -C "$(dirname "$to")" --owner=0 --group=0 -f "$to.tar" "${names[@]/#/$(basename "$to")/}"
+}

@@ -3,7 +3,7 @@
 # llama-server of the same library, and a generator of models, at most 60 MB. What must be there is NVIDIA's driver and
 # cuBLAS, which alone is ten times as large; bench-gpu looks for it where toolkits and Python's packages have it.
 #
-#   scripts/gpubench/pack.sh DIR    makes DIR and DIR.tar
+#   scripts/gpubench/pack.sh DIR    makes DIR and DIR.tar; results in DIR stay
 #
 # The kernels come from a build with CUDA, all else from one for any x86-64 processor, as images have it; each is made
 # once and takes its time.
@@ -86,8 +86,5 @@ END
 
 bytes=$(du -sb "$stage/pack" | cut -f 1)
 [ "$bytes" -le "$most_bytes" ] || die "the pack has $((bytes / 1000000)) MB, 60 are allowed: fewer CUDA_ARCHS, VARIANTS=local or SERVER=0"
-mkdir -p "$(dirname "$to")"
-rm -rf "$to" "$to.tar"
-mv "$stage/pack" "$to"
-tar -c -C "$(dirname "$to")" --owner=0 --group=0 -f "$to.tar" "$(basename "$to")"
+place_pack "$stage/pack" "$to"
 say "$to and $to.tar: $((bytes / 1000000)) MB"

@@ -63,3 +63,28 @@ func TestGatherKernels(t *testing.T) {
 		t.Errorf("without a backend: %v, %s", err, out)
 	}
 }
+
+// What an earlier run left in the directory stays there, and the archive has the pack alone.
+func TestPackOverResults(t *testing.T) {
+	dir := t.TempDir()
+	to := filepath.Join(dir, "tandem-gpu-bench")
+	for _, version := range []string{"first", "second"} {
+		stage := t.TempDir()
+		writeFiles(t, stage, map[string]string{"bench-gpu": version, "programs.tar.xz": version})
+		if out, err := packStep(t, `place_pack "$@"`, stage, to); err != nil {
+			t.Fatalf("%v, %s", err, out)
+		}
+		if version == "first" {
+			writeFiles(t, to, map[string]string{"results/results.json": "{}", "programs/tandem-engine": "unpacked"})
+		}
+	}
+	for name, want := range map[string]string{"programs.tar.xz": "second", "results/results.json": "{}"} {
+		if got, err := os.ReadFile(filepath.Join(to, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	out, err := exec.Command("tar", "-tf", to+".tar").CombinedOutput()
+	if err != nil || string(out) != "tandem-gpu-bench/bench-gpu\ntandem-gpu-bench/programs.tar.xz\n" {
+		t.Errorf("the archive: %v, %s", err, out)
+	}
+}

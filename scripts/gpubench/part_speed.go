@@ -19,7 +19,19 @@ const (
 	modelSeed    = 1
 )
 
-func (b *bench) models() string { return filepath.Join(b.out, "models") }
+func (o *options) models() string { return filepath.Join(o.out, "models") }
+
+// dropModelsOfOthers removes the models that another build wrote: their shapes may be others.
+func (o *options) dropModelsOfOthers() error {
+	stamp := filepath.Join(o.out, "models.version")
+	if there, err := os.ReadFile(stamp); err == nil && string(there) == version {
+		return nil
+	}
+	if err := os.RemoveAll(o.models()); err != nil {
+		return err
+	}
+	return os.WriteFile(stamp, []byte(version), 0o644)
+}
 
 func (b *bench) modelPath(shape string) string { return filepath.Join(b.models(), shape, "model.gguf") }
 

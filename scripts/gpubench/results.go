@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -35,6 +36,7 @@ type Part struct {
 	Name    string   `json:"name"`
 	Status  string   `json:"status"`
 	Reason  string   `json:"reason,omitempty"`
+	Began   string   `json:"began"`
 	Seconds float64  `json:"seconds"`
 	Rows    []Row    `json:"rows"`
 	Notes   []string `json:"notes,omitempty"`
@@ -49,8 +51,49 @@ type results struct {
 }
 
 func newResults(o *options) *results {
-	return &results{Version: version, Began: time.Now().UTC().Format(time.RFC3339),
-		Command: fmt.Sprintf("bench-gpu -device %s -shapes %s", o.device, strings.Join(o.shapes, ","))}
+	return &results{Version: version, Began: now(),
+		Command: fmt.Sprintf("bench-gpu -device %s -shapes %s -streams %s -tokens %d -questions %d",
+			o.device, strings.Join(o.shapes, ","), o.streamList(), o.tokens, o.questions)}
+}
+
+func now() string { return time.Now().UTC().Format(time.RFC3339) }
+
+// takeOver takes over the parts of an earlier run of the same build with the same flags, so that a run of some parts
+// adds to it. Results of anything else go aside, named by when they were written.
+func (r *results) takeOver(dir string) error {
+	path := filepath.Join(dir, "results.json")
+	raw, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var old results
+	if json.Unmarshal(raw, &old) == nil && old.Version == r.Version && old.Command == r.Command {
+		r.Parts = old.Parts
+		return nil
+	}
+	file, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	aside := filepath.Join(dir, "results-"+file.ModTime().UTC().Format("20060102-150405"))
+	if err := os.Rename(filepath.Join(dir, "results.md"), aside+".md"); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return os.Rename(path, aside+".json")
+}
+
+// put puts a part in its place, over that of an earlier run, which stays if this one wasn't run.
+func (r *results) put(p *Part) {
+	named := func(other *Part) bool { return other.Name == p.Name }
+	if p.Status == statusNotRun && slices.ContainsFunc(r.Parts, named) {
+		return
+	}
+	r.Parts = append(slices.DeleteFunc(r.Parts, named), p)
+	place := func(p *Part) int { return slices.Index(partNames(), p.Name) }
+	slices.SortStableFunc(r.Parts, func(a, b *Part) int { return place(a) - place(b) })
 }
 
 func (p *Part) verdict() string {
@@ -61,9 +104,9 @@ func (p *Part) verdict() string {
 }
 
 // failure names the parts that failed or weren't finished; what was skipped is no failure.
-func (r *results) failure() error {
+func failure(parts []*Part) error {
 	var names []string
-	for _, p := range r.Parts {
+	for _, p := range parts {
 		if p.Status != statusDone && p.Status != statusSkipped {
 			names = append(names, p.Name+" ("+p.Status+")")
 		}
@@ -99,6 +142,9 @@ func (r *results) writeTable(w io.Writer) {
 	writeNotes(w, r.Notes)
 	for _, p := range r.Parts {
 		fmt.Fprintf(w, "\n## %s\n\n%s\n", p.Name, p.verdict())
+		if p.Began < r.Began {
+			fmt.Fprintf(w, "\nOf an earlier run with the same build and flags, begun %s.\n", p.Began)
+		}
 		p.writeRows(w)
 		writeNotes(w, p.Notes)
 	}

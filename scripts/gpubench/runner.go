@@ -27,22 +27,23 @@ type runner struct {
 
 // run runs the parts one after the other and writes the results after each. Only results that can't be written are an
 // error.
-func (r *runner) run(ctx context.Context, parts []part) error {
+func (r *runner) run(ctx context.Context, parts []part) (all []*Part, err error) {
 	for i, p := range parts {
 		fmt.Printf("%s: part %d of %d ...\n", p.name, i+1, len(parts))
 		found := r.one(ctx, p)
-		r.results.Parts = append(r.results.Parts, found)
+		all = append(all, found)
+		r.results.put(found)
 		fmt.Printf("%s: %s\n", p.name, found.verdict())
 		if err := r.results.write(r.out); err != nil {
-			return err
+			return all, err
 		}
 	}
 	fmt.Printf("written to %s\n", filepath.Join(r.out, "results.md"))
-	return nil
+	return all, nil
 }
 
 func (r *runner) one(ctx context.Context, p part) *Part {
-	found := &Part{Name: p.name}
+	found := &Part{Name: p.name, Began: now()}
 	limit := min(p.limit, time.Until(r.deadline))
 	switch {
 	case ctx.Err() != nil:

@@ -76,7 +76,8 @@ func TestPartsDoNotHarmEachOther(t *testing.T) {
 		}
 		parts = append(parts, part{name: w.name, limit: limit})
 	}
-	if err := r.run(t.Context(), parts); err != nil {
+	found, err := r.run(t.Context(), parts)
+	if err != nil {
 		t.Fatal(err)
 	}
 	raw, err := os.ReadFile(filepath.Join(dir, "results.json"))
@@ -96,7 +97,8 @@ func TestPartsDoNotHarmEachOther(t *testing.T) {
 	if pid, err := strconv.Atoi(written.Parts[0].Notes[0]); err != nil || !await.Every(10*time.Millisecond, 10*time.Second, gone(pid)) {
 		t.Errorf("the server of the part that hung still runs: process %s", written.Parts[0].Notes[0])
 	}
-	if err := written.failure(); err == nil || err.Error() != "not all parts were done: hangs (out of time), fails (failed), dies (failed)" {
+	if err := failure(found); err == nil ||
+		err.Error() != "not all parts were done: hangs (out of time), fails (failed), dies (failed)" {
 		t.Errorf("in all: %v", err)
 	}
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"archive/tar"
 	"bufio"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -37,35 +38,59 @@ func launch() error {
 	return fmt.Errorf("start %s: %w", program, err)
 }
 
-// unpack unpacks the programs into a directory, once.
+// stampName is the file among the programs that says of which archive they are.
+const stampName = ".of"
+
+// unpack unpacks the programs into a directory, unless those of this archive are there already.
 func unpack(archive, to string) error {
-	if _, err := os.Stat(to); err == nil {
-		return nil
-	}
-	fmt.Printf("unpacking %s ...\n", archive)
 	file, err := os.Open(archive)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	unpacked, err := xz.NewReader(bufio.NewReaderSize(file, 1<<20))
-	if err != nil {
-		return fmt.Errorf("unpack %s: %w", archive, err)
+	sum := sha256.New()
+	if _, err := io.Copy(sum, file); err != nil {
+		return fmt.Errorf("read %s: %w", archive, err)
 	}
+	stamp := fmt.Sprintf("%x\n", sum.Sum(nil))
+	if there, err := os.ReadFile(filepath.Join(to, stampName)); err == nil && string(there) == stamp {
+		return nil
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("read %s: %w", archive, err)
+	}
+	fmt.Printf("unpacking %s ...\n", archive)
 	aside := to + ".part"
 	if err := os.RemoveAll(aside); err != nil {
+		return err
+	}
+	if err := unpackAll(file, aside); err != nil {
+		return fmt.Errorf("unpack %s: %w", archive, err)
+	}
+	if err := os.WriteFile(filepath.Join(aside, stampName), []byte(stamp), 0o644); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(to); err != nil { // those of an earlier pack
+		return err
+	}
+	return os.Rename(aside, to)
+}
+
+func unpackAll(archive io.Reader, dir string) error {
+	unpacked, err := xz.NewReader(bufio.NewReaderSize(archive, 1<<20))
+	if err != nil {
 		return err
 	}
 	for entries := tar.NewReader(unpacked); ; {
 		entry, err := entries.Next()
 		if err == io.EOF {
-			return os.Rename(aside, to)
+			return nil
 		}
 		if err == nil {
-			err = writeEntry(aside, entry, entries)
+			err = writeEntry(dir, entry, entries)
 		}
 		if err != nil {
-			return fmt.Errorf("unpack %s: %w", archive, err)
+			return err
 		}
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"archive/tar"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -58,6 +59,28 @@ func TestUnpack(t *testing.T) {
 	}
 	if content, err := os.ReadFile(filepath.Join(to, "lib/libllama.so")); err != nil || string(content) != "lib/libllama.so.1" {
 		t.Errorf("the link leads to %q, %v", content, err)
+	}
+}
+
+// A newer pack over an earlier one runs its own programs, and those of the same pack aren't unpacked again.
+func TestUnpackOverAnEarlierPack(t *testing.T) {
+	to := filepath.Join(t.TempDir(), "programs")
+	first := writeArchive(t, tar.Header{Typeflag: tar.TypeReg, Name: "lib/old.so", Mode: 0o644})
+	second := writeArchive(t, tar.Header{Typeflag: tar.TypeReg, Name: "lib/new.so", Mode: 0o644})
+	if err := errors.Join(unpack(first, to), os.WriteFile(filepath.Join(to, "mine"), nil, 0o644), unpack(first, to)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(to, "mine")); err != nil {
+		t.Errorf("unpacked again: %v", err)
+	}
+	if err := unpack(second, to); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(to, "lib/new.so")); err != nil {
+		t.Errorf("the newer pack's: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(to, "lib/old.so")); err == nil {
+		t.Error("something of the earlier pack is left")
 	}
 }
 
