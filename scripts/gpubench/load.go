@@ -136,13 +136,16 @@ func (b *bench) startPeer(ctx context.Context, shape string) (url string, stop f
 	if err != nil {
 		return "", nil, err
 	}
-	stop = func() { _ = p.Stop(stopLimit) } // how it ends is of no interest here
+	leave := killAfter(ctx, p)
+	stop = func() {
+		leave()
+		_ = p.Stop(stopLimit) // how it ends is of no interest here
+	}
 	url = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
 	err = poll(ctx, func() (bool, error) {
 		select {
 		case <-p.Ended():
-			log := output.String()
-			return false, fmt.Errorf("llama-server ended: %s", log[max(0, len(log)-500):])
+			return false, fmt.Errorf("llama-server ended: %s", complaints(output.String()))
 		default:
 		}
 		return isOK(ctx, http.DefaultClient, url+"/health"), nil

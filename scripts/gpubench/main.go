@@ -36,6 +36,7 @@ type options struct {
 	within        time.Duration
 	parts         []string // empty: all
 	part, rows    string   // of a part's process
+	limit         time.Duration
 }
 
 func main() {
@@ -74,6 +75,7 @@ func parse(args []string) (*options, error) {
 	parts := f.String("parts", "", "parts to run; empty: all ("+strings.Join(partNames(), ",")+")")
 	f.StringVar(&o.part, "part", "", "for its own use: the part to run")
 	f.StringVar(&o.rows, "rows", "", "for its own use: the file of what the part finds")
+	f.DurationVar(&o.limit, "limit", 0, "for its own use: when the part's process is killed")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
@@ -106,10 +108,10 @@ func parse(args []string) (*options, error) {
 }
 
 // args are the flags of a part's process.
-func (o *options) args(part, rows string) []string {
+func (o *options) args(part, rows string, limit time.Duration) []string {
 	return []string{"-programs", o.programs, "-out", o.out, "-device", o.device, "-tokens", strconv.Itoa(o.tokens),
 		"-questions", strconv.Itoa(o.questions), "-shapes", strings.Join(o.shapes, ","), "-streams", o.streamList(),
-		"-part", part, "-rows", rows}
+		"-part", part, "-rows", rows, "-limit", limit.String()}
 }
 
 func (o *options) streamList() string {
@@ -139,14 +141,14 @@ func runAll(ctx context.Context, o *options) error {
 		}
 	}
 	r := newResults(o)
-	r.Notes = linkCUDALibraries(filepath.Join(o.programs, "lib"), o.cudaLibraries)
 	if err := r.takeOver(o.out); err != nil {
 		return fmt.Errorf("keep the results of an earlier run: %w", err)
 	}
 	if err := o.dropModelsOfOthers(); err != nil {
 		return fmt.Errorf("remove the models of another build: %w", err)
 	}
-	runner := &runner{results: r, deadline: began.Add(o.within), self: self, arguments: o.args, out: o.out}
+	r.Notes = linkCUDALibraries(filepath.Join(o.programs, "lib"), o.cudaLibraries)
+	runner := &runner{results: r, deadline: began.Add(o.within), self: self, arguments: o.args, out: o.out, settle: settleTime}
 	found, err := runner.run(ctx, o.chosen())
 	return errors.Join(err, failure(found))
 }

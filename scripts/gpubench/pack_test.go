@@ -29,14 +29,15 @@ func writeFiles(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// The licence goes along where the toolkit had it.
+// The licence goes along where the toolkit had it, and the list of cards where the build kept it.
 func TestGatherKernels(t *testing.T) {
 	for name, c := range map[string]struct{ files, want map[string]string }{
 		"of NVIDIA's wheels": {
-			map[string]string{"LICENSE.nvidia": "the licence"},
-			map[string]string{"LICENSE.nvidia": "the licence"},
+			map[string]string{"LICENSE.nvidia": "the licence", "ingredients.txt": "-DGGML_CUDA=ON\n-DCMAKE_CUDA_ARCHITECTURES=80-real;90-real\n"},
+			map[string]string{"LICENSE.nvidia": "the licence", "cuda-architectures": "80-real;90-real\n"},
 		},
-		"of a distribution": {nil, nil},
+		"of a distribution":   {map[string]string{"ingredients.txt": "-DGGML_CUDA=ON\n"}, nil},
+		"made by other means": {nil, nil},
 	} {
 		kernels, lib := t.TempDir(), t.TempDir()
 		writeFiles(t, kernels, c.files)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -25,11 +24,14 @@ const mebibyte = 1 << 20
 // machine tells what computes, and fails where the device doesn't.
 func (b *bench) machine(ctx context.Context) error {
 	b.note("%s, %d CPUs", report.CPUModel(), runtime.NumCPU())
-	out, err := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu=name,memory.total,driver_version,compute_cap", "--format=csv,noheader").Output()
+	cards, err := nvidiaSMI(ctx, "--query-gpu=name,memory.total,driver_version,compute_cap", "--format=csv,noheader")
 	if err != nil {
 		b.note("nvidia-smi tells nothing: %v", err)
 	} else {
-		b.note("nvidia-smi: %s", strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", "; "))
+		b.note("nvidia-smi: %s", strings.ReplaceAll(cards, "\n", "; "))
+	}
+	if err := b.checkKernels(cards); err != nil {
+		return err
 	}
 	s, err := b.start(ctx, "DEMO_MODEL=true")
 	if err != nil {
@@ -326,8 +328,8 @@ func (s *server) memoryInUse(ctx context.Context, device string) (float64, error
 
 // tellProcesses tells what nvidia-smi says that processes use.
 func (b *bench) tellProcesses(ctx context.Context, shape string) {
-	out, err := exec.CommandContext(ctx, "nvidia-smi", "--query-compute-apps=name,used_memory", "--format=csv,noheader").Output()
-	if text := strings.TrimSpace(string(out)); err == nil && text != "" {
+	text, err := nvidiaSMI(ctx, "--query-compute-apps=name,used_memory", "--format=csv,noheader")
+	if err == nil && text != "" {
 		b.note("%s: nvidia-smi: %s", shape, strings.ReplaceAll(text, "\n", "; "))
 	}
 }

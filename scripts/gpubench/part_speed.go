@@ -118,7 +118,7 @@ func (b *bench) speeds(ctx context.Context, s *server, a asked, streams []int, c
 	}
 	for _, n := range streams {
 		if err := b.speed(ctx, target, a, n, column); err != nil {
-			return fmt.Errorf("%s: %w; %s", a.model, err, s.lastError())
+			return fmt.Errorf("%s: %w; %s", a.model, err, complaints(s.engineLog.String()))
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -11,25 +12,26 @@ import (
 
 // part is a part of the whole.
 type part struct {
-	name  string
-	limit time.Duration
-	run   func(*bench, context.Context) error
+	name   string
+	limit  time.Duration
+	run    func(*bench, context.Context) error
+	needed bool // where it fails, the rest isn't worth its time
 }
 
 // allParts are in the order in which one would miss them least.
 func allParts() []part {
 	return []part{
-		{"machine", 30 * time.Second, (*bench).machine},
-		{"answers", time.Minute, (*bench).answers},
-		{"models", 90 * time.Second, (*bench).writeModels},
-		{"throughput", 3 * time.Minute, (*bench).throughput},
-		{"memory", 90 * time.Second, (*bench).memory},
-		{"seeds", 30 * time.Second, (*bench).seeds},
-		{"kill", time.Minute, (*bench).kill},
-		{"nvml", 40 * time.Second, (*bench).nvml},
-		{"kv-layout", 75 * time.Second, (*bench).kvLayout},
-		{"sampling", 75 * time.Second, (*bench).sampling},
-		{"adapters", time.Minute, (*bench).adapters},
+		{name: "machine", limit: 30 * time.Second, run: (*bench).machine, needed: true},
+		{name: "answers", limit: time.Minute, run: (*bench).answers},
+		{name: "models", limit: 90 * time.Second, run: (*bench).writeModels},
+		{name: "throughput", limit: 3 * time.Minute, run: (*bench).throughput},
+		{name: "memory", limit: 90 * time.Second, run: (*bench).memory},
+		{name: "seeds", limit: 30 * time.Second, run: (*bench).seeds},
+		{name: "kill", limit: time.Minute, run: (*bench).kill},
+		{name: "nvml", limit: 40 * time.Second, run: (*bench).nvml},
+		{name: "kv-layout", limit: 75 * time.Second, run: (*bench).kvLayout},
+		{name: "sampling", limit: 75 * time.Second, run: (*bench).sampling},
+		{name: "adapters", limit: time.Minute, run: (*bench).adapters},
 	}
 }
 
@@ -40,10 +42,14 @@ func partNames() (names []string) {
 	return names
 }
 
-// chosen are the parts that the flags ask for.
+// chosen are the parts that the flags ask for. Those that are named run whatever becomes of another.
 func (o *options) chosen() (list []part) {
+	if len(o.parts) == 0 {
+		return allParts()
+	}
 	for _, p := range allParts() {
-		if len(o.parts) == 0 || slices.Contains(o.parts, p.name) {
+		if slices.Contains(o.parts, p.name) {
+			p.needed = false
 			list = append(list, p)
 		}
 	}
@@ -59,16 +65,20 @@ type bench struct {
 
 // finding is a line of the file by which a part's process tells what it found.
 type finding struct {
-	Row     *Row   `json:"row,omitempty"`
-	Note    string `json:"note,omitempty"`
-	Failed  string `json:"failed,omitempty"`
-	Skipped string `json:"skipped,omitempty"`
+	Row       *Row   `json:"row,omitempty"`
+	Note      string `json:"note,omitempty"`
+	Failed    string `json:"failed,omitempty"`
+	Skipped   string `json:"skipped,omitempty"`
+	OutOfTime string `json:"out_of_time,omitempty"` // what it was at
 }
 
 // skipped is why a part measures nothing.
 type skipped string
 
 func (s skipped) Error() string { return string(s) }
+
+// timeToEnd is what a part has to say how far it came, before its process is killed.
+const timeToEnd = time.Second
 
 // runPart is the process of one part.
 func runPart(ctx context.Context, o *options) error {
@@ -81,10 +91,16 @@ func runPart(ctx context.Context, o *options) error {
 		return err
 	}
 	defer file.Close()
+	ctx, cancel := context.WithTimeout(ctx, o.limit-timeToEnd)
+	defer cancel()
 	b := &bench{options: o, name: o.part, file: file}
-	switch err := allParts()[i].run(b, ctx).(type) {
-	case nil:
-	case skipped:
+	err = allParts()[i].run(b, ctx)
+	var skip skipped
+	switch {
+	case err == nil:
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		b.tell(finding{OutOfTime: err.Error()})
+	case errors.As(err, &skip):
 		b.tell(finding{Skipped: err.Error()})
 	default:
 		b.tell(finding{Failed: err.Error()})

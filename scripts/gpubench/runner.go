@@ -13,16 +13,21 @@ import (
 	"time"
 )
 
-// leastTime is what a part must have left to be begun.
-const leastTime = 2 * time.Second
+const (
+	leastTime = 2 * time.Second // what a part must have left to be begun
+	// settleTime is what a driver gets to give back the memory of servers that were killed: the next part looks at it.
+	settleTime = 2 * time.Second
+)
 
 // runner runs each part as a process and collects what it found.
 type runner struct {
 	results   *results
 	deadline  time.Time
 	self      string
-	arguments func(part, rows string) []string
+	arguments func(part, rows string, limit time.Duration) []string
 	out       string
+	settle    time.Duration
+	over      string // why no more parts are run
 }
 
 // run runs the parts one after the other and writes the results after each. Only results that can't be written are an
@@ -37,9 +42,22 @@ func (r *runner) run(ctx context.Context, parts []part) (all []*Part, err error)
 		if err := r.results.write(r.out); err != nil {
 			return all, err
 		}
+		if p.needed && failure([]*Part{found}) != nil {
+			r.over = "the part " + p.name + " failed; -parts runs others all the same"
+		}
+		if found.Status == statusOutOfTime {
+			pause(ctx, r.settle)
+		}
 	}
 	fmt.Printf("written to %s\n", filepath.Join(r.out, "results.md"))
 	return all, nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
 }
 
 func (r *runner) one(ctx context.Context, p part) *Part {
@@ -48,6 +66,9 @@ func (r *runner) one(ctx context.Context, p part) *Part {
 	switch {
 	case ctx.Err() != nil:
 		found.Status, found.Reason = statusNotRun, "interrupted"
+		return found
+	case r.over != "":
+		found.Status, found.Reason = statusNotRun, r.over
 		return found
 	case limit < leastTime:
 		found.Status, found.Reason = statusNotRun, "no time was left"
@@ -58,9 +79,11 @@ func (r *runner) one(ctx context.Context, p part) *Part {
 	end := r.process(ctx, p.name, rows, limit)
 	found.Seconds = time.Since(began).Seconds()
 	found.read(rows)
-	switch {
+	switch ended := fmt.Sprintf("ended after its %v", limit.Round(time.Second)); {
+	case found.Status == statusOutOfTime:
+		found.Reason = ended + ": " + found.Reason
 	case errors.Is(end, context.DeadlineExceeded):
-		found.Status, found.Reason = statusOutOfTime, fmt.Sprintf("ended after its %v", limit.Round(time.Second))
+		found.Status, found.Reason = statusOutOfTime, ended
 	case end != nil:
 		found.Status, found.Reason = statusFailed, "its process ended: "+end.Error()
 	}
@@ -79,7 +102,7 @@ func (r *runner) process(ctx context.Context, name, rows string, limit time.Dura
 	defer log.Close()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, r.self, r.arguments(name, rows)...)
+	cmd := exec.CommandContext(ctx, r.self, r.arguments(name, rows, limit)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// Its own group, so that its servers end with it; a server's children are of other groups and end with the server.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -117,6 +140,8 @@ func (p *Part) read(rows string) {
 			p.Status, p.Reason = statusFailed, f.Failed
 		case f.Skipped != "":
 			p.Status, p.Reason = statusSkipped, f.Skipped
+		case f.OutOfTime != "":
+			p.Status, p.Reason = statusOutOfTime, f.OutOfTime
 		}
 	}
 }

@@ -45,6 +45,8 @@ func playPart(name, rows string) {
 		select {}
 	case "fails":
 		b.tell(finding{Failed: "the reason"})
+	case "stops in time":
+		b.tell(finding{OutOfTime: "the server isn't ready"})
 	case "dies":
 		os.Exit(3)
 	case "skips":
@@ -59,9 +61,10 @@ func TestPartsDoNotHarmEachOther(t *testing.T) {
 	t.Setenv(playedPart, "yes")
 	dir := t.TempDir()
 	r := &runner{results: &results{}, deadline: time.Now().Add(time.Hour), self: os.Args[0], out: dir,
-		arguments: func(part, rows string) []string { return []string{part, rows} }}
+		arguments: func(part, rows string, _ time.Duration) []string { return []string{part, rows} }}
 	want := []struct{ name, status, reason string }{
 		{"hangs", statusOutOfTime, "ended after its 2s"},
+		{"stops in time", statusOutOfTime, "ended after its 1m0s: the server isn't ready"},
 		{"fails", statusFailed, "the reason"},
 		{"dies", statusFailed, "its process ended: exit status 3"},
 		{"skips", statusSkipped, "no such thing"},
@@ -98,7 +101,7 @@ func TestPartsDoNotHarmEachOther(t *testing.T) {
 		t.Errorf("the server of the part that hung still runs: process %s", written.Parts[0].Notes[0])
 	}
 	if err := failure(found); err == nil ||
-		err.Error() != "not all parts were done: hangs (out of time), fails (failed), dies (failed)" {
+		err.Error() != "not all parts were done: hangs (out of time), stops in time (out of time), fails (failed), dies (failed)" {
 		t.Errorf("in all: %v", err)
 	}
 }
@@ -123,6 +126,49 @@ func TestPartsForWhichNoTimeIsLeft(t *testing.T) {
 	}{{t.Context(), "no time was left"}, {interrupted, "interrupted"}} {
 		if p := r.one(c.ctx, part{name: "late", limit: time.Minute}); p.Status != statusNotRun || p.Reason != c.reason {
 			t.Errorf("%+v", p)
+		}
+	}
+}
+
+// Where the machine doesn't compute, the rest isn't tried, unless it is asked for by name.
+func TestAPartThatAllNeed(t *testing.T) {
+	t.Setenv(playedPart, "yes")
+	parts := []part{{name: "fails", limit: time.Minute, needed: true}, {name: "works", limit: time.Minute}}
+	r := &runner{results: &results{}, deadline: time.Now().Add(time.Hour), self: os.Args[0], out: t.TempDir(),
+		arguments: func(part, rows string, _ time.Duration) []string { return []string{part, rows} }}
+	found, err := r.run(t.Context(), parts)
+	if err != nil || found[1].Status != statusNotRun || !strings.Contains(found[1].Reason, "the part fails failed") {
+		t.Errorf("%+v, %v", found[1], err)
+	}
+	if all := (&options{}).chosen(); !all[0].needed {
+		t.Error("machine isn't needed")
+	}
+	if named := (&options{parts: []string{"machine", "answers"}}).chosen(); len(named) != 2 || named[0].needed {
+		t.Errorf("named: %+v", named)
+	}
+}
+
+// A server that never gets ready costs its part's time and tells its own reason.
+func TestAServerThatIsNeverReady(t *testing.T) {
+	for script, want := range map[string]string{
+		"echo 'level=INFO msg=started'; echo 'level=ERROR msg=\"no kernel image\"'; exec sleep 1000": `the server isn't ready: level=ERROR msg="no kernel image"`,
+		"echo \"version 'GLIBC_2.38' not found\"; exec sleep 1000":                                   "the server isn't ready: version 'GLIBC_2.38' not found",
+		"echo 'no such library'; exit 1":                                                             "the engine ended: no such library",
+	} {
+		dir := t.TempDir()
+		for name, content := range map[string]string{"tandem-proxy": "exec sleep 1000", "tandem-engine": script, "nvidia-smi": "exit 1"} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+content+"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+		o := &options{programs: dir, out: dir, device: "cpu", part: "machine", rows: filepath.Join(dir, "rows"), limit: timeToEnd + time.Second}
+		if err := runPart(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		var found Part
+		if found.read(o.rows); found.Reason != want || (found.Status == statusOutOfTime) == (strings.HasPrefix(want, "the engine ended")) {
+			t.Errorf("%s: %+v", script, found)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -30,7 +29,9 @@ type server struct {
 	url           string
 	dir           string // of the socket: a short path
 	proxy, engine *launch.Process
-	log           *launch.Log
+	proxyLog      *launch.Log
+	engineLog     *launch.Log
+	leave         func() bool // ends the watch over the part's time
 	client        *http.Client
 	started       time.Duration // what the start took
 }
@@ -58,21 +59,23 @@ func (b *bench) start(ctx context.Context, settings ...string) (*server, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &server{url: fmt.Sprintf("http://127.0.0.1:%d", ports[0]), dir: dir, log: &launch.Log{},
+	s := &server{url: fmt.Sprintf("http://127.0.0.1:%d", ports[0]), dir: dir, proxyLog: &launch.Log{}, engineLog: &launch.Log{},
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}
 	env := environment(append([]string{"HOST=127.0.0.1", fmt.Sprintf("PORT=%d", ports[0]), "API_KEYS=bench:" + apiKey, "RATE_LIMIT=off",
 		"ENGINE_SOCKET=" + filepath.Join(dir, "engine.sock"), "CACHE_DIR=" + filepath.Join(b.out, "cache"), "DEVICE=" + b.device,
 		"MODELS_DIR=" + filepath.Join(b.out, "none"), "REQUEST_TIMEOUT=120s", "CACHE_SIZE=16"}, settings...)...)
 	fmt.Fprintf(os.Stderr, "---- %s\n", strings.Join(settings, " "))
-	output := io.MultiWriter(os.Stderr, s.log)
 	began := time.Now()
-	if s.proxy, err = launch.Start("proxy", filepath.Join(b.programs, "tandem-proxy"), env, output, "serve"); err != nil {
+	if s.proxy, err = launch.Start("proxy", filepath.Join(b.programs, "tandem-proxy"), env, io.MultiWriter(os.Stderr, s.proxyLog), "serve"); err != nil {
 		return nil, err
 	}
-	if s.engine, err = launch.Start("engine", filepath.Join(b.programs, "tandem-engine"), env, output, "supervise"); err != nil {
+	s.leave = killAfter(ctx, s.proxy)
+	if s.engine, err = launch.Start("engine", filepath.Join(b.programs, "tandem-engine"), env, io.MultiWriter(os.Stderr, s.engineLog), "supervise"); err != nil {
 		s.stop()
 		return nil, err
 	}
+	s.leave()
+	s.leave = killAfter(ctx, s.proxy, s.engine)
 	if err := s.waitReady(ctx); err != nil {
 		s.stop()
 		return nil, err
@@ -81,7 +84,17 @@ func (b *bench) start(ctx context.Context, settings ...string) (*server, error) 
 	return s, nil
 }
 
+// killAfter kills processes when the part's time is over, which leaves none to wait for them, until leave is called.
+func killAfter(ctx context.Context, processes ...*launch.Process) (leave func() bool) {
+	return context.AfterFunc(ctx, func() {
+		for _, p := range processes {
+			p.Kill()
+		}
+	})
+}
+
 func (s *server) stop() {
+	s.leave()
 	_ = s.proxy.Stop(stopLimit) // how they end is of no interest here
 	if s.engine != nil {
 		_ = s.engine.Stop(stopLimit)
@@ -93,28 +106,42 @@ func (s *server) waitReady(ctx context.Context) error {
 	err := poll(ctx, func() (bool, error) {
 		select {
 		case <-s.engine.Ended():
-			return false, fmt.Errorf("the engine ended: %s", s.lastError())
+			return false, fmt.Errorf("the engine ended: %s", complaints(s.engineLog.String()))
 		case <-s.proxy.Ended():
-			return false, fmt.Errorf("the proxy ended: %s", s.lastError())
+			return false, fmt.Errorf("the proxy ended: %s", complaints(s.proxyLog.String()))
 		default:
 		}
 		return isOK(ctx, s.client, s.url+"/readyz"), nil
 	})
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("the server isn't ready: %w; %s", err, s.lastError())
+	if ctx.Err() != nil { // then they were killed, which isn't the reason
+		return fmt.Errorf("the server isn't ready: %s", complaints(s.engineLog.String()))
 	}
 	return err
 }
 
-// lastError is the last line of the log that tells of something wrong.
-func (s *server) lastError() string {
-	last := "its log says nothing"
-	for line := range strings.Lines(s.log.String()) {
-		if strings.Contains(line, "level=ERROR") || strings.Contains(line, "level=WARN") {
-			last = strings.TrimSpace(line)
+// complaints are the last lines of a log that tell of something wrong; of a program that didn't come so far as to log,
+// its last lines.
+func complaints(log string) string {
+	const most, longest = 4, 400
+	var wrong, all []string
+	for line := range strings.Lines(log) {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		line = line[:min(len(line), longest)]
+		all = append(all, line)
+		logged := strings.Contains(line, "level=")
+		if strings.Contains(line, "level=ERROR") || strings.Contains(line, "level=WARN") || !logged && strings.Contains(line, "error") {
+			wrong = append(wrong, line)
 		}
 	}
-	return last
+	if wrong == nil {
+		wrong = all
+	}
+	if wrong == nil {
+		return "its log says nothing"
+	}
+	return strings.Join(wrong[max(0, len(wrong)-most):], " | ")
 }
 
 // poll asks until the answer is yes or an error.
