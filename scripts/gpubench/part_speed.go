@@ -95,19 +95,31 @@ func ensure(path string, write func(path string) error) error {
 func (b *bench) throughput(ctx context.Context) error {
 	var failed []error
 	for _, shape := range slices.Backward(b.shapes) {
-		failed = append(failed, b.ourSpeed(ctx, shape), b.theirSpeed(ctx, shape))
+		devices, served, err := b.ourSpeed(ctx, shape)
+		failed = append(failed, err)
+		if served {
+			failed = append(failed, b.theirSpeed(ctx, shape, devices))
+		}
 	}
 	return errors.Join(failed...)
 }
 
-func (b *bench) ourSpeed(ctx context.Context, shape string) error {
+// ourSpeed measures Tandem. The devices are those on which the model lies, none for the CPU; served: it did.
+func (b *bench) ourSpeed(ctx context.Context, shape string) (devices []string, served bool, err error) {
 	s, err := b.serveShape(ctx, shape)
 	if err != nil {
-		return fmt.Errorf("start with %s: %w", shape, err)
+		return nil, false, fmt.Errorf("start with %s: %w", shape, err)
 	}
 	defer s.stop()
 	b.add(shape, "start", "s", "tandem", s.started.Seconds())
-	return b.speeds(ctx, s, asked{model: shape}, b.streams, "tandem")
+	if err := b.warm(ctx, asked{model: shape}.target("tandem", s.url)); err != nil {
+		return nil, false, fmt.Errorf("first request to %s: %w", shape, err)
+	}
+	st, err := s.status(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	return st.accelerators(), true, b.speeds(ctx, s, asked{model: shape}, b.streams, "tandem")
 }
 
 // speeds measures our server at several numbers of streams.
@@ -122,34 +134,6 @@ func (b *bench) speeds(ctx context.Context, s *server, a asked, streams []int, c
 		}
 	}
 	return nil
-}
-
-// theirSpeed is no failure where llama-server can't be measured: it is there to compare with.
-func (b *bench) theirSpeed(ctx context.Context, shape string) error {
-	if _, err := os.Stat(filepath.Join(b.programs, "lib", peerName)); err != nil {
-		b.note("%s: llama-server isn't among the programs", shape)
-		return nil
-	}
-	began := time.Now()
-	url, stop, err := b.startPeer(ctx, shape)
-	if err != nil {
-		b.note("%s: llama-server isn't measured: %v", shape, err)
-		return ctx.Err()
-	}
-	defer stop()
-	b.add(shape, "start", "s", peerName, time.Since(began).Seconds())
-	a := asked{model: shape}
-	target := a.target(peerName, url)
-	if err := b.warm(ctx, target); err != nil {
-		b.note("%s: llama-server isn't measured: %v", shape, err)
-		return ctx.Err()
-	}
-	for _, n := range b.streams {
-		if err := b.speed(ctx, target, a, n, peerName); err != nil {
-			b.note("%s: llama-server isn't measured at %d streams: %v", shape, n, err)
-		}
-	}
-	return ctx.Err()
 }
 
 // few are the numbers of streams at which settings are compared: the least, one in the middle and the most.

@@ -16,15 +16,18 @@ import (
 	"tandem/scripts/await"
 )
 
-// The test's own program plays the process of a part, by this variable.
+// The test's own program plays the process of a part, by this variable, and llama-server by its name.
 const playedPart = "TANDEM_TEST_PART"
 
 func TestMain(m *testing.M) {
-	if name := os.Getenv(playedPart); name != "" {
+	switch {
+	case filepath.Base(os.Args[0]) == peerName:
+		playPeer(os.Args[1:])
+	case os.Getenv(playedPart) != "":
 		playPart(os.Args[1], os.Args[2])
-		return
+	default:
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
 }
 
 // playPart does what the name says and never returns where a part wouldn't.

@@ -249,6 +249,24 @@ type status struct {
 	} `json:"model_memory"`
 }
 
+// accelerators are the devices on which the loaded model's weights lie, CPUs aside.
+func (st status) accelerators() (names []string) {
+	ofCPU := map[string]bool{}
+	for _, backend := range st.Backends {
+		for _, d := range backend.Devices {
+			ofCPU[d.Name] = backend.Name == "cpu"
+		}
+	}
+	for _, model := range st.Memory {
+		for _, d := range model.Devices {
+			if d.Weights > 0 && !ofCPU[d.Name] {
+				names = append(names, d.Name)
+			}
+		}
+	}
+	return names
+}
+
 func (s *server) status(ctx context.Context) (status, error) {
 	var v status
 	raw, err := s.get(ctx, "/status")
