@@ -12,8 +12,9 @@ import (
 	"testing"
 )
 
-// linkPrograms builds all programs into a directory as a pack has them, with the test GPU among the backends.
-func linkPrograms(t *testing.T) (programs, bench string) {
+// linkPrograms builds the programs into a directory as a pack has them, with the test GPU among the backends and the
+// test's own program as llama-server.
+func linkPrograms(t *testing.T) (programs string) {
 	t.Helper()
 	testGPU, backends := os.Getenv("TESTGPU"), os.Getenv("BACKEND_DIR")
 	if testGPU == "" || backends == "" {
@@ -22,8 +23,7 @@ func linkPrograms(t *testing.T) (programs, bench string) {
 		}
 		t.Skip(`SKIPPED without a test GPU; run: export TESTGPU="$(scripts/testgpu/build.sh)"`)
 	}
-	dir := t.TempDir()
-	programs, bench = filepath.Join(dir, "programs"), filepath.Join(dir, "bench-gpu")
+	programs = t.TempDir()
 	lib := filepath.Join(programs, "lib")
 	if err := os.MkdirAll(lib, 0o755); err != nil {
 		t.Fatal(err)
@@ -45,26 +45,23 @@ func linkPrograms(t *testing.T) (programs, bench string) {
 			t.Fatal(err)
 		}
 	}
-	for program, source := range map[string]string{filepath.Join(programs, "tandem-proxy"): "tandem/proxy",
-		filepath.Join(programs, "tandem-engine"): "tandem/engine", bench: "tandem/scripts/gpubench"} {
-		args := []string{"build", "-tags", "llama", "-o", program}
-		if raceDetector { // the end-to-end tests build the same
-			args = append(args, "-race")
-		}
-		if out, err := exec.Command("go", append(args, source)...).CombinedOutput(); err != nil {
+	linkPeer(t, lib)
+	// Without the race detector, whatever this test has: the end-to-end tests have it, and here it takes most of the time.
+	for program, source := range map[string]string{"tandem-proxy": "tandem/proxy", "tandem-engine": "tandem/engine"} {
+		if out, err := exec.Command("go", "build", "-tags", "llama", "-o", filepath.Join(programs, program), source).CombinedOutput(); err != nil {
 			t.Fatalf("build %s: %v\n%s", source, err, out)
 		}
 	}
-	return programs, bench
+	return programs
 }
 
 // The whole of bench-gpu on a GPU that the CPU plays: every part runs, and is in the results.
 func TestRehearsalOnTheTestGPU(t *testing.T) {
-	programs, bench := linkPrograms(t)
-	out := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), bench, "-quick", "-within", "5m", "-device", "testgpu", "-programs", programs, "-out", out)
+	programs, out, ofMachine := linkPrograms(t), t.TempDir(), t.TempDir()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-quick", "-within", "5m", "-device", "testgpu", "-programs", programs, "-out", out)
 	// The engine is to find the backends beside it.
-	cmd.Env = append(os.Environ(), "BACKEND_DIR=", "LD_LIBRARY_PATH="+filepath.Join(programs, "lib"))
+	libraryPath := filepath.Join(programs, "lib") + ":" + ofMachine
+	cmd.Env = append(os.Environ(), playedBench+"=yes", "BACKEND_DIR=", "LD_LIBRARY_PATH="+libraryPath)
 	output, err := cmd.CombinedOutput()
 	t.Logf("%s", output)
 	if err != nil {
@@ -102,6 +99,15 @@ func TestRehearsalOnTheTestGPU(t *testing.T) {
 				t.Errorf("%s: %+v", p.Name, row)
 			}
 		}
+	}
+	log, err := os.ReadFile(filepath.Join(out, "throughput.log"))
+	for _, want := range []string{"llama-server", " -dev TestGPU0 ", "LD_LIBRARY_PATH=" + filepath.Join(programs, "lib") + ":" + libraryPath + "\n"} {
+		if err != nil || !strings.Contains(string(log), want) {
+			t.Errorf("llama-server wasn't started with %q: %v", want, err)
+		}
+	}
+	if !strings.Contains(string(table), "| Work | Figure | tandem | llama-server |") {
+		t.Error("nothing is compared with llama-server")
 	}
 	t.Logf("%s", table)
 }

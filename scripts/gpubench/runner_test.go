@@ -16,13 +16,18 @@ import (
 	"tandem/scripts/await"
 )
 
-// The test's own program plays the process of a part, by this variable, and llama-server by its name.
-const playedPart = "TANDEM_TEST_PART"
+// The test's own program plays bench-gpu and the process of a part, by these variables, and llama-server by its name.
+const (
+	playedBench = "TANDEM_TEST_BENCH"
+	playedPart  = "TANDEM_TEST_PART"
+)
 
 func TestMain(m *testing.M) {
 	switch {
 	case filepath.Base(os.Args[0]) == peerName:
 		playPeer(os.Args[1:])
+	case os.Getenv(playedBench) != "":
+		main()
 	case os.Getenv(playedPart) != "":
 		playPart(os.Args[1], os.Args[2])
 	default:

@@ -1,5 +1,0 @@
-//go:build llama && race
-
-package main
-
-const raceDetector = true
