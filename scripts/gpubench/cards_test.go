@@ -49,3 +49,29 @@ func TestKernelsForOtherCards(t *testing.T) {
 		}
 	}
 }
+
+// The figures are those of the card that computes. Under MIG some aren't there.
+func TestSensors(t *testing.T) {
+	page := func(utilization, watts string) string {
+		return strings.Join([]string{`llm_gpu_utilization_ratio{device="CUDA0"} 0`, `llm_gpu_power_watts{device="CUDA0"} 60`,
+			`llm_gpu_temperature_celsius{device="CUDA0"} 30`, utilization, watts, `llm_gpu_temperature_celsius{device="CUDA1"} 55`, ""}, "\n")
+	}
+	const busy, watts = `llm_gpu_utilization_ratio{device="CUDA1"} 0.9`, `llm_gpu_power_watts{device="CUDA1"} 400`
+	idle := readSensors(page(`llm_gpu_utilization_ratio{device="CUDA1"} 0`, `llm_gpu_power_watts{device="CUDA1"} 80`), "CUDA1")
+	for _, c := range []struct {
+		page string
+		part bool
+		want string
+	}{
+		{page(busy, watts), false, ""},
+		{page(`llm_gpu_utilization_ratio{device="CUDA1"} 0`, watts), false, "llm_gpu_utilization_ratio is 0 under load"},
+		{page(busy, `llm_gpu_power_watts{device="CUDA1"} 80`), false, "llm_gpu_power_watts is 80 under load and 80 before"},
+		{page("", watts), false, "nothing tells llm_gpu_utilization_ratio"},
+		{page("", watts), true, "of a part of a card (MIG) the driver doesn't tell llm_gpu_utilization_ratio"},
+	} {
+		err := checkSensors(idle, readSensors(c.page, "CUDA1"), c.part)
+		if _, skip := err.(skipped); err == nil && c.want != "" || err != nil && err.Error() != c.want || skip != c.part {
+			t.Errorf("%s: %v, want %q", c.page, err, c.want)
+		}
+	}
+}

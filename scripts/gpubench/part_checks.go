@@ -8,14 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"tandem/scripts/bench/load"
 	"tandem/scripts/bench/report"
 )
 
@@ -307,13 +305,20 @@ func (b *bench) memoryOf(ctx context.Context, shape string) error {
 	return nil
 }
 
-// memoryInUse waits for a sample of after the load: they are taken once a second.
-func (s *server) memoryInUse(ctx context.Context, device string) (float64, error) {
-	const untilSampled = 1500 * time.Millisecond
+// untilSampled waits for samples of what has become of the devices: they are taken once a second.
+func (s *server) untilSampled(ctx context.Context) error {
+	const long = 1500 * time.Millisecond
 	select {
-	case <-time.After(untilSampled):
+	case <-time.After(long):
+		return nil
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return ctx.Err()
+	}
+}
+
+func (s *server) memoryInUse(ctx context.Context, device string) (float64, error) {
+	if err := s.untilSampled(ctx); err != nil {
+		return 0, err
 	}
 	page, err := s.metrics(ctx)
 	if err != nil {
@@ -332,72 +337,4 @@ func (b *bench) tellProcesses(ctx context.Context, shape string) {
 	if err == nil && text != "" {
 		b.note("%s: nvidia-smi: %s", shape, strings.ReplaceAll(text, "\n", "; "))
 	}
-}
-
-// nvmlMetrics are the card's own figures, which must be above 0 under load.
-var nvmlMetrics = []struct{ name, unit string }{
-	{"llm_gpu_utilization_ratio", "0 to 1"}, {"llm_gpu_power_watts", "W"}, {"llm_gpu_temperature_celsius", "°C"},
-}
-
-// nvml reads the card's figures under load, the highest of what was seen.
-func (b *bench) nvml(ctx context.Context) error {
-	if !strings.HasPrefix(strings.ToLower(b.device), "cuda") {
-		return skipped("NVML tells of NVIDIA's cards alone; DEVICE is " + b.device)
-	}
-	shape := b.shapes[0]
-	s, err := b.serveShape(ctx, shape)
-	if err != nil {
-		return err
-	}
-	defer s.stop()
-	highest, err := b.watch(ctx, s, shape)
-	if err != nil {
-		return err
-	}
-	var missing []string
-	for _, m := range nvmlMetrics {
-		v := highest[m.name]
-		if v <= 0 {
-			missing = append(missing, m.name)
-			continue
-		}
-		b.add(shape+" under load", m.name, m.unit, "highest", v)
-	}
-	if missing != nil {
-		return fmt.Errorf("nothing above 0 under load: %s", strings.Join(missing, ", "))
-	}
-	return nil
-}
-
-// watch keeps the server busy for some seconds and reads its metrics meanwhile.
-func (b *bench) watch(ctx context.Context, s *server, shape string) (map[string]float64, error) {
-	const long = 5 * time.Second
-	busyCtx, leave := context.WithTimeout(ctx, long)
-	defer leave()
-	jobs := make([]load.Job, slices.Max(b.streams))
-	for i := range jobs {
-		jobs[i] = load.Job{Prompt: words[i%len(words)], MaxTokens: b.tokens, Adapter: load.NoAdapter}
-	}
-	var group sync.WaitGroup
-	group.Go(func() {
-		for busyCtx.Err() == nil {
-			load.Closed(busyCtx, asked{model: shape}.target("tandem", s.url), jobs, len(jobs))
-		}
-	})
-	highest := map[string]float64{}
-	err := poll(busyCtx, func() (bool, error) {
-		page, err := s.metrics(ctx)
-		for _, m := range nvmlMetrics {
-			if v := look(page, m.name, ""); v > highest[m.name] {
-				highest[m.name] = v
-			}
-		}
-		return false, err
-	})
-	leave()
-	group.Wait()
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		err = nil
-	}
-	return highest, err
 }
