@@ -174,13 +174,20 @@ func (b *bench) seeds(ctx context.Context) error {
 		return err
 	}
 	defer s.stop()
+	draw := func(seed int) (string, error) {
+		return s.infer(ctx, map[string]any{"prompt": "Tell me about Paris.", "base_model": "demo", "adapter_version": "base",
+			"max_new_tokens": 32, "temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0, "seed": seed})
+	}
+	// The first computes the whole prompt, the others its last token after a prefix that is kept: on a GPU these are
+	// different kernels, whose last bits may decide a draw.
+	if _, err := draw(0); err != nil {
+		return err
+	}
 	same, different := 0, map[string]bool{}
 	for seed := range count {
 		var answers [2]string
 		for i := range answers {
-			answers[i], err = s.infer(ctx, map[string]any{"prompt": "Tell me about Paris.", "base_model": "demo", "adapter_version": "base",
-				"max_new_tokens": 32, "temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0, "seed": seed})
-			if err != nil {
+			if answers[i], err = draw(seed); err != nil {
 				return err
 			}
 		}
