@@ -18,7 +18,8 @@ type testGPU struct {
 	faults string // the file
 }
 
-// newTestGPU returns a GPU that the CPU plays and the settings with which an engine finds it.
+// newTestGPU returns a GPU that the CPU plays and the settings with which an engine finds it. It is the only GPU, also
+// where backends of others are installed.
 func newTestGPU(t *testing.T) (*testGPU, []string) {
 	t.Helper()
 	library := os.Getenv("TESTGPU")
@@ -34,6 +35,26 @@ func newTestGPU(t *testing.T) (*testGPU, []string) {
 	}
 	g := &testGPU{t: t, faults: filepath.Join(t.TempDir(), "faults")}
 	return g, []string{"BACKEND_DIR=" + dir, "TESTGPU_FAULTS=" + g.faults}
+}
+
+// On a machine with a card these tests are about the test GPU alone.
+func TestTheTestGPUIsTheOnlyGPU(t *testing.T) {
+	installed := cpuBackends(t)
+	if err := os.Symlink("nowhere", filepath.Join(installed, "libggml-another.so")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("BACKEND_DIR", installed)
+	_, settings := newTestGPU(t)
+	dir := strings.TrimPrefix(settings[0], "BACKEND_DIR=")
+	found, err := filepath.Glob(filepath.Join(dir, "libggml-*.so"))
+	for _, path := range found {
+		if name := filepath.Base(path); !strings.HasPrefix(name, "libggml-cpu") && name != filepath.Base(os.Getenv("TESTGPU")) {
+			t.Errorf("%s is a backend beside the test GPU's and the CPU's", name)
+		}
+	}
+	if err != nil || len(found) < 2 {
+		t.Errorf("%v, %v", found, err)
+	}
 }
 
 // set says what goes wrong from now on.
