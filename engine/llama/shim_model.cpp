@@ -76,9 +76,21 @@ static void on_log(enum ggml_log_level level, const char * text, void *) {
     if (!s.line.empty() && (s.line.back() == '\n' || s.line.size() >= LINE_MAX_BYTES)) log_flush();
 }
 
+// A backend logs an error and then aborts, on the same thread. What is captured there would be lost with the process.
+static void on_abort(const char * message) {
+    fprintf(stderr, "%s\n", message); // for the case that logging hangs
+    auto & s = thread_log;
+    log_flush();
+    s.capturing = false;
+    for (auto & [level, line] : s.captured) log_write(level, line);
+    std::string line = message;
+    log_write(GGML_LOG_LEVEL_ERROR, line);
+}
+
 void tdm_log_start(int32_t min_level) {
     log_min_level.store(min_level);
     llama_log_set(on_log, nullptr);
+    ggml_set_abort_callback(on_abort);
 }
 
 // Captures the library's warnings and errors while it exists. When an error reports them they are only logged at level

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestNoRequestIsLostOnGPUs kills an engine that computes on two GPUs, under load, and then takes one of these away for
-// good: the next engine goes on with the other.
+// TestNoRequestIsLostOnGPUs kills an engine that computes on two GPUs, under load, has a GPU end one by an error, and
+// then takes one of these away for good: the next engine goes on with the other.
 func TestNoRequestIsLostOnGPUs(t *testing.T) {
 	t.Parallel()
 	gpu, settings := newTestGPU(t)
@@ -21,33 +21,34 @@ func TestNoRequestIsLostOnGPUs(t *testing.T) {
 	}
 	before := s.scrape()
 	kills, _ := c.runWithKills(time.Minute)
-	c.loseGPU(gpu)
+	c.endEngineBy(gpu, "abort")
+	c.endEngineBy(gpu, "gone 1")
 	c.checkChangedAnswers()
 	c.reportFailures()
 
 	scraped := s.waitIdle()
 	checkInvariants(t, scraped)
 	c.checkCounters(scraped, before.sum("successful_inferences_total"))
-	c.checkCoverage(scraped, kills+1)
+	c.checkCoverage(scraped, kills+2)
 	if computes, installed := s.devices(); computes != "testgpu" || installed != "testgpu: TestGPU0, cpu: CPU" {
 		t.Errorf("in the end %s computes, there is %s", computes, installed)
 	}
 }
 
-// loseGPU takes the second GPU away while clients read answers, and lets them ask on until they got more from an engine
-// without it.
-func (c *chaosTest) loseGPU(gpu *testGPU) {
+// endEngineBy has something go wrong with the GPUs while clients read answers, and lets them ask on until they got more
+// from the next engine.
+func (c *chaosTest) endEngineBy(gpu *testGPU, words string) {
 	finish := c.startClients()
 	defer finish()
 	s := c.server
 	began := c.eventCount.Load()
 	s.waitFor(20*time.Second, "answers under way", func() bool { return c.eventCount.Load() >= began+40 })
 	restarts := s.scrape().sum("llm_engine_restarts_total")
-	gpu.set("gone 1")
+	gpu.set(words)
 	s.waitFor(20*time.Second, "another engine", func() bool {
 		scraped := s.scrape()
 		return scraped.sum("llm_engine_restarts_total") > restarts && scraped.sum("llm_engine_up") == 1
 	})
 	asked := c.requestCount.Load()
-	s.waitFor(20*time.Second, "answers with one GPU", func() bool { return c.requestCount.Load() >= asked+10 })
+	s.waitFor(20*time.Second, "answers after "+words, func() bool { return c.requestCount.Load() >= asked+10 })
 }

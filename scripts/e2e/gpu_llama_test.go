@@ -186,8 +186,9 @@ func TestServerOnGPUs(t *testing.T) {
 	}
 }
 
-// A device that is lost in the middle of an answer ends the engine. The next one finds it again, or computes on the CPU
-// and says so, or refuses to start where DEVICE names it.
+// A device that is lost in the middle of an answer ends the engine, by an abort of the backend as with CUDA or in good
+// order where the backend reports it. The next one finds it again, or computes on the CPU and says so, or refuses to
+// start where DEVICE names it.
 func TestLostGPU(t *testing.T) {
 	story := `{"prompt":"Tell me a story.","base_model":"demo","max_new_tokens":120,"seed":7,"stream":true}`
 	read := func(s *testServer, atTenth func()) string {
@@ -204,10 +205,12 @@ func TestLostGPU(t *testing.T) {
 		}
 		return text
 	}
-	for name, c := range map[string]struct{ settings, fault, computes string }{
-		"and comes back":     {"DEVICE=testgpu", "reset slow 10", "testgpu"},
-		"for good":           {"DEVICE=auto", "lost", "cpu"},
-		"and is insisted on": {"DEVICE=testgpu", "lost", ""},
+	const reported = "the device doesn't compute any more"
+	for name, c := range map[string]struct{ settings, fault, computes, told string }{
+		"and comes back":     {"DEVICE=testgpu", "reset slow 10", "testgpu", reported},
+		"by an abort":        {"DEVICE=testgpu", "abort slow 10", "testgpu", "testgpu error: an illegal memory access was encountered"},
+		"for good":           {"DEVICE=auto", "lost", "cpu", reported},
+		"and is insisted on": {"DEVICE=testgpu", "lost", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			gpu, settings := newTestGPU(t)
@@ -229,8 +232,8 @@ func TestLostGPU(t *testing.T) {
 			if restarts := s.scrape().sum("llm_engine_restarts_total", "reason", "crash"); restarts != 1 {
 				t.Errorf("%v restarts", restarts)
 			}
-			if !strings.Contains(s.engine.log.String(), "the device doesn't compute any more") {
-				t.Error("the engine's log doesn't say that it lost its device")
+			if !strings.Contains(s.engine.log.String(), c.told) {
+				t.Errorf("the engine's log has no %q", c.told)
 			}
 		})
 	}

@@ -1,7 +1,8 @@
 // A GPU for tests on machines without one: a backend of ggml, as CUDA's is one, whose devices say that they are GPUs
 // with memory of their own, and have the CPU's backend compute. It shows what the engine does with devices: where
 // weights and caches go, what happens when memory ends or a device is lost. Of kernels, asynchronous copies and a
-// driver it says nothing.
+// driver it says nothing. CUDA's backend never reports a computation that failed: each of its errors is `abort` below,
+// memory that ends in a computation included.
 //
 // Only this library reads these variables. The number of devices is read once, when it is loaded:
 //
@@ -14,6 +15,8 @@
 //                      gone N     the device at this place of the list, from 0, is lost, and a library that is loaded
 //                                 doesn't find it
 //                      reset      the devices are lost to this process, which removes the file; the next one finds them
+//                      abort      the next computation or copy to a device logs an error, removes the file and aborts,
+//                                 as CUDA's backend does
 //                      full       no memory can be allocated
 //                      taken MIB  that much memory of each device belongs to somebody else
 //                      slow MS    each computation takes that much longer
@@ -50,7 +53,7 @@ static size_t number(const std::string & text, size_t otherwise) {
 }
 
 struct faults {
-    bool   lost = false, reset = false, full = false, no_waits = false;
+    bool   lost = false, reset = false, aborts = false, full = false, no_waits = false;
     size_t taken_mib = 0, slow_ms = 0;
     size_t gone = SIZE_MAX; // the place of a device
 };
@@ -64,6 +67,7 @@ static faults read_faults() {
     while (file >> word) {
         if (word == "lost") found.lost = true;
         if (word == "reset") found.reset = true;
+        if (word == "abort") found.aborts = true;
         if (word == "full") found.full = true;
         if (word == "nowaits") found.no_waits = true;
         if (word == "gone") file >> found.gone;
@@ -91,10 +95,21 @@ static faults faults_now(ggml_backend_dev_t dev) {
     return now;
 }
 
+static void remove_faults() { std::remove(variable("TESTGPU_FAULTS").c_str()); }
+
+static void abort_if_told(ggml_backend_dev_t dev, const faults & now) {
+    if (!now.aborts) return;
+    remove_faults();
+    GGML_LOG_ERROR("testgpu error: an illegal memory access was encountered\n");
+    GGML_LOG_ERROR("  current device: %s\n", state_of(dev)->name.c_str());
+    GGML_ABORT("testgpu error");
+}
+
 static faults faults_at_computation(ggml_backend_dev_t dev) {
     faults now = faults_now(dev);
+    abort_if_told(dev, now);
     if (!now.reset) return now;
-    std::remove(variable("TESTGPU_FAULTS").c_str());
+    remove_faults();
     was_reset = now.lost = true;
     return now;
 }
@@ -148,7 +163,8 @@ static void   buffer_clear(ggml_backend_buffer_t buffer, uint8_t value) { memset
 static void tensor_memset(ggml_backend_buffer_t, ggml_tensor * t, uint8_t value, size_t offset, size_t size) {
     memset((char *) t->data + offset, value, size);
 }
-static void tensor_set(ggml_backend_buffer_t, ggml_tensor * t, const void * data, size_t offset, size_t size) {
+static void tensor_set(ggml_backend_buffer_t buffer, ggml_tensor * t, const void * data, size_t offset, size_t size) {
+    abort_if_told(buffer->buft->device, read_faults());
     memcpy((char *) t->data + offset, data, size);
 }
 static void tensor_get(ggml_backend_buffer_t, const ggml_tensor * t, void * data, size_t offset, size_t size) {
