@@ -50,3 +50,13 @@ func TestAnAbortInALoadTellsItsReason(t *testing.T) {
 		}
 	}
 }
+
+// What is free is never more than all there is, whatever a driver says.
+func TestFreeMemoryIsAPartOfAll(t *testing.T) {
+	t.Setenv("TESTGPU_MEMORY", "64")
+	b, _ := gpuBackend(t, "TestGPU0", nil)
+	setFaults(t, "free 100000")
+	if d := b.Accelerators()[0]; d.TotalBytes != 64<<20 || d.FreeBytes != d.TotalBytes {
+		t.Errorf("%d bytes of %d are free", d.FreeBytes, d.TotalBytes)
+	}
+}

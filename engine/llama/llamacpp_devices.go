@@ -38,13 +38,22 @@ func (b *Backend) Devices() []Device {
 	return out
 }
 
+// freeBytes bounds what a device says is free. With CUDA's managed memory (GGML_CUDA_ENABLE_UNIFIED_MEMORY) it is what
+// the host has.
+func freeBytes(free, total int64) int64 {
+	if total <= 0 {
+		return free
+	}
+	return min(free, total)
+}
+
 func deviceOf(d *C.tdm_device) Device {
 	return Device{
 		Name:        C.GoString(d.name),
 		Description: C.GoString(d.description),
 		Backend:     backendName(C.GoString(d.backend)),
 		GPU:         d._type == C.GGML_BACKEND_DEVICE_TYPE_GPU || d._type == C.GGML_BACKEND_DEVICE_TYPE_IGPU,
-		FreeBytes:   int64(d.free),
+		FreeBytes:   freeBytes(int64(d.free), int64(d.total)),
 		TotalBytes:  int64(d.total),
 		Bus:         C.GoString(d.bus),
 		integrated:  d._type == C.GGML_BACKEND_DEVICE_TYPE_IGPU,

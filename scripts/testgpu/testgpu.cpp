@@ -19,6 +19,7 @@
 //                                 as CUDA's backend does
 //                      full       no memory can be allocated
 //                      taken MIB  that much memory of each device belongs to somebody else
+//                      free MIB   so much is free, whatever the devices have
 //                      slow MS    each computation takes that much longer
 //                      nowaits    a computation fails in which CUDA's backend would have the host wait for the device
 #include "ggml-backend-impl.h"
@@ -54,7 +55,7 @@ static size_t number(const std::string & text, size_t otherwise) {
 
 struct faults {
     bool   lost = false, reset = false, aborts = false, full = false, no_waits = false;
-    size_t taken_mib = 0, slow_ms = 0;
+    size_t taken_mib = 0, slow_ms = 0, free_mib = SIZE_MAX;
     size_t gone = SIZE_MAX; // the place of a device
 };
 
@@ -71,6 +72,7 @@ static faults read_faults() {
         if (word == "full") found.full = true;
         if (word == "nowaits") found.no_waits = true;
         if (word == "gone") file >> found.gone;
+        if (word == "free") file >> found.free_mib;
         if (word == "taken") file >> found.taken_mib;
         if (word == "slow") file >> found.slow_ms;
     }
@@ -126,8 +128,10 @@ static size_t total_memory(ggml_backend_dev_t dev) {
 }
 
 static size_t free_memory(ggml_backend_dev_t dev) {
+    const faults now   = faults_now(dev);
     const size_t total = total_memory(dev);
-    const size_t gone  = state_of(dev)->used + faults_now(dev).taken_mib * MIB;
+    const size_t gone  = state_of(dev)->used + now.taken_mib * MIB;
+    if (now.free_mib != SIZE_MAX) return now.free_mib * MIB;
     return total - std::min(gone, total);
 }
 
