@@ -79,7 +79,7 @@ func endWithLostDevice(log *slog.Logger) func(error) {
 func (out *computeBackend) describeDevices(c *Config, backend *llama.Backend, log *slog.Logger) {
 	for _, d := range backend.Devices() {
 		out.devices = append(out.devices, linkDevice(d))
-		log.Info("device", "name", d.Name, "description", d.Description, "backend", d.Backend, "memory", d.TotalBytes)
+		log.Info("device", "name", d.Name, "description", d.Description, "backend", d.Backend, "used", d.Used, "memory", d.TotalBytes)
 	}
 	installed := backend.Backends()
 	for _, b := range installed {
@@ -187,10 +187,10 @@ func deviceMemory(backend *llama.Backend) (host devices.Memory, accelerators []d
 	return host, accelerators
 }
 
-// sampleDeviceGauges brings the gauges of accelerators up to date; the CPU's memory is the host's.
+// sampleDeviceGauges brings the gauges of the accelerators that are used up to date; the CPU's memory is the host's.
 func sampleDeviceGauges(m *metrics.Metrics, backend *llama.Backend, driver *devices.NVML) {
 	for _, d := range backend.Devices() {
-		if !d.GPU {
+		if !d.GPU || !d.Used {
 			continue
 		}
 		gauges := metrics.Device{

@@ -72,7 +72,7 @@ const (
 // one Backend.
 type Backend struct {
 	opts Options
-	// accelerators may hold weights beside the host's memory; empty: the CPU computes. Their memory is as at the start.
+	// accelerators may hold weights beside the host's memory; empty: the CPU computes. Without their memory.
 	accelerators []Device
 	// thread is shared by all bases: each thread that decodes has computing threads of its own. Used only on the
 	// goroutine that steps.
@@ -110,13 +110,18 @@ func New(o Options) (*Backend, error) {
 		return nil, err
 	}
 	b := &Backend{opts: o}
+	installed := b.Backends()
+	if needsBuses(o.Device, o.GPULayers, installed) {
+		installed = installedWith(listDevices(func(*Device) bool { return true }))
+	}
 	var err error
-	if b.accelerators, err = chooseAccelerators(o.Device, o.GPULayers, b.Backends()); err != nil {
+	if b.accelerators, err = chooseAccelerators(o.Device, o.GPULayers, installed); err != nil {
 		return nil, fmt.Errorf("llama: %w", err)
 	}
 	if n := len(b.accelerators); o.OneGPU && n > 0 && o.MainGPU >= n {
 		return nil, fmt.Errorf("llama: %w", &DeviceError{fmt.Sprintf("it gives %d GPUs, and MAIN_GPU is %d, counted from 0", n, o.MainGPU)})
 	}
+	C.tdm_device_home(C.int32_t(b.home()))
 	mode, err := batchInvarianceFor(o, b.accelerators)
 	if err != nil {
 		return nil, fmt.Errorf("llama: %w", err)

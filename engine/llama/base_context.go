@@ -44,7 +44,7 @@ func (b *Base) openContext() error {
 		return fmt.Errorf("make a context of %d cells: %w", b.size.cells, errBuf.err())
 	}
 	if b.memory = C.llama_get_memory(b.context); b.memory == nil {
-		C.llama_free(b.context)
+		C.tdm_context_free(b.context)
 		b.context = nil
 		return b.openEncoder()
 	}

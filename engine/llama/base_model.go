@@ -248,7 +248,7 @@ func (b *Base) release() {
 	}
 	b.mu.Lock()
 	for a := range b.adapters {
-		C.llama_adapter_lora_free(a.handle)
+		C.tdm_adapter_free(a.handle)
 		a.handle = nil
 	}
 	b.adapters = nil
@@ -257,7 +257,7 @@ func (b *Base) release() {
 		b.embed.release()
 	}
 	if b.context != nil {
-		C.llama_free(b.context)
+		C.tdm_context_free(b.context)
 		b.context = nil
 	}
 	b.candidates.close()
@@ -273,7 +273,7 @@ func (b *Base) release() {
 		b.template = nil
 	}
 	if b.model != nil {
-		C.llama_model_free(b.model)
+		C.tdm_model_free(b.model)
 		b.model = nil
 	}
 	b.batch.free()

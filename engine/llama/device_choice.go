@@ -57,6 +57,35 @@ func chooseAccelerators(wanted string, gpuLayers int, installed []InstalledBacke
 	return chosen, nil
 }
 
+// needsBuses reports whether devices of several backends are to be told apart, which takes opening them.
+func needsBuses(wanted string, gpuLayers int, installed []InstalledBackend) bool {
+	if gpuLayers == 0 || wanted != "" && !strings.EqualFold(wanted, DeviceAuto) {
+		return false
+	}
+	backends := 0
+	for _, b := range installed {
+		if slices.ContainsFunc(b.Devices, func(d Device) bool { return d.GPU && !d.integrated }) {
+			backends++
+		}
+	}
+	return backends > 1
+}
+
+// uses reports whether weights may go to the accelerator of this number.
+func (b *Backend) uses(number int) bool {
+	i := slices.IndexFunc(b.accelerators, func(d Device) bool { return d.number == number })
+	return i >= 0 && (!b.opts.OneGPU || i == b.opts.MainGPU)
+}
+
+// home is the number of the first accelerator that is used; -1: there is none.
+func (b *Backend) home() int {
+	i := slices.IndexFunc(b.accelerators, func(d Device) bool { return b.uses(d.number) })
+	if i < 0 {
+		return -1
+	}
+	return b.accelerators[i].number
+}
+
 // isAlso reports whether two backends have the same device.
 func (d *Device) isAlso(other Device) bool { return d.Bus != "" && d.Bus == other.Bus }
 
@@ -84,8 +113,8 @@ func whyNotThere(wanted string, installed []InstalledBackend) string {
 	return text
 }
 
-// Accelerators are the devices on which models are put beside the CPU, with their memory at this moment; empty: the CPU
-// computes.
+// Accelerators are the devices on which models may be put beside the CPU, those that are used with their memory at this
+// moment; empty: the CPU computes.
 func (b *Backend) Accelerators() []Device {
 	chosen := slices.Clone(b.accelerators)
 	for _, d := range b.Devices() {

@@ -434,7 +434,7 @@ func (e *embedder) release() {
 		return
 	}
 	C.tdm_adapter_use(e.context, nil)
-	C.llama_free(e.context)
+	C.tdm_context_free(e.context)
 	e.context, e.memory, e.activeAdapter = nil, nil, nil
 	e.batch.free()
 }

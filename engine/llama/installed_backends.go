@@ -37,8 +37,9 @@ func (i *InstalledBackend) Accelerates() bool {
 }
 
 // Backends lists the installed backends with their devices as they are at this moment.
-func (b *Backend) Backends() []InstalledBackend {
-	all := b.Devices()
+func (b *Backend) Backends() []InstalledBackend { return installedWith(b.Devices()) }
+
+func installedWith(all []Device) []InstalledBackend {
 	backends.mu.Lock()
 	defer backends.mu.Unlock()
 	out := slices.Clone(backends.installed)

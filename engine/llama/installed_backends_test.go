@@ -93,6 +93,33 @@ func TestDeviceChoice(t *testing.T) {
 	}
 }
 
+// Devices are opened to be told apart only where several backends may have the same ones.
+func TestWhenDevicesAreToldApart(t *testing.T) {
+	with := func(name string, devices ...Device) InstalledBackend {
+		return InstalledBackend{Name: name, Devices: devices}
+	}
+	cpu, cuda, vulkan := with("cpu", Device{Name: "CPU"}), with("cuda", Device{GPU: true}, Device{GPU: true}), with("vulkan", Device{GPU: true})
+	laptop := with("vulkan", Device{GPU: true, integrated: true})
+	for _, c := range []struct {
+		wanted    string
+		gpuLayers int
+		installed []InstalledBackend
+		want      bool
+	}{
+		{"auto", -1, []InstalledBackend{cuda, cpu}, false},
+		{"auto", -1, []InstalledBackend{cuda, laptop, cpu}, false},
+		{"auto", -1, []InstalledBackend{cuda, vulkan, cpu}, true},
+		{"", 2, []InstalledBackend{cuda, vulkan, cpu}, true},
+		{"auto", 0, []InstalledBackend{cuda, vulkan, cpu}, false},
+		{"cuda", -1, []InstalledBackend{cuda, vulkan, cpu}, false},
+		{"cpu", -1, []InstalledBackend{cuda, vulkan, cpu}, false},
+	} {
+		if got := needsBuses(c.wanted, c.gpuLayers, c.installed); got != c.want {
+			t.Errorf("%q with %d layers, %d backends: %v", c.wanted, c.gpuLayers, len(c.installed), got)
+		}
+	}
+}
+
 // What a backend's library lacks is told; the library itself passes over such a backend without a word.
 func TestABackendThatCannotBeLoadedIsTold(t *testing.T) {
 	dir := t.TempDir()

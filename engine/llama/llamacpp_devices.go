@@ -16,6 +16,7 @@ type Device struct {
 	Description string
 	Backend     string // cpu, cuda …, as in metrics
 	GPU         bool
+	Used        bool // it may compute for this process; the three below are known of these alone
 	FreeBytes   int64
 	TotalBytes  int64
 	Bus         string // address on the PCI bus, empty when it has none
@@ -24,16 +25,28 @@ type Device struct {
 	number     int  // in the library's list
 }
 
-// Devices lists the devices with their memory at this moment.
+// Devices lists the devices, with the memory of those that are used at this moment.
 func (b *Backend) Devices() []Device {
+	return listDevices(func(d *Device) bool { return !d.GPU || b.uses(d.number) })
+}
+
+// listDevices lists the devices. Only those that may be opened are asked for their memory: CUDA takes some of a card
+// that is asked, and ends the process where the card is somebody else's.
+func listDevices(mayOpen func(*Device) bool) []Device {
 	out := make([]Device, 0, int(C.tdm_device_count()))
 	for i := range int(C.tdm_device_count()) {
 		var d C.tdm_device
-		if C.tdm_device_get(C.int32_t(i), &d) {
-			device := deviceOf(&d)
-			device.number = i
-			out = append(out, device)
+		if !C.tdm_device_get(C.int32_t(i), &d) {
+			continue
 		}
+		device := deviceOf(&d)
+		device.number = i
+		if device.Used = mayOpen(&device); device.Used {
+			C.tdm_device_open(C.int32_t(i), &d)
+			device.TotalBytes, device.Bus = int64(d.total), C.GoString(d.bus)
+			device.FreeBytes = freeBytes(int64(d.free), device.TotalBytes)
+		}
+		out = append(out, device)
 	}
 	return out
 }
@@ -53,9 +66,6 @@ func deviceOf(d *C.tdm_device) Device {
 		Description: C.GoString(d.description),
 		Backend:     backendName(C.GoString(d.backend)),
 		GPU:         d._type == C.GGML_BACKEND_DEVICE_TYPE_GPU || d._type == C.GGML_BACKEND_DEVICE_TYPE_IGPU,
-		FreeBytes:   freeBytes(int64(d.free), int64(d.total)),
-		TotalBytes:  int64(d.total),
-		Bus:         C.GoString(d.bus),
 		integrated:  d._type == C.GGML_BACKEND_DEVICE_TYPE_IGPU,
 	}
 }

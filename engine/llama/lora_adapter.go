@@ -94,12 +94,12 @@ func (a *Adapter) open(path string) error {
 		return errBuf.err()
 	}
 	if C.llama_adapter_get_alora_n_invocation_tokens(a.handle) > 0 {
-		C.llama_adapter_lora_free(a.handle)
+		C.tdm_adapter_free(a.handle)
 		a.handle = nil
 		return errors.New("adapters with invocation tokens are not supported")
 	}
 	if err := a.join(); err != nil {
-		C.llama_adapter_lora_free(a.handle)
+		C.tdm_adapter_free(a.handle)
 		a.handle = nil
 		return err
 	}
@@ -161,7 +161,7 @@ func (a *Adapter) free() {
 	}
 	b.activeAdapter = nil
 	b.embed.dropAdapter()
-	C.llama_adapter_lora_free(a.handle)
+	C.tdm_adapter_free(a.handle)
 	a.handle = nil
 	b.noteAdapterMemory()
 }

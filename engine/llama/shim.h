@@ -37,11 +37,17 @@ typedef struct {
     const char * description;
     const char * backend; // name of the backend: CPU, CUDA …
     int32_t      type;    // ggml_backend_dev_type
-    size_t       free, total;
-    const char * bus;     // address on the PCI bus, or NULL
+    size_t       free, total; // 0 before tdm_device_open
+    const char * bus;         // address on the PCI bus, or NULL; the same
 } tdm_device;
 int32_t tdm_device_count(void);
 bool    tdm_device_get(int32_t i, tdm_device * out);
+// Adds memory and bus. A driver may take memory of a device that is asked for this, and CUDA's backend aborts where the
+// device can't be had.
+void    tdm_device_open(int32_t i, tdm_device * out);
+// Which device threads have from then on for what isn't about a certain one; -1: it doesn't matter. With CUDA it is the
+// first of all until the thread used another, and is opened when memory of the host is pinned or any memory is freed.
+void    tdm_device_home(int32_t i);
 // Memory of one device, in bytes.
 typedef struct {
     uint64_t weights, cache, compute;
@@ -61,6 +67,8 @@ typedef struct {
 } tdm_load;
 struct llama_model * tdm_model_load(const char * path, const tdm_load * params, char * err, size_t err_size);
 
+void                 tdm_model_free(struct llama_model * model);
+
 typedef struct {
     uint32_t cells, step_tokens, ubatch, sequences;
     uint32_t outputs; // rows of logits of one decode at most: with more the library aborts
@@ -75,6 +83,7 @@ typedef struct {
     uint32_t original_context;     // tokens that the model was trained for without scaling; 0: as the file says
 } tdm_context;
 struct llama_context * tdm_context_new(struct llama_model * model, const tdm_context * params, char * err, size_t err_size);
+void tdm_context_free(struct llama_context * ctx);
 bool tdm_context_flash(const struct llama_context * ctx); // attention is computed in one operation
 #define TDM_LAYERS_MAX 512 // of the library
 // A layer that keeps keys and values: numbers of a head and of a token. value_row is 0 where values are a part of keys.
@@ -88,6 +97,7 @@ void tdm_model_memory(const struct llama_model * model, tdm_memory * out, int32_
 void tdm_context_memory(const struct llama_context * ctx, tdm_memory * out, int32_t n); // without the weights
 
 struct llama_adapter_lora * tdm_adapter_load(struct llama_model * model, const char * path, char * err, size_t err_size);
+void tdm_adapter_free(struct llama_adapter_lora * adapter);
 void tdm_adapter_memory(const struct llama_adapter_lora * adapter, tdm_memory * out, int32_t n); // as weights
 int32_t tdm_adapter_use(struct llama_context * ctx, struct llama_adapter_lora * adapter); // NULL: none
 bool    tdm_mixed_adapters(struct llama_context * ctx, char * why, size_t why_size); // true: one batch may have several

@@ -161,16 +161,36 @@ static void describe(ggml_backend_dev_t dev, tdm_device * out) {
     out->description = ggml_backend_dev_description(dev);
     out->backend     = ggml_backend_reg_name(ggml_backend_dev_backend_reg(dev));
     out->type        = ggml_backend_dev_type(dev);
-    ggml_backend_dev_memory(dev, &out->free, &out->total);
-    ggml_backend_dev_props props;
-    ggml_backend_dev_get_props(dev, &props);
-    out->bus = props.device_id;
 }
 
 bool tdm_device_get(int32_t i, tdm_device * out) {
+    *out = {};
     if (i < 0 || i >= tdm_device_count()) return false;
     describe(ggml_backend_dev_get((size_t) i), out);
     return true;
+}
+
+void tdm_device_open(int32_t i, tdm_device * out) {
+    if (i < 0 || i >= tdm_device_count()) return;
+    ggml_backend_dev_props props;
+    ggml_backend_dev_get_props(ggml_backend_dev_get((size_t) i), &props);
+    out->free  = props.memory_free;
+    out->total = props.memory_total;
+    out->bus   = props.device_id;
+}
+
+static std::atomic<ggml_backend_dev_t> home_device{nullptr};
+
+void tdm_device_home(int32_t i) { home_device = i >= 0 && i < tdm_device_count() ? ggml_backend_dev_get((size_t) i) : nullptr; }
+
+// Called before whatever allocates or frees.
+static void go_home() {
+    static thread_local ggml_backend_dev_t at = nullptr;
+    ggml_backend_dev_t                     home = home_device;
+    if (home == nullptr || home == at) return;
+    at = home;
+    size_t free, total;
+    ggml_backend_dev_memory(home, &free, &total); // makes it the thread's
 }
 
 // The number of a device; of the CPU for none, as buffers in the host's memory have.
@@ -198,6 +218,7 @@ static bool on_progress(float ratio, void * data) { return tdmGoProgress(ratio, 
 static struct llama_model * load_model(const char * path, const tdm_load * params, char * err, size_t err_size) {
     log_capture captured;
     try {
+        go_home();
         llama_model_params p = llama_model_default_params();
         p.load_mode    = params->mmap ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
         p.lazy_mode    = LLAMA_LAZY_MODE_OFF;
@@ -244,9 +265,20 @@ struct llama_model * tdm_model_load(const char * path, const tdm_load * params, 
     return model;
 }
 
+void tdm_model_free(struct llama_model * model) {
+    go_home();
+    llama_model_free(model);
+}
+
+void tdm_context_free(struct llama_context * ctx) {
+    go_home();
+    llama_free(ctx);
+}
+
 struct llama_context * tdm_context_new(struct llama_model * model, const tdm_context * params, char * err, size_t err_size) {
     log_capture captured;
     try {
+        go_home();
         llama_context_params p = llama_context_default_params();
         p.n_ctx           = params->cells;
         p.n_batch         = params->step_tokens;
@@ -325,6 +357,7 @@ void tdm_context_memory(const struct llama_context * ctx, tdm_memory * out, int3
 struct llama_adapter_lora * tdm_adapter_load(struct llama_model * model, const char * path, char * err, size_t err_size) {
     log_capture captured;
     try {
+        go_home();
         llama_adapter_lora * a = llama_adapter_lora_init(model, path);
         if (a == nullptr) captured.write_error(err, err_size, "llama.cpp gives no reason");
         if (a != nullptr && a->ab_map.empty()) { // the library passes over what it has no use for
@@ -339,6 +372,11 @@ struct llama_adapter_lora * tdm_adapter_load(struct llama_model * model, const c
         captured.write_error(err, err_size, "unknown exception");
     }
     return nullptr;
+}
+
+void tdm_adapter_free(struct llama_adapter_lora * adapter) {
+    go_home();
+    llama_adapter_lora_free(adapter);
 }
 
 void tdm_adapter_memory(const struct llama_adapter_lora * adapter, tdm_memory * out, int32_t n) {
@@ -374,6 +412,7 @@ bool tdm_mixed_adapters(struct llama_context * ctx, char * why, size_t why_size)
 int32_t tdm_adapter_slot_add(struct llama_context * ctx, struct llama_adapter_lora * adapter, char * err, size_t err_size) {
     log_capture captured;
     try {
+        go_home();
         const int32_t slot = llama_adapter_slot_add(ctx, adapter, 1.0f);
         if (slot < 0) captured.write_error(err, err_size, "llama.cpp gives no reason");
         return slot;
@@ -396,6 +435,7 @@ int32_t tdm_decode(struct llama_context * ctx, int32_t n, int32_t * token, int32
     static thread_local std::vector<int32_t>   counts;
     static thread_local std::vector<int32_t *> seqs;
     try {
+        go_home();
         if ((int32_t) counts.size() < n) counts.resize(n, 1);
         if ((int32_t) seqs.size() < n) seqs.resize(n);
         for (int32_t i = 0; i < n; i++) seqs[i] = seq + i;

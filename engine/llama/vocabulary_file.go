@@ -39,7 +39,7 @@ func OpenVocabulary(path string) (*Vocabulary, error) {
 		v.Vocabulary, err = grammar.NewVocabulary(v.vocab.grammarTokens())
 	}
 	if err != nil {
-		C.llama_model_free(v.model)
+		C.tdm_model_free(v.model)
 		return nil, fmt.Errorf("read the vocabulary of %s: %w", path, err)
 	}
 	return v, nil
@@ -57,5 +57,5 @@ func (v *Vocabulary) IsEnd(t batch.Token) bool { return v.vocab.isEnd(t) }
 // Close frees everything.
 func (v *Vocabulary) Close() {
 	v.Vocabulary.Close()
-	C.llama_model_free(v.model)
+	C.tdm_model_free(v.model)
 }

@@ -134,7 +134,7 @@ func statusSchema() *openapi.Schema {
 			openapi.Has("name", openapi.Text(0, 0).About("cpu, cuda ….")),
 			openapi.Has("devices", openapi.List(openapi.Object(
 				openapi.Has("name", openapi.Text(0, 0)), openapi.Has("description", openapi.Text(0, 0)),
-				openapi.Has("memory_total", openapi.Count().About("Bytes.")), openapi.Has("memory_free", openapi.Count().About("Bytes, when the engine started.")),
+				openapi.Has("memory_total", openapi.Count().About("Bytes; 0 for a GPU that isn't used.")), openapi.Has("memory_free", openapi.Count().About("Bytes, when the engine started.")),
 			), 0, 0)),
 			openapi.Has("problem", openapi.Text(0, 0).About("Why it gives no device; empty when it gives one.")),
 		), 0, 0).About("The compute backends that are installed at the engine.")),

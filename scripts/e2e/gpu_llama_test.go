@@ -135,16 +135,18 @@ func TestServerOnGPUs(t *testing.T) {
 		installed string
 		planned   string
 		adapted   string
+		busy      string // a GPU that nothing may open
 	}{
-		"one":            {[]string{"DEVICE=testgpu"}, "testgpu", "testgpu: TestGPU0, cpu: CPU", "TestGPU0 CPU", "TestGPU0"},
-		"two":            {[]string{"TESTGPU_DEVICES=2"}, "testgpu", "testgpu: TestGPU0 TestGPU1, cpu: CPU", "TestGPU0 TestGPU1 CPU", "TestGPU0 TestGPU1"},
-		"one of two":     {[]string{"TESTGPU_DEVICES=2", "DEVICE=TestGPU1"}, "testgpu", "testgpu: TestGPU0 TestGPU1, cpu: CPU", "TestGPU1 CPU", "TestGPU1"},
-		"partly":         {[]string{"GPU_LAYERS=2"}, "testgpu", "testgpu: TestGPU0, cpu: CPU", "TestGPU0 CPU", "TestGPU0 CPU"},
-		"none asked for": {[]string{"GPU_LAYERS=0"}, "cpu", "testgpu: TestGPU0, cpu: CPU", "CPU", "CPU"},
-		"the CPU":        {[]string{"DEVICE=cpu"}, "cpu", "testgpu: TestGPU0, cpu: CPU", "CPU", "CPU"},
+		"one":            {[]string{"DEVICE=testgpu"}, "testgpu", "testgpu: TestGPU0, cpu: CPU", "TestGPU0 CPU", "TestGPU0", ""},
+		"two":            {[]string{"TESTGPU_DEVICES=2"}, "testgpu", "testgpu: TestGPU0 TestGPU1, cpu: CPU", "TestGPU0 TestGPU1 CPU", "TestGPU0 TestGPU1", ""},
+		"one of two":     {[]string{"TESTGPU_DEVICES=2", "DEVICE=TestGPU1"}, "testgpu", "testgpu: TestGPU0 TestGPU1, cpu: CPU", "TestGPU1 CPU", "TestGPU1", "busy 0"},
+		"partly":         {[]string{"GPU_LAYERS=2"}, "testgpu", "testgpu: TestGPU0, cpu: CPU", "TestGPU0 CPU", "TestGPU0 CPU", ""},
+		"none asked for": {[]string{"GPU_LAYERS=0"}, "cpu", "testgpu: TestGPU0, cpu: CPU", "CPU", "CPU", "busy 0"},
+		"the CPU":        {[]string{"DEVICE=cpu"}, "cpu", "testgpu: TestGPU0, cpu: CPU", "CPU", "CPU", "busy 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, settings := newTestGPU(t)
+			gpu, settings := newTestGPU(t)
+			gpu.set(c.busy)
 			s := startServer(t, slices.Concat(settings, c.settings)...)
 			for version, want := range map[string]string{"v1.0": "The capital of France is Paris.", "v1.1": "Paris."} {
 				if a := s.mustInfer(question("What is the capital of France?", version)); a.Result != want {

@@ -1,8 +1,8 @@
 // A GPU for tests on machines without one: a backend of ggml, as CUDA's is one, whose devices say that they are GPUs
 // with memory of their own, and have the CPU's backend compute. It shows what the engine does with devices: where
-// weights and caches go, what happens when memory ends or a device is lost. Of kernels, asynchronous copies and a
-// driver it says nothing. CUDA's backend never reports a computation that failed: each of its errors is `abort` below,
-// memory that ends in a computation included.
+// weights and caches go, which devices are left alone, what happens when memory ends or a device is lost. Of kernels,
+// asynchronous copies and a driver it says nothing. CUDA's backend never reports a computation that failed: each of its
+// errors is `abort` below, memory that ends in a computation included.
 //
 // Only this library reads these variables. The number of devices is read once, when it is loaded:
 //
@@ -17,6 +17,8 @@
 //                      reset      the devices are lost to this process, which removes the file; the next one finds them
 //                      abort      the next computation or copy to a device logs an error, removes the file and aborts,
 //                                 as CUDA's backend does
+//                      busy N     the device at this place can't be opened, as a card that another process has for
+//                                 itself; who tries aborts
 //                      full       no memory can be allocated
 //                      taken MIB  that much memory of each device belongs to somebody else
 //                      free MIB   so much is free, whatever the devices have
@@ -56,7 +58,7 @@ static size_t number(const std::string & text, size_t otherwise) {
 struct faults {
     bool   lost = false, reset = false, aborts = false, full = false, no_waits = false;
     size_t taken_mib = 0, slow_ms = 0, free_mib = SIZE_MAX;
-    size_t gone = SIZE_MAX; // the place of a device
+    size_t gone = SIZE_MAX, busy = SIZE_MAX; // places of devices
 };
 
 static faults read_faults() {
@@ -72,6 +74,7 @@ static faults read_faults() {
         if (word == "full") found.full = true;
         if (word == "nowaits") found.no_waits = true;
         if (word == "gone") file >> found.gone;
+        if (word == "busy") file >> found.busy;
         if (word == "free") file >> found.free_mib;
         if (word == "taken") file >> found.taken_mib;
         if (word == "slow") file >> found.slow_ms;
@@ -116,6 +119,21 @@ static faults faults_at_computation(ggml_backend_dev_t dev) {
     return now;
 }
 
+// As CUDA has it: each thread has a device, which is the first until it uses another, and that one is opened by what
+// isn't about a certain device: when memory is freed, or memory of the host is pinned, as each context does.
+static thread_local size_t place_of_thread = 0;
+
+static void open_device_of_thread() {
+    if (read_faults().busy != place_of_thread) return;
+    GGML_LOG_ERROR("testgpu error: device %zu is busy\n", place_of_thread);
+    GGML_ABORT("testgpu error");
+}
+
+static void use(ggml_backend_dev_t dev) {
+    place_of_thread = state_of(dev)->place;
+    open_device_of_thread();
+}
+
 // ---- devices -------------------------------------------------------------------------------------------------------
 
 // The last number of the list counts for the devices after it, too.
@@ -140,6 +158,7 @@ static const char * device_description(ggml_backend_dev_t) { return "a GPU that 
 static enum ggml_backend_dev_type device_type(ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_GPU; }
 
 static void device_memory(ggml_backend_dev_t dev, size_t * free, size_t * total) {
+    use(dev);
     *free  = free_memory(dev);
     *total = total_memory(dev);
 }
@@ -158,6 +177,7 @@ static void device_props(ggml_backend_dev_t dev, struct ggml_backend_dev_props *
 static const size_t ALIGNMENT = 128;
 
 static void   buffer_free(ggml_backend_buffer_t buffer) {
+    open_device_of_thread();
     state_of(buffer->buft->device)->used -= buffer->size;
     ::operator delete(buffer->context, std::align_val_t(ALIGNMENT));
 }
@@ -168,6 +188,7 @@ static void tensor_memset(ggml_backend_buffer_t, ggml_tensor * t, uint8_t value,
     memset((char *) t->data + offset, value, size);
 }
 static void tensor_set(ggml_backend_buffer_t buffer, ggml_tensor * t, const void * data, size_t offset, size_t size) {
+    use(buffer->buft->device);
     abort_if_told(buffer->buft->device, read_faults());
     memcpy((char *) t->data + offset, data, size);
 }
@@ -179,6 +200,7 @@ static const char * buffers_name(ggml_backend_buffer_type_t type) { return devic
 static size_t       buffers_alignment(ggml_backend_buffer_type_t) { return ALIGNMENT; }
 
 static ggml_backend_buffer_t buffers_allocate(ggml_backend_buffer_type_t type, size_t size) {
+    use(type->device);
     const faults now    = faults_now(type->device);
     void *       memory = nullptr;
     if (!now.lost && !now.full && size <= free_memory(type->device)) {
@@ -229,6 +251,7 @@ static bool waits(ggml_cgraph * graph) {
 }
 
 static enum ggml_status backend_compute(ggml_backend_t backend, ggml_cgraph * graph) {
+    use(backend->device);
     const faults now = faults_at_computation(backend->device);
     if (now.lost) {
         GGML_LOG_ERROR("testgpu: computing on %s: the device is lost\n", backend_name(backend));
@@ -243,6 +266,7 @@ static enum ggml_status backend_compute(ggml_backend_t backend, ggml_cgraph * gr
 }
 
 static ggml_backend_t device_backend(ggml_backend_dev_t dev, const char *) {
+    open_device_of_thread();
     static ggml_guid guid = { 't', 'e', 's', 't', 'g', 'p', 'u' };
     ggml_backend_t   host = ggml_backend_dev_init(cpu(), nullptr);
     if (host == nullptr) return nullptr;
