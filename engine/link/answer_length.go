@@ -1,8 +1,10 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 
+	"tandem/engine/batch"
 	"tandem/engine/models"
 )
 
@@ -36,4 +38,27 @@ func maxAnswerTokens(requested int, fit bool, d *models.Defaults, promptTokens, 
 		requested = defaultMaxNewTokens
 	}
 	return min(requested, contextTokens-promptTokens), nil
+}
+
+// errSmallerContext is the error of a request that an engine before accepted and that doesn't fit this one's context.
+var errSmallerContext = errors.New("the inference engine stopped while it worked on this request, and the next one has less memory")
+
+// replayError returns the error of a replay: an accepted request isn't at fault when this engine's context is smaller
+// than the one that it was accepted for.
+func replayError(err error) error {
+	_, tight := errors.AsType[*contextLengthError](err)
+	if tight || errors.Is(err, models.ErrPromptTooLong) || errors.Is(err, batch.ErrContextExceeded) {
+		return fmt.Errorf("%w: %s", errSmallerContext, err) // without the error itself, which blames the request
+	}
+	return err
+}
+
+// checkReplayFits returns the error of an answer that has grown longer than this engine's context allows. It would end
+// here as if the client had asked for no more.
+func checkReplayFits(promptTokens, generated, contextTokens int) error {
+	if generated == 0 || promptTokens+generated <= contextTokens {
+		return nil
+	}
+	return &contextLengthError{param: "prompt",
+		text: fmt.Sprintf("prompt and answer have %d tokens so far, the context holds %d", promptTokens+generated, contextTokens)}
 }

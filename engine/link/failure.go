@@ -75,6 +75,8 @@ func failureOf(err error) failure {
 		return failure{code: "context_length_exceeded", text: err.Error(), param: "prompt"}
 	case errors.Is(err, models.ErrEmbeddingMemory):
 		return failure{code: "out_of_memory", text: err.Error(), retryable: true}
+	case errors.Is(err, errSmallerContext):
+		return failure{code: "engine_crashed", text: err.Error(), retryable: true}
 	case errors.Is(err, errModelChanged):
 		return failure{code: "model_changed", text: err.Error(), retryable: true}
 	case errors.Is(err, batch.ErrGrammarTooComplex):

@@ -51,7 +51,7 @@ func TestEndings(t *testing.T) {
 func TestWhatPassesIsRetryable(t *testing.T) {
 	for err, code := range map[error]string{
 		models.ErrModelBusy: "model_busy", errTooManyRequests: "queue_full", batch.ErrTooMany: "queue_full", models.ErrEmbeddingsFull: "queue_full",
-		models.ErrEmbeddingMemory: "out_of_memory", errModelChanged: "model_changed",
+		models.ErrEmbeddingMemory: "out_of_memory", errModelChanged: "model_changed", errSmallerContext: "engine_crashed",
 	} {
 		if f := endingFor(fmt.Errorf("wrapped: %w", err)).failure; f.code != code || !f.retryable {
 			t.Errorf("%v: %s, retryable %v", err, f.code, f.retryable)

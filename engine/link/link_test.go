@@ -217,34 +217,42 @@ func TestReplayContinues(t *testing.T) {
 	accepted := p.awaitKind("accepted")
 	full, _, _ := p.awaitAnswer(1)
 
-	p.infer(2, "ignored, since the tokens are given", maxTokens(10), func(r schema.InferRequest) error {
-		rendered, err := r.NewRendered()
-		if err != nil {
-			return err
-		}
-		prompt, err := rendered.NewPromptTokens(int32(len(accepted.prompt)))
-		if err != nil {
-			return err
-		}
-		for i, id := range accepted.prompt {
-			prompt.Set(i, id)
-		}
-		generated, err := r.NewGenerated(4)
-		if err != nil {
-			return err
-		}
-		for i := range 4 {
-			generated.Set(i, 'a'+int32(i))
-		}
-		r.SetReplay(schema.ReplayMode_prefill)
-		return r.SetExpectRevision(accepted.bytes)
-	})
+	p.infer(2, "ignored, since the tokens are given", maxTokens(10), replayOf(accepted, 4))
 	if again := p.awaitKind("accepted"); again.lookup != schema.CacheLookup_uncounted || !slices.Equal(again.prompt, accepted.prompt) {
 		t.Errorf("accepted again: %+v", again)
 	}
 	text, indices, end := p.awaitAnswer(2)
 	if "abcd"+text != full || indices[0] != 4 || len(indices) != 6 || end.output != 10 {
 		t.Errorf("got %q at %v of %q, end %+v", text, indices, full, end)
+	}
+}
+
+// A request that was accepted by an engine with a larger context isn't its client's fault.
+func TestReplaysThatDoNotFitTheContextAnyMore(t *testing.T) {
+	e := newLinkTest(t, &fakeBackend{})
+	p := e.acceptConnection()
+	p.infer(1, "x", maxTokens(10))
+	accepted := p.awaitKind("accepted")
+	p.awaitAnswer(1)
+	for i, c := range []struct {
+		name                  string
+		prompt, answer, limit int
+		code                  string
+	}{
+		{"a prompt without room for an answer", contextTokens, 0, 10, "engine_crashed"},
+		{"an answer that has grown too long", 500, 13, 100, "engine_crashed"},
+		{"a limit above the context", 10, 5, contextTokens + 1, "engine_crashed"},
+		{"one that just fits", 500, 11, 100, ""},
+	} {
+		accepted.prompt = make([]int32, c.prompt)
+		for i := range accepted.prompt {
+			accepted.prompt[i] = 'x'
+		}
+		id := uint64(i + 2)
+		p.infer(id, "ignored", maxTokens(c.limit), replayOf(accepted, c.answer))
+		if _, _, end := p.awaitAnswer(id); end.code != c.code {
+			t.Errorf("%s: %+v, want %q", c.name, end, c.code)
+		}
 	}
 }
 

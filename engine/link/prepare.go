@@ -22,6 +22,8 @@ func (s *session) prepareRequest(r *inFlightRequest) {
 	}
 	if cause := context.Cause(r.ctx); cause != nil {
 		err = cause // the reason for what failed then
+	} else if r.in.isReplay() {
+		err = replayError(err)
 	}
 	s.sendEnding(r, endingFor(err))
 	s.removeRequest(r)
@@ -198,7 +200,11 @@ func (s *session) executorRequest(r *inFlightRequest, prompt models.Prompt) (*ba
 	for _, t := range prompt.Triggers {
 		sampling.Triggers = append(sampling.Triggers, batch.Trigger{Kind: batch.TriggerKind(t.Kind), Value: t.Value, Token: t.Token})
 	}
-	maxNewTokens, err := maxAnswerTokens(in.maxNewTokens, in.fitContext, &r.lease.Defaults, len(prompt.Tokens), r.lease.Base.Facts().ContextTokens)
+	contextTokens := r.lease.Base.Facts().ContextTokens
+	if err := checkReplayFits(len(prompt.Tokens), len(in.generated), contextTokens); err != nil {
+		return nil, err
+	}
+	maxNewTokens, err := maxAnswerTokens(in.maxNewTokens, in.fitContext, &r.lease.Defaults, len(prompt.Tokens), contextTokens)
 	if err != nil {
 		return nil, err
 	}
