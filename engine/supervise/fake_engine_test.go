@@ -46,7 +46,11 @@ func runFakeEngine(starts []string) int {
 	}
 	text, _ := os.ReadFile(startLog)
 	start := strings.Count(string(text), "\n")
-	fmt.Fprintf(f, "%d %s %d %s %d %v\n", os.Getpid(), last.Kind, last.Crashes, os.Getenv("GGML_NO_BACKTRACE"), len(last.Loads), last.Uptime > 0)
+	found := int64(0)
+	for _, m := range last.Memory {
+		found += m.Bytes
+	}
+	fmt.Fprintf(f, "%d %s %d %s %d %v %d\n", os.Getpid(), last.Kind, last.Crashes, os.Getenv("GGML_NO_BACKTRACE"), len(last.Loads), last.Uptime > 0, found)
 	f.Close()
 	switch do := starts[min(start, len(starts)-1)]; do {
 	case "abort":
@@ -61,8 +65,12 @@ func runFakeEngine(starts []string) int {
 		time.Sleep(300 * time.Millisecond) // simulates an engine that works for a while
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
+	case "found": // memory, and be killed
+		writeTestHeartbeat(Heartbeat{Sequence: 1, Memory: testMemory})
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
 	case "load": // and be killed in it
-		writeTestHeartbeat(Heartbeat{Sequence: 1, Loads: []Loading{{Model: "m", Version: "v"}}})
+		writeTestHeartbeat(Heartbeat{Sequence: 1, Loads: []Loading{{Model: "m", Version: "v"}}, Memory: testMemory})
 		time.Sleep(time.Hour)
 	case "loading":
 		writeTestHeartbeat(Heartbeat{Sequence: 1, Loads: []Loading{{Model: "m", Version: "v"}}})
@@ -89,7 +97,7 @@ func runFakeEngine(starts []string) int {
 			return 5
 		}
 	case "serve":
-		writeTestHeartbeat(Heartbeat{Sequence: 1})
+		writeTestHeartbeat(Heartbeat{Sequence: 1, Memory: testMemory})
 		<-signals
 		if Replaced() {
 			return 5 // without the mark that the supervisor ends
@@ -108,6 +116,9 @@ func writeTestHeartbeat(h Heartbeat) {
 		panic(err)
 	}
 }
+
+// testMemory is what a fake engine finds.
+var testMemory = []FoundMemory{{"GPU0", 7, 8}, {"GPU1", 4, 8}}
 
 // overwriteTestHeartbeat reports whether there is a file for a heartbeat without one in it, and room for one.
 func overwriteTestHeartbeat() bool {
@@ -132,6 +143,7 @@ type engineStart struct {
 	crashes  int
 	loads    int  // in progress when the last one died
 	uptime   bool // is known of the last one
+	memory   int64
 }
 
 // runSupervisor runs a supervisor of a fake engine and returns what the engine wrote at each start.
@@ -162,7 +174,8 @@ func runSupervisor(t *testing.T, starts string, signals chan os.Signal, change .
 		pid, _ := strconv.Atoi(parts[0])
 		crashes, _ := strconv.Atoi(parts[2])
 		loads, _ := strconv.Atoi(parts[4])
-		out = append(out, engineStart{pid, Kind(parts[1]), crashes, loads, parts[5] == "true"})
+		memory, _ := strconv.ParseInt(parts[6], 10, 64)
+		out = append(out, engineStart{pid, Kind(parts[1]), crashes, loads, parts[5] == "true", memory})
 		if parts[3] != "1" {
 			t.Errorf("GGML_NO_BACKTRACE is %q in the child", parts[3])
 		}

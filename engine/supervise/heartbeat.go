@@ -26,6 +26,15 @@ type Heartbeat struct {
 	Progress   uint64     `json:"progress"`        // tokens generated since the start
 	Activities []Activity `json:"beats"`           // of the step loop and of each load
 	Loads      []Loading  `json:"loads,omitempty"` // in progress, oldest first
+	// Memory is what the engine found on accelerators when it planned a KV cache; empty: it hasn't.
+	Memory []FoundMemory `json:"memory,omitempty"`
+}
+
+// FoundMemory is how much of an accelerator's memory an engine found for itself: free, or filled by its own models.
+type FoundMemory struct {
+	Device     string `json:"device"`
+	Bytes      int64  `json:"bytes"`
+	TotalBytes int64  `json:"total_bytes"`
 }
 
 // Activity is the progress of the executor or of a load.

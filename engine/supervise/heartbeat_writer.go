@@ -24,8 +24,9 @@ type HeartbeatWriter struct {
 	mu          sync.Mutex
 	sequence    uint64
 	loads       []Loading // under way, oldest first
-	writeFailed bool      // the last time
-	stopped     bool      // nothing is written any more
+	memory      []FoundMemory
+	writeFailed bool // the last time
+	stopped     bool // nothing is written any more
 }
 
 // NewHeartbeatWriter finds the place of the file; Run writes it. activities gives the state of everything that works;
@@ -69,6 +70,13 @@ func (h *HeartbeatWriter) SetLoading(l Loading, loading bool) {
 	h.write()
 }
 
+// SetMemory notes what was found on accelerators, for the engine after this one.
+func (h *HeartbeatWriter) SetMemory(found []FoundMemory) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.memory = found
+}
+
 // Run writes until ctx ends. Then it removes the file, unless that is the supervisor's, who keeps its room on the disk.
 func (h *HeartbeatWriter) Run(ctx context.Context) {
 	defer h.stop()
@@ -105,7 +113,7 @@ func (h *HeartbeatWriter) write() {
 	h.sequence++
 	err := WriteHeartbeat(h.path, Heartbeat{
 		Sequence: h.sequence, PID: os.Getpid(), Started: h.started.Load(), Connected: h.connected.Load(),
-		Progress: h.tokens.Load(), Activities: activities, Loads: h.loads,
+		Progress: h.tokens.Load(), Activities: activities, Loads: h.loads, Memory: h.memory,
 	})
 	if err != nil && !h.writeFailed {
 		h.log.Error("heartbeat can't be written", "err", err)

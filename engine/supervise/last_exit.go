@@ -29,6 +29,8 @@ type LastExit struct {
 	Uptime  time.Duration `json:"uptime_ns"`
 	Crashes int           `json:"crashes"`         // without progress, within a minute
 	Loads   []Loading     `json:"loads,omitempty"` // in progress when it died, oldest first
+	// Memory is what it found on accelerators, or an engine before it, if it didn't come to plan a KV cache.
+	Memory []FoundMemory `json:"memory,omitempty"`
 }
 
 // Fault reports whether the engine probably died of a fault of its own: a crash, an error exit, or the kernel's kill

@@ -25,6 +25,8 @@ type successorNote struct {
 	StopAsked  bool      `json:"stop_asked,omitempty"`  // a signal asked the supervisor to end
 	MemoryFull bool      `json:"memory_full,omitempty"` // the control group had no memory left, when last looked at
 	Ended      *LastExit `json:"ended,omitempty"`       // how the engine ended; nil: it ran
+
+	Memory []FoundMemory `json:"memory,omitempty"` // as in LastExit
 }
 
 // evidence is what the engine of a note left.
@@ -44,7 +46,7 @@ func (n *successorNote) exit(e evidence) LastExit {
 	if n.Ended != nil {
 		return *n.Ended
 	}
-	exit := LastExit{Kind: Signal, Signal: int(syscall.SIGKILL), Loads: e.heartbeat.Loads, Crashes: n.Crashes + 1}
+	exit := LastExit{Kind: Signal, Signal: int(syscall.SIGKILL), Loads: e.heartbeat.Loads, Crashes: n.Crashes + 1, Memory: n.Memory}
 	if !e.writtenAt.IsZero() {
 		exit.Uptime = max(0, e.writtenAt.Sub(n.StartedAt))
 	}
@@ -55,7 +57,7 @@ func (n *successorNote) exit(e evidence) LastExit {
 	case e.hangSeen:
 		exit.Kind = Stall
 	case n.StopAsked:
-		return LastExit{Kind: Upgrade, Uptime: exit.Uptime}
+		return LastExit{Kind: Upgrade, Uptime: exit.Uptime, Memory: n.Memory}
 	case n.MemoryFull:
 		exit.Kind = OOM
 	}

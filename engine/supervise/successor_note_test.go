@@ -76,29 +76,30 @@ func TestTheNextSupervisorKnowsHowTheEngineBeforeItEnded(t *testing.T) {
 		end      func(t *testing.T, socket string, c *exec.Cmd)
 		lastExit Kind
 		loads    int
+		found    int64 // memory; is written to the note within a second
 	}{
-		"killed":                {"stubborn", "", kill, Signal, 0},
-		"killed in a load":      {"load", "", kill, Signal, 1},
-		"killed for memory":     {"load", "95", kill, OOM, 1},
-		"killed, not for files": {"stubborn", "50", kill, Signal, 0},
+		"killed":                {"stubborn", "", kill, Signal, 0, 0},
+		"killed in a load":      {"load", "", kill, Signal, 1, 11},
+		"killed for memory":     {"load", "95", kill, OOM, 1, 11},
+		"killed, not for files": {"stubborn", "50", kill, Signal, 0, 0},
 		"killed by a health check": {"stubborn", "", func(t *testing.T, socket string, c *exec.Cmd) {
 			if err := Check(socket, Live, -time.Second); err == nil { // any heartbeat is too old
 				t.Error("the health check sees nothing")
 			}
 			kill(t, socket, c)
-		}, Stall, 0},
+		}, Stall, 0, 0},
 		"asked to end": {"serve", "", func(t *testing.T, _ string, c *exec.Cmd) {
 			if err := c.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
-		}, Upgrade, 0},
+		}, Upgrade, 0, 11},
 		"asked to end, and killed": {"stubborn", "", func(t *testing.T, socket string, c *exec.Cmd) {
 			if err := c.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
 			await.Until(t, 30*time.Second, "the note of the signal", func() bool { return readNote(socket).StopAsked })
 			kill(t, socket, c)
-		}, Upgrade, 0},
+		}, Upgrade, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("TMPDIR", t.TempDir())
@@ -111,14 +112,17 @@ func TestTheNextSupervisorKnowsHowTheEngineBeforeItEnded(t *testing.T) {
 			if test.lastExit == OOM {
 				await.Until(t, 30*time.Second, "the note of full memory", func() bool { return readNote(socket).MemoryFull })
 			}
+			if test.found > 0 {
+				await.Until(t, 30*time.Second, "the note of the memory", func() bool { return len(readNote(socket).Memory) > 0 })
+			}
 			test.end(t, socket, c)
 			_ = c.Wait() // how the next one takes it is what is looked at
 			starts, err := runSupervisor(t, "usage", nil, func(o *Options) { o.Socket = socket })
 			if !errors.As(err, &UsageError{}) || len(starts) != 1 {
 				t.Fatalf("%+v, ended with %v", starts, err)
 			}
-			if got := starts[0]; got.lastExit != test.lastExit || got.loads != test.loads || !got.uptime {
-				t.Errorf("the next engine is told %+v, want %s with %d loads and an uptime", got, test.lastExit, test.loads)
+			if got := starts[0]; got.lastExit != test.lastExit || got.loads != test.loads || !got.uptime || got.memory != test.found {
+				t.Errorf("the next engine is told %+v, want %s with %d loads, an uptime and %d bytes", got, test.lastExit, test.loads, test.found)
 			}
 		})
 	}

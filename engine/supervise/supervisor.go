@@ -102,7 +102,7 @@ func Run(o Options) error {
 	for {
 		end, progress, err := s.runEngine()
 		if s.termSent && wentAsAsked(end, err) {
-			end = LastExit{Kind: Upgrade, Uptime: end.Uptime}
+			end = LastExit{Kind: Upgrade, Uptime: end.Uptime, Memory: end.Memory}
 		}
 		next := s.restartPolicy.engineEnded(end.Kind, progress, s.now())
 		end.Crashes = next.crashes
@@ -198,7 +198,7 @@ func (s *supervisor) runEngine() (end LastExit, progress bool, err error) {
 	}
 	before := oomKills()
 	s.writeNote(func(n *successorNote) {
-		*n = successorNote{StartedAt: time.Now(), Heartbeat: s.heartbeatPath, Crashes: s.lastExit.Crashes, StopAsked: s.stopping}
+		*n = successorNote{StartedAt: time.Now(), Heartbeat: s.heartbeatPath, Crashes: s.lastExit.Crashes, StopAsked: s.stopping, Memory: s.lastExit.Memory}
 	})
 	child, err := s.startEngine()
 	if err != nil {
@@ -211,7 +211,7 @@ func (s *supervisor) runEngine() (end LastExit, progress bool, err error) {
 	killed, err := s.waitForEnd(child, ended, &detector)
 	s.readHeartbeat(&detector) // its last heartbeat
 	end = exitOf(child.ProcessState, killed, oomKills()-before)
-	end.Uptime = time.Since(begun)
+	end.Uptime, end.Memory = time.Since(begun), s.note.note.Memory
 	if end.Kind != Upgrade {
 		end.Loads = detector.lastHeartbeat.Loads
 	}
@@ -314,9 +314,15 @@ func (s *supervisor) signal(child *exec.Cmd, sig syscall.Signal) {
 	}
 }
 
-// readHeartbeat passes the heartbeat to detector; one that can't be read counts as none.
+// readHeartbeat passes the heartbeat to detector and notes what the engine found; one that can't be read counts as
+// none.
 func (s *supervisor) readHeartbeat(detector *hangDetector) {
-	if h, _, err := ReadHeartbeat(s.heartbeatPath); err == nil {
-		detector.observe(h, s.now())
+	h, _, err := ReadHeartbeat(s.heartbeatPath)
+	if err != nil {
+		return
+	}
+	detector.observe(h, s.now())
+	if len(h.Memory) > 0 && !slices.Equal(h.Memory, s.note.note.Memory) {
+		s.writeNote(func(n *successorNote) { n.Memory = h.Memory })
 	}
 }

@@ -31,6 +31,19 @@ func TestRestartsUntilTheEngineRefusesItsSettings(t *testing.T) {
 	}
 }
 
+// What an engine found is told to those after it until one of them found something itself.
+func TestMemoryThatAnEngineFoundIsToldToTheNextOnes(t *testing.T) {
+	starts, err := runSupervisor(t, "abort found abort usage", nil)
+	if !errors.As(err, &UsageError{}) || len(starts) != 4 {
+		t.Fatalf("%+v, ended with %v", starts, err)
+	}
+	for i, want := range []int64{0, 0, 11, 11} {
+		if starts[i].memory != want {
+			t.Errorf("start %d is told %d bytes, want %d", i, starts[i].memory, want)
+		}
+	}
+}
+
 func TestGivesUpACrashLoop(t *testing.T) {
 	starts, err := runSupervisor(t, "abort", nil)
 	if !errors.Is(err, ErrCrashLoop) || len(starts) != crashLimit {
