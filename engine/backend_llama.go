@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"tandem/engine/batch"
 	"tandem/engine/devices"
@@ -17,6 +18,7 @@ import (
 	"tandem/engine/llama"
 	"tandem/engine/metrics"
 	"tandem/engine/models"
+	"tandem/engine/supervise"
 )
 
 // These go into the numerics id. samplerVersion changes with how tokens are drawn, patchVersion with a patch in
@@ -27,7 +29,7 @@ const (
 )
 
 // newComputeBackend loads llama.cpp's backends, or returns the mock when ENGINE_MOCK is set.
-func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (computeBackend, error) {
+func newComputeBackend(c *Config, executor *batch.Executor, memory foundMemory, log *slog.Logger) (computeBackend, error) {
 	if c.Mock {
 		log.Warn("ENGINE_MOCK is set: answers are made up")
 		return mockBackend(c), nil
@@ -38,6 +40,7 @@ func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (c
 		Threads: c.Threads, Deterministic: c.Deterministic, Device: c.Device, GPULayers: c.GPULayers, MainGPU: c.MainGPU, OneGPU: c.OneGPU, GPUSplit: c.GPUSplit,
 		DeviceSampling: llama.DeviceSampling(c.BackendSampling),
 		CacheCells:     c.KVCells, MicroBatch: c.MicroBatch, Watermark: c.MemoryWatermark,
+		FoundBefore: llamaMemory(memory.before), MemoryWait: memoryWait, OnFound: func(found []llama.FoundMemory) { memory.note(supervisedMemory(found)) },
 	})
 	if missing, ok := errors.AsType[*llama.DeviceError](err); ok {
 		return computeBackend{}, c.problem("DEVICE", missing.Text)
@@ -64,6 +67,26 @@ func newComputeBackend(c *Config, executor *batch.Executor, log *slog.Logger) (c
 		return int64(below), int64(all)
 	}
 	return out, nil
+}
+
+// memoryWait is how long after the engine's start loads wait for memory that the engine before had. A driver gives it
+// back after a while; what somebody else has taken stays away.
+const memoryWait = 30 * time.Second
+
+func llamaMemory(list []supervise.FoundMemory) []llama.FoundMemory {
+	out := make([]llama.FoundMemory, len(list))
+	for i, m := range list {
+		out[i] = llama.FoundMemory(m)
+	}
+	return out
+}
+
+func supervisedMemory(list []llama.FoundMemory) []supervise.FoundMemory {
+	out := make([]supervise.FoundMemory, len(list))
+	for i, m := range list {
+		out[i] = supervise.FoundMemory(m)
+	}
+	return out
 }
 
 // endWithLostDevice ends the process: everything that its models hold is on the device. The next engine finds the

@@ -10,7 +10,7 @@ import (
 )
 
 // newComputeBackend returns the mock: this program was built without llama.cpp.
-func newComputeBackend(c *Config, _ *batch.Executor, log *slog.Logger) (computeBackend, error) {
+func newComputeBackend(c *Config, _ *batch.Executor, _ foundMemory, log *slog.Logger) (computeBackend, error) {
 	if c.Mock {
 		log.Warn("ENGINE_MOCK is set: answers are made up")
 	} else if c.namesDevice() {

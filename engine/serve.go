@@ -45,6 +45,12 @@ type computeBackend struct {
 	close        func() error           // may be nil
 }
 
+// foundMemory is what engines find on accelerators.
+type foundMemory struct {
+	before []supervise.FoundMemory // by the engine before this one
+	note   func([]supervise.FoundMemory)
+}
+
 // engine is everything that runs, in the order in which it was started.
 type engine struct {
 	c       *Config
@@ -93,7 +99,7 @@ func start(c *Config, log *slog.Logger) (_ *engine, err error) {
 		StepTokens: c.BatchTokens, TargetStep: c.StepTarget, StallFloor: c.StallTimeout, StepDelay: c.StepDelay,
 		Log: log, Observe: &tokenObserver{Metrics: e.metrics, heartbeat: e.heartbeat},
 	})
-	if e.compute, err = newComputeBackend(c, e.executor, log); err != nil {
+	if e.compute, err = newComputeBackend(c, e.executor, foundMemory{last.Memory, e.heartbeat.SetMemory}, log); err != nil {
 		return nil, err
 	}
 	e.metrics.SetCompute(e.compute.device, c.Device, e.compute.missing)

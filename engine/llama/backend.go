@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"tandem/engine/batch"
 	"tandem/engine/models"
@@ -51,6 +52,12 @@ type Options struct {
 	CacheCells int       // KV cells of one base at most; 0: 65536 in a host's memory, as many as fit on GPUs
 	Watermark  float64   // share (0 to 1) of an accelerator's memory that may be in use; 0: all
 
+	// FoundBefore is what the engine before this one found on its accelerators. Where there is less a load waits for
+	// it, until MemoryWait after New, if its KV cache would be smaller.
+	FoundBefore []FoundMemory
+	MemoryWait  time.Duration
+	OnFound     func([]FoundMemory) // is called with what loads find; nil: nobody wants to know
+
 	DeviceSampling DeviceSampling // empty: auto
 
 	// Deterministic makes logits depend only on the tokens before, bit for bit: not on what else is computed, how
@@ -77,6 +84,7 @@ type Backend struct {
 	// thread is shared by all bases: each thread that decodes has computing threads of its own. Used only on the
 	// goroutine that steps.
 	thread *stepThread
+	memory memoryBook
 }
 
 var _ models.Backend = (*Backend)(nil)
@@ -109,7 +117,7 @@ func New(o Options) (*Backend, error) {
 	if err := loadBackends(o.BackendDir); err != nil {
 		return nil, err
 	}
-	b := &Backend{opts: o}
+	b := &Backend{opts: o, memory: memoryBook{until: time.Now().Add(o.MemoryWait), held: make(map[*Base][]heldMemory)}}
 	installed := b.Backends()
 	if needsBuses(o.Device, o.GPULayers, installed) {
 		installed = installedWith(listDevices(func(*Device) bool { return true }))

@@ -21,8 +21,6 @@ func (b *Base) openContext() error {
 	if !b.embed.causal { // a model that looks ahead has no next token
 		return b.openEncoder()
 	}
-	layout := chooseLayout(b.spec.Attention.Layout, b.spec.Parallel, b.keepsState(), b.placement)
-	b.size = chooseContextSize(b.spec, b.opts, b.attention.rope.longest, layout, b.placement)
 	if wanted := b.size.sequenceTokens * b.size.sequences; b.size.cells < wanted {
 		b.opts.Logger.Info("KV cache is smaller than all sequences at full length",
 			"model", b.spec.Name, "cells", b.size.cells, "wanted", wanted, "decided_by", b.size.limit)

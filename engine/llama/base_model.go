@@ -87,6 +87,7 @@ func (b *Base) finishLoad(ctx context.Context, progress func(models.Progress)) e
 		return err
 	}
 	b.readPlacement(layers, layerDevices)
+	b.holdsMemory()
 	if b.vocab, err = readVocab(b.model); err != nil {
 		return err
 	}
@@ -96,6 +97,9 @@ func (b *Base) finishLoad(ctx context.Context, progress func(models.Progress)) e
 	}
 	b.rerankTemplate = rerankTemplate(b.model)
 	if err := b.openTemplate(); err != nil {
+		return err
+	}
+	if err := b.planContext(ctx, layers, layerDevices, progress); err != nil {
 		return err
 	}
 	if progress != nil {
@@ -240,6 +244,7 @@ func (b *Base) Close() error {
 
 // release frees everything that there is, in the order that the library needs.
 func (b *Base) release() {
+	b.freesMemory()
 	if b.context != nil {
 		C.tdm_adapter_use(b.context, nil)
 	}

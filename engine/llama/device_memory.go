@@ -87,6 +87,7 @@ func (b *Base) readContextMemory(context *C.struct_llama_context) {
 	for i := range b.placement {
 		b.placement[i].cache, b.placement[i].compute = int64(memory[i].cache), int64(memory[i].compute)
 	}
+	b.holdsMemory()
 }
 
 // logPlacement tells at once what lies where, and what decided how many cells there are.

@@ -29,6 +29,9 @@ func (b *Backend) LoadBase(ctx context.Context, spec models.BaseSpec, progress f
 	if err := checkSpec(spec); err != nil {
 		return nil, fail(fileReason(err), err)
 	}
+	if err := b.awaitMemoryToSpread(ctx, spec.Name, progress); err != nil {
+		return nil, fail(loadReason(ctx, err), err)
+	}
 	model, err := b.loadModel(ctx, spec, progress)
 	if err != nil {
 		return nil, fail(loadReason(ctx, err), err)

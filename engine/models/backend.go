@@ -14,7 +14,7 @@ type Backend interface {
 
 // Progress of a running load.
 type Progress struct {
-	Phase string  // unpack, checksum, weights, context, warm-up, adapter
+	Phase string  // unpack, checksum, memory, weights, context, warm-up, adapter
 	Ratio float64 // 0 … 1 of this phase
 }
 
