@@ -7,13 +7,13 @@
 #             with CUDA libcudart.so and libcublas*.so, too, so that nothing but the driver need be installed
 #   bin/      llama-server, with SERVER=1
 #
-# CUDA's backend has a place of its own in the cache, by what it depends on: other variants of the CPU's code and changes
-# outside of ggml don't compile it again.
+# CUDA's backend has a place of its own in the cache, by what it depends on: other variants of the CPU's code and
+# changes outside of ggml don't compile it again.
 #
 #   scripts/build-llama.sh          build or find; the path on stdout, progress on stderr
 #   scripts/build-llama.sh --env    print the exports for a build with -tags llama, for eval; builds llguidance too
 #   scripts/build-llama.sh --key    print the path only, without building
-#   scripts/build-llama.sh --kernels        build or find CUDA's backend alone (CUDA=1), with NVIDIA's libraries, in lib/
+#   scripts/build-llama.sh --kernels        build or find CUDA's backend alone (CUDA=1), with NVIDIA's libraries
 #   scripts/build-llama.sh --kernels-key    print its path only
 #
 # Environment: TANDEM_CACHE, LLAMA_CPP_DIR (a checkout instead of the pinned package), LLAMA_TARBALL (a copy of the

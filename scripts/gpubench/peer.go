@@ -67,9 +67,9 @@ func (p *peer) stop() {
 	fmt.Fprint(os.Stderr, p.log.String())
 }
 
-// checkOffload fails unless llama-server has the whole model on devices: without them it computes on the CPU and says so
-// in a log that it doesn't write unless it is asked for. The server that is measured isn't asked: it would write a line
-// for each slot at each request.
+// checkOffload fails unless llama-server has the whole model on devices: without them it computes on the CPU and says
+// so in a log that it doesn't write unless it is asked for. The server that is measured isn't asked: it would write a
+// line for each slot at each request.
 func (b *bench) checkOffload(ctx context.Context, shape string, devices []string) error {
 	p, err := b.startPeer(ctx, shape, devices, "-np", "1", "-c", "512", "-lv", "4")
 	if err != nil {

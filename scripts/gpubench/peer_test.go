@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// playPeer is llama-server as far as bench-gpu sees it: it tells how it was started, has its model on the device that is
-// named, and answers. The device idle leaves it on the CPU, and none of the name absent is there.
+// playPeer is llama-server as far as bench-gpu sees it: it tells how it was started, has its model on the device that
+// is named, and answers. The device idle leaves it on the CPU, and none of the name absent is there.
 func playPeer(args []string) {
 	f := flag.NewFlagSet(peerName, flag.ExitOnError)
 	host, port, device := f.String("host", "", ""), f.String("port", "", ""), f.String("dev", "", "")

@@ -46,7 +46,8 @@ func linkPrograms(t *testing.T) (programs string) {
 		}
 	}
 	linkPeer(t, lib)
-	// Without the race detector, whatever this test has: the end-to-end tests have it, and here it takes most of the time.
+	// Without the race detector, whatever this test has: the end-to-end tests have it, and here it takes most of the
+	// time.
 	for program, source := range map[string]string{"tandem-proxy": "tandem/proxy", "tandem-engine": "tandem/engine"} {
 		if out, err := exec.Command("go", "build", "-tags", "llama", "-o", filepath.Join(programs, program), source).CombinedOutput(); err != nil {
 			t.Fatalf("build %s: %v\n%s", source, err, out)

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// TestPodOnGPUs runs the pod on two GPUs that the CPU plays (scripts/testgpu): the answers are those of the CPU, what it
-// computes on is told, and an engine that is killed is a pause there, too.
+// TestPodOnGPUs runs the pod on two GPUs that the CPU plays (scripts/testgpu): the answers are those of the CPU, what
+// it computes on is told, and an engine that is killed is a pause there, too.
 func TestPodOnGPUs(t *testing.T) {
 	onCPU := startPod(t, podConfig{name: "tandem-cpu", keys: writeKeyFolder(t)})
 	want, err := onCPU.ask(t.Context(), fmt.Sprintf(storyRequest, ""))

@@ -140,7 +140,7 @@ build_engine() {
 		{ tail -n 30 "$log" >&2; die "$image can't be built"; }
 }
 
-# The engine for CUDA, with the toolkit out of wheels and on the same base as all else here, since NVIDIA's images aren't.
+# The engine for CUDA, with the toolkit out of wheels and on the base that is here, since NVIDIA's images aren't.
 build_cuda_image() {
 	local bytes
 	build_engine "$cuda_image" cuda --build-arg GPU=cuda --build-arg "GO_IMAGE=$builder" --build-arg "RUNTIME_IMAGE=$base" \

@@ -241,7 +241,7 @@ static void backend_free(ggml_backend_t backend) {
     delete backend;
 }
 
-// Whether there is a product for which CUDA's backend may read the ids on the host: matrices by id that aren't quantised.
+// Whether there is a product for which CUDA's backend may read ids on the host: of matrices that aren't quantised.
 static bool waits(ggml_cgraph * graph) {
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
         const ggml_tensor * node = ggml_graph_node(graph, i);
