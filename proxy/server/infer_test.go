@@ -27,6 +27,7 @@ type inferReply struct {
 		GenerationTime  float64 `json:"generation_time"`
 		FinishReason    string  `json:"finish_reason"`
 		PromptTokens    int     `json:"prompt_tokens"`
+		CachedTokens    int     `json:"cached_tokens"`
 		Seed            uint64
 	}
 }

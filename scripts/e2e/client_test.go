@@ -36,6 +36,7 @@ type answer struct {
 		GenerationTime float64 `json:"generation_time"`
 		FinishReason   string  `json:"finish_reason"`
 		PromptTokens   int     `json:"prompt_tokens"`
+		CachedTokens   int     `json:"cached_tokens"`
 		Seed           uint64  `json:"seed"`
 	} `json:"metadata"`
 	Error struct {

@@ -126,6 +126,19 @@ func TestUsageSumsAreTheMetrics(t *testing.T) {
 	}
 }
 
+// The metadata of /infer says how many of the prompt's tokens the metric counts as taken from the cache.
+func TestCachedTokensOfInfer(t *testing.T) {
+	s := startServer(t)
+	first, again := s.mustInfer(question("What is the capital of Norway?", "v1.0")), s.mustInfer(question("What is the capital of Norway?", "v1.0"))
+	if m := again.Metadata; m.CachedTokens <= 0 || m.CachedTokens >= m.PromptTokens {
+		t.Errorf("of the same %d tokens %d come from the cache", m.PromptTokens, m.CachedTokens)
+	}
+	cached := int(s.waitIdle().sum("llm_prompt_tokens_total", "source", "cache"))
+	if sum := first.Metadata.CachedTokens + again.Metadata.CachedTokens; sum != cached {
+		t.Errorf("%d tokens from the cache by the replies, %d by the metric", sum, cached)
+	}
+}
+
 // TestWholeRepliesAreCancelledWithTheirClients: within a second of the client's leaving the request is counted and
 // nothing of it is computed any more, as with streams.
 func TestWholeRepliesAreCancelledWithTheirClients(t *testing.T) {

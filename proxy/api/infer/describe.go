@@ -83,6 +83,7 @@ func replySchema() *openapi.Schema {
 			openapi.Has("generation_time", seconds("Sum of the engine's token times, in seconds.")),
 			openapi.Has("finish_reason", openapi.Words(api.FinishStop, api.FinishLength).About("stop: the model's end or a stop string. length: max_new_tokens or the context ended it.")),
 			openapi.Has("prompt_tokens", openapi.Count().About("Tokens of the prompt.")),
+			openapi.Has("cached_tokens", openapi.Count().About("Those of them that weren't computed, since the KV cache had them.")),
 			openapi.Has("seed", openapi.Integer(0, api.MaxSeed).About("The seed that was used.")),
 		)),
 	).Named("InferReply")

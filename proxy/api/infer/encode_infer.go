@@ -45,6 +45,7 @@ func appendMetadata(dst []byte, m *api.Metadata) []byte {
 	dst = api.AppendSeconds(append(dst, `,"generation_time":`...), m.GenerationTime)
 	dst = api.AppendMember(dst, `,"finish_reason":`, string(m.FinishReason))
 	dst = api.AppendInt(dst, `,"prompt_tokens":`, m.PromptTokens)
+	dst = api.AppendInt(dst, `,"cached_tokens":`, m.CachedTokens)
 	return append(api.AppendUint(dst, `,"seed":`, m.Seed), '}')
 }
 

@@ -31,7 +31,7 @@ func checkJSON(t *testing.T, body []byte) {
 
 var answer = api.Result{Text: "The capital of France is Paris.", Metadata: api.Metadata{
 	Model: "microsoft/DialoGPT-medium", Version: "v1.0", TokensGenerated: 8, ResponseTime: 245 * time.Millisecond,
-	GenerationTime: 198 * time.Millisecond, FinishReason: api.FinishStop, PromptTokens: 7, Seed: 42,
+	GenerationTime: 198 * time.Millisecond, FinishReason: api.FinishStop, PromptTokens: 7, CachedTokens: 5, Seed: 42,
 }}
 
 func replyOf(r *api.Result) *api.Reply {
@@ -41,7 +41,7 @@ func replyOf(r *api.Result) *api.Reply {
 func delta(text string) *api.Delta { return &api.Delta{Text: []byte(text)} }
 
 const answerJSON = `{"result":"The capital of France is Paris.","metadata":{"model":"microsoft/DialoGPT-medium","version":"v1.0","tokens_generated":8,` +
-	`"response_time":0.245,"generation_time":0.198,"finish_reason":"stop","prompt_tokens":7,"seed":42}}`
+	`"response_time":0.245,"generation_time":0.198,"finish_reason":"stop","prompt_tokens":7,"cached_tokens":5,"seed":42}}`
 
 func TestResultAsDocumented(t *testing.T) {
 	same(t, encoder{}.AppendReply(nil, replyOf(&answer)), answerJSON)
