@@ -28,7 +28,7 @@ func (b *serving) demoModel() error {
 	defer stop()
 	for n, clients := range []int{1, 16, 64} {
 		work := fmt.Sprintf("demo model, %d connections", clients)
-		requests := b.full(500+100*clients, 200+20*clients)
+		requests := b.full(300+30*clients, 200+20*clients)
 		runs, err := b.alternate(work, servers, func(s load.Server, round int) (load.Run, error) {
 			return b.closed(s, demoJobs(n, round, requests), clients)
 		})
