@@ -441,7 +441,7 @@ func TestChoicesWaitForRoomInTheJournal(t *testing.T) {
 					}
 					table.serveEmbedding(f, f.byPrompt(text))
 				}
-				time.Sleep(time.Second)
+				time.Sleep(time.Second + time.Millisecond) // between two ticks of the table
 				if want == "" {
 					for _, other := range others {
 						other.Settle(ClientGone)
