@@ -35,17 +35,18 @@ func (h *heartbeat) begin(now time.Duration, phase Phase, predicted time.Duratio
 	case PhaseFirstStep:
 		budget = max(budget, callFactor*h.minBudget)
 	}
+	h.movedAt.Store(int64(now)) // before the budget, which is read before it: see at
 	h.budget.Store(int64(budget))
 	h.phase.Store(uint32(phase))
-	h.movedAt.Store(int64(now))
 	h.counter.Add(1)
 }
 
+// at is the state at a time. Whoever reads the budget of a phase finds its beginning as well, so that the age of a long
+// phase is never held against the budget of the short one after it.
 func (h *heartbeat) at(now time.Duration) Heartbeat {
-	return Heartbeat{
-		Phase: Phase(h.phase.Load()), Counter: h.counter.Load(),
-		Age: max(now-time.Duration(h.movedAt.Load()), 0), Budget: time.Duration(h.budget.Load()),
-	}
+	b := Heartbeat{Phase: Phase(h.phase.Load()), Counter: h.counter.Load(), Budget: time.Duration(h.budget.Load())}
+	b.Age = max(now-time.Duration(h.movedAt.Load()), 0)
+	return b
 }
 
 // Heartbeat is the state of the executor's goroutine: Counter moves at least once a second while idle, and with every
