@@ -32,7 +32,7 @@ func TestPodOnGPUs(t *testing.T) {
 	if status := p.computeStatus(t); status != "testgpu computes; testgpu: TestGPU0 TestGPU1; cpu: CPU" {
 		t.Errorf("/status: %s", status)
 	}
-	if err := p.checkMetricAtLeast(`llm_engine_compute_info{backend="testgpu",missing="",setting="testgpu"}`, 1); err != nil {
+	if err := p.checkMetricAtLeast(`llm_engine_compute_info{backend="testgpu",missing="none",setting="testgpu"}`, 1); err != nil {
 		t.Error(err)
 	}
 	p.engineIsReplacedAfterKill(t)
