@@ -117,6 +117,24 @@ func (b *bench) warm(ctx context.Context, s load.Server) error {
 	return load.Closed(ctx, s, []load.Job{{Prompt: "the capital", MaxTokens: uncountedTokens, Adapter: load.NoAdapter}}, 1).Failure()
 }
 
+// serveWarmShape is serveShape after a first request, with what /status then says.
+func (b *bench) serveWarmShape(ctx context.Context, shape string) (*server, status, error) {
+	s, err := b.serveShape(ctx, shape)
+	if err != nil {
+		return nil, status{}, err
+	}
+	if err := b.warm(ctx, asked{model: shape}.target("tandem", s.url)); err != nil {
+		s.stop()
+		return nil, status{}, err
+	}
+	st, err := s.status(ctx)
+	if err != nil {
+		s.stop()
+		return nil, status{}, err
+	}
+	return s, st, nil
+}
+
 // serveShape starts our server with a random model.
 func (b *bench) serveShape(ctx context.Context, shape string, settings ...string) (*server, error) {
 	if err := b.ensureModel(shape); err != nil {

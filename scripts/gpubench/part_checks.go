@@ -268,18 +268,11 @@ func (b *bench) memory(ctx context.Context) error {
 }
 
 func (b *bench) memoryOf(ctx context.Context, shape string) error {
-	s, err := b.serveShape(ctx, shape)
+	s, st, err := b.serveWarmShape(ctx, shape)
 	if err != nil {
 		return err
 	}
 	defer s.stop()
-	if err := b.warm(ctx, asked{model: shape}.target("tandem", s.url)); err != nil {
-		return err
-	}
-	st, err := s.status(ctx)
-	if err != nil {
-		return err
-	}
 	if len(st.Memory) != 1 {
 		return fmt.Errorf("/status tells the memory of %d models", len(st.Memory))
 	}

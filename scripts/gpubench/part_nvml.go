@@ -31,18 +31,11 @@ func (b *bench) nvml(ctx context.Context) error {
 		return skipped("NVML tells of NVIDIA's cards alone; DEVICE is " + b.device)
 	}
 	shape := b.shapes[0]
-	s, err := b.serveShape(ctx, shape)
+	s, st, err := b.serveWarmShape(ctx, shape)
 	if err != nil {
 		return err
 	}
 	defer s.stop()
-	if err := b.warm(ctx, asked{model: shape}.target("tandem", s.url)); err != nil {
-		return err
-	}
-	st, err := s.status(ctx)
-	if err != nil {
-		return err
-	}
 	devices := st.accelerators()
 	if devices == nil {
 		return errors.New("the model lies on no device")
