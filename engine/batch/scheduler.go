@@ -31,8 +31,9 @@ type scheduler struct {
 	waiting      []*sequence // by arrival
 	clearedSlots []int
 	adapterTurns roundRobin[Adapter]
-	copyFailed   bool   // the runner couldn't copy cells, so nobody waits for any
-	endings      uint64 // counts sequences that ended with kept cells, to find the oldest
+	promptShare  float64 // of the step that is being planned
+	copyFailed   bool    // the runner couldn't copy cells, so nobody waits for any
+	endings      uint64  // counts sequences that ended with kept cells, to find the oldest
 
 	// Scratch of one plan.
 	readyAdapters []candidate[Adapter]
@@ -160,10 +161,11 @@ func (s *scheduler) hasWork() bool {
 	return false
 }
 
-// plan fills p with the next step and reports whether there is anything to carry out. othersWait: another base waits
-// for its turn.
-func (s *scheduler) plan(p *plan, othersWait bool) bool {
+// plan fills p with the step that begins now and reports whether there is anything to carry out. othersWait: another
+// base waits for its turn.
+func (s *scheduler) plan(p *plan, now time.Duration, othersWait bool) bool {
 	p.reset()
+	s.promptShare = s.choosePromptShare(now)
 	for {
 		preempted := len(p.preempted)
 		s.listReadyAdapters(othersWait)
@@ -216,7 +218,7 @@ func (s *scheduler) listReadyAdapters(othersWait bool) {
 			s.addPrompting(at, q)
 		}
 	}
-	allowance, prompts := s.promptShare(s.budget.allowPrompts(decoding, othersWait)), 0
+	allowance, prompts := s.perAdapter(s.budget.allowPrompts(decoding, s.promptShare, othersWait)), 0
 	for _, w := range s.prompting {
 		n := min(w.tokens, s.budget.promptTokens(allowance, w.position))
 		s.readyAdapters[w.adapter].quantum += int64(n)
@@ -256,9 +258,32 @@ func (s *scheduler) turnSteps(decoding stepWork, prompts int) int64 {
 	return int64(max(1, min(turnTime/step, maxTurnSteps)))
 }
 
-// promptShare divides what prompts may take in a step between the adapters with prompts, so that their turns together
+// choosePromptShare is how many times the time of decoding prompts may take. While they have waited for less time than
+// the answers in progress waited for their first tokens, they get less: when many requests came together, the last to
+// get a first token would otherwise be held up once more, by the prompts of those who come after the first to end.
+func (s *scheduler) choosePromptShare(now time.Duration) float64 {
+	var waiting, waited time.Duration // the longest of a prompt; all answers together
+	answers := 0
+	for i := range s.slots {
+		switch q := s.slots[i].seq; {
+		case q == nil || q.stage != stageReady && q.stage != stageAwaiting:
+		case q.decoding():
+			waited += q.firstTokenWait
+			answers++
+		default:
+			waiting = max(waiting, now-q.submittedAt)
+		}
+	}
+	if waited == 0 {
+		return promptShare
+	}
+	part := float64(waiting) * float64(answers) / float64(waited)
+	return max(leastPromptShare, promptShare*min(part, 1))
+}
+
+// perAdapter divides what prompts may take in a step between the adapters with prompts, so that their turns together
 // hold up the next tokens of the others by as much as one step with prompts does.
-func (s *scheduler) promptShare(a promptAllowance) promptAllowance {
+func (s *scheduler) perAdapter(a promptAllowance) promptAllowance {
 	if len(s.readyAdapters) < 2 || len(s.prompting) < 2 {
 		return a
 	}
@@ -276,7 +301,7 @@ func (s *scheduler) planFor(p *plan, adapter Adapter, othersWait bool) {
 		p.add(q, q.feedTokens())
 	}
 	someoneWaits := othersWait || len(s.readyAdapters) > 1 || p.forcedTokens > 0
-	allowance := s.promptShare(s.budget.allowPrompts(p.decoding(), someoneWaits))
+	allowance := s.perAdapter(s.budget.allowPrompts(p.decoding(), s.promptShare, someoneWaits))
 	allowance.ns -= s.budget.cost.prompt(0, p.forcedTokens)
 	allowance.least -= p.forcedTokens
 	allowance.most = min(allowance.most, s.limits.StepTokens-p.decodes) - p.forcedTokens

@@ -14,6 +14,8 @@ type schedulerTest struct {
 	plan      plan
 	places    *cellPlaces // nil: not counted
 	nextID    uint64
+	now       time.Duration
+	device    simulatedDevice // what steps take; 0: nothing
 	ended     []*sequence
 }
 
@@ -27,7 +29,7 @@ func (st *schedulerTest) submit(owner string, a Adapter, prompt, answer int) *se
 	for i := range q.tokens {
 		q.tokens[i] = Token(st.nextID<<16) + Token(i) // nothing in common with others
 	}
-	q.arrival = st.nextID
+	q.arrival, q.submittedAt = st.nextID, st.now
 	st.nextID++
 	st.scheduler.enqueue(q)
 	return q
@@ -48,7 +50,7 @@ func (st *schedulerTest) step() bool {
 			st.checkClaims()
 		}
 	}
-	if !st.scheduler.plan(&st.plan, false) {
+	if !st.scheduler.plan(&st.plan, st.now, false) {
 		return false
 	}
 	st.forgetCleared()
@@ -58,6 +60,10 @@ func (st *schedulerTest) step() bool {
 	}
 	if n := st.plan.decodes + st.plan.promptTokens; n > st.scheduler.limits.StepTokens {
 		st.t.Fatalf("step of %d tokens", n)
+	}
+	if took := st.device.takes(st.plan.work()); took > 0 {
+		st.now += took
+		st.scheduler.budget.observe(st.plan.work(), took)
 	}
 	for _, it := range st.plan.items {
 		if it.tokens <= 0 || it.seq.req.Adapter != st.plan.items[0].seq.req.Adapter && !st.scheduler.limits.MixedAdapters {
@@ -72,6 +78,7 @@ func (st *schedulerTest) step() bool {
 			continue
 		}
 		it.seq.tokens = append(it.seq.tokens, 1)
+		it.seq.tokenDrawn(st.now)
 		if it.seq.answerTokens() == it.seq.req.MaxNewTokens {
 			st.scheduler.remove(it.seq, true)
 			st.ended = append(st.ended, it.seq)

@@ -68,10 +68,13 @@ type sequence struct {
 	deadline    time.Duration // 0: none
 	startedAt   time.Duration // of its first step
 	lastTokenAt time.Duration // when the last token was drawn
-	started     bool          // startedAt is set
-	prefill     time.Duration
-	decode      time.Duration
-	restart     time.Duration
+	// firstTokenWait: from submittedAt until the first token that this attempt drew; 0: it has drawn none
+	firstTokenWait time.Duration
+
+	started bool // startedAt is set
+	prefill time.Duration
+	decode  time.Duration
+	restart time.Duration
 }
 
 func newSequence(r *Request) *sequence {
@@ -234,6 +237,9 @@ func (s *sequence) stepBegins(now time.Duration, draws bool) {
 func (s *sequence) tokenDrawn(now time.Duration) time.Duration {
 	since := now - s.lastTokenAt
 	s.lastTokenAt = now
+	if s.firstTokenWait == 0 {
+		s.firstTokenWait = now - s.submittedAt
+	}
 	if s.nothingDrawn() && len(s.req.Generated) == 0 {
 		s.prefill = since
 	} else {

@@ -14,7 +14,7 @@ const (
 // stepBase does one step of a base: admit, plan, clear slots, decode, emit tokens.
 func (e *Executor) stepBase(b *base) {
 	e.admit(b)
-	if !b.scheduler.plan(&b.plan, len(e.readyBases) > 1) {
+	if !b.scheduler.plan(&b.plan, e.now(), len(e.readyBases) > 1) {
 		b.blocked = true
 	}
 	e.clearSlots(b)

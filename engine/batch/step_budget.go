@@ -9,7 +9,9 @@ const (
 	minPromptTokens     = 8   // a prompt advances even where its tokens take long
 	firstPromptTokens   = 128 // prompt tokens of a step while their cost is unknown
 	relaxedTargetFactor = 20  // a step may take this many targets while nobody waits for a next token
-	promptShare         = 2.5 // prompts get at least this many times the time that decoding takes
+	// Prompts get at least so many times the time that decoding takes, by how long they have waited.
+	leastPromptShare = 0.5
+	promptShare      = 2.5
 )
 
 // stepBudget keeps steps near a target duration: it limits what a step's prompt tokens may take by the cost of earlier
@@ -34,9 +36,9 @@ func (a promptAllowance) divide(parts int) promptAllowance {
 	return promptAllowance{ns: a.ns / float64(parts), least: a.least, most: max(a.most/parts, a.least)}
 }
 
-// allowPrompts is what the prompt tokens of the next step may take beside its decoding. someoneWaits: another sequence
-// waits for its next token meanwhile.
-func (b *stepBudget) allowPrompts(decoding stepWork, someoneWaits bool) promptAllowance {
+// allowPrompts is what the prompt tokens of the next step may take beside its decoding: share times as long, or what
+// that leaves of the target. someoneWaits: another sequence waits for its next token meanwhile.
+func (b *stepBudget) allowPrompts(decoding stepWork, share float64, someoneWaits bool) promptAllowance {
 	a := promptAllowance{ns: math.Inf(1), least: min(minPromptTokens, b.maxPromptTokens), most: b.maxPromptTokens}
 	if !b.promptSeen {
 		a.most = min(firstPromptTokens, a.most)
@@ -46,7 +48,7 @@ func (b *stepBudget) allowPrompts(decoding stepWork, someoneWaits bool) promptAl
 	a.ns = float64(b.targetDuration)
 	switch {
 	case decoding.decodes > 0:
-		a.ns = max(a.ns-decodeTime, promptShare*decodeTime)
+		a.ns = max(a.ns-decodeTime, share*decodeTime)
 	case someoneWaits:
 		a.ns -= decodeTime
 	default:

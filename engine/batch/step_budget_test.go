@@ -31,7 +31,7 @@ func closeTo(got, want time.Duration, part float64) bool {
 
 // promptsBeside is how many tokens of a new prompt the next step may have beside some decoding.
 func (b *stepBudget) promptsBeside(decoding stepWork) int {
-	return b.promptTokens(b.allowPrompts(decoding, true), 0)
+	return b.promptTokens(b.allowPrompts(decoding, promptShare, true), 0)
 }
 
 // Steps of all kinds, up to a tenth longer or shorter than the device's rule.
@@ -109,7 +109,7 @@ func TestStepsOfALongPromptKeepTheirLength(t *testing.T) {
 	d := simulatedDevices["two cores"]
 	budget, streams, want := besideStreams(d)
 	for position := 0; position < 5000; {
-		n := budget.promptTokens(budget.allowPrompts(streams, true), position)
+		n := budget.promptTokens(budget.allowPrompts(streams, promptShare, true), position)
 		w := stepWork{decodes: streams.decodes, prompts: n, cells: streams.cells + attendedCells(position, n)}
 		took := d.takes(w)
 		if n > minPromptTokens && took > want*115/100 {
@@ -132,7 +132,7 @@ func TestStepBudgetAfterATimeOfSlowSteps(t *testing.T) {
 		budget, streams, want := besideStreams(d)
 		position := 0
 		for i := range 100 {
-			n := budget.promptTokens(budget.allowPrompts(streams, true), position)
+			n := budget.promptTokens(budget.allowPrompts(streams, promptShare, true), position)
 			w := stepWork{decodes: streams.decodes, prompts: n, cells: streams.cells + attendedCells(position, n)}
 			device := d
 			if i >= 20 && i < 50 {
@@ -164,7 +164,7 @@ func TestStepBudgetPromptTokens(t *testing.T) {
 		{"another base or adapter waits", 0, true, 38},              // 50 - 8 ms
 		{"nobody waits: all that a step takes", 0, false, 512},      // 1000 - 8 ms
 	} {
-		if got := budget.promptTokens(budget.allowPrompts(short(tc.decodes, 0), tc.someoneWaits), 0); got != tc.want {
+		if got := budget.promptTokens(budget.allowPrompts(short(tc.decodes, 0), promptShare, tc.someoneWaits), 0); got != tc.want {
 			t.Errorf("%s: %d prompt tokens beside %d sequences (%v), want %d", tc.why, got, tc.decodes, tc.someoneWaits, tc.want)
 		}
 	}
