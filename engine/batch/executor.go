@@ -181,8 +181,7 @@ func (e *Executor) Attach(ctx context.Context, key string, r Runner) error {
 		if l.StreamCells > 0 && (l.SequenceMax > l.StreamCells || l.StreamCells*l.Sequences > l.Cells) {
 			return fmt.Errorf("attach %s: limits %+v: sequences are longer than their streams, or these are more than all cells", key, l)
 		}
-		p := stepBudget{targetDuration: e.opts.TargetStep, maxPromptTokens: e.opts.StepTokens}
-		b := &base{key: key, runner: r, limits: l, scheduler: newScheduler(l, p)}
+		b := &base{key: key, runner: r, limits: l, scheduler: newScheduler(l, newStepBudget(e.opts, r))}
 		for seq := range l.Sequences { // a runner that was attached before may hold cells
 			r.Truncate(seq, 0)
 		}

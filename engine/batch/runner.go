@@ -42,6 +42,17 @@ type FirstTimer interface {
 	FirstOfKind(slices []Slice) bool
 }
 
+// StepMeasurer is a Runner that timed some steps before it was attached, so that the first steps of requests are
+// planned by what steps take and not by guesses.
+type StepMeasurer interface{ MeasuredSteps() []MeasuredStep }
+
+// MeasuredStep is how long a step took, of one kind of tokens.
+type MeasuredStep struct {
+	Decodes int // sequences that advanced by one token, each its first
+	Prompts int // tokens of one prompt, from its beginning
+	Took    time.Duration
+}
+
 // DeviceSampler is a Runner whose device may find the candidates of draws, so that rows of logits needn't come to the
 // host.
 type DeviceSampler interface{ DeviceDraws() DeviceDraws }

@@ -24,6 +24,21 @@ type stepBudget struct {
 	promptSeen      bool // a step with prompt tokens was seen
 }
 
+// newStepBudget takes what a runner measured before.
+func newStepBudget(o Options, r Runner) stepBudget {
+	b := stepBudget{targetDuration: o.TargetStep, maxPromptTokens: o.StepTokens}
+	measurer, ok := r.(StepMeasurer)
+	if !ok {
+		return b
+	}
+	for _, m := range measurer.MeasuredSteps() {
+		cells := m.Decodes + attendedCells(0, m.Prompts)
+		b.observe(stepWork{decodes: m.Decodes, prompts: m.Prompts, cells: cells}, m.Took)
+	}
+	b.cost.assumeCells()
+	return b
+}
+
 // promptAllowance is what a step's prompt tokens may take together.
 type promptAllowance struct {
 	ns    float64

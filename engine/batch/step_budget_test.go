@@ -234,3 +234,37 @@ func TestStepBudgetForgetsAHiccup(t *testing.T) {
 		t.Errorf("20 steps after the hiccup a step of %s is predicted as %s", want, got)
 	}
 }
+
+// measuredRunner has timed steps before it is attached.
+type measuredRunner struct {
+	Runner
+	steps []MeasuredStep
+}
+
+func (r measuredRunner) MeasuredSteps() []MeasuredStep { return r.steps }
+
+// measuredSteps is what a device takes for the steps of a load: part of a prompt, a token of each of so many sequences,
+// and one token.
+func measuredSteps(d simulatedDevice, sequences int) []MeasuredStep {
+	steps := []MeasuredStep{{Prompts: 32}, {Decodes: sequences}, {Decodes: 1}}
+	for i := range steps {
+		s := &steps[i]
+		s.Took = d.takes(stepWork{s.Decodes, s.Prompts, s.Decodes + attendedCells(0, s.Prompts)})
+	}
+	return steps
+}
+
+// What was measured when a model was loaded decides the first steps of its requests: a crowd's first prompts beside
+// answers take what they may, and not what a guess of tokens takes.
+func TestStepBudgetFromMeasuredSteps(t *testing.T) {
+	for name, d := range simulatedDevices {
+		t.Run(name, func(t *testing.T) {
+			budget := newStepBudget(Options{TargetStep: 50 * time.Millisecond, StepTokens: 512}, measuredRunner{nil, measuredSteps(d, 32)})
+			for _, w := range []stepWork{short(1, 0), short(8, 0), short(32, 0), short(0, 64), short(0, 128), short(8, 64)} {
+				if got, want := budget.predict(w), d.takes(w); !closeTo(got, want, 0.2) {
+					t.Errorf("%+v takes %s, predicted %s", w, want, got)
+				}
+			}
+		})
+	}
+}

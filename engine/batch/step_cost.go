@@ -24,6 +24,8 @@ const (
 	speedSteps  = 3
 	// knownVariance: of a prediction, in units of one step's; a kind of step is known below it.
 	knownVariance = 0.3
+	// doubledAtCells: after so many others a prompt token takes twice as long, as long as nothing is known of it.
+	doubledAtCells = 4096.0
 )
 
 // stepWork is what a step computes.
@@ -116,6 +118,11 @@ func (c *stepCost) observe(w stepWork, ns float64) {
 		c.normalVector[i] = costForgetting*c.normalVector[i] + features[i]*ns/norm
 	}
 	c.fit()
+}
+
+// assumeCells sets what a cell costs while all observed steps attended to few.
+func (c *stepCost) assumeCells() {
+	c.coefficients[3] = c.perPromptToken(0) * cellUnit / doubledAtCells
 }
 
 // isDeviation reports whether a step says nothing of the cost of its kind of work, since it took much longer, or much

@@ -158,6 +158,14 @@ func (b *Base) DeviceDraws() batch.DeviceDraws {
 	return batch.DeviceDraws{}
 }
 
+// MeasuredSteps implements batch.StepMeasurer for a runner that does.
+func (b *Base) MeasuredSteps() []batch.MeasuredStep {
+	if measurer, ok := b.steppableBase.(batch.StepMeasurer); ok {
+		return measurer.MeasuredSteps()
+	}
+	return nil
+}
+
 // FirstOfKind implements batch.FirstTimer for a runner that does.
 func (b *Base) FirstOfKind(slices []batch.Slice) bool {
 	first, ok := b.steppableBase.(batch.FirstTimer)

@@ -52,6 +52,7 @@ type Base struct {
 	candidates    deviceSampling
 	sampling      models.Sampling
 	computedKinds map[stepKind]bool
+	measuredSteps []batch.MeasuredStep // of the warm-up
 	threadChoice  *threadChoice
 	thread        *stepThread // nil: the goroutine that steps calls decode itself
 	batch         batchArrays

@@ -122,7 +122,7 @@ func (e *embedder) warmUpSteps() []warmUpStep {
 	}
 	var steps []warmUpStep
 	for _, n := range sizes {
-		steps = append(steps, warmUpStep{fmt.Sprintf("texts of %d tokens", n), func() error { return e.dryRun(n) }})
+		steps = append(steps, warmUpStep{name: fmt.Sprintf("texts of %d tokens", n), compute: func() error { return e.dryRun(n) }})
 	}
 	return steps
 }

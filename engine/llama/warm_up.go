@@ -11,20 +11,27 @@ import (
 	"context"
 	"fmt"
 	"math/bits"
+	"time"
 
 	"tandem/engine/batch"
 	"tandem/engine/models"
 )
 
+// repeatedWarmUp: a warm-up step of a CPU that takes less than this is timed when it is repeated; a longer one is timed
+// at once, with what only a first one does.
+const repeatedWarmUp = 40 * time.Millisecond
+
 // warmUpStep is something that a base computes before it serves.
 type warmUpStep struct {
 	name    string
 	compute func() error
+	work    batch.MeasuredStep // what it computes, if its time says something of the steps to come
 }
 
 // warmUp computes what will come, so that memory pools grow now, what can't be computed fails now, and a device
 // compiles its kernels now: where a driver has to make them for a card, that takes minutes. Each step is a call of its
-// own, so that each has the time of one, and others take their turns in between.
+// own, so that each has the time of one, and others take their turns in between. What they take is what the first steps
+// of requests are expected to take.
 func (b *Base) warmUp(ctx context.Context, progress func(models.Progress)) error {
 	steps := b.embed.warmUpSteps()
 	if b.generates {
@@ -34,21 +41,45 @@ func (b *Base) warmUp(ctx context.Context, progress func(models.Progress)) error
 		if progress != nil {
 			progress(models.Progress{Phase: "warm-up", Ratio: float64(i) / float64(len(steps))})
 		}
-		err := b.opts.OnDevice(ctx, func() error {
-			if b.memory != nil {
-				defer C.llama_memory_clear(b.memory, false)
-			}
-			return step.compute()
-		})
-		if err != nil {
+		if err := b.computeWarmUp(ctx, step); err != nil {
 			return fmt.Errorf("warm up with %s: %w", step.name, err)
 		}
 	}
 	return nil
 }
 
-// warmUpSteps are a pass of prompt tokens and a token of every sequence with output. A GPU gets a full pass, since its
-// pools grow with what is computed, and a single token, for which it has other kernels. On a CPU all buffers are
+func (b *Base) computeWarmUp(ctx context.Context, step warmUpStep) error {
+	took, err := b.timeWarmUp(ctx, step)
+	if err != nil || step.work == (batch.MeasuredStep{}) {
+		return err
+	}
+	if b.onAccelerator() || took < repeatedWarmUp {
+		if took, err = b.timeWarmUp(ctx, step); err != nil {
+			return err
+		}
+	}
+	step.work.Took = took
+	b.measuredSteps = append(b.measuredSteps, step.work)
+	return nil
+}
+
+func (b *Base) timeWarmUp(ctx context.Context, step warmUpStep) (took time.Duration, err error) {
+	err = b.opts.OnDevice(ctx, func() error {
+		if b.memory != nil {
+			defer C.llama_memory_clear(b.memory, false)
+		}
+		start := time.Now()
+		defer func() { took = time.Since(start) }()
+		return step.compute()
+	})
+	return took, err
+}
+
+// MeasuredSteps implements batch.StepMeasurer.
+func (b *Base) MeasuredSteps() []batch.MeasuredStep { return b.measuredSteps }
+
+// warmUpSteps are a pass of prompt tokens, a token of every sequence with output, and a single token, for which a GPU
+// has other kernels. A GPU gets a full pass, since its pools grow with what is computed. On a CPU all buffers are
 // reserved with the context, and a full pass would take a third of the load's time: 0.4 s for 130 MB of weights on two
 // cores, and more for a larger model.
 func (b *Base) warmUpSteps() []warmUpStep {
@@ -58,16 +89,24 @@ func (b *Base) warmUpSteps() []warmUpStep {
 	}
 	prompt = min(prompt, b.limits.StepTokens, b.limits.SequenceMax-1)
 	steps := []warmUpStep{
-		{fmt.Sprintf("%d prompt tokens", prompt), func() error { return b.decodePrompt(prompt) }},
-		{fmt.Sprintf("%d sequences", sequences), func() error { return b.decodeFirstTokens(sequences, dryRun{}) }},
+		{
+			name: fmt.Sprintf("%d prompt tokens", prompt), compute: func() error { return b.decodePrompt(prompt) },
+			work: batch.MeasuredStep{Prompts: prompt},
+		},
+		b.firstTokensStep(fmt.Sprintf("%d sequences", sequences), sequences),
 	}
-	if b.onAccelerator() && sequences > 1 {
-		steps = append(steps, warmUpStep{"one sequence", func() error { return b.decodeFirstTokens(1, dryRun{}) }})
+	if sequences > 1 {
+		steps = append(steps, b.firstTokensStep("one sequence", 1))
 	}
 	if b.opts.Deterministic {
-		steps = append(steps, warmUpStep{"a sequence in two ways", b.checkBatchInvariance})
+		steps = append(steps, warmUpStep{name: "a sequence in two ways", compute: b.checkBatchInvariance})
 	}
-	return append(steps, warmUpStep{"candidates", b.openDeviceSampling})
+	return append(steps, warmUpStep{name: "candidates", compute: b.openDeviceSampling})
+}
+
+func (b *Base) firstTokensStep(name string, sequences int) warmUpStep {
+	compute := func() error { return b.decodeFirstTokens(sequences, dryRun{}) }
+	return warmUpStep{name, compute, batch.MeasuredStep{Decodes: sequences}}
 }
 
 func (b *Base) onAccelerator() bool { return len(b.backend.accelerators) > 0 }

@@ -76,7 +76,7 @@ func loadOnSlowGPU(t *testing.T, path string) (*batch.Executor, *Base, *phaseWat
 	t.Cleanup(func() { b.Close() })
 	watch := watchPhases(t, executor)
 
-	setFaults(t, "slow 1500")
+	setFaults(t, "slow 1100")
 	var phases []string
 	base, err := b.LoadBase(t.Context(), models.BaseSpec{Name: "demo", Path: path, Parallel: 8}, func(p models.Progress) {
 		phases = append(phases, p.Phase)
@@ -145,14 +145,14 @@ func TestSlowFirstTextsOnAGPU(t *testing.T) {
 				return watch.take()
 			}
 			if name == "decoder" {
-				if hung, there := embed(4, "slow 1500")[batch.PhaseCall]; hung || !there {
+				if hung, there := embed(4, "slow 1100")[batch.PhaseCall]; hung || !there {
 					t.Errorf("the first text of a decoder: hung %v, in a call %v", hung, there)
 				}
 			}
 			if _, first := embed(4, "slow 30")[batch.PhaseFirstStep]; first {
 				t.Error("a short text, as the load computed one, is the first of its kind")
 			}
-			if hung, first := embed(20, "slow 1500")[batch.PhaseFirstStep]; hung || !first {
+			if hung, first := embed(20, "slow 1100")[batch.PhaseFirstStep]; hung || !first {
 				t.Errorf("a text of another length: hung %v, first of its kind %v", hung, first)
 			}
 			if _, first := embed(21, "slow 30")[batch.PhaseFirstStep]; first {
