@@ -50,12 +50,22 @@ func (r *Row) Decisive() float64 {
 }
 
 // Met reports whether the row keeps its bound.
-func (r *Row) Met() bool {
-	v := r.Decisive()
+func (r *Row) Met() bool { return r.Required.holds(r.Decisive()) }
+
+// Unclear reports whether the ratio of the medians says something else of the bound than the median of the ratios: then
+// the rounds differ too much for either.
+func (r *Row) Unclear() bool {
+	if r.Required.Alone || r.Required == (Bound{}) || len(r.Theirs) == 0 {
+		return false
+	}
+	return r.Required.holds(load.Median(r.Ours)/load.Median(r.Theirs)) != r.Met()
+}
+
+func (b Bound) holds(v float64) bool {
 	if math.IsNaN(v) {
 		return false
 	}
-	return (r.Required.AtLeast == 0 || v >= r.Required.AtLeast) && (r.Required.AtMost == 0 || v <= r.Required.AtMost)
+	return (b.AtLeast == 0 || v >= b.AtLeast) && (b.AtMost == 0 || v <= b.AtMost)
 }
 
 func (b Bound) String() string {
@@ -115,6 +125,8 @@ func (r *Row) verdict() string {
 	switch {
 	case r.Required == Bound{}, math.IsNaN(r.Decisive()):
 		return ""
+	case r.Unclear():
+		return "unclear"
 	case r.Met():
 		return "yes"
 	}

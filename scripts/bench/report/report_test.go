@@ -30,6 +30,27 @@ func TestBoundsOfRows(t *testing.T) {
 	}
 }
 
+// Rounds that differ so much that two ways to read them disagree decide nothing.
+func TestRoundsThatDecideNothing(t *testing.T) {
+	atLeast, alone := Bound{AtLeast: 1}, Bound{AtMost: 4, Alone: true}
+	for _, c := range []struct {
+		name string
+		row  Row
+		want string
+	}{
+		{"median of ratios 1.11, ratio of medians 0.91", Row{Ours: []float64{135, 134, 165}, Theirs: []float64{111, 172, 149}, Required: atLeast}, "unclear"},
+		{"0.9 and 1.1", Row{Ours: []float64{9, 22, 11}, Theirs: []float64{10, 10, 20}, Required: atLeast}, "unclear"},
+		{"both above", Row{Ours: []float64{12, 11, 13}, Theirs: []float64{10, 10, 10}, Required: atLeast}, "yes"},
+		{"both below", Row{Ours: []float64{8, 9, 7}, Theirs: []float64{10, 10, 10}, Required: atLeast}, "**no**"},
+		{"of its own", Row{Ours: []float64{3, 4, 50}, Required: alone}, "yes"},
+		{"nothing asked", Row{Ours: []float64{135, 134, 165}, Theirs: []float64{111, 172, 149}}, ""},
+	} {
+		if got := c.row.verdict(); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
 func sample() *Report {
 	return &Report{Machine: "m", Model: "a <model>", Rows: []*Row{
 		{Work: "w", Figure: "tokens/s", Peer: "llama-server", Ours: []float64{300}, Theirs: []float64{100}, Required: Bound{AtLeast: 1.5}},
