@@ -2,8 +2,8 @@
 // it and the speed at which the engine was seen to work. It decides only: it holds no requests, starts no goroutine and
 // reads no clock; times are passed in.
 //
-//	tokens as they come ─▶ Estimator ─▶ Decide: admit, or refuse and say when to try again
-//	answers as they end ─▶
+//	tokens as they come ─▶ Estimator ─▶ Decide: admit, or refuse
+//	answers as they end ─▶                      └─▶ Promises: when to try again
 package admission
 
 import (
@@ -41,8 +41,6 @@ const (
 	deviations           = 3
 	firstMargin          = 1.3 // until enough are known
 	minMargin, maxMargin = 1.1, 2
-	// minRetry is the shortest time after which a refused client is told to try again, and maxRetry the longest.
-	minRetry, maxRetry = time.Second, time.Hour
 )
 
 // Estimator knows how long answers of one base model are and how fast an engine works at it. The zero value knows
@@ -113,6 +111,15 @@ func (e *Estimator) NewTokens(asked int) float64 { return e.lengths.estimate(ask
 
 // Speed is the work that the engine does in a second when all its sequences are in use; 0: not known yet.
 func (e *Estimator) Speed() float64 { return e.speed.perSecond() }
+
+// TimeFor is how long the engine needs for work, in a share of its speed; 0: the speed isn't known.
+func (e *Estimator) TimeFor(work, share float64) time.Duration {
+	perSecond := e.Speed()
+	if perSecond <= 0 {
+		return 0
+	}
+	return seconds(work / (perSecond * share))
+}
 
 // Load is what a request would have to wait for.
 type Load struct {
@@ -190,8 +197,8 @@ func (e *Estimator) margin() float64 {
 
 // Decision says whether a request is admitted.
 type Decision struct {
-	Admit      bool
-	RetryAfter time.Duration // of a refused one: after so long it would have been admitted, if nobody else came
+	Admit bool
+	Wait  time.Duration // of a refused one: after so long it would have been admitted, if nobody else came
 }
 
 // Decide refuses a request that would have to wait and then not be complete in the time left. One that doesn't wait is
@@ -201,7 +208,7 @@ func (e Estimate) Decide(left time.Duration) Decision {
 	if !e.Known || e.Start == 0 || late <= 0 {
 		return Decision{Admit: true}
 	}
-	return Decision{RetryAfter: min(max(min(late, e.Start), minRetry), maxRetry)}
+	return Decision{Wait: min(late, e.Start)}
 }
 
 // Late reports whether a request that was admitted will probably not be complete in the time left. Without the margin:

@@ -127,12 +127,12 @@ func TestDecide(t *testing.T) {
 	}{
 		{"nothing is known", Estimate{}, time.Second, Decision{Admit: true}},
 		{"enough time", Estimate{Known: true, Start: 5 * time.Second, Run: 5 * time.Second, margin: 1.1}, 12 * time.Second, Decision{Admit: true}},
-		{"too little for the margin", Estimate{Known: true, Start: 5 * time.Second, Run: 5 * time.Second, margin: 1.5}, 12 * time.Second, Decision{RetryAfter: 3 * time.Second}},
-		{"too much is ahead", Estimate{Known: true, Start: 30 * time.Second, Run: 5 * time.Second, margin: 1}, 20 * time.Second, Decision{RetryAfter: 15 * time.Second}},
-		{"soon", Estimate{Known: true, Start: 15 * time.Second, Run: 5 * time.Second, margin: 1}, 20*time.Second - 1, Decision{RetryAfter: time.Second}},
-		{"never in time under load: when a sequence may be free", Estimate{Known: true, Start: 4 * time.Second, Run: 50 * time.Second, margin: 1}, 20 * time.Second, Decision{RetryAfter: 4 * time.Second}},
+		{"too little for the margin", Estimate{Known: true, Start: 5 * time.Second, Run: 5 * time.Second, margin: 1.5}, 12 * time.Second, Decision{Wait: 3 * time.Second}},
+		{"too much is ahead", Estimate{Known: true, Start: 30 * time.Second, Run: 5 * time.Second, margin: 1}, 20 * time.Second, Decision{Wait: 15 * time.Second}},
+		{"soon", Estimate{Known: true, Start: 15 * time.Second, Run: 5 * time.Second, margin: 1}, 20*time.Second - 1, Decision{Wait: 1}},
+		{"never in time under load: when a sequence may be free", Estimate{Known: true, Start: 4 * time.Second, Run: 50 * time.Second, margin: 1}, 20 * time.Second, Decision{Wait: 4 * time.Second}},
 		{"it doesn't wait, whatever it takes", Estimate{Known: true, Run: 50 * time.Second, margin: 1}, 20 * time.Second, Decision{Admit: true}},
-		{"no time at all", Estimate{Known: true, Start: 1000 * time.Hour, margin: 1}, -time.Second, Decision{RetryAfter: time.Hour}},
+		{"no time at all", Estimate{Known: true, Start: 1000 * time.Hour, margin: 1}, -time.Second, Decision{Wait: 1000 * time.Hour}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

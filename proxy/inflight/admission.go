@@ -14,7 +14,8 @@ import (
 // baseWork is what is known of the work of one base.
 type baseWork struct {
 	admission.Estimator
-	sequences int // that the base had when it was loaded last
+	promises  admission.Promises // to those who were refused
+	sequences int                // that the base had when it was loaded last
 }
 
 // workOf returns what is known of a base's work. "" stands for requests whose base isn't known yet.
@@ -82,15 +83,20 @@ func (t *Table) estimate(w *baseWork, mv modelVersion, ahead, share float64, siz
 	return w.Estimate(load, size)
 }
 
+// estimateNew says how long a request takes that comes now.
+func (t *Table) estimateNew(en *entry) admission.Estimate {
+	key := t.queue.Account(en.model, en.owner, en.req.Weight)
+	ahead := float64(key.QueuedWork() + t.queue.ReplayWork(en.model))
+	return t.estimate(en.work, modelVersion{en.model, en.version}, ahead, key.Share(), en.estimatedSize())
+}
+
 // checkTime refuses a new request that can't be answered in the time it has. A further choice of one that was taken in
 // isn't new.
 func (t *Table) checkTime(en *entry, now time.Time) *api.Error {
 	if en.deadline.IsZero() || en.wasTakenIn() {
 		return nil
 	}
-	key := t.queue.Account(en.model, en.owner, en.req.Weight)
-	ahead := float64(key.QueuedWork() + t.queue.ReplayWork(en.model))
-	e := t.estimate(en.work, modelVersion{en.model, en.version}, ahead, key.Share(), en.estimatedSize())
+	e := t.estimateNew(en)
 	d := e.Decide(en.deadline.Sub(now))
 	if d.Admit {
 		if e.Start > 0 {
@@ -99,7 +105,29 @@ func (t *Table) checkTime(en *entry, now time.Time) *api.Error {
 		return nil
 	}
 	t.metrics.AdmissionRefused("deadline")
-	return api.NoTimeLeft(e.Start, en.req.Timeout, d.RetryAfter)
+	return api.NoTimeLeft(e.Start, en.req.Timeout, t.retryAfter(en, d.Wait, now))
+}
+
+// retryAfter says when the client of a refused request should come back, and promises it room then: wait is after how
+// long it would be let in if nobody else came.
+func (t *Table) retryAfter(en *entry, wait time.Duration, now time.Time) time.Duration {
+	share := t.queue.Account(en.model, en.owner, en.req.Weight).Share()
+	return en.work.promises.Next(en.owner, wait, en.work.TimeFor(en.requestWork(), share), now)
+}
+
+// requestWork is the work with all choices of the entry's request.
+func (en *entry) requestWork() float64 {
+	if en.group == nil {
+		return en.estimatedWork()
+	}
+	first, r := en, en.group.req.Infer
+	if len(en.group.entries) > 0 {
+		first = en.group.first()
+	}
+	size := first.estimatedSize()
+	size.PromptTokens *= float64(max(len(r.Inputs), 1))
+	size.NewTokens *= float64(r.ChoiceCount())
+	return size.Work()
 }
 
 // mayStillBeRefused reports whether a waiting request may be refused although it was let in. Those that an engine has
@@ -118,14 +146,16 @@ func (t *Table) refuseHopeless(en *entry, now time.Time) bool {
 	if !e.Late(en.deadline.Sub(now)) {
 		return false
 	}
-	t.refuseLate(en, e, now)
+	t.refuseLate(en, e, t.estimateNew(en), now)
 	return true
 }
 
-// refuseLate refuses a request that was let in and turned out to have no time left.
-func (t *Table) refuseLate(en *entry, e admission.Estimate, now time.Time) {
+// refuseLate refuses a request that was let in and turned out to have no time left. again is how long it would take if
+// it came back now.
+func (t *Table) refuseLate(en *entry, e, again admission.Estimate, now time.Time) {
 	t.metrics.AdmissionRefused("deadline")
-	t.finish(en, nil, api.NoTimeLeft(now.Sub(en.req.Received)+e.Start, en.req.Timeout, max(e.Start, retryFullAfter)), now)
+	wait := again.Decide(en.req.Timeout).Wait
+	t.finish(en, nil, api.NoTimeLeft(now.Sub(en.req.Received)+e.Start, en.req.Timeout, t.retryAfter(en, wait, now)), now)
 }
 
 // refuseOverdue refuses those waiting requests that won't be answered in time. There are some where more was let in
@@ -143,7 +173,7 @@ func (t *Table) refuseOverdue(now time.Time) {
 			}
 			e := t.estimate(w, modelVersion{it.Base, it.Version}, float64(ahead), share, en.estimatedSize())
 			if en.mayStillBeRefused() && e.Late(en.deadline.Sub(now)) {
-				t.refuseLate(en, e, now)
+				t.refuseLate(en, e, e, now)
 				continue
 			}
 			ahead += it.Work
@@ -152,8 +182,8 @@ func (t *Table) refuseOverdue(now time.Time) {
 }
 
 // queueRefusal is the error of a request for which the queue has no room.
-func (t *Table) queueRefusal(r queue.PushResult) *api.Error {
-	reason, err := "requests", api.QueueFull(t.options.QueueCapacity, retryFullAfter)
+func (t *Table) queueRefusal(en *entry, r queue.PushResult, now time.Time) *api.Error {
+	reason, err := "requests", api.QueueFull(t.options.QueueCapacity, t.retryAfter(en, 0, now))
 	own := fmt.Sprintf("%.0f%%", 100*t.options.QueueKeyShare)
 	switch r {
 	case queue.KeyTooManyItems, queue.KeyTooManyBytes, queue.KeyTooMuchWork:

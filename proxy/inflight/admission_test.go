@@ -78,6 +78,47 @@ func TestRefusalByTime(t *testing.T) {
 	}
 }
 
+// Each of those who are refused is told a time of its own, whatever the reason; other keys don't wait for them.
+func TestRefusedCrowdIsToldDifferentTimes(t *testing.T) {
+	tests := []struct {
+		name   string
+		places int
+		change func(*Request)
+	}{
+		{"no time", 100, within(5 * time.Second)},
+		{"no place", 12, within(0)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, Options{QueueCapacity: tt.places}, func(t *testing.T, table *tableTest) {
+				waiting := table.busy(table.attach(LastExit{}), 12)
+				for table.queue.Len() < 12 {
+					waiting = append(waiting, table.admit(within(0)))
+				}
+				refuse := func(key string) time.Duration {
+					_, err := table.Admit(t.Context(), newRequest(func(r *Request) { tt.change(r); r.Key = key }))
+					if err == nil || err.Type != api.TypeQueueFull {
+						t.Fatalf("want a refusal, got %v", err)
+					}
+					return err.RetryAfter
+				}
+				first := refuse("")
+				for i := range 20 { // a request is a second's work, and 0.9 of the speed are promised
+					if got, want := refuse(""), first+time.Duration(i+1)*time.Second*10/9; (got - want).Abs() > 2*time.Second {
+						t.Errorf("number %d: told %v, want %v", i+1, got, want)
+					}
+				}
+				if other := refuse("other"); other > first {
+					t.Errorf("another key is told %v, the first one of many was told %v", other, first)
+				}
+				for _, w := range waiting {
+					w.Settle(ClientGone)
+				}
+			})
+		})
+	}
+}
+
 // A request with many choices is taken in with the first ones; the others aren't refused when others have come before
 // them.
 func TestFurtherChoicesAreNotRefusedByTime(t *testing.T) {

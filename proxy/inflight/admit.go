@@ -48,7 +48,7 @@ func (t *Table) admit(en *entry, now time.Time) *api.Error {
 	}
 	if en.rec = t.journal.Open(estimate); en.rec == nil {
 		t.metrics.AdmissionRefused("memory")
-		return api.NewError(api.TypeQueueFull, "the memory for requests in flight is taken; try again later").After(retryFullAfter)
+		return api.NewError(api.TypeQueueFull, "the memory for requests in flight is taken; try again later").After(retryMemoryAfter)
 	}
 	if err := t.checkTime(en, now); err != nil {
 		en.rec.Close()
@@ -60,11 +60,12 @@ func (t *Table) admit(en *entry, now time.Time) *api.Error {
 	if t.canSendNow(en) {
 		t.send(t.targetEngine(modelVersion{en.model, en.version}), en, now)
 	} else if result := t.enqueue(en); result != queue.Queued {
+		err := t.queueRefusal(en, result, now)
 		delete(t.entries, en.id)
 		en.rec.Close()
 		t.unsettled--
 		en.modelMetrics.Release()
-		return t.queueRefusal(result)
+		return err
 	} else if len(t.quarantine.loads) > 0 {
 		t.dispatch(now)
 	}

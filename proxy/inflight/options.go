@@ -43,7 +43,7 @@ const (
 
 	metricsSweepInterval = 5 * time.Second // how often the metrics get the list of installed models
 
-	retryFullAfter   = time.Second     // Retry-After of a full queue
+	retryMemoryAfter = time.Second     // Retry-After while the journal has no room
 	retryEngineAfter = 2 * time.Second // Retry-After while no engine works
 
 	// maxQuarantined bounds the quarantined requests, and the models with crashes in their loads.
