@@ -10,6 +10,7 @@ import (
 // TestPod runs the whole life of a pod in the order in which a kubelet arranges it, in both forms: start, probes, a
 // request, deletion, and a stream that begins during the deletion.
 func TestPod(t *testing.T) {
+	t.Parallel()
 	for _, overlay := range []string{"cpu", "two-containers"} {
 		t.Run(overlay, func(t *testing.T) {
 			t.Parallel()

@@ -25,13 +25,13 @@ import (
 const waitTimeout = 30 * time.Second
 
 // localPod is a pod without containers: its two programs run as processes of this machine, with the arguments,
-// environment and files of the manifests. Their paths are below a temporary directory, the port is a free one, the
-// engine is the mock.
+// environment and files of the manifests. Their paths are below a temporary directory, the port is a free one.
 type localPod struct {
 	t        *testing.T
 	w        *workload
 	dir      string
 	binaries binaries.Paths
+	settings []string // beside those of the manifests
 	url      string
 	key      string
 	port     string
@@ -66,7 +66,17 @@ func (p *localPod) rewritePaths(text string) string {
 	return text
 }
 
+// newPod prepares a pod of an overlay, whose engine is the mock.
 func newPod(t *testing.T, overlay string) *localPod {
+	t.Helper()
+	built, err := builtBinaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return preparePod(t, overlay, built, "ENGINE_MOCK=true", "MOCK_TOKEN_DELAY=50ms")
+}
+
+func preparePod(t *testing.T, overlay string, built binaries.Paths, settings ...string) *localPod {
 	t.Helper()
 	s, err := Decode([]byte(render(t)[overlay]))
 	if err != nil {
@@ -81,14 +91,11 @@ func newPod(t *testing.T, overlay string) *localPod {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	p := &localPod{t: t, w: w, dir: dir}
+	p := &localPod{t: t, w: w, dir: dir, binaries: built, settings: settings}
 	for _, m := range mountPoints {
 		if err := os.MkdirAll(dir+m, 0o700); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if p.binaries, err = builtBinaries(); err != nil {
-		t.Fatal(err)
 	}
 	text, err := w.configText()
 	if err != nil {
@@ -138,7 +145,7 @@ func (p *localPod) containerCommand(ctx context.Context, c *core.Container, word
 		words = words[1:]
 	}
 	cmd := exec.CommandContext(ctx, program, words...)
-	cmd.Env = []string{"TMPDIR=" + p.dir + "/tmp", "HOST=127.0.0.1", "PORT=" + p.port, "RATE_LIMIT=off", "ENGINE_MOCK=true", "MOCK_TOKEN_DELAY=50ms"}
+	cmd.Env = append([]string{"TMPDIR=" + p.dir + "/tmp", "HOST=127.0.0.1", "PORT=" + p.port, "RATE_LIMIT=off"}, p.settings...)
 	for _, e := range c.Env {
 		cmd.Env = append(cmd.Env, e.Name+"="+p.rewritePaths(e.Value))
 	}
