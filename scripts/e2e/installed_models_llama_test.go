@@ -6,9 +6,11 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,12 +56,15 @@ func (s *testServer) installModelFile(path string, content []byte) {
 	}
 }
 
-func (s *testServer) waitListed(model string) {
+// waitListed waits for models and versions. Each file is found by itself, a version perhaps later than its model.
+func (s *testServer) waitListed(names ...string) {
 	s.t.Helper()
-	s.waitFor(20*time.Second, model+" in /models", func() bool {
-		_, body, err := s.get("/models")
-		return err == nil && strings.Contains(body, `"`+model+`"`)
-	})
+	for _, name := range names {
+		s.waitFor(20*time.Second, name+" in /models", func() bool {
+			_, body, err := s.get("/models")
+			return err == nil && strings.Contains(body, `"`+name+`"`)
+		})
+	}
 }
 
 func TestInstalledModelAppearsWithoutRestart(t *testing.T) {
@@ -70,7 +75,7 @@ func TestInstalledModelAppearsWithoutRestart(t *testing.T) {
 	}
 	s.installModelFile("acme/facts/model.gguf.xz", base)
 	s.installModelFile("acme/facts/versions/short.gguf", unpackDemoFile(t, "demo-lora-v1.1.gguf.xz"))
-	s.waitListed("acme/facts")
+	s.waitListed("acme/facts", "short")
 	a := s.mustInfer(`{"prompt":"What is the capital of France?","base_model":"acme/facts","adapter_version":"short"}`)
 	if a.Status != 200 || a.Result != "Paris." {
 		t.Errorf("got %d %s", a.Status, a.Body)
@@ -101,9 +106,8 @@ func TestBrokenModelsAreRefusedAndDisturbNobody(t *testing.T) {
 	reasons := map[string]string{
 		"truncated": "model.gguf: bad GGUF file", "broken-off": "model.gguf.xz", "swapped": "belongs into versions/", "mismatch": "does not exist in base model",
 	}
-	for model := range cases {
-		s.waitListed(model)
-	}
+	s.waitListed(slices.Collect(maps.Keys(cases))...)
+	s.waitListed("alien")
 	for model, body := range cases {
 		a := s.mustInfer(body)
 		if a.Status != 404 || a.Error.Type != "model_broken" || !strings.Contains(a.Error.Message, reasons[model]) {
