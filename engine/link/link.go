@@ -6,8 +6,10 @@ package link
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -75,6 +77,7 @@ const (
 	statsHeartbeat   = time.Second            // between two Stats frames at most
 	firstRedial      = 10 * time.Millisecond
 	lastRedial       = time.Second
+	startGrace       = 2 * time.Second // in which a proxy that is started beside the engine opens its socket
 	goodbyeTimeout   = time.Second
 	defaultRequests  = 4096
 	defaultLoadStall = 5 * time.Minute
@@ -120,7 +123,7 @@ func New(o Options) *Link {
 // Run keeps a connection until ctx ends: the proxy may start later than the engine, and be replaced. The work for a
 // connection ends with it. When ctx ends it says goodbye and returns after everything it started has ended.
 func (l *Link) Run(ctx context.Context) {
-	pause := firstRedial
+	started, pause := time.Now(), firstRedial
 	var lastProblem string
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -131,7 +134,8 @@ func (l *Link) Run(ctx context.Context) {
 		if time.Since(began) > lastRedial { // it worked for a while
 			pause, lastProblem = firstRedial, ""
 		}
-		if err != nil && err.Error() != lastProblem {
+		startsToo := errors.Is(err, fs.ErrNotExist) && time.Since(started) < startGrace
+		if err != nil && !startsToo && err.Error() != lastProblem {
 			lastProblem = err.Error()
 			l.o.Log.Warn("no connection to the proxy, trying again", "socket", l.o.Socket, "err", err)
 		}
