@@ -8,7 +8,7 @@ show_progress() {
 	while IFS= read -r line; do
 		[[ $line =~ ^\[([0-9]+)/([0-9]+)\] ]] || continue
 		done_steps=${BASH_REMATCH[1]} all_steps=${BASH_REMATCH[2]}
-		if [ $((20 * done_steps / all_steps)) -gt "$shown" ]; then
+		if [ $((20 * done_steps / all_steps)) -gt "$shown" ] && [ "$done_steps" -lt "$all_steps" ]; then
 			shown=$((20 * done_steps / all_steps))
 			say "$done_steps of $all_steps steps, about $((((SECONDS - started) * (all_steps - done_steps) / done_steps + 59) / 60)) min left"
 		fi
