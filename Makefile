@@ -19,7 +19,9 @@ ifeq ($(UI),0)
 else
   PAGE := scripts/build-ui.sh $(if $(filter auto,$(UI)),--if-possible)
 endif
-BUILD_PROXY = mkdir -p $(BIN) && $(PAGE) \
+# Says what is compiled, since Go itself is silent, for minutes where its cache is empty.
+COMPILING = echo '$(1): compiling, which takes a minute or two the first time ...' >&2
+BUILD_PROXY = mkdir -p $(BIN) && $(PAGE) && $(call COMPILING,proxy) \
   && CGO_ENABLED=0 $(GO) build -tags $(PROXY_TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-proxy ./proxy
 TOOL := $(GO) tool -modfile=scripts/tools/go.mod
 # The environment of a build with llama.cpp; the first call builds the library.
@@ -36,7 +38,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## both programs, with llama.cpp and the live page (UI=0 leaves it out), into bin/; CUDA=1: for NVIDIA's GPUs
-	@$(NATIVE) && mkdir -p $(BIN) \
+	@$(NATIVE) && mkdir -p $(BIN) && $(call COMPILING,engine) \
 	  && $(GO) build -tags llama -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-engine ./engine \
 	  && $(BUILD_PROXY) \
 	  && ln -sfn "$$BACKEND_DIR" $(BIN)/lib
@@ -53,7 +55,8 @@ model: # before the build, which takes longer and would only be in the way of a 
 
 .PHONY: mock
 mock: ## the same without a model: a mock engine that echoes (no C compiler needed)
-	@mkdir -p $(BIN) && CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-engine-mock ./engine \
+	@mkdir -p $(BIN) && $(call COMPILING,engine) \
+	  && CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/tandem-engine-mock ./engine \
 	  && $(BUILD_PROXY)
 	@ENGINE=$(BIN)/tandem-engine-mock ENGINE_MOCK=true scripts/run.sh
 
