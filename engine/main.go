@@ -61,7 +61,7 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	switch command {
 	case "serve", "supervise", "check-config", "healthcheck", "version":
 	case "licenses":
-		fmt.Fprint(stdout, licences)
+		printLicences(stdout, environ)
 		return 0
 	default:
 		fmt.Fprintf(stderr, "tandem-engine: unknown command %q; see tandem-engine --help\n", command)

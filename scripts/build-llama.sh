@@ -128,6 +128,7 @@ build_kernels() {
 # Puts CUDA's backend, and what it needs, into the result $1, as links where the file system lets.
 add_kernels() {
 	cp -al "$kernels/lib/." "$1/lib/" 2>/dev/null || cp -a "$kernels/lib/." "$1/lib/"
+	say_if_without_licence "$kernels/LICENSE.nvidia"
 	[ ! -f "$kernels/LICENSE.nvidia" ] || cp "$kernels/LICENSE.nvidia" "$1/"
 }
 

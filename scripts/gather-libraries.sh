@@ -30,6 +30,8 @@ while IFS= read -r file; do
 done < <(find "$lib" -maxdepth 1 -type f -name '*.so*')
 if [ -f "$lib/../LICENSE.nvidia" ]; then
 	cp "$lib/../LICENSE.nvidia" "$beside/"
+elif compgen -G "$beside/libcudart.so*" >/dev/null; then
+	printf 'gather-libraries: the text of the licence of NVIDIA is missing: add it as %s before you pass its libraries on\n' "$beside/LICENSE.nvidia" >&2
 fi
 
 missing_for() { LD_LIBRARY_PATH="$beside" ldd "$1" | awk '/=> not found/ && $1 !~ /^libcuda\.so/ { print $1 }'; }

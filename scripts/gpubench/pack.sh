@@ -70,7 +70,7 @@ gather() {
 	fi
 	cp scripts/e2e/testdata/capitals.tsv "$programs/"
 	cp "$LLAMA/LICENSE" "$programs/lib/LICENSE.llama.cpp"
-	"$programs/tandem-engine" licenses >"$programs/LICENSES"
+	BACKEND_DIR= "$programs/tandem-engine" licenses >"$programs/LICENSES" # with that of what lies in its lib
 }
 
 say "building the programs ..."

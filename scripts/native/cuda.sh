@@ -132,6 +132,13 @@ say_what_cuda_takes() {
 	local count
 	count=$(wc -w <<<"${CUDA_ARCHS//;/ }")
 	say "CUDA from $toolkit for $CUDA_ARCHS: up to $((count * cpu_minutes_an_architecture)) CPU minutes"
+	say_if_without_licence "$toolkit/EULA.txt"
+}
+
+# NVIDIA's libraries may be passed on with its licence; a toolkit of a distribution may not have the text. Not in
+# collect_cuda, a change of which compiles all kernels again.
+say_if_without_licence() {
+	[ -f "$1" ] || say "there is no $1, so the text of NVIDIA's licence won't lie beside its libraries: add it as LICENSE.nvidia before you pass them on"
 }
 
 # Puts what libggml-cuda.so needs of the toolkit beside it in $1/lib, as links where the file system lets, with the

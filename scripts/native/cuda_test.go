@@ -29,7 +29,7 @@ func systemPrograms(t *testing.T, dir string) string {
 	if err := os.MkdirAll(programs, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"bash", "cp", "dirname", "mkdir", "paste", "realpath", "sed", "sort"} {
+	for _, name := range []string{"bash", "cp", "dirname", "mkdir", "paste", "realpath", "sed", "sort", "wc"} {
 		path, err := exec.LookPath(name)
 		if err != nil {
 			t.Skip(name, "isn't installed")
@@ -191,5 +191,21 @@ echo "$CUDA ${toolkit#"$DIR/"} ${CUDA_ARCHS//;/ }"`
 				t.Errorf("got %q, %v, stderr %q; want %q, %q", got, err, stderr, test.want, test.problem)
 			}
 		})
+	}
+}
+
+// NVIDIA's licence goes along with its libraries; a toolkit without the text is told, not passed over.
+func TestAToolkitWithoutItsLicenceIsTold(t *testing.T) {
+	t.Parallel()
+	const line = `toolkit=$DIR; CUDA_ARCHS=90-real; say_what_cuda_takes`
+	dir := t.TempDir()
+	if _, stderr, err := cuda(t, dir, line); err != nil || !strings.Contains(stderr, "there is no "+dir+"/EULA.txt") {
+		t.Errorf("%v, %q", err, stderr)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "EULA.txt"), []byte("terms\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, err := cuda(t, dir, line); err != nil || strings.Contains(stderr, "EULA.txt") {
+		t.Errorf("with its text: %v, %q", err, stderr)
 	}
 }

@@ -2,6 +2,7 @@ package native
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -109,7 +110,7 @@ func TestNVIDIAsLibrariesAreTakenAsTheyAre(t *testing.T) {
 	if err := os.WriteFile(l.path("llama/LICENSE.nvidia"), []byte("terms\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if output, err := l.gather(); err != nil {
+	if output, err := l.gather(); err != nil || strings.Contains(output, "licence") {
 		t.Fatalf("%v\n%s", err, output)
 	}
 	for _, name := range []string{"libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13"} {
@@ -122,6 +123,12 @@ func TestNVIDIAsLibrariesAreTakenAsTheyAre(t *testing.T) {
 	}
 	if got := string(l.read("out/lib/LICENSE.nvidia")); got != "terms\n" {
 		t.Errorf("NVIDIA's licence is %q", got)
+	}
+	if err := errors.Join(os.Remove(l.path("llama/LICENSE.nvidia")), os.Remove(l.path("out/lib/LICENSE.nvidia"))); err != nil {
+		t.Fatal(err)
+	}
+	if output, err := l.gather(); err != nil || !strings.Contains(output, "the text of the licence of NVIDIA is missing") {
+		t.Errorf("without its licence: %v, %q", err, output)
 	}
 }
 
