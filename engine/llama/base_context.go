@@ -17,6 +17,7 @@ import (
 
 // openContext makes the context. Runs on the goroutine that steps.
 func (b *Base) openContext() error {
+	b.planAgain()
 	b.threadChoice = newThreadChoice(threadCount(b.opts.Threads, int64(C.llama_model_size(b.model))))
 	if !b.embed.causal { // a model that looks ahead has no next token
 		return b.openEncoder()

@@ -36,8 +36,12 @@ type Base struct {
 	attention attention
 	trained   int           // tokens
 	placement []deviceShare // by the device's number; memory of the context only once there is one
-	ends      textEnds
-	embed     *embedder
+	// The layers that keep cells, and the number of the device of each.
+	layers       []cacheLayer
+	layerDevices []int
+	missed       string // what of the memory is missing, as a part of size.limit
+	ends         textEnds
+	embed        *embedder
 	// generates is false for an encoder: context and memory are nil then, and the embedder has the only context.
 	generates      bool
 	rerankTemplate string // of a reranker; empty: none
@@ -78,16 +82,16 @@ func (b *Base) finishLoad(ctx context.Context, progress func(models.Progress)) e
 	if err := checkModel(b.model); err != nil {
 		return err
 	}
-	layers, layerDevices, err := cacheLayers(b.model)
-	if err != nil {
+	var err error
+	if b.layers, b.layerDevices, err = cacheLayers(b.model); err != nil {
 		return err
 	}
 	file := readRope(b.model)
 	b.trained = file.trained
-	if b.attention, err = chooseAttention(b.spec.Attention, layers, file, b.opts.Deterministic); err != nil {
+	if b.attention, err = chooseAttention(b.spec.Attention, b.layers, file, b.opts.Deterministic); err != nil {
 		return err
 	}
-	b.readPlacement(layers, layerDevices)
+	b.readPlacement()
 	b.holdsMemory()
 	if b.vocab, err = readVocab(b.model); err != nil {
 		return err
@@ -100,7 +104,7 @@ func (b *Base) finishLoad(ctx context.Context, progress func(models.Progress)) e
 	if err := b.openTemplate(); err != nil {
 		return err
 	}
-	if err := b.planContext(ctx, layers, layerDevices, progress); err != nil {
+	if err := b.planContext(ctx, progress); err != nil {
 		return err
 	}
 	if progress != nil {

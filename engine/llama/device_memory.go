@@ -27,9 +27,11 @@ type deviceShare struct {
 // sharesHost reports whether other programs need this memory, too.
 func (d *deviceShare) sharesHost() bool { return d.host || d.integrated }
 
-// readPlacement finds out where the weights went and where the layers will keep their cells.
-func (b *Base) readPlacement(layers []cacheLayer, layerDevices []int) {
+// readPlacement finds out where the weights went, where the layers will keep their cells, and what is free there.
+func (b *Base) readPlacement() {
+	coming := b.backend.memory.comingBytes() // first: what has its memory by now isn't missed
 	devices := b.backend.Devices()
+	taken := b.backend.comingWeights(devices, coming)
 	memory := make([]C.tdm_memory, len(devices))
 	C.tdm_model_memory(b.model, &memory[0], C.int32_t(len(memory)))
 	b.placement = make([]deviceShare, len(devices))
@@ -39,11 +41,11 @@ func (b *Base) readPlacement(layers []cacheLayer, layerDevices []int) {
 		if share.host {
 			share.free = hostFree(d.FreeBytes, &b.spec, b.hostWeights(share.weights))
 		} else {
-			share.free = belowWatermark(d.FreeBytes, d.TotalBytes, b.opts.Watermark)
+			share.free = belowWatermark(leave(d.FreeBytes, taken[i]), d.TotalBytes, b.opts.Watermark)
 		}
 	}
-	for i, l := range layers {
-		if device := layerDevices[i]; device >= 0 && device < len(b.placement) {
+	for i, l := range b.layers {
+		if device := b.layerDevices[i]; device >= 0 && device < len(b.placement) {
 			b.placement[device].cellBytes += b.attention.cache.cellBytes([]cacheLayer{l})
 		}
 	}

@@ -33,9 +33,10 @@ type memoryBook struct {
 
 	// Locked before Base.mu. What is held is noted after it was taken and forgotten before it is given back, so that
 	// what is found is never too much: the next engine would wait for it in vain.
-	mu    sync.Mutex
-	held  map[*Base][]heldMemory // guarded by mu; by the device's number, without adapters
-	found []FoundMemory          // guarded by mu; the most that was found of each
+	mu     sync.Mutex
+	held   map[*Base][]heldMemory // guarded by mu; by the device's number, without adapters
+	found  []FoundMemory          // guarded by mu; the most that was found of each
+	coming int64                  // guarded by mu; bytes of weights that loads are about to fill
 }
 
 type heldMemory struct {
@@ -185,10 +186,10 @@ func (b *Backend) awaitMemoryToSpread(ctx context.Context, model string, progres
 // planContext decides the size of the context by what is free beside the weights. While the size would be larger with
 // memory that the engine before this one had, it waits: a driver may not have it back yet, and a context never grows.
 // That of an encoder has one size.
-func (b *Base) planContext(ctx context.Context, layers []cacheLayer, layerDevices []int, progress func(models.Progress)) error {
+func (b *Base) planContext(ctx context.Context, progress func(models.Progress)) error {
 	wait := memoryWait{backend: b.backend, model: b.spec.Name, progress: progress}
 	for {
-		b.readPlacement(layers, layerDevices)
+		b.readPlacement()
 		b.holdsMemory()
 		found := b.backend.findMemory()
 		missing := b.opts.missing(found)
@@ -214,7 +215,19 @@ func (b *Base) planContext(ctx context.Context, layers []cacheLayer, layerDevice
 func (b *Base) tellMissing(missing map[string]int64, cells int) {
 	b.opts.Logger.Warn("the KV cache is small, since memory that the engine before had is taken; a restart makes it again",
 		"model", b.spec.Name, "cells", b.size.cells, "cells_with_it", cells, "missing", describeMissing(missing))
-	b.size.limit += fmt.Sprintf("; %s, which the engine before had, is taken", describeMissing(missing))
+	b.missed = fmt.Sprintf("; %s, which the engine before had, is taken", describeMissing(missing))
+	b.size.limit += b.missed
+}
+
+// planAgain decides the size once more, when the context is made: others that were planned at the same time have their
+// memory now. Runs on the goroutine that steps, so only one context is made at a time.
+func (b *Base) planAgain() {
+	b.readPlacement()
+	size := b.contextSizeOn(b.placement)
+	if size.isBetterThan(b.size) || b.size.isBetterThan(size) {
+		b.size = size
+		b.size.limit += b.missed
+	}
 }
 
 // contextSizeOn is the size of a context beside what lies on devices.

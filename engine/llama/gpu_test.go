@@ -3,12 +3,15 @@
 package llama
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"tandem/engine/batch"
@@ -221,6 +224,42 @@ func TestALostDeviceIsReported(t *testing.T) {
 	}
 	if _, err := base.Embed(t.Context(), models.TaskEmbed, nil, render(t, base, france)); err == nil || len(reported) < 2 {
 		t.Errorf("embedding: %v, reported %v", err, reported)
+	}
+}
+
+// Two models that are asked for at once have both room, as one after the other.
+func TestModelsThatAreLoadedTogetherShareTheMemory(t *testing.T) {
+	t.Setenv("TESTGPU_MEMORY", "144")
+	var planned sync.WaitGroup // both sizes, before the first context is made
+	planned.Add(2)
+	b, executor := gpuBackend(t, "TestGPU0", func(o *Options) {
+		o.CacheBytes = 0
+		onDevice, calls := o.OnDevice, atomic.Int32{}
+		o.OnDevice = func(ctx context.Context, call func() error) error {
+			if calls.Add(1) <= 2 {
+				planned.Done()
+				planned.Wait()
+			}
+			return onDevice(ctx, call)
+		}
+	})
+	spec := models.BaseSpec{Name: "demo", Path: demoFile(t, "demo-q8_0.gguf"), Parallel: 256}
+	var loads sync.WaitGroup
+	bases, errs := make([]models.Base, 2), make([]error, 2)
+	for i := range bases {
+		loads.Go(func() { bases[i], errs[i] = b.LoadBase(t.Context(), spec, nil) })
+	}
+	loads.Wait()
+	for i, base := range bases {
+		if errs[i] != nil {
+			t.Errorf("load %d: %v", i, errs[i])
+			continue
+		}
+		base := base.(*Base)
+		t.Cleanup(func() { base.Close() })
+		if got := capitalOfFrance(t, base, executor, loadVersion(t, base, "v1.0")); got != "The capital of France is Paris." {
+			t.Errorf("load %d: %d cells, answer %q", i, base.Limits().Cells, got)
+		}
 	}
 }
 

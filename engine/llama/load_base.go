@@ -72,7 +72,10 @@ func checkGGUF(path string) error {
 }
 
 func (b *Backend) loadModel(ctx context.Context, spec models.BaseSpec, progress func(models.Progress)) (*C.struct_llama_model, error) {
+	arrived := b.memory.expectWeights(spec.WeightBytes)
+	defer arrived()
 	listener := cgo.NewHandle(func(ratio float64) bool {
+		arrived() // the library takes all memory before it reads the first tensor
 		if progress != nil {
 			progress(models.Progress{Phase: "weights", Ratio: ratio})
 		}

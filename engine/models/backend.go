@@ -30,6 +30,8 @@ type BaseSpec struct {
 	Pooling  Pooling
 	// Attention has no field that is wrong for every model; the backend checks the rest.
 	Attention Attention
+	// WeightBytes is about what the weights will take; 0: not known.
+	WeightBytes int64
 	// HostRoom is how much of the host's memory the model may fill, weights that lie there included, and HostFree how
 	// much is free: what counts for weights that don't fit the room and are loaded all the same. 0: what the backend
 	// finds. Not every library knows a container's limit.

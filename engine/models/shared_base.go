@@ -113,7 +113,7 @@ func (c *Cache) openBase(ctx context.Context, b *sharedBase, src *source) (Base,
 	report(Progress{Phase: "weights"})
 	room, free := c.opts.HostRoom()
 	base, err := c.opts.Backend.LoadBase(ctx, BaseSpec{
-		Name: src.model, Key: b.key, Path: path, Context: c.opts.Context, Parallel: c.opts.Parallel, MMap: c.opts.MMap,
+		Name: src.model, Key: b.key, Path: path, WeightBytes: src.base.bytes, Context: c.opts.Context, Parallel: c.opts.Parallel, MMap: c.opts.MMap,
 		Template: src.template, Pooling: src.pooling, Attention: attention, HostRoom: room, HostFree: free,
 		MoreFits: func(bytes int64) bool { return c.opts.MemoryFits(bytes, c.isOnlyBase(src.baseID)) },
 	}, report)
