@@ -49,6 +49,24 @@ func chooseAttention(wanted models.Attention, layers []cacheLayer, file ropeOfFi
 	}, nil
 }
 
+// seenBytes is what computing takes of a cell for each token of a pass: that the token sees it or not, and, without
+// flash attention, the scores of all heads of a layer. Where auto ends without isn't known before there is a context.
+func (a *attention) seenBytes(layers []cacheLayer) int64 {
+	if a.flash != C.LLAMA_FLASH_ATTN_TYPE_DISABLED {
+		return maskBytes
+	}
+	heads := int64(1)
+	for _, l := range layers {
+		heads = max(heads, l.heads)
+	}
+	return scoreBytes * (1 + heads)
+}
+
+const (
+	maskBytes  = 2 // f16
+	scoreBytes = 4 // f32, as the mask is then
+)
+
 // apply sets the fields of a context that is to be made. One without a KV cache has no format of it.
 func (a *attention) apply(params *C.tdm_context, hasCache bool) {
 	cache := a.cache

@@ -189,7 +189,7 @@ func TestDeterministicWithAQuantizedCache(t *testing.T) {
 }
 
 func TestAttentionThatAModelCannotHave(t *testing.T) {
-	plain := []cacheLayer{{64, 64, 192, 192}}
+	plain := []cacheLayer{{64, 64, 192, 192, 9}}
 	rotary := ropeOfFile{rotary: true, trained: 512, scale: 1}
 	for _, c := range []struct {
 		name   string
@@ -199,12 +199,12 @@ func TestAttentionThatAModelCannotHave(t *testing.T) {
 		want   string // empty: it can
 	}{
 		{"blocks that fit", models.Attention{KeyType: "q4_0", ValueType: "q8_0"}, plain, rotary, ""},
-		{"keys of 80", models.Attention{KeyType: "q8_0"}, []cacheLayer{{80, 64, 80, 64}}, rotary, "heads of 80"},
-		{"keys of 80 without flash attention", models.Attention{KeyType: "q8_0", Flash: "off"}, []cacheLayer{{80, 64, 80, 64}}, rotary, "heads of 80"},
-		{"values of 80", models.Attention{ValueType: "q8_0"}, []cacheLayer{{64, 64, 64, 64}, {64, 80, 64, 80}}, rotary, "heads of 80"},
-		{"heads of 80 in f16", models.Attention{KeyType: "bf16"}, []cacheLayer{{80, 80, 80, 80}}, rotary, ""},
-		{"latent attention", models.Attention{KeyType: "q8_0"}, []cacheLayer{{576, 512, 576, 0}}, rotary, "both must be the same"},
-		{"latent attention, both", models.Attention{KeyType: "q8_0", ValueType: "q8_0"}, []cacheLayer{{576, 500, 576, 0}}, rotary, ""},
+		{"keys of 80", models.Attention{KeyType: "q8_0"}, []cacheLayer{{80, 64, 80, 64, 1}}, rotary, "heads of 80"},
+		{"keys of 80 without flash attention", models.Attention{KeyType: "q8_0", Flash: "off"}, []cacheLayer{{80, 64, 80, 64, 1}}, rotary, "heads of 80"},
+		{"values of 80", models.Attention{ValueType: "q8_0"}, []cacheLayer{{64, 64, 64, 64, 1}, {64, 80, 64, 80, 1}}, rotary, "heads of 80"},
+		{"heads of 80 in f16", models.Attention{KeyType: "bf16"}, []cacheLayer{{80, 80, 80, 80, 1}}, rotary, ""},
+		{"latent attention", models.Attention{KeyType: "q8_0"}, []cacheLayer{{576, 512, 576, 0, 1}}, rotary, "both must be the same"},
+		{"latent attention, both", models.Attention{KeyType: "q8_0", ValueType: "q8_0"}, []cacheLayer{{576, 500, 576, 0, 1}}, rotary, ""},
 		{"values without flash attention", models.Attention{ValueType: "q8_0", Flash: "off"}, plain, rotary, "needs flash attention"},
 		{"positions that aren't rotary", models.Attention{Rope: models.RopeScaling{Type: "linear", Factor: 2}}, plain, ropeOfFile{trained: 1024, scale: 1}, "aren't rotary"},
 		{"their base", models.Attention{Rope: models.RopeScaling{Type: "auto", FreqBase: 1e6}}, plain, ropeOfFile{trained: 1024, scale: 1}, "aren't rotary"},

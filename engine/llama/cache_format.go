@@ -16,8 +16,8 @@ import (
 )
 
 // cacheLayer is what one layer keeps of a token: numbers of a head and of all heads, of keys and of values. With latent
-// attention (MLA) values are a part of the keys: valueRow is 0.
-type cacheLayer struct{ keyHead, valueHead, keyRow, valueRow int64 }
+// attention (MLA) values are a part of the keys: valueRow is 0. heads is how many attend to them.
+type cacheLayer struct{ keyHead, valueHead, keyRow, valueRow, heads int64 }
 
 // numberFormat is how a KV cache holds numbers: in blocks of so many, of so many bytes.
 type numberFormat struct {
@@ -99,7 +99,9 @@ func cacheLayers(model *C.struct_llama_model) (layers []cacheLayer, devices []in
 		return nil, nil, errors.New("read the layers of the KV cache: the library failed")
 	}
 	for _, l := range read[:n] {
-		layers = append(layers, cacheLayer{keyHead: int64(l.key_head), valueHead: int64(l.value_head), keyRow: int64(l.key_row), valueRow: int64(l.value_row)})
+		layers = append(layers, cacheLayer{
+			keyHead: int64(l.key_head), valueHead: int64(l.value_head), keyRow: int64(l.key_row), valueRow: int64(l.value_row), heads: int64(l.heads),
+		})
 		devices = append(devices, int(l.device))
 	}
 	return layers, devices, nil

@@ -31,7 +31,7 @@ func TestContextIsCutToWhatIsSafe(t *testing.T) {
 	} {
 		spec := models.BaseSpec{Context: c.context, Parallel: c.parallel}
 		devices := []deviceShare{{name: "CPU", host: true, cellBytes: c.cellBytes, free: c.free}}
-		if got := chooseContextSize(spec, Options{MicroBatch: 512}, c.trained, layoutChoice{unified, "asked", false}, devices); got != c.want {
+		if got := chooseContextSize(spec, Options{MicroBatch: 512}, c.trained, maskBytes, layoutChoice{unified, "asked", false}, devices); got != c.want {
 			t.Errorf("%+v gives %+v", c, got)
 		}
 	}
@@ -47,32 +47,35 @@ func TestTheTightestDeviceDecidesTheCells(t *testing.T) {
 		return deviceShare{name: name, cellBytes: cellBytes, free: free}
 	}
 	for _, c := range []struct {
-		name    string
-		devices []deviceShare
-		options Options
-		cells   int
-		limit   string
+		name      string
+		devices   []deviceShare
+		options   Options
+		seenBytes int64 // 0: those of a mask
+		cells     int
+		limit     string
 	}{
-		{"two alike", []deviceShare{host("A", 1<<10, 64<<20), host("B", 1<<10, 64<<20)}, Options{}, 16384, "free memory of A"},
-		{"the second has less", []deviceShare{host("A", 1<<10, 64<<20), host("B", 1<<10, 16<<20)}, Options{}, 4096, "free memory of B"},
-		{"the second has fewer layers", []deviceShare{host("A", 3<<10, 64<<20), host("B", 1<<10, 64<<20)}, Options{}, 5461, "free memory of A"},
-		{"a device without layers", []deviceShare{host("A", 1<<10, 64<<20), gpu("B", 0, 1)}, Options{}, 16384, "free memory of A"},
-		{"one that doesn't say", []deviceShare{host("A", 1<<10, 64<<20), gpu("B", 1<<10, 0)}, Options{}, 16384, "free memory of A"},
-		{"cells that are smaller than the mask", []deviceShare{host("A", 256, 40<<20)}, Options{}, 16384, "half of the free memory of A"},
-		{"a limit in bytes", []deviceShare{host("A", 1<<10, 1<<20), gpu("B", 3<<10, 0)}, Options{CacheBytes: 8 << 20}, 2048, "limit in bytes"},
-		{"a host with room for all", []deviceShare{host("A", 1, 1<<40)}, Options{}, 65536, "without KV_CELLS"},
-		{"a GPU with room for all", []deviceShare{gpu("A", 1<<10, 1<<40)}, Options{}, 32 * 8192, "CONTEXT and PARALLEL"},
-		{"a GPU with a part of the layers", []deviceShare{gpu("A", 1<<10, 1<<40), host("B", 1<<10, 1<<40)}, Options{}, 65536, "without KV_CELLS"},
-		{"a GPU with the host's memory", []deviceShare{{name: "A", integrated: true, cellBytes: 1 << 10, free: 64 << 20}}, Options{}, 16384, "a quarter of the free memory of A"},
-		{"a GPU with some room", []deviceShare{gpu("A", 1<<10, 64<<20)}, Options{}, 64 << 20 / 4 * 3 / 2048, "three quarters of the memory of A"},
-		{"smaller passes", []deviceShare{gpu("A", 1<<10, 64<<20)}, Options{MicroBatch: 64}, 64 << 20 / 4 * 3 / (1024 + 128), "three quarters of the memory of A"},
-		{"fewer cells are asked for", []deviceShare{gpu("A", 1<<10, 1<<40)}, Options{CacheCells: 10000}, 10000, "KV_CELLS"},
-		{"more cells than a host gives by itself", []deviceShare{host("A", 1<<10, 1<<40)}, Options{CacheCells: 100000}, 100000, "KV_CELLS"},
-		{"more cells than a host has room for", []deviceShare{host("A", 1<<10, 64<<20)}, Options{CacheCells: 100000}, 64 << 20 / 4 * 3 / 2048, "three quarters of the memory of A"},
+		{"two alike", []deviceShare{host("A", 1<<10, 64<<20), host("B", 1<<10, 64<<20)}, Options{}, 0, 16384, "free memory of A"},
+		{"the second has less", []deviceShare{host("A", 1<<10, 64<<20), host("B", 1<<10, 16<<20)}, Options{}, 0, 4096, "free memory of B"},
+		{"the second has fewer layers", []deviceShare{host("A", 3<<10, 64<<20), host("B", 1<<10, 64<<20)}, Options{}, 0, 5461, "free memory of A"},
+		{"a device without layers", []deviceShare{host("A", 1<<10, 64<<20), gpu("B", 0, 1)}, Options{}, 0, 16384, "free memory of A"},
+		{"one that doesn't say", []deviceShare{host("A", 1<<10, 64<<20), gpu("B", 1<<10, 0)}, Options{}, 0, 16384, "free memory of A"},
+		{"cells that are smaller than the mask", []deviceShare{host("A", 256, 40<<20)}, Options{}, 0, 16384, "half of the free memory of A"},
+		{"a limit in bytes", []deviceShare{host("A", 1<<10, 1<<20), gpu("B", 3<<10, 0)}, Options{CacheBytes: 8 << 20}, 0, 2048, "limit in bytes"},
+		{"a host with room for all", []deviceShare{host("A", 1, 1<<40)}, Options{}, 0, 65536, "without KV_CELLS"},
+		{"a GPU with room for all", []deviceShare{gpu("A", 1<<10, 1<<40)}, Options{}, 0, 32 * 8192, "CONTEXT and PARALLEL"},
+		{"a GPU with a part of the layers", []deviceShare{gpu("A", 1<<10, 1<<40), host("B", 1<<10, 1<<40)}, Options{}, 0, 65536, "without KV_CELLS"},
+		{"a GPU with the host's memory", []deviceShare{{name: "A", integrated: true, cellBytes: 1 << 10, free: 64 << 20}}, Options{}, 0, 16384, "a quarter of the free memory of A"},
+		{"a GPU with some room", []deviceShare{gpu("A", 1<<10, 64<<20)}, Options{}, 0, 64 << 20 / 4 * 3 / 2048, "three quarters of the memory of A"},
+		{"smaller passes", []deviceShare{gpu("A", 1<<10, 64<<20)}, Options{MicroBatch: 64}, 0, 64 << 20 / 4 * 3 / (1024 + 128), "three quarters of the memory of A"},
+		{"scores of 32 heads", []deviceShare{gpu("A", 128<<10, 16<<30)}, Options{}, 4 * 33, 16 << 30 / 4 * 3 / (128<<10 + 4*33*512), "three quarters of the memory of A"},
+		{"scores of 32 heads on a host", []deviceShare{host("A", 32<<10, 1<<30)}, Options{}, 4 * 33, 1 << 30 / 2 / (32<<10 + 4*33*512), "half of the free memory of A"},
+		{"fewer cells are asked for", []deviceShare{gpu("A", 1<<10, 1<<40)}, Options{CacheCells: 10000}, 0, 10000, "KV_CELLS"},
+		{"more cells than a host gives by itself", []deviceShare{host("A", 1<<10, 1<<40)}, Options{CacheCells: 100000}, 0, 100000, "KV_CELLS"},
+		{"more cells than a host has room for", []deviceShare{host("A", 1<<10, 64<<20)}, Options{CacheCells: 100000}, 0, 64 << 20 / 4 * 3 / 2048, "three quarters of the memory of A"},
 	} {
 		o := c.options
 		o.MicroBatch = cmp.Or(o.MicroBatch, 512)
-		got := chooseContextSize(spec, o, 131072, layoutChoice{layout: unified}, c.devices)
+		got := chooseContextSize(spec, o, 131072, cmp.Or(c.seenBytes, maskBytes), layoutChoice{layout: unified}, c.devices)
 		if got.cells != c.cells || !strings.Contains(got.limit, c.limit) {
 			t.Errorf("%s: %d cells by %q; want %d by %q", c.name, got.cells, got.limit, c.cells, c.limit)
 		}
@@ -99,7 +102,7 @@ func TestStreamsHaveEqualParts(t *testing.T) {
 	} {
 		spec := models.BaseSpec{Context: c.context, Parallel: c.parallel}
 		devices := []deviceShare{{name: "A", cellBytes: c.cellBytes, free: c.free}}
-		got := chooseContextSize(spec, Options{MicroBatch: 512, CacheCells: c.cells}, 131072, layoutChoice{layout: streams, auto: c.auto}, devices)
+		got := chooseContextSize(spec, Options{MicroBatch: 512, CacheCells: c.cells}, 131072, maskBytes, layoutChoice{layout: streams, auto: c.auto}, devices)
 		if got.limit == "" || (got.layout == unified) != (got.layoutLimit != "") {
 			t.Errorf("%s: decided by %q, the layout by %q", c.name, got.limit, got.layoutLimit)
 		}

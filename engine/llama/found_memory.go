@@ -233,7 +233,7 @@ func (b *Base) planAgain() {
 // contextSizeOn is the size of a context beside what lies on devices.
 func (b *Base) contextSizeOn(placement []deviceShare) contextSize {
 	layout := chooseLayout(b.spec.Attention.Layout, b.spec.Parallel, b.keepsState(), placement)
-	return chooseContextSize(b.spec, b.opts, b.attention.rope.longest, layout, placement)
+	return chooseContextSize(b.spec, b.opts, b.attention.rope.longest, b.attention.seenBytes(b.layers), layout, placement)
 }
 
 // withMemory returns a placement with more memory for each device that is named.

@@ -271,6 +271,7 @@ func TestMemoryIsPlannedByDevice(t *testing.T) {
 		memory   string // of each test GPU, in MiB
 		room     int64  // of the host
 		change   func(*Options)
+		asked    models.Attention
 		limit    string
 		cached   map[string]int64 // layers on each device
 		unloaded []string         // devices without weights
@@ -287,6 +288,14 @@ func TestMemoryIsPlannedByDevice(t *testing.T) {
 			device: "TestGPU0", change: func(o *Options) { o.GPULayers = 3 }, // two layers and the output
 			limit: "the model's context and PARALLEL", cached: map[string]int64{"CPU": 2, "TestGPU0": 2},
 		},
+		"scores of every head": {
+			device: "TestGPU0", memory: "64", asked: models.Attention{Flash: models.FlashOff, Layout: models.LayoutUnified},
+			limit: "three quarters of the memory of TestGPU0 below the watermark, for cells and computing over them", cached: map[string]int64{"TestGPU0": 4},
+		},
+		"scores of every head in streams": {
+			device: "TestGPU0", memory: "64", asked: models.Attention{Flash: models.FlashOff, Layout: models.LayoutStreams},
+			limit: "three quarters of the memory of TestGPU0 below the watermark, for cells and computing over them", cached: map[string]int64{"TestGPU0": 4},
+		},
 		"a part, beside a host with little": {
 			device: "TestGPU0", room: 8e6, change: func(o *Options) { o.GPULayers = 3 },
 			limit: "half of the free memory of CPU, for cells and computing over them", cached: map[string]int64{"CPU": 2, "TestGPU0": 2},
@@ -302,7 +311,7 @@ func TestMemoryIsPlannedByDevice(t *testing.T) {
 					c.change(o)
 				}
 			})
-			base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), func(s *models.BaseSpec) { s.Parallel, s.HostRoom = 128, c.room })
+			base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), func(s *models.BaseSpec) { s.Parallel, s.HostRoom, s.Attention = 128, c.room, c.asked })
 			facts := base.Facts()
 			if facts.CellsLimit != c.limit {
 				t.Errorf("%d cells were decided by %s, want %s", facts.Cells, facts.CellsLimit, c.limit)

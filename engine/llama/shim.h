@@ -87,8 +87,9 @@ void tdm_context_free(struct llama_context * ctx);
 bool tdm_context_flash(const struct llama_context * ctx); // attention is computed in one operation
 #define TDM_LAYERS_MAX 512 // of the library
 // A layer that keeps keys and values: numbers of a head and of a token. value_row is 0 where values are a part of keys.
+// heads is how many attend to them.
 typedef struct {
-    uint32_t key_head, value_head, key_row, value_row;
+    uint32_t key_head, value_head, key_row, value_row, heads;
     int32_t  device; // number of the device that keeps them
 } tdm_cache_layer;
 int32_t tdm_cache_layers(const struct llama_model * model, tdm_cache_layer * out, int32_t most); // how many there are

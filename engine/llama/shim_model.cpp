@@ -322,7 +322,7 @@ int32_t tdm_cache_layers(const struct llama_model * model, tdm_cache_layer * out
         for (uint32_t il = 0; il < h.n_layer_all; il++) only_recurrent = only_recurrent && h.is_recr(il);
         for (uint32_t il = 0; il < h.n_layer_all && n < most; il++) {
             if (!h.has_kv(il) || (h.is_recr(il) && !only_recurrent) || h.n_embd_k_gqa(il) == 0) continue;
-            out[n++] = { h.n_embd_head_k(il), h.n_embd_head_v(il), h.n_embd_k_gqa(il), h.is_mla() ? 0 : h.n_embd_v_gqa(il),
+            out[n++] = { h.n_embd_head_k(il), h.n_embd_head_v(il), h.n_embd_k_gqa(il), h.is_mla() ? 0 : h.n_embd_v_gqa(il), h.n_head(il),
                          number_of(model->dev_layer(il)) };
         }
         return n;
