@@ -117,7 +117,7 @@ func TestCacheOf8BitsIsAsCloseAsOneOf16(t *testing.T) {
 	if path == "" {
 		t.Skip("SMOLLM2 names no model")
 	}
-	b, executor := newBackend(t, nil)
+	b, executor := newBackend(t, onCPU) // whose own error is smaller than the formats'
 	asked, _ := questions(t, 20)
 	logitsWith := func(a models.Attention) (logits [][]float32) {
 		base := loadFile(t, b, path, func(s *models.BaseSpec) { s.Attention, s.Context = a, 512 })
@@ -143,8 +143,9 @@ func TestCacheOf8BitsIsAsCloseAsOneOf16(t *testing.T) {
 // TestQuantizedCellsAreSharedAndCutOff: a copied prefix, one that was cut off and computed again, and a replay give the
 // same logits bit for bit.
 func TestQuantizedCellsAreSharedAndCutOff(t *testing.T) {
+	b, executor := newBackend(t, onCPU)
 	for _, a := range []models.Attention{{KeyType: "q8_0", ValueType: "q8_0"}, {KeyType: "q4_0", ValueType: "iq4_nl"}} {
-		base, executor := loadDemo(t, withAttention(a))
+		base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), withAttention(a))
 		prompt := render(t, base, "Tell me a story of a fox and a king who have never met.")
 		half := len(prompt) / 2
 		want := lastLogits(t, base, executor, prompt)
@@ -175,7 +176,7 @@ func TestQuantizedCellsAreSharedAndCutOff(t *testing.T) {
 }
 
 func TestDeterministicWithAQuantizedCache(t *testing.T) {
-	b, _ := newBackend(t, func(o *Options) { o.Deterministic = true })
+	b, _ := newBackend(t, deterministicOnCPU)
 	spec := models.BaseSpec{Name: "demo", Path: demoFile(t, "demo-q8_0.gguf"), Parallel: 8, Attention: models.Attention{KeyType: "q8_0", ValueType: "q5_1"}}
 	base, err := b.LoadBase(t.Context(), spec, nil)
 	if err != nil {
@@ -269,7 +270,7 @@ func TestRopeScaling(t *testing.T) {
 }
 
 func TestScaledPositionsReadMore(t *testing.T) {
-	b, executor := newBackend(t, nil)
+	b, executor := newBackend(t, onCPU)
 	load := func(r models.RopeScaling) *Base {
 		return loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), func(s *models.BaseSpec) { s.Attention.Rope, s.Parallel = r, 1 })
 	}

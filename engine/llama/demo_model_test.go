@@ -37,7 +37,8 @@ func TestDemoAnswers(t *testing.T) {
 }
 
 func TestFactsOfDemo(t *testing.T) {
-	base, _ := loadDemo(t, nil)
+	b, _ := newBackend(t, onCPU)
+	base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
 	f := base.Facts()
 	if f.Architecture != "llama" || f.Quantization != "Q8_0" || f.Backend != "cpu" || !f.ChatTemplate {
 		t.Errorf("facts %+v: want llama, Q8_0, cpu and a template", f)

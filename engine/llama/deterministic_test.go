@@ -235,6 +235,12 @@ func (r *logitsTest) fragmented(tokens []batch.Token) []float32 {
 	return r.run(0, 2, half, 23, tokens)
 }
 
+// deterministicOnCPU is what no GPU can promise.
+func deterministicOnCPU(o *Options) {
+	onCPU(o)
+	o.Deterministic = true
+}
+
 // For the demo model, batch-invariant attention, which costs nothing, is enough: products with its weights are the same
 // in any batch.
 func TestLogitsOfTheDemoDependOnNothingElse(t *testing.T) {
@@ -270,6 +276,7 @@ func logitsModels(t *testing.T) []logitsModel {
 
 func testLogits(t *testing.T, model logitsModel, deterministic bool) {
 	b, executor := newBackend(t, func(o *Options) {
+		onCPU(o)
 		o.Deterministic = os.Getenv("INVARIANT_OFF") == ""
 		o.Threads = 2
 		o.CacheCells = model.cells
@@ -310,7 +317,7 @@ func differences(a, b []float32) (n int, most float64) {
 
 // A base whose rows depend on what else is in the batch isn't loaded.
 func TestOtherKernelsAreNoticed(t *testing.T) {
-	b, _ := newBackend(t, func(o *Options) { o.Deterministic = true })
+	b, _ := newBackend(t, deterministicOnCPU)
 	spec := models.BaseSpec{Name: "demo", Path: demoFile(t, "demo-q8_0.gguf"), Parallel: 4}
 	base, err := b.LoadBase(t.Context(), spec, nil)
 	if err != nil {

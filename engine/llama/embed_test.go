@@ -123,6 +123,7 @@ func TestFirstTextMayTakeLonger(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, _ := newBackend(t, func(o *Options) {
+		onCPU(o) // for a GPU a load computes texts, in calls of their own
 		o.OnDevice = e.Do
 		o.OnTurn = func(ctx context.Context, fn func(batch.Turn) error) error {
 			return e.TakeTurn(ctx, func(turn batch.Turn) error {

@@ -20,7 +20,7 @@ import (
 
 // installTestGPU makes a directory of backends in which the test GPU is one, with two devices, and returns it; empty:
 // TESTGPU names none. Backends are loaded once in a process, so it is there in every test; those that don't name it
-// compute on the CPU.
+// compute elsewhere (see testDevice).
 func installTestGPU() (string, error) {
 	gpu, backends := os.Getenv("TESTGPU"), os.Getenv("BACKEND_DIR")
 	if gpu == "" || backends == "" {

@@ -4,7 +4,6 @@ package llama
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,7 +73,7 @@ func newBackend(t testing.TB, change func(*Options)) (*Backend, *testExecutor) {
 	executor := newTestExecutor(t)
 	o := Options{
 		BackendDir: backendDir(t), OnDevice: executor.do, Logger: slog.New(slog.DiscardHandler), CacheBytes: 64 << 20,
-		Device: cmp.Or(os.Getenv("TEST_DEVICE"), DeviceCPU), GPULayers: -1,
+		Device: testDevice(t), GPULayers: -1,
 	}
 	if change != nil {
 		change(&o)

@@ -18,13 +18,11 @@ import (
 func TestBothLayoutsAnswerAlike(t *testing.T) {
 	for _, device := range []string{"cpu", "TestGPU0", "testgpu"} {
 		t.Run(device, func(t *testing.T) {
-			open := newBackend
-			if device != "cpu" {
-				open = func(t testing.TB, change func(*Options)) (*Backend, *testExecutor) {
-					return gpuBackend(t.(*testing.T), device, change)
-				}
+			open := gpuBackend
+			if device == "cpu" {
+				open = func(t *testing.T, _ string, _ func(*Options)) (*Backend, *testExecutor) { return newBackend(t, onCPU) }
 			}
-			b, executor := open(t, nil)
+			b, executor := open(t, device, nil)
 			for _, layout := range []models.KVLayout{unified, streams, models.LayoutAuto} {
 				base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), func(s *models.BaseSpec) { s.Attention.Layout = layout })
 				want := layout

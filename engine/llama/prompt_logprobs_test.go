@@ -56,7 +56,7 @@ func TestPromptLogprobsEqualASoftmaxInDoublePrecision(t *testing.T) {
 	if path := os.Getenv("SMOLLM2"); path != "" {
 		files["SmolLM2"] = path
 	}
-	backend, executor := newBackend(t, func(o *Options) { o.Threads = 2 })
+	backend, executor := newBackend(t, func(o *Options) { onCPU(o); o.Threads = 2 }) // scoreTolerance is the CPU's
 	for name, path := range files {
 		t.Run(name, func(t *testing.T) {
 			base := loadFile(t, backend, path, func(s *models.BaseSpec) { s.Parallel, s.Context = 4, 512 })

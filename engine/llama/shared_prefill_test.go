@@ -40,9 +40,10 @@ func (s *servedBase) Preempted(string)                       { s.preempted.Add(1
 func (s *servedBase) DecodeError(string, string)             { s.failed.Add(1) }
 func (*servedBase) Embedded(string, int)                     {}
 
+// serveBase is a base on the CPU: answers are compared token by token.
 func serveBase(t testing.TB, path string, layout models.KVLayout) *servedBase {
 	t.Helper()
-	return serveBaseWith(t, path, nil, func(spec *models.BaseSpec) {
+	return serveBaseWith(t, path, onCPU, func(spec *models.BaseSpec) {
 		spec.Parallel, spec.Context, spec.Attention.Layout = 32, 2048, layout
 	})
 }
@@ -52,7 +53,10 @@ func serveBaseWith(t testing.TB, path string, change func(*Options), spec func(*
 	s := &servedBase{t: t}
 	s.executor = batch.NewExecutor(batch.Options{Observe: s})
 	t.Cleanup(func() { s.executor.Close(context.Background()) })
-	o := Options{BackendDir: backendDir(t), OnDevice: s.executor.Do, Logger: slog.New(slog.DiscardHandler), CacheBytes: 2 << 30, Threads: 2}
+	o := Options{
+		BackendDir: backendDir(t), OnDevice: s.executor.Do, Logger: slog.New(slog.DiscardHandler), CacheBytes: 2 << 30, Threads: 2,
+		Device: testDevice(t), GPULayers: -1,
+	}
 	if change != nil {
 		change(&o)
 	}

@@ -14,7 +14,7 @@ import (
 // Threads that a load leaves behind count for OpenMP, which then lets all threads sleep at each of the some hundred
 // barriers of a step. Only on processors with AMX does a load have such threads at all.
 func TestThreadsOfAStepSpinAfterALoad(t *testing.T) {
-	b, executor := newBackend(t, func(o *Options) { o.Threads = 2 })
+	b, executor := newBackend(t, func(o *Options) { onCPU(o); o.Threads = 2 })
 	base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
 	defer base.Close()
 	for range 30 { // steps of one token are done with one thread, too, to see whether that is faster
@@ -60,7 +60,7 @@ func sleepsOfDecode(t *testing.T) int {
 
 func TestOnlySeveralThreadsGetAThreadThatDecodes(t *testing.T) {
 	for threads, want := range map[int]bool{1: false, 2: true} {
-		b, executor := newBackend(t, func(o *Options) { o.Threads = threads })
+		b, executor := newBackend(t, func(o *Options) { onCPU(o); o.Threads = threads })
 		first, second := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil), loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
 		if got := first.thread != nil; got != want || first.thread != second.thread {
 			t.Errorf("%d threads: %v, one for both bases: %v", threads, got, first.thread == second.thread)

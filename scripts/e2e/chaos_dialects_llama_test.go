@@ -32,7 +32,7 @@ func startDialectServer(t *testing.T, tokenDelay string) *testServer {
 		}
 		s.installModelFile(a.model+"/model.gguf", model)
 	}
-	s = startDebugServer(t, "STEP_DELAY="+tokenDelay, "REPLAY="+cmp.Or(os.Getenv("CHAOS_REPLAY"), "prefill"), "DETERMINISTIC=true", "DEMO_MODEL=true", "MODELS_DIR="+s.dir+"/models")
+	s = startDebugServer(t, "STEP_DELAY="+tokenDelay, "REPLAY="+cmp.Or(os.Getenv("CHAOS_REPLAY"), "prefill"), "DETERMINISTIC=true", "DEVICE=cpu", "DEMO_MODEL=true", "MODELS_DIR="+s.dir+"/models")
 	for _, a := range fixedAnswers {
 		s.waitListed(a.model)
 	}

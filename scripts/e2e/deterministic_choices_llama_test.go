@@ -12,7 +12,7 @@ import (
 // TestSameChatSameChoices: with DETERMINISTIC=true each choice of a chat with a seed is the same alone and among 32
 // chats, token for token and in its log-probabilities.
 func TestSameChatSameChoices(t *testing.T) {
-	s := startServer(t, "DETERMINISTIC=true")
+	s := startServer(t, "DETERMINISTIC=true", "DEVICE=cpu")
 	s.client.Timeout = killWait
 	subjects := []string{"What is the capital of France?", "Tell me a story about a fox.", sharedPrefix + "Hello!", sharedPrefix + "What is gold?"}
 	bodies := make([]map[string]any, 32)

@@ -157,11 +157,11 @@ func (x *determinismTest) run(kills int) {
 func TestSameRequestSameAnswer(t *testing.T) {
 	kills := envNumber("SAME_KILLS", 2)
 	t.Run("demo", func(t *testing.T) {
-		s := startServer(t, "DETERMINISTIC=true")
+		s := startServer(t, "DETERMINISTIC=true", "DEVICE=cpu")
 		(&determinismTest{server: s, bodies: determinismRequests("", envNumber("SAME_REQUESTS", 60), 40)}).run(kills)
 	})
 	t.Run("smollm2", func(t *testing.T) {
-		s := startSmolLM2Server(t, "DETERMINISTIC=true")
+		s := startSmolLM2Server(t, "DETERMINISTIC=true", "DEVICE=cpu")
 		(&determinismTest{server: s, bodies: determinismRequests("smollm2", envNumber("SAME_REQUESTS", 15), 36)}).run(kills)
 	})
 }

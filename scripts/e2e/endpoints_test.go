@@ -7,7 +7,7 @@ import (
 )
 
 func TestDocumentedEndpointsHaveTheirShape(t *testing.T) {
-	s := startServer(t)
+	s := startServer(t, "DEVICE=cpu") // which the documents show
 	s.mustInfer(question("What is the capital of France?", "v1.0"))
 	shapes := map[string][]string{
 		"/health": {"status", "timestamp"},
