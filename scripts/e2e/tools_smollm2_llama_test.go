@@ -5,10 +5,12 @@ package e2e
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"tandem/scripts/gguf"
@@ -29,7 +31,7 @@ func startToolServer(t *testing.T, settings ...string) *testServer {
 	if err := gguf.WithTemplate(file, filepath.Join(models, "smollm2", "model.gguf"), fixedanswer.ChatTemplate); err != nil {
 		t.Fatal(err)
 	}
-	return startDebugServer(t, append([]string{"MODELS_DIR=" + models, "DEFAULT_MODEL=smollm2", "CONTEXT=2048", "DETERMINISTIC=true"}, settings...)...)
+	return startDebugServer(t, append([]string{"MODELS_DIR=" + models, "DEFAULT_MODEL=smollm2", "CONTEXT=2048", "DETERMINISTIC=true", "DEVICE=cpu"}, settings...)...)
 }
 
 // weatherTools are tools whose arguments a test can check.
@@ -129,6 +131,7 @@ func TestArgumentsOfSmolLM2FitTheirSchema(t *testing.T) {
 		"names":             `{"type":"object","patternProperties":{"^n_[a-z]{1,4}$":{"type":"boolean"}},"additionalProperties":false,"maxProperties":2}`,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			schema := `{"type":"object","properties":{"note":{"type":"string","maxLength":8},"value":` + property + `},"required":["value"],"additionalProperties":false}`
 			tools := []any{map[string]any{"type": "function", "function": map[string]any{"name": "set", "description": "Sets a value", "parameters": json.RawMessage(schema)}}}
 			for seed := range 2 {
@@ -194,29 +197,29 @@ func TestManyToolsAndLongNames(t *testing.T) {
 	}
 }
 
-// askChat asks for a whole reply, then for the same as a stream, whose deltas must add up to the reply's message.
+// askChat asks for a whole reply and at the same time for the same as a stream, whose deltas must add up to the reply's
+// message.
 func (s *testServer) askChat(t *testing.T, body map[string]any) (message map[string]any, finish string) {
 	t.Helper()
 	const requestID = "tools" // of both, so that the ids of calls are equal
-	ask := func(body map[string]any) *transcript {
-		got, err := (&dialectStream{path: "/v1/chat/completions", read: takeChat, body: body}).follow(s, requestID, nil)
-		if err != nil || len(got.problems) > 0 {
-			t.Fatalf("%v, %q", err, got.problems)
-		}
-		return got
-	}
-	resp, err := s.openStream(t.Context(), "/v1/chat/completions", body, "X-Request-Id", requestID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
+	var streamed *transcript
+	var streamErr error
+	var both sync.WaitGroup
+	both.Go(func() {
+		streamed, streamErr = (&dialectStream{path: "/v1/chat/completions", read: takeChat, body: with(body, "stream", true)}).follow(s, requestID, nil)
+	})
 	var reply map[string]any
-	if err := json.NewDecoder(resp.Body).Decode(&reply); err != nil {
-		t.Fatal(err)
+	resp, err := s.openStream(t.Context(), "/v1/chat/completions", body, "X-Request-Id", requestID)
+	if err == nil {
+		err = json.NewDecoder(resp.Body).Decode(&reply)
+		resp.Body.Close()
+	}
+	both.Wait()
+	if err = errors.Join(err, streamErr); err != nil || len(streamed.problems) > 0 {
+		t.Fatalf("%v, %+v", err, streamed)
 	}
 	choice := object(list(reply["choices"])[0])
 	message, finish = object(choice["message"]), text(choice["finish_reason"])
-	streamed := ask(with(body, "stream", true))
 	if got, want := streamed.said("choice 0"), saidWhole(message, finish); got != want {
 		t.Errorf("streamed\n%s\nwhole\n%s", got, want)
 	}
