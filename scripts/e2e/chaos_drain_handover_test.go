@@ -234,6 +234,7 @@ func (s *testServer) streamLong(g *goldenRequest, underWay func()) (text string,
 }
 
 func TestDrainOfTheProxyFinishesStreams(t *testing.T) {
+	onceWithMock(t)
 	t.Parallel()
 	s := startServer(t, "STEP_DELAY=5ms")
 	g := s.recordLongRequest()
@@ -245,6 +246,7 @@ func TestDrainOfTheProxyFinishesStreams(t *testing.T) {
 }
 
 func TestDrainOfTheProxyEndsLongStreamsWithAnError(t *testing.T) {
+	onceWithMock(t)
 	t.Parallel()
 	s := startServer(t, "DRAIN_TIMEOUT=1s", "STEP_DELAY=20ms")
 	g := s.recordLongRequest()

@@ -85,6 +85,7 @@ func TestPoisonIsFoundAndTheOthersFinish(t *testing.T) {
 
 // The engine dies of the poison while another version loads, since the load takes longer: the load isn't to blame.
 func TestPoisonBesideALoadIsFound(t *testing.T) {
+	onceWithMock(t)
 	t.Parallel()
 	s := startPoisonServer(t, "ENGINE_MOCK=true", "MOCK_LOAD_DELAY=500ms")
 	ask := func(prompt, version string) *answer {

@@ -30,6 +30,7 @@ func TestClientThatLeavesIsForgotten(t *testing.T) {
 }
 
 func TestSlowLorisIsCutOffAndDisturbsNobody(t *testing.T) {
+	onceWithMock(t)
 	s := startServer(t)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {

@@ -77,6 +77,7 @@ func (c *convertScript) readFile(name string) string {
 }
 
 func TestConvertPutsModelAndAdapterInPlace(t *testing.T) {
+	onceWithMock(t)
 	c := newConvertScript(t)
 	if _, stderr, code := c.run("base", "/hf", "/models/org/name"); code != 0 {
 		t.Fatalf("base: %d %s", code, stderr)
@@ -96,6 +97,7 @@ func TestConvertPutsModelAndAdapterInPlace(t *testing.T) {
 }
 
 func TestConvertTellsWhatIsWrongBeforeItInstallsAnything(t *testing.T) {
+	onceWithMock(t)
 	c := newConvertScript(t)
 	for _, test := range []struct {
 		args []string
@@ -134,6 +136,7 @@ func TestConvertTellsWhatIsWrongBeforeItInstallsAnything(t *testing.T) {
 
 // A failed installation isn't taken for a good one the next time.
 func TestConvertInstallsAnewAfterAFailure(t *testing.T) {
+	onceWithMock(t)
 	c := newConvertScript(t)
 	if err := os.Remove(c.path("pip-works")); err != nil {
 		t.Fatal(err)
@@ -153,6 +156,7 @@ func TestConvertInstallsAnewAfterAFailure(t *testing.T) {
 }
 
 func TestConvertLeavesNothingOfAFailure(t *testing.T) {
+	onceWithMock(t)
 	c := newConvertScript(t)
 	_, stderr, code := c.run("base", "/broken", "/models/m")
 	if code == 0 || !strings.Contains(stderr, "convert_hf_to_gguf.py failed") {
@@ -164,6 +168,7 @@ func TestConvertLeavesNothingOfAFailure(t *testing.T) {
 }
 
 func TestConvertWithoutNpmNamesTheWaysOut(t *testing.T) {
+	onceWithMock(t)
 	c := newConvertScript(t)
 	tools := c.path("tools")
 	if err := os.Mkdir(tools, 0o755); err != nil {

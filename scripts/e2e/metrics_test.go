@@ -153,6 +153,7 @@ func (s *testServer) waitIdle() metrics {
 }
 
 func TestGenerationTimeIsTheSumOfTheTokenTimes(t *testing.T) {
+	onceWithMock(t)
 	s := startServer(t)
 	total := 0.0
 	for i := range 5 {

@@ -75,6 +75,7 @@ type timedAnswer struct {
 // With four times as many requests as can be answered, the server answers in time nearly as many as it can, and says at
 // once to the others when to come again.
 func TestOverloadIsRefusedAtOnce(t *testing.T) {
+	onceWithMock(t)
 	const sequences, deadline, duration = 8, 5 * time.Second, 12 * time.Second
 	s := startServer(t, "ENGINE_MOCK=true", "MOCK_TOKEN_DELAY=20ms", fmt.Sprintf("PARALLEL=%d", sequences), "QUEUE_CAPACITY=10000")
 	capacity := s.closedLoop(2*sequences, 6*time.Second)
@@ -137,6 +138,7 @@ func p95(answers []timedAnswer) (time.Duration, int) {
 // A key beside one that sends ten times as much, and both together more than can be answered, waits little longer than
 // alone.
 func TestSmallKeyBesideLargeOne(t *testing.T) {
+	onceWithMock(t)
 	const sequences, duration = 16, 12 * time.Second
 	s := startServer(t, "ENGINE_MOCK=true", "MOCK_TOKEN_DELAY=20ms", fmt.Sprintf("PARALLEL=%d", sequences), "API_KEYS=test:test-secret,large:large-secret")
 	capacity := s.closedLoop(2*sequences, 5*time.Second)

@@ -10,6 +10,7 @@ import (
 
 // Node isn't needed to build the proxy: without it the build goes on, and one line says how to get the live page.
 func TestPageBuildWithoutNode(t *testing.T) {
+	onceWithMock(t)
 	root, bin := t.TempDir(), t.TempDir()
 	for _, tool := range []string{"bash", "dirname", "find"} {
 		path, err := exec.LookPath(tool)
@@ -64,6 +65,7 @@ func TestPageBuildWithoutNode(t *testing.T) {
 
 // The live page is in every build unless somebody leaves it out.
 func TestBuildsHaveTheLivePage(t *testing.T) {
+	onceWithMock(t)
 	if _, err := exec.LookPath("make"); err != nil {
 		t.Skip("make is missing")
 	}

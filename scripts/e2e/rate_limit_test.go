@@ -22,6 +22,7 @@ import (
 )
 
 func TestRateLimitAdmitsExactlyItsNumber(t *testing.T) {
+	onceWithMock(t)
 	s := startServer(t, "RATE_LIMIT=5/minute")
 	statuses := make(chan int, 20)
 	for range 20 {
@@ -93,6 +94,7 @@ func (s *testServer) waitForStore(up float64) {
 }
 
 func TestReplicasAdmitTheLimitTogether(t *testing.T) {
+	onceWithMock(t)
 	const n = 50
 	r := redis.Start(t)
 	replicas := startReplicas(t, 2, fmt.Sprintf("RATE_LIMIT=%d/hour", n), "RATE_LIMIT_STORE="+r.URL(), "RATE_LIMIT_STORE_TIMEOUT=10s")
@@ -108,6 +110,7 @@ func TestReplicasAdmitTheLimitTogether(t *testing.T) {
 }
 
 func TestReplicasGoOnWithoutTheirStoreAndRejoin(t *testing.T) {
+	onceWithMock(t)
 	const n, used = 10, 4
 	r := redis.Start(t)
 	replicas := startReplicas(t, 2, fmt.Sprintf("RATE_LIMIT=%d/hour", n), "RATE_LIMIT_STORE="+r.URL(), "RATE_LIMIT_STORE_TIMEOUT=10s")
@@ -142,6 +145,7 @@ func TestReplicasGoOnWithoutTheirStoreAndRejoin(t *testing.T) {
 }
 
 func TestARefusalForWantOfAnEngineCostsNothingInTheStore(t *testing.T) {
+	onceWithMock(t)
 	r := redis.Start(t)
 	s := newServer(t, "RATE_LIMIT=2/hour", "RATE_LIMIT_STORE="+r.URL(), "RATE_LIMIT_STORE_TIMEOUT=10s", "ENGINE_WAIT=10ms", "ENGINE_MOCK=true")
 	s.startProxy()
@@ -160,6 +164,7 @@ func TestARefusalForWantOfAnEngineCostsNothingInTheStore(t *testing.T) {
 
 // The store's certificate is checked: while its issuer isn't trusted the proxy counts by itself.
 func TestTheStoreByTLS(t *testing.T) {
+	onceWithMock(t)
 	cert, key := certificate(t)
 	port := fmt.Sprint(launch.FreePort(t))
 	redis.Start(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no", "--requirepass", "s3cret")

@@ -168,6 +168,7 @@ func TestRunTakesTheConfigurationFile(t *testing.T) {
 
 // A server that already runs isn't taken for the new one.
 func TestRunTellsThatThePortIsTaken(t *testing.T) {
+	onceWithMock(t)
 	other := startServer(t)
 	port := strings.TrimPrefix(other.url, "http://127.0.0.1:")
 	p := startProcess(t, "run.sh", filepath.Join("..", "run.sh"), launch.Environment("ENGINE="+binaries.engine, "PROXY="+binaries.proxy, "ENGINE_MOCK=true", "PORT="+port))
@@ -179,6 +180,7 @@ func TestRunTellsThatThePortIsTaken(t *testing.T) {
 
 // A mistake in the settings ends the script at once, with a message.
 func TestRunTellsWhatIsWrong(t *testing.T) {
+	onceWithMock(t)
 	for setting, want := range map[string]string{"RATE_LIMIT=often": "RATE_LIMIT", "MODEL=giant": "no model giant; there are: smollm2"} {
 		p := startProcess(t, "run.sh", filepath.Join("..", "run.sh"), launch.Environment("ENGINE="+binaries.engine, "PROXY="+binaries.proxy, setting))
 		p.waitEnd(t, 30*time.Second)

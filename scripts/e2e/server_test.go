@@ -34,6 +34,16 @@ func startServer(t *testing.T, settings ...string) *testServer {
 	return s
 }
 
+// onceWithMock is for tests of what the engine has no part in: the proxy's own work, scripts, or an engine that is the
+// mock anyway. They run with the mock engine; beside llama.cpp they would only take their time again. make chaos, which
+// runs with one engine alone, has them with that one.
+func onceWithMock(t *testing.T) {
+	t.Helper()
+	if withLlama && os.Getenv("CHAOS_KILLS") == "" {
+		t.Skip("the run with the mock engine has it")
+	}
+}
+
 // newServer prepares directories and settings and starts nothing.
 func newServer(t *testing.T, settings ...string) *testServer {
 	t.Helper()

@@ -251,6 +251,7 @@ func checkRequestLogLines(t *testing.T, s *testServer, id string, c *traceCollec
 }
 
 func TestTraceIDsWithoutACollector(t *testing.T) {
+	onceWithMock(t)
 	s := startServer(t, "LOG_FORMAT=json")
 	a := s.mustInfer(question("Hi", "v1.0"))
 	id := a.Header.Get("X-Request-Id")
@@ -268,6 +269,7 @@ func TestTraceIDsWithoutACollector(t *testing.T) {
 }
 
 func TestFewerLinesOfWhatWentWell(t *testing.T) {
+	onceWithMock(t)
 	s := startServer(t, "LOG_FORMAT=json", "LOG_SAMPLE=1000000")
 	id := "this-one-isnt-chosen"
 	s.mustInfer(question("Hi", "v1.0"), "X-Request-Id", id)
