@@ -31,8 +31,9 @@ REAL_MODEL = { SMOLLM2="$${SMOLLM2:-$$(scripts/models/fetch.sh smollm2)}" || { [
   && echo 'make: without SmolLM2, what needs it is SKIPPED' >&2; }; } && export SMOLLM2
 # A GPU that the CPU plays, for the tests of what the engine does with devices.
 TEST_GPU = TESTGPU="$$(scripts/testgpu/build.sh)" && export TESTGPU
-# The packages that are something else with llama.cpp; all others are tested before.
-WITH_LLAMA = $(addprefix ./,$(sort $(dir $(shell grep -rl '^//go:build .*llama' --include='*.go' engine scripts/e2e scripts/gpubench))))
+# The packages that are something else with llama.cpp; all others are tested before. The end-to-end tests take the
+# longest and begin first; the engine is built before them, or they would compile it beside go test.
+WITH_LLAMA = ./scripts/e2e/ $(filter-out ./scripts/e2e/,$(addprefix ./,$(sort $(dir $(shell grep -rl '^//go:build .*llama' --include='*.go' engine scripts/e2e scripts/gpubench)))))
 
 .PHONY: help
 help: ## list the targets
@@ -73,6 +74,7 @@ test: ## unit and end-to-end tests with the demo model and SmolLM2, race detecto
 	  && $(GO) build -o $(BIN)/promtool -modfile=scripts/tools/go.mod github.com/prometheus/prometheus/cmd/promtool \
 	  && $(GO) build -o $(BIN)/amtool -modfile=scripts/tools/go.mod github.com/prometheus/alertmanager/cmd/amtool \
 	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool AMTOOL=$(CURDIR)/$(BIN)/amtool scripts/check-rules.sh \
+	  && $(GO) build -race -tags llama -o /dev/null ./engine \
 	  && PROMTOOL=$(CURDIR)/$(BIN)/promtool $(GO) test -race -shuffle=on -timeout=30m -tags llama $(WITH_LLAMA)
 	@$(MAKE) --no-print-directory test-deploy
 
