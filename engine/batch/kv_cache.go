@@ -145,10 +145,13 @@ func (s *scheduler) freeSlot() int {
 }
 
 // oldestPrefix is the slot whose kept cells' sequence ended first; -1: there is none.
-func (s *scheduler) oldestPrefix() int {
+func (s *scheduler) oldestPrefix() int { return s.oldestKept(func(int) bool { return true }) }
+
+// oldestKept is the same of some slots.
+func (s *scheduler) oldestKept(some func(slot int) bool) int {
 	oldest := -1
 	for i := range s.slots {
-		if s.slots[i].keptTokens != nil && (oldest < 0 || s.slots[i].keptSince < s.slots[oldest].keptSince) {
+		if s.slots[i].keptTokens != nil && (oldest < 0 || s.slots[i].keptSince < s.slots[oldest].keptSince) && some(i) {
 			oldest = i
 		}
 	}
@@ -236,9 +239,14 @@ func (s *scheduler) freeCells() int {
 	return n
 }
 
-// evictOldestPrefix clears the kept cells whose sequence ended first; false: there are none.
+// evictOldestPrefix clears the kept cells whose sequence ended first, of those that free any. Where several keep the
+// same ones and free them only together, it is the first of these. false: sequences in slots have all of them as well.
 func (s *scheduler) evictOldestPrefix() bool {
-	oldest := s.oldestPrefix()
+	all := func(int) bool { return true }
+	oldest := s.oldestKept(func(at int) bool { return s.freedBy(at, all) > 0 })
+	if oldest < 0 {
+		oldest = s.oldestKept(func(at int) bool { return s.freedBy(at, s.inUse) > 0 })
+	}
 	if oldest < 0 {
 		return false
 	}
@@ -246,19 +254,23 @@ func (s *scheduler) evictOldestPrefix() bool {
 	return true
 }
 
+// freedBy is how many of the cells that a slot keeps none of some others has.
+func (s *scheduler) freedBy(at int, others func(slot int) bool) int {
+	return len(s.slots[at].keptTokens) - s.shared.most(at, others)
+}
+
 // preemptVictim preempts the newest sequence of the owner that holds most cells, unless it was preempted twice before.
 func (s *scheduler) preemptVictim(p *plan) bool {
-	cellsByOwner := make(map[string]int) // a shortage of cells is rare, so the allocation doesn't matter
 	active := 0
 	for i := range s.slots {
-		if q := s.slots[i].seq; q != nil {
+		if s.inUse(i) {
 			active++
-			cellsByOwner[q.req.Owner] += q.filled
 		}
 	}
 	if active < 2 {
 		return false
 	}
+	cellsByOwner := s.cellsByOwner()
 	var victim *sequence
 	for i := range s.slots {
 		q := s.slots[i].seq
@@ -274,6 +286,25 @@ func (s *scheduler) preemptVictim(p *plan) bool {
 	}
 	s.preempt(victim, p)
 	return true
+}
+
+// cellsByOwner is how many cells would be free without the sequences of each owner, and without what is kept of them. A
+// shortage of cells is rare, so the allocation doesn't matter.
+func (s *scheduler) cellsByOwner() map[string]int {
+	cells := make(map[string]int)
+	for i := range s.slots {
+		if q := s.slots[i].seq; q != nil {
+			cells[q.req.Owner] += q.filled
+		}
+	}
+	repeated := s.repeatedInUse()
+	if repeated == 0 {
+		return cells
+	}
+	for owner := range cells {
+		cells[owner] -= repeated - s.shared.repeatedIn(func(at int) bool { return s.inUse(at) && s.slots[at].seq.req.Owner != owner })
+	}
+	return cells
 }
 
 // preemptBefore reports whether a is preempted before b.

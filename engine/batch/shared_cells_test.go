@@ -2,6 +2,7 @@ package batch
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -187,5 +188,73 @@ func TestAdmissionBesideSharedCells(t *testing.T) {
 				t.Errorf("in a slot: %v", in)
 			}
 		})
+	}
+}
+
+// What sequences of an owner share is freed once, so that owner doesn't give way for one that holds more.
+func TestTheOwnerOfMostCellsGivesWayWhateverIsShared(t *testing.T) {
+	st := newSchedulerTest(t, Limits{Cells: 300, Sequences: 4, SequenceMax: 290, StepTokens: 300, Prefix: true})
+	st.places = newCellPlaces()
+	submit := func(owner string, tokens []Token) {
+		st.submitTokens(nil, tokens, 40).req.Owner = owner
+	}
+	for i := range 2 {
+		submit("sharing", append(tokensFrom(5000, 90), conversation(1+i, 5)...))
+	}
+	submit("alone", conversation(3, 150))
+	for st.step() {
+		for _, q := range st.plan.preempted {
+			if q.req.Owner != "alone" {
+				t.Fatalf("a sequence of %q gave way, which hold 190 cells but for 90 that they share", q.req.Owner)
+			}
+			return
+		}
+	}
+	t.Error("cells didn't run out")
+}
+
+// A beginning that a running sequence has as well isn't dropped for its cells: that frees none.
+func TestAPrefixThatFreesNothingStays(t *testing.T) {
+	st := newSchedulerTest(t, Limits{Cells: 170, Sequences: 4, SequenceMax: 160, StepTokens: 300, Prefix: true})
+	st.places = newCellPlaces()
+	short := conversation(1, 60)
+	first := st.submitTokens(nil, short, 5)
+	st.step()
+	longer := st.submitTokens(nil, slices.Concat(short, conversation(2, 20)), 70)
+	a, _ := st.scheduler.admit()
+	st.reuse(a)
+	st.scheduler.remove(first, true) // its client has gone
+	st.endWith(nil, conversation(3, 50))
+	kept := func(tokens []Token) bool {
+		return slices.ContainsFunc(st.scheduler.slots, func(sl slot) bool { return slices.Equal(sl.keptTokens, tokens) })
+	}
+	if !kept(short) || !kept(conversation(3, 50)) || st.scheduler.shared.most(0, st.scheduler.inUse) != 60 {
+		t.Fatalf("%+v", st.scheduler.slots)
+	}
+	for longer.stage != stageEnded {
+		if !st.step() {
+			t.Fatal("the sequence doesn't end")
+		}
+	}
+	if !kept(short) || kept(conversation(3, 50)) {
+		t.Errorf("the one that frees nothing is kept: %v, the one that frees 50 cells: %v", kept(short), kept(conversation(3, 50)))
+	}
+}
+
+// Two that hold the same cells free them together.
+func TestPrefixesWithTheSameCellsAreEvicted(t *testing.T) {
+	st := newSchedulerTest(t, Limits{Cells: 100, Sequences: 3, SequenceMax: 90, StepTokens: 100, Prefix: true})
+	s := &st.scheduler
+	for i := range 2 {
+		s.slots[i] = slot{keptTokens: tokensFrom(1, 60), keptSince: uint64(i + 1)}
+	}
+	s.shared.copied(0, 1, 60)
+	for i, want := range []int{40, 100} {
+		if !s.evictOldestPrefix() || s.freeCells() != want || s.slots[i].keptTokens != nil {
+			t.Errorf("eviction %d: %d cells are free, want %d", i, s.freeCells(), want)
+		}
+	}
+	if s.evictOldestPrefix() {
+		t.Error("evicted a third one")
 	}
 }
