@@ -146,3 +146,22 @@ func TestConversationsByTurns(t *testing.T) {
 		}
 	}
 }
+
+// One that only waits doesn't clear what it may have to go on from: its leader may not get that far.
+func TestWaitingDoesNotClearItsOwnBeginning(t *testing.T) {
+	system, text := tokensFrom(5000, 40), tokensFrom(9000, 200)
+	st := newSchedulerTest(t, Limits{Cells: 2000, Sequences: 3, SequenceMax: 1000, StepTokens: 50, Prefix: true})
+	st.endWith(nil, slices.Concat(system, conversation(1, 20)))
+	st.endWith(nil, conversation(2, 20))
+	leader := st.submitTokens(nil, slices.Concat(system, text, conversation(3, 5)), 5)
+	st.step()
+	q := st.submitTokens(nil, slices.Concat(system, text, conversation(4, 5)), 5)
+	st.step()
+	if leader.stage != stageReady || leader.decoding() || q.stage != stageAwaiting {
+		t.Fatalf("leader %+v, the other %+v", leader, q)
+	}
+	st.scheduler.preempt(leader, &st.plan)
+	if a, ok := st.scheduler.admit(); !ok || a.seq != q || a.copyCells != len(system) || q.cached != len(system) {
+		t.Errorf("after its leader gave way: %+v", a)
+	}
+}

@@ -124,7 +124,7 @@ func (s *scheduler) findSlot(q *sequence) (admission, bool) {
 	}
 	source, common := s.longestPrefix(q)
 	if leader, soon := s.prefixInPrefill(q); s.worthAwaiting(soon - common) {
-		return admission{seq: q, slot: to, leader: leader, awaitedTokens: soon}, true
+		return admission{seq: q, slot: s.slotToWaitIn(q, to, own), leader: leader, awaitedTokens: soon}, true
 	}
 	switch {
 	case common < minReuseTokens:
@@ -137,6 +137,18 @@ func (s *scheduler) findSlot(q *sequence) (admission, bool) {
 		return admission{seq: q, slot: to, keepCells: own}, true
 	}
 	return admission{seq: q, slot: to}, true
+}
+
+// slotToWaitIn is the slot that a sequence takes that only waits: to, unless that keeps more of its beginning (own) than
+// any other one does. Its leader may not get that far, so then it is the next oldest, if there is one.
+func (s *scheduler) slotToWaitIn(q *sequence, to, own int) int {
+	if own < minReuseTokens || s.oldestKept(func(at int) bool { return at != to && s.commonPrefix(q, at) >= own }) >= 0 {
+		return to
+	}
+	if other := s.oldestKept(func(at int) bool { return at != to }); other >= 0 {
+		return other
+	}
+	return to
 }
 
 // freeSlot is the first slot without a sequence and without kept cells; -1: there is none.
