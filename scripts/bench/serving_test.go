@@ -80,7 +80,7 @@ work, answers in time, of capacity: 0.4 (asked: at least 0.9; met: no)
 work, refusals (2) p99: 4.00 ms (asked: at most 10; met: yes)
 work, Retry-After, median: 2.00 s
 work, came back after Retry-After, during the overload (2): in time: 0.5
-work, came back after Retry-After, when it was over (1): in time: 1.00`
+work, came back after Retry-After, when it was over (1): in time: 1.00 (asked: at least 0.9; met: yes)`
 	if strings.Join(got, "\n") != want || failedRequests(run) != nil || len(b.report.Notes) != 0 {
 		t.Errorf("got\n%s\n%v %v", strings.Join(got, "\n"), failedRequests(run), b.report.Notes)
 	}
