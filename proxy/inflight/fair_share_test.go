@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -132,5 +133,65 @@ func TestSharesFollowWeights(t *testing.T) {
 	}
 	if total := float64(a + b); total < 0.9*sharedFor.Seconds()*sharedCapacity {
 		t.Errorf("%v answers in all, the engine can give %v", total, sharedFor.Seconds()*sharedCapacity)
+	}
+}
+
+// closedLoop keeps so many clients of two keys busy for a minute, each with its next request when the last is answered.
+// It returns how long the small key's answers took, how long these waited for a sequence on average, and the tokens a
+// second of both keys.
+func closedLoop(t *testing.T, sequences, small, large int) (p95, queued time.Duration, perSecond float64) {
+	const tokens, duration = 32, time.Minute
+	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
+		engine := newSimulatedEngine(table, sequences, func(*Submission) int { return tokens })
+		engine.chunks = 2.5
+		stop := engine.start()
+		defer stop()
+		start := time.Now()
+		var mu sync.Mutex
+		var took []time.Duration
+		answers := 0
+		client := func(key string) {
+			for time.Since(start) < duration {
+				r := newRequest(nil)
+				r.Key, r.Infer = key, &api.Request{Prompt: strings.Repeat("word", 48), MaxNewTokens: new(tokens)}
+				sentAt, answer := time.Now(), table.admit(func(own *Request) { *own = r })
+				for done := false; !done; done = answer.Take(nil).Last {
+					<-answer.Ready()
+				}
+				answer.Settle(Delivered)
+				mu.Lock()
+				answers++
+				if key == "small" {
+					took = append(took, time.Since(sentAt))
+					queued += answer.(*entry).firstSentAt.Sub(sentAt)
+				}
+				mu.Unlock()
+			}
+		}
+		var wg sync.WaitGroup
+		for range small {
+			wg.Go(func() { client("small") })
+		}
+		for range large {
+			wg.Go(func() { client("large") })
+		}
+		wg.Wait()
+		slices.Sort(took)
+		p95, queued = took[len(took)*95/100], queued/time.Duration(len(took))
+		perSecond = float64(answers*tokens) / time.Since(start).Seconds()
+	})
+	return p95, queued, perSecond
+}
+
+// On a CPU a key's answers are slowed down by what shares their steps, not by waiting for their turn, so fewer
+// sequences leave a small key more, and cost little of the speed.
+func TestFewerSequencesHelpASmallKeyOnACPU(t *testing.T) {
+	alone, _, _ := closedLoop(t, 32, 4, 0)
+	many, queued, fast := closedLoop(t, 32, 4, 40)
+	few, _, slow := closedLoop(t, 8, 4, 40)
+	four, _, slower := closedLoop(t, 4, 4, 40)
+	t.Logf("p95 alone %v; beside 40 clients: 32 sequences %v (%v in the queue), %.0f tokens/s; 8: %v, %.0f; 4: %v, %.0f", alone, many, queued, fast, few, slow, four, slower)
+	if queued > many/10 || few > 3*alone || few > many/2 || slow < 0.9*fast {
+		t.Errorf("p95 %v alone, %v and %v beside; %v in the queue; %.0f and %.0f tokens/s", alone, many, few, queued, fast, slow)
 	}
 }
