@@ -50,6 +50,7 @@ var scenarios = []scenario{
 	{"long-prompt", (*serving).longPrompt},
 	{"long-beside-streams", (*serving).longBesideStreams},
 	{"overload", (*serving).overload},
+	{"two-keys", (*serving).twoKeys},
 	{"demo", (*serving).demoModel},
 	{"owner-stack", (*serving).ownerStack},
 }

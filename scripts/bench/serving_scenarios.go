@@ -27,9 +27,13 @@ func promptNumber(scenario, round, i int) uint64 {
 func shortJobs(scenario, round, n, maxTokens int) []load.Job {
 	jobs := make([]load.Job, n)
 	for i := range jobs {
-		jobs[i] = load.Job{Prompt: promptOf(promptNumber(scenario, round, i), shortWords), MaxTokens: maxTokens, Adapter: load.NoAdapter}
+		jobs[i] = shortJob(promptNumber(scenario, round, i), maxTokens)
 	}
 	return jobs
+}
+
+func shortJob(number uint64, maxTokens int) load.Job {
+	return load.Job{Prompt: promptOf(number, shortWords), MaxTokens: maxTokens, Adapter: load.NoAdapter}
 }
 
 // throughput: 1 to 32 streams without anything special, also beside the library alone.
@@ -239,7 +243,7 @@ func (b *serving) longBesideStreams() error {
 	}
 	runs, err := b.alternate(work, servers, func(s load.Server, round int) (load.Run, error) {
 		stream := func(i int) load.Job {
-			return load.Job{Prompt: promptOf(promptNumber(60, round, i), shortWords), MaxTokens: 1000, Adapter: load.NoAdapter}
+			return shortJob(promptNumber(60, round, i), 1000)
 		}
 		long := load.Job{Prompt: promptOf(promptNumber(61, round, 0), words), MaxTokens: 16, Adapter: load.NoAdapter}
 		return b.disturb(s, streams, stream, long, gaps[s.Name])

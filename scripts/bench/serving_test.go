@@ -92,3 +92,40 @@ work, came back after Retry-After, when it was over (1): in time: 1.00 (asked: a
 		t.Errorf("a request that failed: %v", err)
 	}
 }
+
+// How much longer the small key's answers take is told of each round, with its parts.
+func TestFiguresOfTwoKeys(t *testing.T) {
+	answers := func(ttft, gap time.Duration) load.Run {
+		first := load.Timeline{Events: []time.Duration{ttft, ttft + gap}, Ended: ttft + gap}
+		return load.Run{Timelines: []load.Timeline{first, first}}
+	}
+	b := &serving{report: &report.Report{}, began: time.Now()}
+	ms := time.Millisecond
+	alone := []load.Run{answers(100*ms, 100*ms), answers(200*ms, 100*ms), answers(100*ms, 100*ms)}
+	beside := []load.Run{answers(200*ms, 300*ms), answers(200*ms, 400*ms), answers(150*ms, 300*ms)}
+	b.addTwoKeys("work", alone, beside)
+	var got []string
+	for _, row := range b.report.Rows {
+		got = append(got, row.String())
+	}
+	want := `work, whole answer p95 of the small key alone: 0.2 s
+work, the same beside the other key ÷ alone: 2.25 (asked: at most 1.5; met: no)
+work, TTFT p95 beside the other key ÷ alone: 1.50
+work, gap between tokens beside the other key ÷ alone: 3.00`
+	if strings.Join(got, "\n") != want {
+		t.Errorf("got\n%s", strings.Join(got, "\n"))
+	}
+}
+
+func TestOtherAPIKey(t *testing.T) {
+	s := load.Server{Request: func(load.Job) (*http.Request, error) {
+		r, err := http.NewRequest(http.MethodPost, "http://127.0.0.1/infer", nil)
+		r.Header.Set("X-API-Key", "bench-key")
+		return r, err
+	}}
+	other, _ := withAPIKey(s, "large-key").Request(load.Job{})
+	same, _ := s.Request(load.Job{})
+	if other.Header.Get("X-API-Key") != "large-key" || same.Header.Get("X-API-Key") != "bench-key" {
+		t.Errorf("%v, %v", other.Header, same.Header)
+	}
+}

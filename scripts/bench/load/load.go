@@ -132,14 +132,41 @@ func Open(ctx context.Context, s Server, jobs []Job, arrivals []time.Duration) R
 	return Run{Timelines: slices.Concat(timelines, again), Elapsed: c.now()}
 }
 
-// Beside keeps a number of clients busy, each of which sends its next request when the last is answered, and sends one
-// more request after a while. With that one's reply all ends, and what the clients haven't got by then they leave; such
-// requests have no error. job makes the clients' requests, counted from 0.
+// Beside keeps a number of clients busy and sends one more request after a while. With that one's reply all ends. job
+// makes the clients' requests.
 func Beside(ctx context.Context, s Server, clients int, job func(i int) Job, one Job, after time.Duration) (busy Run, reply Timeline) {
 	c := newClient(s, clients+1)
 	defer c.close()
-	clientsCtx, leave := context.WithCancel(ctx)
-	defer leave()
+	leave := c.keepBusy(ctx, clients, job)
+	select {
+	case <-time.After(after):
+		reply = c.send(ctx, one)
+	case <-ctx.Done():
+		reply.Err = ctx.Err()
+	}
+	timelines := leave()
+	return Run{Timelines: timelines, Elapsed: c.now()}, reply
+}
+
+// ClosedBeside is Closed while other clients are kept busy, from a while before until its last reply. They may be those
+// of another server or, with other headers, of the same one; busyJob makes their requests.
+func ClosedBeside(ctx context.Context, s Server, jobs []Job, clients int, other Server, others int, busyJob func(i int) Job, after time.Duration) (run, busy Run) {
+	c := newClient(other, others)
+	defer c.close()
+	leave := c.keepBusy(ctx, others, busyJob)
+	select {
+	case <-time.After(after):
+		run = Closed(ctx, s, jobs, clients)
+	case <-ctx.Done():
+	}
+	timelines := leave()
+	return run, Run{Timelines: timelines, Elapsed: c.now()}
+}
+
+// keepBusy has a number of clients each send its next request when the last is answered, until leave is called; job
+// makes them, counted from 0. What they haven't got by then they leave; such requests have no error.
+func (c *client) keepBusy(ctx context.Context, clients int, job func(i int) Job) (leave func() []Timeline) {
+	clientsCtx, cancel := context.WithCancel(ctx)
 	var next atomic.Int64
 	sent := make([][]Timeline, clients)
 	var group sync.WaitGroup
@@ -154,15 +181,11 @@ func Beside(ctx context.Context, s Server, clients int, job func(i int) Job, one
 			}
 		})
 	}
-	select {
-	case <-time.After(after):
-		reply = c.send(ctx, one)
-	case <-ctx.Done():
-		reply.Err = ctx.Err()
+	return func() []Timeline {
+		cancel()
+		group.Wait()
+		return slices.Concat(sent...)
 	}
-	leave()
-	group.Wait()
-	return Run{Timelines: slices.Concat(sent...), Elapsed: c.now()}, reply
 }
 
 // Poisson returns the times of independent arrivals, perSecond on average, within a duration. Equal seeds give equal

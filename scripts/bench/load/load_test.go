@@ -180,6 +180,34 @@ func TestBesideEndsWithTheOneReply(t *testing.T) {
 	}
 }
 
+// Others are busy from before the first request to after the last reply, each with its own requests.
+func TestClosedBesideOthers(t *testing.T) {
+	othersAsked := make(chan struct{}, 100)
+	s := testServer(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Prompt") != "other" {
+			<-othersAsked // one of theirs for each of ours
+			fmt.Fprint(w, "data: end 3\n\n")
+			return
+		}
+		othersAsked <- struct{}{}
+		fmt.Fprint(w, "data: end 1\n\n")
+	}))
+	t.Cleanup(server.Close)
+	s.Request = func(j Job) (*http.Request, error) {
+		r, err := http.NewRequest("POST", server.URL, nil)
+		r.Header.Set("Prompt", j.Prompt)
+		return r, err
+	}
+	run, busy := ClosedBeside(context.Background(), s, make([]Job, 6), 2, s, 3, func(int) Job { return Job{Prompt: "other"} }, 0)
+	if err := errors.Join(run.Failure(), busy.Failure()); err != nil {
+		t.Fatal(err)
+	}
+	if len(run.Timelines) != 6 || run.TokensPerAnswer() != 3 || len(busy.Timelines) < 6 {
+		t.Errorf("%d of 6 with %v tokens, beside %d", len(run.Timelines), run.TokensPerAnswer(), len(busy.Timelines))
+	}
+}
+
 // A refused client comes back once, not before it was told to.
 func TestRefusedClientComesBack(t *testing.T) {
 	s := testServer(t)
