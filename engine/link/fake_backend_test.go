@@ -56,7 +56,7 @@ func (a fakeAdapter) Name() string { return a.name }
 func (fakeAdapter) Bytes() int64   { return 7 }
 func (fakeAdapter) Close() error   { return nil }
 
-func (b *fakeBase) AdapterFits(int64, bool) bool { return true }
+func (b *fakeBase) AdapterFits(int64, int64, bool) bool { return true }
 
 func (b *fakeBase) Facts() models.Facts {
 	f := b.backend.facts

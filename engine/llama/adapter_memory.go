@@ -56,12 +56,12 @@ func sharesOf(bytes int64, weights []int64) []int64 {
 // adapterComputeShare: computing with an adapter takes about one part in so many of it, beside it.
 const adapterComputeShare = 32
 
-// AdapterFits reports whether the GPUs that keep the layers have room for an adapter whose file has so many bytes:
-// below the watermark, or, with nothing else loaded (alone), in what is free. The host's memory is looked at by whoever
-// asks.
-func (b *Base) AdapterFits(fileBytes int64, alone bool) bool {
+// AdapterFits reports whether the GPUs that keep the layers have room for an adapter whose file has so many bytes, and
+// which takes slotBytes in a slot: below the watermark, or, with nothing else loaded (alone), in what is free. The
+// host's memory is looked at by whoever asks.
+func (b *Base) AdapterFits(fileBytes, slotBytes int64, alone bool) bool {
 	b.mu.Lock()
-	needs := sharesOf(fileBytes+b.slotGrowth(fileBytes), b.adapterWeights())
+	needs := sharesOf(fileBytes+b.slotGrowth(slotBytes), b.adapterWeights())
 	b.mu.Unlock()
 	for i, d := range b.backend.Devices() {
 		if i >= len(needs) || needs[i] == 0 || d.Backend == DeviceCPU || d.TotalBytes <= 0 {
@@ -80,16 +80,16 @@ func (b *Base) AdapterFits(fileBytes int64, alone bool) bool {
 
 // slotGrowth is about what another adapter adds to the slots: nothing where one is free that has room for its rank.
 // Otherwise all are made anew beside the old ones. Called with mu held.
-func (b *Base) slotGrowth(fileBytes int64) int64 {
+func (b *Base) slotGrowth(slotBytes int64) int64 {
 	if b.slots == nil {
 		return 0
 	}
 	count, size := b.slots.count, b.slots.size
 	switch {
 	case len(b.adapters)+1 >= count: // the first slot is that of no adapter
-		return int64(slotsAfter(count, count)) * max(size, fileBytes)
-	case fileBytes > size+size/8: // a file has a header, too
-		return int64(count) * fileBytes
+		return int64(slotsAfter(count, count)) * max(size, slotBytes)
+	case slotBytes > size+size/8: // that of a file that wasn't looked into has its header, too
+		return int64(count) * slotBytes
 	}
 	return 0
 }

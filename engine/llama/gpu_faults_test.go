@@ -87,7 +87,7 @@ func answerAndUnload(t *testing.T, device string) {
 	if got := capitalOfFrance(t, base, executor, full); got != "The capital of France is Paris." {
 		t.Errorf("v1.0: %q", got)
 	}
-	if !base.AdapterFits(terse.bytes, false) {
+	if !base.AdapterFits(terse.bytes, terse.bytes, false) {
 		t.Error("one more version doesn't fit")
 	}
 	for _, d := range b.Devices() {

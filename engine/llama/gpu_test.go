@@ -404,9 +404,39 @@ func TestAnAdapterNeedsRoomOnItsDevices(t *testing.T) {
 			base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
 			t.Setenv("TESTGPU_MEMORY", c.memory)
 			for _, alone := range []bool{false, true} {
-				if got := base.AdapterFits(bytes, alone); got != c.fits {
+				if got := base.AdapterFits(bytes, bytes, alone); got != c.fits {
 					t.Errorf("alone %v: it fits: %v", alone, got)
 				}
+			}
+		})
+	}
+}
+
+// What is asked for the first adapter is what it takes: in its slots ranks are rounded up, and numbers may be longer.
+func TestRoomForTheFirstAdapter(t *testing.T) {
+	model := demoFile(t, "demo-q8_0.gguf")
+	for name, c := range map[string]struct {
+		file   loraFile
+		longer int64 // how much longer it is in a slot
+	}{
+		"rank 4":         {loraFile{rank: 4, kind: tensorF16, size: 0.1}, 4},
+		"rank 16":        {loraFile{rank: 16, kind: tensorF16, size: 0.1}, 1},
+		"rank 32 in f32": {loraFile{rank: 32, kind: tensorF32, size: 0.1}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, _ := gpuBackend(t, "TestGPU0", nil)
+			base := loadFile(t, b, model, nil)
+			path := c.file.write(t, model)
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			asked, before := info.Size()+base.slotGrowth(c.longer*info.Size()), usedBytes(b)[0]
+			if _, err := base.LoadAdapter(t.Context(), models.AdapterSpec{Name: name, Path: path}); err != nil {
+				t.Fatal(err)
+			}
+			if took := usedBytes(b)[0] - before; asked < took*9/10 || asked > took*5/4 {
+				t.Errorf("%d bytes are asked for, it takes %d (the file has %d)", asked, took, info.Size())
 			}
 		})
 	}
@@ -416,12 +446,12 @@ func TestAnAdapterNeedsRoomOnItsDevices(t *testing.T) {
 func TestAnAdapterAndTheWatermark(t *testing.T) {
 	b, _ := gpuBackend(t, "TestGPU0", func(o *Options) { o.Watermark = 0.001 })
 	base := loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
-	if base.AdapterFits(300_000, false) || !base.AdapterFits(300_000, true) {
+	if base.AdapterFits(300_000, 300_000, false) || !base.AdapterFits(300_000, 300_000, true) {
 		t.Error("the watermark holds beside other models, and not without any")
 	}
 	b, _ = gpuBackend(t, "TestGPU0", nil)
 	base = loadFile(t, b, demoFile(t, "demo-q8_0.gguf"), nil)
-	if a := loadVersion(t, base, "v1.0"); base.AdapterFits(1<<30, true) || !base.AdapterFits(a.bytes, true) {
+	if a := loadVersion(t, base, "v1.0"); base.AdapterFits(1<<30, 1<<30, true) || !base.AdapterFits(a.bytes, a.bytes, true) {
 		t.Error("an adapter as large as the device fits, or one more like the first doesn't")
 	}
 }

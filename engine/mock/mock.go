@@ -139,7 +139,7 @@ func newBase(b *Backend, spec models.BaseSpec) *Base {
 func (b *Base) Facts() models.Facts { return b.facts }
 
 // AdapterFits is true: there is no accelerator.
-func (b *Base) AdapterFits(int64, bool) bool { return true }
+func (b *Base) AdapterFits(int64, int64, bool) bool { return true }
 
 // LoadAdapter returns a version that answers as the base does.
 func (b *Base) LoadAdapter(ctx context.Context, spec models.AdapterSpec) (models.Adapter, error) {

@@ -54,9 +54,9 @@ const (
 type Base interface {
 	Facts() Facts // of now: adapters come and go. Safe from any goroutine, and waits for nothing.
 	// AdapterFits reports whether the accelerators that this base lies on have room for an adapter whose file has so
-	// many bytes: below the memory watermark, or, with nothing else loaded (alone), in what is free. Safe from any
-	// goroutine.
-	AdapterFits(fileBytes int64, alone bool) bool
+	// many bytes, and which takes slotBytes in a place beside others: below the memory watermark, or, with nothing else
+	// loaded (alone), in what is free. Safe from any goroutine.
+	AdapterFits(fileBytes, slotBytes int64, alone bool) bool
 	// LoadAdapter reads a LoRA file beside the step loop; only its init and free run between steps. Errors are
 	// *LoadError.
 	LoadAdapter(ctx context.Context, spec AdapterSpec) (Adapter, error)

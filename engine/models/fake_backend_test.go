@@ -144,7 +144,7 @@ func (b *fakeBase) Render(context.Context, Input) (Prompt, error) {
 	return Prompt{}, errors.New("not part of these tests")
 }
 
-func (b *fakeBase) AdapterFits(int64, bool) bool {
+func (b *fakeBase) AdapterFits(int64, int64, bool) bool {
 	b.backend.mu.Lock()
 	defer b.backend.mu.Unlock()
 	return b.backend.adapterRoom == nil || b.backend.adapterRoom()

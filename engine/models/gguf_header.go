@@ -17,9 +17,10 @@ type ggufHeader struct {
 	TrainContext int    // 0: the file doesn't say
 	Quantization string // the library's words for most of the tensors; empty: the file doesn't say
 	Tensors      int
-	Pooling      int  // the library's number; 0: none, or the file doesn't say
-	LooksAhead   bool // attention isn't causal
-	Classifier   bool // it has weights that make a score
+	SlotBytes    int64 // of an adapter: what it takes in a place beside others
+	Pooling      int   // the library's number; 0: none, or the file doesn't say
+	LooksAhead   bool  // attention isn't causal
+	Classifier   bool  // it has weights that make a score
 	Template     templateForm
 }
 
@@ -68,6 +69,7 @@ type ggufReader struct {
 	left int64 // bytes of the file not yet read
 	err  error
 	buf  [8]byte
+	slot loraSlot
 }
 
 func (g *ggufReader) fail(format string, args ...any) {
@@ -178,7 +180,7 @@ func (g *ggufReader) header(size int64) (ggufHeader, error) {
 	if g.err != nil {
 		return ggufHeader{}, g.err
 	}
-	meta.Tensors = int(tensors)
+	meta.Tensors, meta.SlotBytes = int(tensors), g.slot.bytes
 	return meta.ggufHeader, nil
 }
 
@@ -210,6 +212,8 @@ func (g *ggufReader) pairs(n uint64) ggufMetadata {
 			m.Template = g.template()
 		case key == toolTemplateKey && kind == ggufString:
 			toolTemplate = g.template()
+		case key == loraAlphaKey && kind == ggufFloat32:
+			g.slot.alpha = math.Float32frombits(g.u32())
 		case kind == ggufUint32 && contexts.takes(key, contextKey):
 			contexts.set(key, contextKey, g.u32())
 		case kind == ggufUint32 && poolings.takes(key, poolingKey):
@@ -252,10 +256,11 @@ func (b byArchitecture) set(key, suffix string, value uint32) {
 
 // Value types of GGUF that need special care.
 const (
-	ggufUint32 = 4
-	ggufBool   = 7
-	ggufString = 8
-	ggufArray  = 9
+	ggufUint32  = 4
+	ggufFloat32 = 6
+	ggufBool    = 7
+	ggufString  = 8
+	ggufArray   = 9
 )
 
 var ggufSizes = [...]uint64{0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
@@ -310,19 +315,18 @@ func (g *ggufReader) tensor() (string, tensorSpan) {
 	if g.err != nil {
 		return "", tensorSpan{}
 	}
-	elements, row := uint64(1), uint64(0)
+	elements, shape := uint64(1), [maxDims]uint64{1, 1, 1, 1}
 	for i := range dims {
 		d := g.u64()
-		if i == 0 {
-			row = d
-		}
+		shape[i] = d
 		if d == 0 || elements > math.MaxInt64/d {
 			g.fail("tensor %.64q has an impossible shape", name)
 			return "", tensorSpan{}
 		}
 		elements *= d
 	}
-	kind := g.u32()
+	row, kind := shape[0], g.u32()
+	g.slot.add(name, shape, kind)
 	s := tensorSpan{offset: g.u64()}
 	block, known := tensorBlockSizes[kind]
 	if !known { // newer than this table: the library will check it

@@ -59,7 +59,7 @@ func (c *Cache) reserveMemory(ctx context.Context, src *source, bytes int64, bes
 	for {
 		onlyBase := c.isOnlyBase(src.baseID)
 		ok, wait := c.reservations.reserve(bytes, func(all int64) bool {
-			return c.opts.MemoryFits(all, onlyBase) && (besides == nil || besides.AdapterFits(bytes, onlyBase))
+			return c.opts.MemoryFits(all, onlyBase) && (besides == nil || besides.AdapterFits(bytes, src.adapter.slotBytes(), onlyBase))
 		})
 		if ok {
 			return func() { c.reservations.release(bytes) }, nil
@@ -132,7 +132,7 @@ func (c *Cache) fitsBesideOthers(src *source) bool {
 		return c.opts.MemoryFits(src.base.bytes, false)
 	}
 	if b := c.bases[src.baseID]; b != nil && b.base != nil {
-		return c.opts.MemoryFits(src.adapter.bytes, false) && b.base.AdapterFits(src.adapter.bytes, false)
+		return c.opts.MemoryFits(src.adapter.bytes, false) && b.base.AdapterFits(src.adapter.bytes, src.adapter.slotBytes(), false)
 	}
 	return c.opts.MemoryFits(src.base.bytes+src.adapter.bytes, false)
 }

@@ -60,6 +60,9 @@ type weightsFile struct {
 	fileNames     []string // of its files in their directory
 }
 
+// slotBytes is what an adapter takes in a place beside others; of a packed or embedded one its size.
+func (a *weightsFile) slotBytes() int64 { return max(a.header.SlotBytes, a.bytes) }
+
 func (a *weightsFile) name() string {
 	if a.embedded != nil {
 		return "embedded " + strings.TrimSpace("demo "+a.embedded.Version)
