@@ -107,7 +107,7 @@ func (s *scheduler) repeatedInUse() int {
 	if s.shared.repeated == 0 {
 		return 0
 	}
-	return s.shared.repeatedIn(s.inUse)
+	return s.shared.repeatedAsBefore(s.inUse)
 }
 
 // findSlot finds a slot and what is reused in it. Nobody loses by a sequence that goes on from what a slot keeps, but

@@ -6,10 +6,16 @@ type sharedCells struct {
 	slots    int
 	common   []int // common[a*slots+b]: how many cells slots a and b share
 	repeated int   // how often cells are counted too much in the sum of what all slots hold
+	changes  int   // of common
+
+	// What repeatedAsBefore found last, and for what.
+	lastSome     []bool // by slot
+	lastChanges  int
+	lastRepeated int
 }
 
 func newSharedCells(slots int) sharedCells {
-	return sharedCells{slots: slots, common: make([]int, slots*slots)}
+	return sharedCells{slots: slots, common: make([]int, slots*slots), lastSome: make([]bool, slots)}
 }
 
 // between is how many cells two slots share.
@@ -21,6 +27,7 @@ func (c *sharedCells) copied(from, to, cells int) {
 		c.set(i, to, min(cells, c.between(from, i)))
 	}
 	c.set(from, to, cells)
+	c.changes++
 	c.repeated = c.repeatedIn(func(int) bool { return true })
 }
 
@@ -34,6 +41,7 @@ func (c *sharedCells) cut(at, cells int) {
 		}
 	}
 	if changed {
+		c.changes++
 		c.repeated = c.repeatedIn(func(int) bool { return true })
 	}
 }
@@ -52,6 +60,21 @@ func (c *sharedCells) repeatedIn(some func(slot int) bool) int {
 		}
 	}
 	return n
+}
+
+// repeatedAsBefore is repeatedIn for what is asked again and again with the same slots: every step of an executor asks
+// several times.
+func (c *sharedCells) repeatedAsBefore(some func(slot int) bool) int {
+	same := c.lastChanges == c.changes
+	for i := range c.slots {
+		if in := some(i); in != c.lastSome[i] {
+			c.lastSome[i], same = in, false
+		}
+	}
+	if !same {
+		c.lastChanges, c.lastRepeated = c.changes, c.repeatedIn(some)
+	}
+	return c.lastRepeated
 }
 
 // most is how many cells of a slot one of some others has as well.

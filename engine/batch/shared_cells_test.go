@@ -135,6 +135,11 @@ func TestSharedCellsAreCountedOnce(t *testing.T) {
 			if got, want := ofSome-c.repeatedIn(inSome), places.used(inSome); got != want {
 				t.Fatalf("seed %d: %d cells of some slots counted, want %d", seed, got, want)
 			}
+			for range 2 {
+				if got, want := c.repeatedAsBefore(inSome), c.repeatedIn(inSome); got != want {
+					t.Fatalf("seed %d: %d remembered, want %d", seed, got, want)
+				}
+			}
 		}
 	}
 }
