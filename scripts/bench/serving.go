@@ -268,6 +268,15 @@ func summary(run load.Run) string {
 	if gaps := run.Gaps(); len(gaps) > 0 {
 		line += fmt.Sprintf(", gap %.1f ms", 1000*load.Median(gaps))
 	}
+	again := 0
+	for i := range run.Timelines {
+		if run.Timelines[i].SentAgain {
+			again++
+		}
+	}
+	if again > 0 {
+		line += fmt.Sprintf("; %d requests were sent again, since their connections were closed", again)
+	}
 	return line
 }
 

@@ -12,11 +12,13 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -54,6 +56,7 @@ type Timeline struct {
 	Status      int             // 0: no reply
 	RetryAfter  string
 	Returned    bool  // the client had been refused, and came back when it was told to
+	SentAgain   bool  // the connection was closed before there was a reply
 	Err         error // why the reply isn't whole
 }
 
@@ -240,11 +243,12 @@ func (c *client) send(ctx context.Context, j Job) Timeline {
 }
 
 func (c *client) receive(ctx context.Context, j Job, t *Timeline) error {
-	request, err := c.server.Request(j)
-	if err != nil {
-		return err
+	reply, err := c.post(ctx, j)
+	if isClosed(err) && ctx.Err() == nil { // servers may close a connection that is kept for the next request
+		t.SentAgain = true
+		c.http.CloseIdleConnections()
+		reply, err = c.post(ctx, j)
 	}
-	reply, err := c.http.Do(request.WithContext(ctx))
 	if err != nil {
 		return err
 	}
@@ -255,6 +259,19 @@ func (c *client) receive(ctx context.Context, j Job, t *Timeline) error {
 		return fmt.Errorf("%s: status %d: %s", c.server.Name, reply.StatusCode, body)
 	}
 	return c.readEvents(reply.Body, t)
+}
+
+func (c *client) post(ctx context.Context, j Job) (*http.Response, error) {
+	request, err := c.server.Request(j)
+	if err != nil {
+		return nil, err
+	}
+	return c.http.Do(request.WithContext(ctx))
+}
+
+// isClosed reports whether the connection was closed before there was a reply.
+func isClosed(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 var errCutOff = errors.New("the stream ended without its last event")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -89,6 +90,31 @@ func testServer(t *testing.T) Server {
 			_, err = fmt.Sscanf(string(event), "end %d", &tokens)
 			return tokens, true, err
 		},
+	}
+}
+
+// A server that closes a connection when its next request comes hasn't refused it.
+func TestARequestOnAClosedConnectionIsSentAgain(t *testing.T) {
+	s := testServer(t)
+	var requests atomic.Int32
+	closing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests.Add(1) == 2 {
+			c, _, err := w.(http.Hijacker).Hijack()
+			if err == nil {
+				c.Close()
+			}
+			return
+		}
+		io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, "data: word\n\ndata: end 1\n\n")
+	}))
+	t.Cleanup(closing.Close)
+	s.Request = func(j Job) (*http.Request, error) {
+		return http.NewRequest("POST", closing.URL, strings.NewReader(j.Prompt))
+	}
+	run := Closed(context.Background(), s, []Job{{Prompt: "a"}, {Prompt: "b"}}, 1)
+	if err := run.Failure(); err != nil || run.Timelines[0].SentAgain || !run.Timelines[1].SentAgain || requests.Load() != 3 {
+		t.Errorf("%v, sent again %v and %v, %d requests", err, run.Timelines[0].SentAgain, run.Timelines[1].SentAgain, requests.Load())
 	}
 }
 
