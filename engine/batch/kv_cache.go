@@ -139,8 +139,8 @@ func (s *scheduler) findSlot(q *sequence) (admission, bool) {
 	return admission{seq: q, slot: to}, true
 }
 
-// slotToWaitIn is the slot that a sequence takes that only waits: to, unless that keeps more of its beginning (own) than
-// any other one does. Its leader may not get that far, so then it is the next oldest, if there is one.
+// slotToWaitIn is the slot that a sequence takes that only waits: to, unless that keeps more of its beginning (own)
+// than any other one does. Its leader may not get that far, so then it is the next oldest, if there is one.
 func (s *scheduler) slotToWaitIn(q *sequence, to, own int) int {
 	if own < minReuseTokens || s.oldestKept(func(at int) bool { return at != to && s.commonPrefix(q, at) >= own }) >= 0 {
 		return to

@@ -95,7 +95,7 @@ func TestShortAnswersOfACrowd(t *testing.T) {
 			p99, gap := nearestRank(lt.answers, 99), float64(nearestRank(lt.gaps, 99))/float64(nearestRank(lt.gaps, 50))
 			rate := float64(tc.requests) / lt.now.Seconds() / (float64(tc.clients) / other.Seconds())
 			t.Logf("p99 %s, all at once %s (%.2f); %.2f of its requests a second; gaps' p99 by their median %.2f", p99, other, p99.Seconds()/other.Seconds(), rate, gap)
-			if p99 > other*115/100 || rate < 1.08 || gap > 4 {
+			if p99 > other*112/100 || rate < 1.08 || gap > 4 {
 				t.Errorf("p99 %s, all at once %s; %.2f of its requests a second; gaps' p99 by their median %.2f", p99, other, rate, gap)
 			}
 		})
@@ -108,12 +108,12 @@ func TestPromptShare(t *testing.T) {
 	const waited = 400 * time.Millisecond
 	for name, tc := range map[string]struct {
 		waits   []time.Duration // of the answers in progress, for their first tokens
-		waiting time.Duration   // of the prompt that came first
+		waiting time.Duration   // of the prompt
 		want    float64
 	}{
 		"nobody decodes":             {nil, 0, promptShare},
 		"it has only come":           {[]time.Duration{waited, waited}, 0, leastPromptShare},
-		"half as long":               {[]time.Duration{waited, waited}, waited / 2, promptShare / 2},
+		"half as long":               {[]time.Duration{waited, waited}, waited / 2, waitShare / 2.0},
 		"as long as they did":        {[]time.Duration{waited, waited}, waited, promptShare},
 		"longer":                     {[]time.Duration{waited, waited}, 3 * waited, promptShare},
 		"as long as their mean":      {[]time.Duration{waited / 2, waited * 3 / 2}, waited, promptShare},

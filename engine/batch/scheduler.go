@@ -262,8 +262,8 @@ func (s *scheduler) turnSteps(decoding stepWork, prompts int) int64 {
 // the answers in progress waited for their first tokens, they get less: when many requests came together, the last to
 // get a first token would otherwise be held up once more, by the prompts of those who come after the first to end.
 func (s *scheduler) choosePromptShare(now time.Duration) float64 {
-	var waiting, waited time.Duration // the longest of a prompt; all answers together
-	answers := 0
+	var waiting, waited time.Duration // of all prompts, and of all answers
+	prompts, answers := 0, 0
 	for i := range s.slots {
 		switch q := s.slots[i].seq; {
 		case q == nil || q.stage != stageReady && q.stage != stageAwaiting:
@@ -271,14 +271,15 @@ func (s *scheduler) choosePromptShare(now time.Duration) float64 {
 			waited += q.firstTokenWait
 			answers++
 		default:
-			waiting = max(waiting, now-q.submittedAt)
+			waiting += now - q.submittedAt
+			prompts++
 		}
 	}
-	if waited == 0 {
+	if waited == 0 || prompts == 0 {
 		return promptShare
 	}
-	part := float64(waiting) * float64(answers) / float64(waited)
-	return max(leastPromptShare, promptShare*min(part, 1))
+	byMeans := float64(waiting) / float64(prompts) * float64(answers) / float64(waited)
+	return min(max(leastPromptShare, waitShare*byMeans), promptShare)
 }
 
 // perAdapter divides what prompts may take in a step between the adapters with prompts, so that their turns together

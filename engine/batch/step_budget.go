@@ -9,9 +9,11 @@ const (
 	minPromptTokens     = 8   // a prompt advances even where its tokens take long
 	firstPromptTokens   = 128 // prompt tokens of a step while their cost is unknown
 	relaxedTargetFactor = 20  // a step may take this many targets while nobody waits for a next token
-	// Prompts get at least so many times the time that decoding takes, by how long they have waited.
-	leastPromptShare = 0.5
+	// Prompts get at least so many times the time that decoding takes: as many as waitShare times their wait by that of
+	// the answers in progress, between the other two.
+	leastPromptShare = 0.25
 	promptShare      = 2.5
+	waitShare        = 3
 )
 
 // stepBudget keeps steps near a target duration: it limits what a step's prompt tokens may take by the cost of earlier
