@@ -6,16 +6,35 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
+// lockedLog may be read while a program writes it.
+type lockedLog struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lockedLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // Both programs are usually started at once, and a warning at each start would be read as a fault.
 func TestAMissingSocketIsNoProblemWhileTheProxyMayStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
+		var log lockedLog
 		l := New(Options{
 			Log:  slog.New(slog.NewTextHandler(&log, nil)),
 			dial: func() (net.Conn, error) { return nil, &net.OpError{Op: "dial", Net: "unix", Err: syscall.ENOENT} },
@@ -26,7 +45,7 @@ func TestAMissingSocketIsNoProblemWhileTheProxyMayStart(t *testing.T) {
 
 		time.Sleep(startGrace - time.Millisecond)
 		synctest.Wait()
-		if log.Len() > 0 {
+		if log.String() != "" {
 			t.Errorf("%s after the start it says:\n%s", startGrace-time.Millisecond, &log)
 		}
 		time.Sleep(2 * lastRedial)
@@ -40,7 +59,7 @@ func TestAMissingSocketIsNoProblemWhileTheProxyMayStart(t *testing.T) {
 // Where somebody refuses the connection, waiting doesn't mend it: that is told at once.
 func TestARefusedConnectionIsToldAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
+		var log lockedLog
 		l := New(Options{
 			Log:  slog.New(slog.NewTextHandler(&log, nil)),
 			dial: func() (net.Conn, error) { return nil, &net.OpError{Op: "dial", Net: "unix", Err: syscall.EACCES} },

@@ -44,7 +44,7 @@ func (b *Backend) comingWeights(devices []Device, bytes int64) []int64 {
 	return sharesOf(bytes, weights)
 }
 
-// leave is what is left of the free bytes of a device beside coming weights. 0 isn't: it means not known.
+// leave is what is left of the free bytes of a device beside coming weights: at least 1, since 0 means not known.
 func leave(free, coming int64) int64 {
 	if free <= 0 || coming <= 0 {
 		return free
