@@ -207,15 +207,14 @@ func TestTheOwnerOfMostCellsGivesWayWhateverIsShared(t *testing.T) {
 		submit("sharing", append(tokensFrom(5000, 90), conversation(1+i, 5)...))
 	}
 	submit("alone", conversation(3, 150))
-	for st.step() {
-		for _, q := range st.plan.preempted {
-			if q.req.Owner != "alone" {
-				t.Fatalf("a sequence of %q gave way, which hold 190 cells but for 90 that they share", q.req.Owner)
-			}
-			return
+	for len(st.plan.preempted) == 0 {
+		if !st.step() {
+			t.Fatal("cells didn't run out")
 		}
 	}
-	t.Error("cells didn't run out")
+	if owner := st.plan.preempted[0].req.Owner; owner != "alone" {
+		t.Errorf("a sequence of %q gave way, which hold 190 cells but for 90 that they share", owner)
+	}
 }
 
 // A beginning that a running sequence has as well isn't dropped for its cells: that frees none.
