@@ -68,6 +68,8 @@ func (b *serving) addOverload(work string, runs [][]load.Run, within time.Durati
 	alone("answers in time, of capacity", "", inTime(ours)/capacity, report.Bound{AtLeast: 0.9, Alone: true})
 	refusals, retryAfter := refused(ours)
 	alone(fmt.Sprintf("refusals (%d) p99", len(refusals)), "ms", 1000*load.Percentile(refusals, 99), report.Bound{AtMost: 10, Alone: true})
+	letIn, late := lateAnswers(ours)
+	alone(fmt.Sprintf("let in (%d): not answered in time", letIn), "", late, report.Bound{})
 	alone("Retry-After, median", "s", load.Median(retryAfter), report.Bound{})
 	during := func(t *load.Timeline) bool { return t.Sent < within }
 	if came, share := cameBack(ours, during); came > 0 {
@@ -81,6 +83,22 @@ func (b *serving) addOverload(work string, runs [][]load.Run, within time.Durati
 			b.report.Notes = append(b.report.Notes, fmt.Sprintf("Overload: %d requests to %s failed, such as: %v", n, peerName, err))
 		}
 	}
+}
+
+// lateAnswers counts the requests that weren't refused, and says which part of them had no whole answer in time.
+func lateAnswers(r load.Run) (letIn int, late float64) {
+	n := 0
+	for i := range r.Timelines {
+		t := &r.Timelines[i]
+		if t.Refused() {
+			continue
+		}
+		letIn++
+		if t.Err != nil {
+			n++
+		}
+	}
+	return letIn, float64(n) / float64(letIn)
 }
 
 // cameBack counts the clients of a kind that came back after a refusal, and says which part of them was answered.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,15 +96,19 @@ func lastOfInfer(event []byte) (tokens int, last bool, err error) {
 	return e.Metadata.Tokens, true, err
 }
 
+// Types of errors by which a stream says that there isn't time enough: queue_full tells it of a request that was let in
+// before it has passed.
+var lateTypes = [][]byte{[]byte(`"deadline_exceeded"`), []byte(`"queue_timeout"`), []byte(`"queue_full"`)}
+
 // refusal is the error that an event of a stream tells.
 func refusal(event []byte) error {
-	if bytes.HasPrefix(event, []byte(`{"error"`)) {
-		if bytes.Contains(event, []byte(`"deadline_exceeded"`)) || bytes.Contains(event, []byte(`"queue_timeout"`)) {
-			return fmt.Errorf("%w: error event: %s", load.ErrLate, event)
-		}
-		return fmt.Errorf("error event: %s", event)
+	if !bytes.HasPrefix(event, []byte(`{"error"`)) {
+		return nil
 	}
-	return nil
+	if slices.ContainsFunc(lateTypes, func(name []byte) bool { return bytes.Contains(event, name) }) {
+		return fmt.Errorf("%w: error event: %s", load.ErrLate, event)
+	}
+	return fmt.Errorf("error event: %s", event)
 }
 
 // startPeer starts llama-server as its users do: nothing is set but the sizes that the work needs.

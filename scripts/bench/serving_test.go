@@ -78,6 +78,7 @@ func TestFiguresOfOverload(t *testing.T) {
 	want := `work, answers in time a second: 0.2
 work, answers in time, of capacity: 0.4 (asked: at least 0.9; met: no)
 work, refusals (2) p99: 4.00 ms (asked: at most 10; met: yes)
+work, let in (4): not answered in time: 0.25
 work, Retry-After, median: 2.00 s
 work, came back after Retry-After, during the overload (2): in time: 0.5
 work, came back after Retry-After, when it was over (1): in time: 1.00 (asked: at least 0.9; met: yes)`
@@ -90,6 +91,23 @@ work, came back after Retry-After, when it was over (1): in time: 1.00 (asked: a
 	}
 	if err := failedRequests(run); !errors.Is(err, errFailedRequests) || !errors.Is(err, broken) {
 		t.Errorf("a request that failed: %v", err)
+	}
+}
+
+// A stream may say of a request that was let in that its time won't be enough: that is late, and no failure.
+func TestEventsThatSayThatTimeRunsOut(t *testing.T) {
+	for event, late := range map[string]bool{
+		`{"error":{"type":"queue_full","message":"not complete within 20s"}}`: true,
+		`{"error":{"type":"deadline_exceeded"}}`:                              true,
+		`{"error":{"type":"queue_timeout"}}`:                                  true,
+		`{"error":{"type":"internal"}}`:                                       false,
+	} {
+		if err := refusal([]byte(event)); err == nil || errors.Is(err, load.ErrLate) != late {
+			t.Errorf("%s: %v", event, err)
+		}
+	}
+	if err := refusal([]byte(`{"token":"queue_full"}`)); err != nil {
+		t.Errorf("a token: %v", err)
 	}
 }
 
