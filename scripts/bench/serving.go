@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"tandem/scripts/bench/load"
 	"tandem/scripts/bench/report"
@@ -209,9 +210,33 @@ func (b *serving) writePage(f *os.File) error {
 		return err
 	}
 	for _, note := range r.Notes {
-		fmt.Fprintf(f, "\n%s\n", note)
+		fmt.Fprintf(f, "\n%s\n", wrapped(note))
 	}
 	return nil
+}
+
+// pageWidth is how long the lines of a page may be.
+const pageWidth = 118
+
+// wrapped breaks a text at its spaces into lines of a page; a longer word has a line of its own.
+func wrapped(text string) string {
+	var b strings.Builder
+	width := 0
+	for _, word := range strings.Fields(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case width == 0:
+		case width+1+n > pageWidth:
+			b.WriteByte('\n')
+			width = 0
+		default:
+			b.WriteByte(' ')
+			width++
+		}
+		b.WriteString(word)
+		width += n
+	}
+	return b.String()
 }
 
 // alternate runs the same work on each server, round by round, and returns the runs by server and round.

@@ -94,6 +94,20 @@ work, came back after Retry-After, when it was over (1): in time: 1.00 (asked: a
 	}
 }
 
+func TestNotesAreBrokenIntoLines(t *testing.T) {
+	long := strings.Repeat("x", pageWidth+1)
+	for text, want := range map[string]string{
+		"":                           "",
+		"two  words":                 "two words",
+		"a " + long + " b":           "a\n" + long + "\nb",
+		strings.Repeat("12345 ", 20): strings.TrimSpace(strings.Repeat("12345 ", 19)) + "\n12345",
+	} {
+		if got := wrapped(text); got != want {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+}
+
 // A stream may say of a request that was let in that its time won't be enough: that is late, and no failure.
 func TestEventsThatSayThatTimeRunsOut(t *testing.T) {
 	for event, late := range map[string]bool{
