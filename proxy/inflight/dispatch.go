@@ -80,6 +80,9 @@ func (t *Table) dispatchVerdict(it queue.Item) queue.Verdict {
 	if c.replaysWaiting && len(t.memoryShortages) > 0 {
 		c.replaysWaiting = t.hasWaitingReplays(mv)
 	}
+	if it.Class == queue.Fresh && t.queue.Account(it.Base, it.Key, it.Weight).Runs() {
+		c.keptFree = t.queue.Shares(it.Base).Idle(mostKeptFree(base.sequences))
+	}
 	c.itemBytes = t.entries[it.ID].sendBytes()
 	for other := range e.loading {
 		c.otherLoading = c.otherLoading || other != mv

@@ -140,10 +140,17 @@ func TestSharesFollowWeights(t *testing.T) {
 // It returns how long the small key's answers took, how long these waited for a sequence on average, and the tokens a
 // second of both keys.
 func closedLoop(t *testing.T, sequences, small, large int) (p95, queued time.Duration, perSecond float64) {
+	return closedLoopWith(t, sequences, small, large, 0, func(*simulatedEngine) {})
+}
+
+// closedLoopWith is the same with a pause between an answer and the next request of a small key's client, and another
+// engine.
+func closedLoopWith(t *testing.T, sequences, small, large int, pause time.Duration, prepare func(*simulatedEngine)) (p95, queued time.Duration, perSecond float64) {
 	const tokens, duration = 32, time.Minute
 	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
 		engine := newSimulatedEngine(table, sequences, func(*Submission) int { return tokens })
 		engine.chunks = 2.5
+		prepare(engine)
 		stop := engine.start()
 		defer stop()
 		start := time.Now()
@@ -166,6 +173,9 @@ func closedLoop(t *testing.T, sequences, small, large int) (p95, queued time.Dur
 					queued += answer.(*entry).firstSentAt.Sub(sentAt)
 				}
 				mu.Unlock()
+				if key == "small" {
+					time.Sleep(pause) // fake time
+				}
 			}
 		}
 		var wg sync.WaitGroup
@@ -176,8 +186,9 @@ func closedLoop(t *testing.T, sequences, small, large int) (p95, queued time.Dur
 			wg.Go(func() { client("large") })
 		}
 		wg.Wait()
-		slices.Sort(took)
-		p95, queued = took[len(took)*95/100], queued/time.Duration(len(took))
+		if slices.Sort(took); len(took) > 0 {
+			p95, queued = took[len(took)*95/100], queued/time.Duration(len(took))
+		}
 		perSecond = float64(answers*tokens) / time.Since(start).Seconds()
 	})
 	return p95, queued, perSecond
@@ -193,5 +204,18 @@ func TestFewerSequencesHelpASmallKeyOnACPU(t *testing.T) {
 	t.Logf("p95 alone %v; beside 40 clients: 32 sequences %v (%v in the queue), %.0f tokens/s; 8: %v, %.0f; 4: %v, %.0f", alone, many, queued, fast, few, slow, four, slower)
 	if queued > many/10 || few > 3*alone || few > many/2 || slow < 0.9*fast {
 		t.Errorf("p95 %v alone, %v and %v beside; %v in the queue; %.0f and %.0f tokens/s", alone, many, few, queued, fast, slow)
+	}
+}
+
+// A key that sends something now and then doesn't wait for the end of anybody's answer, though another key has more
+// requests than there are sequences.
+func TestKeyThatComesBackFindsASequence(t *testing.T) {
+	const pause = time.Second // some 25 answers, of which the first one has to wait
+	alone, _, _ := closedLoopWith(t, sharedSequences, 1, 0, pause, freeBatches)
+	beside, _, perSecond := closedLoopWith(t, sharedSequences, 1, 40, pause, freeBatches)
+	_, _, all := closedLoopWith(t, sharedSequences, 0, 40, pause, freeBatches)
+	t.Logf("p95 %v alone, %v beside; %.0f tokens/s, %.0f without it", alone, beside, perSecond, all)
+	if float64(beside) > 1.15*float64(alone) || perSecond < 0.93*all {
+		t.Errorf("p95 %v alone, %v beside; %.0f tokens/s, %.0f without it", alone, beside, perSecond, all)
 	}
 }

@@ -23,6 +23,7 @@ type credit struct {
 	itemBytes          int64 // what this request adds to backlogBytes
 
 	contended             bool // several keys use the base
+	keptFree              int  // sequences that this request mustn't take
 	replaysWaiting        bool // replays of the base wait
 	otherLoading          bool // another version is being loaded
 	suspectLoad           bool // sending this would begin a load in which an engine may have crashed
@@ -39,17 +40,24 @@ func lookAhead(sequences int) int { return 4 + sequences/8 }
 // it came, so a key that is served next has to wait for all of it.
 func contendedLookAhead(sequences int) int { return sequences / 16 }
 
+// mostKeptFree is how many sequences are kept free for keys that have no requests now and had some in the last minute:
+// they would wait for the end of somebody's answer. Where a base has few sequences, keeping one would cost too much.
+func mostKeptFree(sequences int) int { return (sequences + 8) / 16 }
+
 // verdict decides whether a waiting request of that class may go.
 func (c credit) verdict(class queue.Class) queue.Verdict {
 	if c.suspectSent {
 		return queue.StopAll // if the engine crashes now, it was the suspect
 	}
 	limit := maxSentWhileUnloaded
-	if c.sequences > 0 {
+	switch {
+	case c.sequences == 0:
+	case c.keptFree > 0:
+		limit = c.sequences - c.keptFree
+	case c.contended:
+		limit = c.sequences + contendedLookAhead(c.sequences)
+	default:
 		limit = c.sequences + lookAhead(c.sequences)
-		if c.contended {
-			limit = c.sequences + contendedLookAhead(c.sequences)
-		}
 	}
 	tooManyBytes := c.backlogBytes > 0 && c.backlogBytes+c.itemBytes > maxBacklogBytes
 	full := c.outstanding >= limit || c.otherSuspectLoad || tooManyBytes

@@ -19,6 +19,8 @@ func TestVerdict(t *testing.T) {
 		{"idle base", queue.Fresh, credit{sequences: 4}, queue.Dispatch},
 		{"sequences taken, room to tokenise ahead", queue.Fresh, credit{sequences: 4, outstanding: 7}, queue.Dispatch},
 		{"nothing ahead either", queue.Fresh, credit{sequences: 4, outstanding: 8}, queue.SkipBase},
+		{"one sequence is kept free for another key", queue.Fresh, credit{sequences: 16, outstanding: 14, keptFree: 1}, queue.Dispatch},
+		{"all but the one that is kept free are taken", queue.Fresh, credit{sequences: 16, outstanding: 15, keptFree: 1}, queue.SkipBase},
 		{"base not loaded: first ones go and make it load", queue.Fresh, credit{outstanding: maxSentWhileUnloaded - 1}, queue.Dispatch},
 		{"base not loaded: bounded", queue.Fresh, credit{outstanding: maxSentWhileUnloaded}, queue.SkipBase},
 		{"new ones wait for replays of their base", queue.Fresh, credit{sequences: 4, replaysWaiting: true}, queue.SkipBase},

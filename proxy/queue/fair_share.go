@@ -48,6 +48,8 @@ const (
 	// forgetAccount is the time after which a key without requests is forgotten, even if it was served more than
 	// others.
 	forgetAccount = 10 * time.Minute
+	// idleWindow is how long a key without requests is expected to come back.
+	idleWindow = time.Minute
 )
 
 func newShares() *Shares { return &Shares{accounts: make(map[uint64]*Account)} }
@@ -133,6 +135,9 @@ func (c *Charge) Settle() {
 	*c = Charge{}
 }
 
+// Runs reports whether requests of the key are at an engine.
+func (a *Account) Runs() bool { return a.running > 0 }
+
 // QueuedWork is the work of the key's waiting items.
 func (a *Account) QueuedWork() int64 { return a.queued }
 
@@ -163,6 +168,20 @@ func (a *Account) isActive() bool {
 
 // Contended reports whether several keys use the base.
 func (s *Shares) Contended() bool { return s.active > 1 }
+
+// Idle counts the keys that have no requests and had some in the last minute, up to a number.
+func (s *Shares) Idle(most int) int {
+	n := 0
+	for _, a := range s.accounts {
+		if n >= most {
+			break
+		}
+		if a.waiting == 0 && a.running == 0 && s.sampled.Sub(a.activeAt) < idleWindow {
+			n++
+		}
+	}
+	return n
+}
 
 // othersUse reports whether keys other than this one use the base.
 func (s *Shares) othersUse(key uint64) bool {

@@ -332,3 +332,28 @@ func TestSkippedItemOfAKey(t *testing.T) {
 		t.Errorf("%+v goes", it)
 	}
 }
+
+// A key is idle from its last request on, for as long as it is expected to come back.
+func TestIdleKeys(t *testing.T) {
+	q, start := fairQueue(), time.Now()
+	q.Push(keyItem(1, keyC))
+	q.Sample(start)
+	a, b := q.Account("m", keyA, 0).Charge(1), q.Account("m", keyB, 0).Charge(1)
+	if n := q.Shares("m").Idle(9); n != 0 || !q.Account("m", keyA, 0).Runs() {
+		t.Errorf("%d idle keys while all have requests", n)
+	}
+	a.Settle()
+	b.Settle()
+	if n := q.Shares("m").Idle(9); n != 2 || q.Account("m", keyA, 0).Runs() {
+		t.Errorf("%d idle keys, want the two that were served", n)
+	}
+	if n := q.Shares("m").Idle(1); n != 1 {
+		t.Errorf("%d idle keys, at most 1 was asked for", n)
+	}
+	q.Sample(start.Add(idleWindow / 2))
+	n := q.Shares("m").Idle(9)
+	q.Sample(start.Add(idleWindow + time.Second))
+	if later := q.Shares("m").Idle(9); n != 2 || later != 0 {
+		t.Errorf("%d idle keys after half of the time, %d after all of it", n, later)
+	}
+}
