@@ -17,10 +17,12 @@ type Request struct {
 	// PromptLogprobs: the prompt's tokens get log-probabilities, with Sampling.TopLogprobs entries each. They are sent
 	// before the first token; a replay with tokens in Generated sends none.
 	PromptLogprobs bool
-	// Owner: fair-share key; the victim of a preemption is the newest sequence of the owner with most cells
-	Owner   string
-	Timeout time.Duration // remaining time from Submit; 0: none
-	Sink    Sink
+	// Owner: fair-share key. Steps are divided between owners by their weights, and the victim of a preemption is the
+	// newest sequence of the owner with most cells.
+	Owner       string
+	OwnerWeight float64       // 0: 1
+	Timeout     time.Duration // remaining time from Submit; 0: none
+	Sink        Sink
 	// Shown: texts of control tokens, which an answer's text doesn't have otherwise
 	Shown map[Token]string
 	// Replayed: called by Submit with the text that each token of Generated released, which no step has; may be nil

@@ -34,13 +34,17 @@ type scheduler struct {
 	promptShare  float64 // of the step that is being planned
 	copyFailed   bool    // the runner couldn't copy cells, so nobody waits for any
 	endings      uint64  // counts sequences that ended with kept cells, to find the oldest
+	steps        uint64  // counts planned steps
+	use          ownerUse
 
 	// Scratch of one plan.
 	readyAdapters []candidate[Adapter]
 	prompting     []promptWork
 	decoders      []*sequence
 	prefills      []*sequence
+	drawing       []*sequence
 	chunks        []int // of prefills: tokens in the step
+	owners        []ownerPart
 }
 
 // slot is one sequence id of the runner: free, in use, or holding the cells of a finished sequence until somebody needs
@@ -94,6 +98,14 @@ func (p *plan) computedPrompt(slices []Slice) int {
 
 // decoding is work before prompt tokens are planned; forced tokens aren't counted as prompts.
 func (p *plan) decoding() stepWork { return stepWork{decodes: p.decodes, cells: p.cells} }
+
+// work is what an item computes.
+func (it item) work() stepWork {
+	if it.prompt {
+		return stepWork{prompts: it.tokens, cells: attendedCells(it.seq.filled, it.tokens)}
+	}
+	return it.seq.decodeWork()
+}
 
 // draws reports whether the step reaches the end of the sequence's known tokens, so that a token is drawn.
 func (it item) draws() bool { return it.tokens == it.seq.pendingTokens() }
@@ -171,9 +183,10 @@ func (s *scheduler) plan(p *plan, now time.Duration, othersWait bool) bool {
 		s.listReadyAdapters(othersWait)
 		for range len(s.readyAdapters) {
 			adapter, _ := s.adapterTurns.pick(s.readyAdapters)
-			s.planFor(p, adapter, othersWait)
+			s.planFor(p, adapter, now, othersWait)
 			if len(p.items) > 0 {
 				s.adapterTurns.charge(int64(p.decodes + p.promptTokens))
+				s.noteStep(p, now)
 				return true
 			}
 			s.adapterTurns.endTurn()
@@ -185,6 +198,15 @@ func (s *scheduler) plan(p *plan, now time.Duration, othersWait bool) bool {
 			return p.starved != nil || len(p.preempted) > 0
 		}
 	}
+}
+
+// noteStep notes who is in a step.
+func (s *scheduler) noteStep(p *plan, now time.Duration) {
+	s.steps++
+	for _, it := range p.items {
+		it.seq.lastStep = s.steps
+	}
+	s.noteUse(p, now)
 }
 
 // turnOf is the adapter whose turn a sequence needs: none if steps mix them.
@@ -292,33 +314,32 @@ func (s *scheduler) perAdapter(a promptAllowance) promptAllowance {
 }
 
 // planFor plans a step of one turn: a token for each decoding sequence, then prompt chunks.
-func (s *scheduler) planFor(p *plan, adapter Adapter, othersWait bool) {
+func (s *scheduler) planFor(p *plan, adapter Adapter, now time.Duration, othersWait bool) {
 	s.collect(adapter)
 	for totalFeedTokens(s.decoders) > s.freeCells() && (s.evictOldestPrefix() || s.preemptVictim(p)) {
 		s.collect(adapter)
 	}
 	s.decoders = s.oldestThatFit(s.decoders, min(s.freeCells(), s.limits.StepTokens))
+	division := s.divideBetweenOwners(now)
 	for _, q := range s.decoders {
-		p.add(q, q.feedTokens())
+		p.add(q)
 	}
 	someoneWaits := othersWait || len(s.readyAdapters) > 1 || p.forcedTokens > 0
 	allowance := s.perAdapter(s.budget.allowPrompts(p.decoding(), s.promptShare, someoneWaits))
 	allowance.ns -= s.budget.cost.prompt(0, p.forcedTokens)
 	allowance.least -= p.forcedTokens
 	allowance.most = min(allowance.most, s.limits.StepTokens-p.decodes) - p.forcedTokens
-	s.sharePromptAllowance(p, allowance)
+	s.planPrompts(p, allowance, division)
 }
 
-// add puts a decoding sequence into the plan. Several tokens at once cost as much as that many prompt tokens.
-func (p *plan) add(q *sequence, tokens int) {
-	p.items = append(p.items, item{seq: q, tokens: tokens})
-	p.cells += attendedCells(q.filled, tokens)
-	if tokens == 1 {
-		p.decodes++
-	} else {
-		p.promptTokens += tokens
-		p.forcedTokens += tokens
-	}
+// add puts a decoding sequence into the plan.
+func (p *plan) add(q *sequence) {
+	p.items = append(p.items, item{seq: q, tokens: q.feedTokens()})
+	w := q.decodeWork()
+	p.decodes += w.decodes
+	p.promptTokens += w.prompts
+	p.forcedTokens += w.prompts
+	p.cells += w.cells
 }
 
 // totalFeedTokens is how many tokens the sequences feed together.
@@ -330,14 +351,17 @@ func totalFeedTokens(list []*sequence) int {
 	return n
 }
 
-// collect finds the ready sequences of a turn, in slot order, which stays the same from step to step.
+// collect finds the sequences of a turn, in slot order, which stays the same from step to step.
 func (s *scheduler) collect(adapter Adapter) {
-	s.decoders, s.prefills = s.decoders[:0], s.prefills[:0]
+	s.decoders, s.prefills, s.drawing = s.decoders[:0], s.prefills[:0], s.drawing[:0]
 	s.noteNeeds()
 	for i := range s.slots {
 		q := s.slots[i].seq
 		switch {
-		case q == nil || q.stage != stageReady || s.turnOf(q) != adapter:
+		case q == nil || s.turnOf(q) != adapter:
+		case q.stage == stageDrawing:
+			s.drawing = append(s.drawing, q)
+		case q.stage != stageReady:
 		case q.decoding():
 			s.decoders = append(s.decoders, q)
 		default:
@@ -357,9 +381,11 @@ func (s *scheduler) oldestThatFit(list []*sequence, n int) []*sequence {
 		n -= list[fit].feedTokens()
 	}
 	list = list[:fit]
-	slices.SortFunc(list, func(a, b *sequence) int { return a.slot - b.slot })
+	slices.SortFunc(list, bySlot)
 	return list
 }
+
+func bySlot(a, b *sequence) int { return a.slot - b.slot }
 
 func byArrival(a, b *sequence) int {
 	if a.arrival < b.arrival {

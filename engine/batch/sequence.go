@@ -42,6 +42,7 @@ type sequence struct {
 	// neededTokens: the shortest beginning that a sequence awaits from this one, as of the last collect; 0: none does
 	neededTokens int
 
+	lastStep  uint64 // number of the last step that had tokens of it
 	preempted int
 	hadSlot   bool // had a slot before
 	cached    int  // prompt tokens taken from the cache when first placed
@@ -153,6 +154,24 @@ func (s *sequence) decoding() bool { return s.prefillTokensLeft() == 0 }
 
 // feedTokens is how many tokens a decoding sequence feeds in its next step.
 func (s *sequence) feedTokens() int { return min(s.pendingTokens(), s.feedTogether) }
+
+// decodeWork is what the next step of a decoding sequence computes. Several tokens at once cost as much as that many
+// prompt tokens.
+func (s *sequence) decodeWork() stepWork {
+	n := s.feedTokens()
+	if n == 1 {
+		return stepWork{decodes: 1, cells: attendedCells(s.filled, 1)}
+	}
+	return stepWork{prompts: n, cells: attendedCells(s.filled, n)}
+}
+
+// weight is the owner's.
+func (s *sequence) weight() float64 {
+	if s.req.OwnerWeight > 0 {
+		return s.req.OwnerWeight
+	}
+	return 1
+}
 
 // answerTokensLeft is how many more tokens the answer may have.
 func (s *sequence) answerTokensLeft(l Limits) int {

@@ -35,6 +35,10 @@ type stepWork struct {
 	cells   int // KV cells that its tokens attend to, summed over the tokens
 }
 
+func (w stepWork) plus(v stepWork) stepWork {
+	return stepWork{w.decodes + v.decodes, w.prompts + v.prompts, w.cells + v.cells}
+}
+
 // attendedCells is how many cells tokens that follow on so many others attend to, each with itself.
 func attendedCells(position, tokens int) int { return tokens*position + tokens*(tokens+1)/2 }
 

@@ -1,0 +1,50 @@
+package batch
+
+import (
+	"math"
+	"time"
+)
+
+const (
+	// useMemory is over how long an owner's use is averaged.
+	useMemory = 10 * time.Second
+	// forgottenUse: an owner that used less isn't remembered.
+	forgottenUse = float64(100 * time.Microsecond)
+)
+
+// ownerUse is how much of the last seconds each owner's parts of shared steps would have taken alone, in ns, earlier
+// ones weighing less.
+type ownerUse struct {
+	ns map[string]float64
+	at time.Duration // as of when
+}
+
+// add counts an owner's part of a step.
+func (u *ownerUse) add(owner string, ns float64, now time.Duration) {
+	u.fadeTo(now)
+	if u.ns == nil {
+		u.ns = make(map[string]float64)
+	}
+	u.ns[owner] += ns
+}
+
+func (u *ownerUse) fadeTo(now time.Duration) {
+	if now == u.at {
+		return
+	}
+	keep := math.Exp(-(now - u.at).Seconds() / useMemory.Seconds())
+	u.at = now
+	for owner := range u.ns {
+		if u.ns[owner] *= keep; u.ns[owner] < forgottenUse {
+			delete(u.ns, owner)
+		}
+	}
+}
+
+// stretch is how many times as long as alone an owner's steps may be beside others: as many as its share makes them, or
+// fewer while it used less of the time than that.
+func (u *ownerUse) stretch(owner string, share float64, now time.Duration) float64 {
+	u.fadeTo(now)
+	used := u.ns[owner] / float64(useMemory)
+	return min(1/share, max(leastStretch, used/(share*share)))
+}
