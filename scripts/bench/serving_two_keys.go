@@ -14,10 +14,14 @@ import (
 // end together any more.
 const busyBefore = 5 * time.Second
 
-// twoKeys: a key whose clients are alone, then beside another key with ten times as many, together more than the server
-// decodes at a time. llama-server doesn't tell keys apart.
+// largeClients send the large key's requests, together more than the server decodes at a time.
+const largeClients = 40
+
+// twoKeys: a key alone, then beside another one with ten times its load. Once it has clients that ask without a pause,
+// and so take all of the server if they can, and once requests that come now and then. llama-server doesn't tell keys
+// apart.
 func (b *serving) twoKeys() error {
-	const smallClients, largeClients, tokens = 4, 40, 32
+	const smallClients, perSecond, tokens = 4, 0.5, 32
 	small, stop, err := b.startTandem(servedModel, "CONTEXT=8192", "API_KEYS=bench:bench-key,large:large-key")
 	if err != nil {
 		return err
@@ -26,28 +30,54 @@ func (b *serving) twoKeys() error {
 	if err := b.warmUp([]load.Server{small}); err != nil {
 		return err
 	}
-	large := withAPIKey(small, "large-key")
-	requests := b.full(3, 2) * smallClients
-	work := fmt.Sprintf("a key with %d clients beside one with %d, %d words in, %d tokens out", smallClients, largeClients, shortWords, tokens)
+	requests, within := b.full(8, 2)*smallClients, time.Duration(b.full(40, 16))*time.Second
+	beside := fmt.Sprintf("beside one with %d clients, %d words in, %d tokens out", largeClients, shortWords, tokens)
+	busyClients := smallKeyLoad{
+		work: fmt.Sprintf("a key with %d clients %s", smallClients, beside), scenario: 90, tokens: tokens,
+		send: func(round int) load.Run {
+			return load.Closed(b.ctx, small, shortJobs(90, round, requests, tokens), smallClients)
+		},
+	}
+	nowAndThen := smallKeyLoad{
+		work: fmt.Sprintf("a key with %g requests/s (Poisson) %s", perSecond, beside), scenario: 92, tokens: tokens,
+		send: func(round int) load.Run {
+			arrivals := load.Poisson(perSecond, within, uint64(round/2)) // the same ones beside the other key
+			return load.Open(b.ctx, small, shortJobs(92, round, len(arrivals), tokens), arrivals)
+		},
+	}
+	return errors.Join(b.smallKey(small, busyClients), b.smallKey(small, nowAndThen))
+}
+
+// smallKeyLoad is what a key sends in each round.
+type smallKeyLoad struct {
+	work     string
+	scenario int // of its prompts; the next one is that of the large key's
+	tokens   int
+	send     func(round int) load.Run
+}
+
+// smallKey measures a key's load alone, then beside the large key, in each round.
+func (b *serving) smallKey(server load.Server, l smallKeyLoad) error {
 	var alone, beside []load.Run
 	for round := range b.rounds {
-		b.say("%s: round %d of %d, alone", work, round+1, b.rounds)
-		run, err := b.closed(small, shortJobs(90, round, requests, tokens), smallClients)
-		if err != nil {
+		b.say("%s: round %d of %d, alone", l.work, round+1, b.rounds)
+		run := l.send(2 * round)
+		if err := run.Failure(); err != nil {
 			return err
 		}
 		b.say("    %s", summary(run))
 		alone = append(alone, run)
-		b.say("%s: round %d of %d, beside the other key", work, round+1, b.rounds)
-		busyJob := func(i int) load.Job { return shortJob(promptNumber(92, round, i), tokens) }
-		run, busy := load.ClosedBeside(b.ctx, small, shortJobs(91, round, requests, tokens), smallClients, large, largeClients, busyJob, busyBefore)
+		b.say("%s: round %d of %d, beside the other key", l.work, round+1, b.rounds)
+		busyJob := func(i int) load.Job { return shortJob(promptNumber(l.scenario+1, round, i), l.tokens) }
+		measure := func() load.Run { return l.send(2*round + 1) }
+		run, busy := load.WhileBusy(b.ctx, withAPIKey(server, "large-key"), largeClients, busyJob, busyBefore, measure)
 		if err := errors.Join(run.Failure(), busy.Failure()); err != nil {
 			return err
 		}
 		b.say("    %s; the other key %.1f tokens/s", summary(run), busy.TokensPerSecond())
 		beside = append(beside, run)
 	}
-	b.addTwoKeys(work, alone, beside)
+	b.addTwoKeys(l.work, alone, beside)
 	return nil
 }
 

@@ -151,15 +151,15 @@ func Beside(ctx context.Context, s Server, clients int, job func(i int) Job, one
 	return Run{Timelines: timelines, Elapsed: c.now()}, reply
 }
 
-// ClosedBeside is Closed while other clients are kept busy, from a while before until its last reply. They may be those
-// of another server or, with other headers, of the same one; busyJob makes their requests.
-func ClosedBeside(ctx context.Context, s Server, jobs []Job, clients int, other Server, others int, busyJob func(i int) Job, after time.Duration) (run, busy Run) {
-	c := newClient(other, others)
+// WhileBusy measures something while clients are kept busy, from a while before until its end. They may be those of
+// another server than what is measured or, with other headers, of the same one; busyJob makes their requests.
+func WhileBusy(ctx context.Context, s Server, clients int, busyJob func(i int) Job, after time.Duration, measure func() Run) (run, busy Run) {
+	c := newClient(s, clients)
 	defer c.close()
-	leave := c.keepBusy(ctx, others, busyJob)
+	leave := c.keepBusy(ctx, clients, busyJob)
 	select {
 	case <-time.After(after):
-		run = Closed(ctx, s, jobs, clients)
+		run = measure()
 	case <-ctx.Done():
 	}
 	timelines := leave()

@@ -207,7 +207,7 @@ func TestBesideEndsWithTheOneReply(t *testing.T) {
 }
 
 // Others are busy from before the first request to after the last reply, each with its own requests.
-func TestClosedBesideOthers(t *testing.T) {
+func TestMeasuredWhileOthersAreBusy(t *testing.T) {
 	othersAsked := make(chan struct{}, 100)
 	s := testServer(t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -225,7 +225,8 @@ func TestClosedBesideOthers(t *testing.T) {
 		r.Header.Set("Prompt", j.Prompt)
 		return r, err
 	}
-	run, busy := ClosedBeside(context.Background(), s, make([]Job, 6), 2, s, 3, func(int) Job { return Job{Prompt: "other"} }, 0)
+	ours := func() Run { return Closed(context.Background(), s, make([]Job, 6), 2) }
+	run, busy := WhileBusy(context.Background(), s, 3, func(int) Job { return Job{Prompt: "other"} }, 0, ours)
 	if err := errors.Join(run.Failure(), busy.Failure()); err != nil {
 		t.Fatal(err)
 	}
