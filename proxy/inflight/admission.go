@@ -278,7 +278,7 @@ func (t *Table) sampleWork(now time.Time) {
 			if b.sequences > 0 {
 				w.sequences = b.sequences
 			}
-			saturated = saturated || b.sequences > 0 && b.outstanding >= b.sequences
+			saturated = saturated || b.isFull(t.queue.Work(base) > 0)
 		}
 		w.Sample(now, saturated)
 		e := t.estimate(w, modelVersion{base, t.anyVersionOf(base)}, float64(t.queue.Work(base)), 1, admission.Size{})

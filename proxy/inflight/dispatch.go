@@ -80,8 +80,9 @@ func (t *Table) dispatchVerdict(it queue.Item) queue.Verdict {
 	if c.replaysWaiting && len(t.memoryShortages) > 0 {
 		c.replaysWaiting = t.hasWaitingReplays(mv)
 	}
-	if it.Class == queue.Fresh && t.queue.Account(it.Base, it.Key, it.Weight).Runs() {
-		c.keptFree = t.queue.Shares(it.Base).Idle(mostKeptFree(base.sequences))
+	if most := mostKeptFree(base.sequences); it.Class == queue.Fresh && base.outstanding >= base.sequences-most {
+		account := t.queue.Account(it.Base, it.Key, it.Weight)
+		c.keptFree = t.queue.Shares(it.Base).Expected(account, base.sequences, most)
 	}
 	c.itemBytes = t.entries[it.ID].sendBytes()
 	for other := range e.loading {

@@ -48,8 +48,8 @@ const (
 	// forgetAccount is the time after which a key without requests is forgotten, even if it was served more than
 	// others.
 	forgetAccount = 10 * time.Minute
-	// idleWindow is how long a key without requests is expected to come back.
-	idleWindow = time.Minute
+	// expectedFor is how long a key without requests is expected to send one.
+	expectedFor = time.Minute
 )
 
 func newShares() *Shares { return &Shares{accounts: make(map[uint64]*Account)} }
@@ -135,9 +135,6 @@ func (c *Charge) Settle() {
 	*c = Charge{}
 }
 
-// Runs reports whether requests of the key are at an engine.
-func (a *Account) Runs() bool { return a.running > 0 }
-
 // QueuedWork is the work of the key's waiting items.
 func (a *Account) QueuedWork() int64 { return a.queued }
 
@@ -169,18 +166,32 @@ func (a *Account) isActive() bool {
 // Contended reports whether several keys use the base.
 func (s *Shares) Contended() bool { return s.active > 1 }
 
-// Idle counts the keys that have no requests and had some in the last minute, up to a number.
-func (s *Shares) Idle(most int) int {
+// Expected counts the keys that may send a request at any time and be due for it, up to a number: they had some in the
+// last minute, none of theirs waits, and fewer are at the engine than their part of so many sequences. For a key that
+// has no more than its part itself there are none.
+func (s *Shares) Expected(of *Account, sequences, most int) int {
+	weights := 0.0
+	for _, a := range s.accounts {
+		if a.isExpected() {
+			weights += a.weight
+		}
+	}
+	part := func(a *Account) float64 { return float64(sequences) * a.weight / weights }
+	if float64(of.running) < part(of) {
+		return 0
+	}
 	n := 0
 	for _, a := range s.accounts {
-		if n >= most {
-			break
-		}
-		if a.waiting == 0 && a.running == 0 && s.sampled.Sub(a.activeAt) < idleWindow {
+		if n < most && a != of && a.waiting == 0 && a.isExpected() && float64(a.running) < part(a) {
 			n++
 		}
 	}
 	return n
+}
+
+// isExpected reports whether the key has requests, or had some in the last minute.
+func (a *Account) isExpected() bool {
+	return a.waiting > 0 || a.running > 0 || a.shares.sampled.Sub(a.activeAt) < expectedFor
 }
 
 // othersUse reports whether keys other than this one use the base.

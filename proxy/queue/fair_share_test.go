@@ -333,27 +333,36 @@ func TestSkippedItemOfAKey(t *testing.T) {
 	}
 }
 
-// A key is idle from its last request on, for as long as it is expected to come back.
-func TestIdleKeys(t *testing.T) {
+// A key that has fewer requests at the engine than its part, and none that waits, is expected to send one for a minute.
+func TestExpectedKeys(t *testing.T) {
+	const sequences = 30
 	q, start := fairQueue(), time.Now()
-	q.Push(keyItem(1, keyC))
+	var large []Charge
+	for range 12 {
+		large = append(large, q.Account("m", keyA, 0).Charge(1))
+	}
 	q.Sample(start)
-	a, b := q.Account("m", keyA, 0).Charge(1), q.Account("m", keyB, 0).Charge(1)
-	if n := q.Shares("m").Idle(9); n != 0 || !q.Account("m", keyA, 0).Runs() {
-		t.Errorf("%d idle keys while all have requests", n)
+	b, c := q.Account("m", keyB, 0).Charge(1), q.Account("m", keyC, 0).Charge(1)
+	expect := func(when string, of uint64, most, want int) {
+		t.Helper()
+		if n := q.Shares("m").Expected(q.Account("m", of, 0), sequences, most); n != want {
+			t.Errorf("%s, beside key %d: %d keys are expected to send something, want %d", when, of, n, want)
+		}
 	}
-	a.Settle()
+	expect("two keys with one request", keyA, 9, 2)
+	expect("at most one counts", keyA, 1, 1)
+	expect("a key with less than its part", keyB, 9, 0)
+	q.Push(keyItem(1, keyB))
+	expect("one's next request waits", keyA, 9, 1)
+	q.Remove(1)
 	b.Settle()
-	if n := q.Shares("m").Idle(9); n != 2 || q.Account("m", keyA, 0).Runs() {
-		t.Errorf("%d idle keys, want the two that were served", n)
-	}
-	if n := q.Shares("m").Idle(1); n != 1 {
-		t.Errorf("%d idle keys, at most 1 was asked for", n)
-	}
-	q.Sample(start.Add(idleWindow / 2))
-	n := q.Shares("m").Idle(9)
-	q.Sample(start.Add(idleWindow + time.Second))
-	if later := q.Shares("m").Idle(9); n != 2 || later != 0 {
-		t.Errorf("%d idle keys after half of the time, %d after all of it", n, later)
+	c.Settle()
+	expect("they have no requests", keyA, 9, 2)
+	q.Sample(start.Add(expectedFor / 2))
+	expect("half a minute later", keyA, 9, 2)
+	q.Sample(start.Add(expectedFor + time.Second))
+	expect("after a minute", keyA, 9, 0)
+	for i := range large {
+		large[i].Settle()
 	}
 }
