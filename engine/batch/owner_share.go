@@ -108,8 +108,8 @@ func (s *scheduler) ownerOf(q *sequence) *ownerPart {
 }
 
 // chooseRows fills a step up to its time: all decoders of the lightest owner, then one of the owner with the fewest for
-// its weight, and so on. Each owner has one at least. The prompts of the others have their part of what they get
-// together, as in a step that isn't divided.
+// its weight, and so on. The prompts of the others have their part of what they get together, as in a step that isn't
+// divided. Where there is time for nothing, each has a row at least, or in every other step some tokens of a prompt.
 func (s *scheduler) chooseRows(lightest *ownerPart, d ownerDivision) {
 	lightest.rows = len(lightest.decoders)
 	others := d.stepNs - s.aloneNs(lightest)
@@ -117,7 +117,8 @@ func (s *scheduler) chooseRows(lightest *ownerPart, d ownerDivision) {
 	work := lightest.work
 	for next := s.fewestRows(); next != nil; next = s.fewestRows() {
 		work = work.plus(next.decoders[next.rows].decodeWork())
-		if next.rows > 0 && s.budget.cost.predict(work)+promptNs > d.stepNs {
+		isLeast := next.rows == 0 && (next.promptNs == 0 || s.rowsFirst())
+		if !isLeast && s.budget.cost.predict(work)+promptNs > d.stepNs {
 			break
 		}
 		next.rows++
@@ -173,8 +174,19 @@ func (s *scheduler) planPrompts(p *plan, a promptAllowance, d ownerDivision) {
 	s.prefills = all[light:]
 	used := p.promptTokens - before
 	a.most, a.least = a.most-used, min(a.least, 2) // a token for the first prompt, and one for the shortest
+	if s.rowsFirst() && p.hasOthers(d.lightest) {
+		a.least = 0
+	}
 	a.ns = min(a.ns, left) - s.budget.cost.prompt(0, used)
 	s.sharePromptAllowance(p, a)
+}
+
+// rowsFirst reports whether owners whose time in the step is over get a row of it, rather than tokens of prompts.
+func (s *scheduler) rowsFirst() bool { return s.steps%2 == 0 }
+
+// hasOthers reports whether the step has something of owners other than this one.
+func (p *plan) hasOthers(owner string) bool {
+	return slices.ContainsFunc(p.items, func(it item) bool { return it.seq.req.Owner != owner })
 }
 
 // byLastStep puts the sequence first that was in no step for the longest time.
