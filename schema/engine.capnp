@@ -128,6 +128,7 @@ struct InferRequest {
   promptLogprobs  @28 :Bool;         # log-probabilities of the prompt's tokens, with sampling.topLogprobs entries each
   ignoreEnd       @29 :Bool;         # the end token is never drawn
   splitOutput     @30 :Bool;         # token texts are an encoded part stream: content, reasoning, tool calls (schema/parts)
+  ownerWeight     @31 :Float32;      # share of the owner against others; 0: 1
 }
 
 enum ReplayMode { none @0; prefill @1; decode @2; }

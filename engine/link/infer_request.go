@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"tandem/engine/batch"
@@ -39,6 +40,7 @@ type inferRequest struct {
 	stops          []string
 	timeout        time.Duration // 0: none
 	owner          uint64
+	ownerWeight    float64 // 0: 1
 	requestKey     string
 	traceparent    string
 	rendered       *models.Prompt // replay; nil: render the input
@@ -100,6 +102,14 @@ func decodeInfer(f schema.Frame) (attemptKey, inferRequest, error) {
 	return k, in, err
 }
 
+// weightOf is the weight of a request's owner; what is none is 0.
+func weightOf(r schema.InferRequest) float64 {
+	if w := float64(r.OwnerWeight()); w > 0 && w <= math.MaxFloat32 {
+		return w
+	}
+	return 0
+}
+
 func decodeRequest(r schema.InferRequest) (inferRequest, error) {
 	var in inferRequest
 	d := fieldReader{}
@@ -110,7 +120,7 @@ func decodeRequest(r schema.InferRequest) (inferRequest, error) {
 	}
 	in.maxNewTokens, in.fitContext, in.plainSampling = int(r.MaxNewTokens()), r.FitContext(), r.PlainSampling()
 	in.timeout = time.Duration(min(r.TimeoutNs(), 1<<62))
-	in.owner, in.requestKey = r.Owner(), d.text(r.RequestKey())
+	in.owner, in.ownerWeight, in.requestKey = r.Owner(), weightOf(r), d.text(r.RequestKey())
 	in.traceparent = d.text(r.Traceparent())
 	in.generated = d.int32s(r.Generated())
 	in.replaySteps = r.Replay() == schema.ReplayMode_decode

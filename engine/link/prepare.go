@@ -211,7 +211,8 @@ func (s *session) executorRequest(r *inFlightRequest, prompt models.Prompt) (*ba
 	batchRequest := &batch.Request{
 		ID: r.id, Attempt: r.attempt, Base: r.lease.BaseKey,
 		Prompt: prompt.Tokens, Generated: in.generated, ReplaySteps: in.replaySteps,
-		MaxNewTokens: maxNewTokens, Stops: prompt.Stops, Sampling: sampling, PromptLogprobs: in.promptLogprobs, Owner: strconv.FormatUint(in.owner, 36),
+		MaxNewTokens: maxNewTokens, Stops: prompt.Stops, Sampling: sampling, PromptLogprobs: in.promptLogprobs,
+		Owner: strconv.FormatUint(in.owner, 36), OwnerWeight: in.ownerWeight,
 		Sink: s,
 	}
 	if r.lease.Adapter != nil {

@@ -11,9 +11,9 @@ import (
 func TestAnswerInOnePiece(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, table *tableTest) {
 		f := table.attach(LastExit{})
-		a := table.admit(func(r *Request) { r.Key = "alice" })
+		a := table.admit(func(r *Request) { r.Key, r.Weight = "alice", 2 })
 		s := f.last(t)
-		if s.Model != "demo" || s.Version != "v1.0" || s.Sampling.Seed > api.MaxSeed || s.Timeout != 5*time.Minute || s.Owner == 0 {
+		if s.Model != "demo" || s.Version != "v1.0" || s.Sampling.Seed > api.MaxSeed || s.Timeout != 5*time.Minute || s.Owner == 0 || s.OwnerWeight != 2 {
 			t.Errorf("submitted %+v", s)
 		}
 		table.serve(f, s, 3)

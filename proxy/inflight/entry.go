@@ -122,7 +122,7 @@ func (en *entry) submission(now time.Time, replaySteps bool) *Submission {
 	r := en.req.Infer
 	s := newSubmission(r)
 	s.ID, s.Attempt, s.Model, s.Version = en.id, en.attempt, en.model, en.version
-	s.Traceparent, s.RequestID, s.Owner = en.req.Traceparent, en.req.ID, en.owner
+	s.Traceparent, s.RequestID, s.Owner, s.OwnerWeight = en.req.Traceparent, en.req.ID, en.owner, en.req.Weight
 	s.Sampling = sampling(r, en.seed, en.drawChoice())
 	if r.MaxNewTokens != nil {
 		s.MaxNewTokens = *r.MaxNewTokens

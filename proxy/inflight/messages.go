@@ -139,6 +139,7 @@ type Submission struct {
 	Traceparent    string
 	RequestID      string // X-Request-Id
 	Owner          uint64 // fair-share key
+	OwnerWeight    float64
 	Raw            bool
 	Task           api.Task
 	PromptTokens   []int32 // in place of Prompt

@@ -90,6 +90,7 @@ func (s *inferFrame) write(to schema.InferRequest) error {
 	to.SetPlainSampling(s.PlainSampling)
 	to.SetTimeoutNs(uint64(max(s.Timeout, 0)))
 	to.SetOwner(s.Owner)
+	to.SetOwnerWeight(float32(s.OwnerWeight))
 	w := fieldWriter{}
 	w.text(to.SetModel, s.Model)
 	w.text(to.SetVersion, s.Version)

@@ -19,7 +19,7 @@ func TestSubmissionFrame(t *testing.T) {
 	p, e := attach(t, l, h, 1)
 	temperature, topK := float32(0), int32(40)
 	e.Infer(&inflight.Submission{
-		ID: 9, Attempt: 2, Model: "demo", Version: "v1.0", Prompt: "hi", Timeout: time.Second, Owner: 3, MaxNewTokens: 11, FitContext: true, PlainSampling: true,
+		ID: 9, Attempt: 2, Model: "demo", Version: "v1.0", Prompt: "hi", Timeout: time.Second, Owner: 3, OwnerWeight: 2.5, MaxNewTokens: 11, FitContext: true, PlainSampling: true,
 		Stops: []string{"a", "b"}, Sampling: inflight.Sampling{Temperature: &temperature, TopK: &topK, Seed: 99},
 		Rendered: &inflight.Rendered{PromptTokens: []int32{1, 2}, Grammar: "g", Stops: []string{"c"},
 			Triggers: []inflight.Trigger{{Kind: 2, Value: "<call>"}, {Kind: 1, Token: 7}}}, Generated: []int32{5}, ReplaySteps: true,
@@ -41,7 +41,7 @@ func TestSubmissionFrame(t *testing.T) {
 		triggers, _ := rendered.Triggers()
 		word, _ := triggers.At(0).Value()
 		switch {
-		case f.Id() != 9, f.Attempt() != 2, string(prompt) != "hi", in.TimeoutNs() != 1e9, in.Owner() != 3, in.MaxNewTokens() != 11, !in.FitContext(), !in.PlainSampling(), stops.Len() != 2:
+		case f.Id() != 9, f.Attempt() != 2, string(prompt) != "hi", in.TimeoutNs() != 1e9, in.Owner() != 3, in.OwnerWeight() != 2.5, in.MaxNewTokens() != 11, !in.FitContext(), !in.PlainSampling(), stops.Len() != 2:
 			t.Error("the request's own fields are wrong")
 		case s.Present() != 3, s.TopK() != 40, seeds.Len() != 1, seeds.At(0) != 99:
 			t.Errorf("sampling: present %b, seeds %d", s.Present(), seeds.Len())
