@@ -2,20 +2,28 @@ package batch
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 )
 
-// The part of the scheduler that divides a step between owners. Where each sequence of a step costs time, as on a CPU,
-// an owner with many of them would slow down one with few by as many times, however fairly they got their slots. So a
-// step takes at most as long as the lightest owner's part of it would take alone, divided by that owner's share of all
-// weights: what a processor that is shared by time would give it. An owner that used less than its share lately gets
-// more than that for some seconds. The other owners' sequences take turns. Where they cost next to nothing, as on a GPU
-// that isn't full, a step has room for all.
+// The part of the scheduler that divides steps between owners. Where each sequence of a step costs time, as on a CPU, an
+// owner with many of them would slow down one with few by as many times, however fairly they got their slots. So the
+// owners with the least to compute, for their weights, are in each step, and the others get as much time beside them as
+// their share of the weights is: what a processor that is shared by time would give them. Owners that used less than
+// their share lately wait less than that, for some seconds. Where sequences cost next to nothing, as on a GPU that isn't
+// full, all fit into a step.
 
-// leastStretch: an owner that used little lately finds its steps this much longer than alone, where its share would
-// make them longer still. On a GPU a step has room for many sequences in that time.
-const leastStretch = 1.5
+const (
+	// leastStretch: owners that used little lately find their steps this much longer than alone, on average.
+	leastStretch = 1.5
+	// longestStretch: the others save up their time until they make a step this much longer, or have time for all that
+	// they have: many sequences in a step are cheaper than one by one. The gaps between tokens of an answer then have a
+	// p99 of so many times their median.
+	longestStretch = 3.0
+	// alikeFactor: owners with up to so much more to compute than the lightest one are in each step, too.
+	alikeFactor = 1.5
+)
 
 // ownerPart is what one owner has for a step.
 type ownerPart struct {
@@ -23,37 +31,82 @@ type ownerPart struct {
 	weight   float64
 	decoders []*sequence
 	work     stepWork // of all decoders
-	promptNs float64  // of all that is left of its prompts, until they are cut to what they would get alone
-	rows     int      // decoders that the step has room for
+	promptNs float64  // what a step beside these would have of its prompts
+	light    bool
+	rows     int // decoders in the step
+	// canAdvance: it has decoders, or prompts
+	canAdvance bool
 }
 
 // ownerDivision is how a step is divided. The zero value is a step that isn't.
 type ownerDivision struct {
-	lightest string
-	promptNs float64 // for the lightest owner's prompts
-	stepNs   float64 // for everything; 0: the step isn't divided
+	divided  bool
+	promptNs float64 // for prompts of light owners
+	aloneNs  float64 // for everything of light owners
+	othersNs float64 // for everything of the others; 0: the step has nothing of them
 }
 
 // divideBetweenOwners removes from the collected decoders those that must wait for a later step.
 func (s *scheduler) divideBetweenOwners(now time.Duration) ownerDivision {
 	if !s.severalOwners() || !s.budget.promptSeen {
+		s.othersNs = 0
 		return ownerDivision{}
 	}
 	s.listOwners()
-	weights, lightest := 0.0, &s.owners[0]
+	s.markLight()
+	light, others, used := ownerPart{}, ownerPart{}, 0.0
 	for i := range s.owners {
 		o := &s.owners[i]
-		weights += o.weight
-		if s.aloneNs(o)/o.weight < s.aloneNs(lightest)/lightest.weight {
-			lightest = o
+		if !o.light {
+			others.add(o)
+			continue
 		}
+		light.add(o)
+		used += s.use.of(o.owner, now)
 	}
-	stretch := s.use.stretch(lightest.owner, lightest.weight/weights, now)
-	d := ownerDivision{lightest: lightest.owner, promptNs: lightest.promptNs, stepNs: stretch * s.aloneNs(lightest)}
-	if d.stepNs > 0 { // or nothing costs anything
-		s.chooseRows(lightest, d)
+	d := ownerDivision{divided: others.weight > 0, promptNs: light.promptNs, aloneNs: s.aloneNs(&light)}
+	if !d.divided || d.aloneNs == 0 { // or nothing costs anything
+		s.othersNs = 0
+		return ownerDivision{}
 	}
+	gain := (stretch(used, light.weight/(light.weight+others.weight)) - 1) * d.aloneNs
+	least := s.leastForOthers(&light, &others, d.aloneNs)
+	most := max(least, gain)
+	s.othersNs = max(s.othersNs, min(s.othersNs+gain, most))
+	if s.othersNs+gain/2 >= least || !light.canAdvance { // in the step that is nearest to when they have it
+		d.othersNs = max(min(s.othersNs, most), least)
+	}
+	s.chooseRows(d, others.promptNs)
 	return d
+}
+
+// leastForOthers is the time for which owners that aren't in each step wait: for all of their decoders, or prompts if
+// they have no other work, as far as that makes no step too long.
+func (s *scheduler) leastForOthers(light, others *ownerPart, aloneNs float64) float64 {
+	need := s.budget.cost.predict(light.work.plus(others.work)) - s.budget.cost.predict(light.work)
+	if others.work == (stepWork{}) {
+		need = others.promptNs
+	}
+	return min(need, (longestStretch-1)*aloneNs)
+}
+
+// add adds what another owner has.
+func (o *ownerPart) add(p *ownerPart) {
+	o.weight += p.weight
+	o.work = o.work.plus(p.work)
+	o.promptNs += p.promptNs
+	o.canAdvance = o.canAdvance || p.canAdvance
+}
+
+// markLight finds the owners with the least to compute for their weights.
+func (s *scheduler) markLight() {
+	least := math.Inf(1)
+	for i := range s.owners {
+		least = min(least, s.aloneNs(&s.owners[i])/s.owners[i].weight)
+	}
+	for i := range s.owners {
+		s.owners[i].light = s.aloneNs(&s.owners[i])/s.owners[i].weight <= alikeFactor*least
+	}
 }
 
 // severalOwners reports whether the collected sequences are those of more than one owner.
@@ -70,8 +123,8 @@ func (s *scheduler) severalOwners() bool {
 // aloneNs is how long a step with an owner's part alone would take.
 func (s *scheduler) aloneNs(o *ownerPart) float64 { return s.budget.cost.predict(o.work) + o.promptNs }
 
-// listOwners lists the owners of the collected sequences, and of each those first that were in no step for the longest
-// time. One whose grammar is being prepared for a draw will be in the next step, so it counts.
+// listOwners lists the owners of the collected sequences, and of each those first that had no row for the longest time.
+// One whose grammar is being prepared for a draw will be in the next step, so it counts.
 func (s *scheduler) listOwners() {
 	s.owners = s.owners[:0]
 	for _, q := range s.decoders {
@@ -88,8 +141,9 @@ func (s *scheduler) listOwners() {
 	}
 	for i := range s.owners {
 		o := &s.owners[i]
-		slices.SortFunc(o.decoders, byLastStep)
+		slices.SortFunc(o.decoders, byLastTurn)
 		o.promptNs = min(o.promptNs, s.budget.allowPrompts(o.work, s.promptShare, true).ns)
+		o.canAdvance = len(o.decoders) > 0 || o.promptNs > 0
 	}
 }
 
@@ -107,38 +161,34 @@ func (s *scheduler) ownerOf(q *sequence) *ownerPart {
 	return &s.owners[len(s.owners)-1]
 }
 
-// chooseRows fills a step up to its time: all decoders of the lightest owner, then one of the owner with the fewest for
-// its weight, and so on. The prompts of the others have their part of what they get together, as in a step that isn't
-// divided. Where there is time for nothing, each has a row at least, or in every other step some tokens of a prompt.
-func (s *scheduler) chooseRows(lightest *ownerPart, d ownerDivision) {
-	lightest.rows = len(lightest.decoders)
-	others := d.stepNs - s.aloneNs(lightest)
-	promptNs := d.promptNs + min(s.othersPromptNs(lightest), others*s.promptShare/(1+s.promptShare))
-	work := lightest.work
-	for next := s.fewestRows(); next != nil; next = s.fewestRows() {
+// chooseRows chooses the step's decoders: all of the light owners and, if the others have time in it, one of the owner
+// with the fewest for its weight, and so on, one of each at least. Their prompts have their part of that time, as in a
+// step that isn't divided.
+func (s *scheduler) chooseRows(d ownerDivision, othersPromptNs float64) {
+	var work stepWork
+	s.decoders = s.decoders[:0]
+	for i := range s.owners {
+		if o := &s.owners[i]; o.light {
+			o.rows = len(o.decoders)
+			work = work.plus(o.work)
+		}
+	}
+	end := d.aloneNs + d.othersNs - min(othersPromptNs, d.othersNs*s.promptShare/(1+s.promptShare))
+	for next := s.fewestRows(); next != nil && d.othersNs > 0; next = s.fewestRows() {
 		work = work.plus(next.decoders[next.rows].decodeWork())
-		isLeast := next.rows == 0 && (next.promptNs == 0 || s.rowsFirst())
-		if !isLeast && s.budget.cost.predict(work)+promptNs > d.stepNs {
+		if next.rows > 0 && s.budget.cost.predict(work)+d.promptNs > end {
 			break
 		}
 		next.rows++
 	}
-	s.decoders = s.decoders[:0]
 	for i := range s.owners {
-		s.decoders = append(s.decoders, s.owners[i].decoders[:s.owners[i].rows]...)
-	}
-	slices.SortFunc(s.decoders, bySlot)
-}
-
-// othersPromptNs is what the prompts of all owners but one may take.
-func (s *scheduler) othersPromptNs(one *ownerPart) float64 {
-	ns := 0.0
-	for i := range s.owners {
-		if o := &s.owners[i]; o != one {
-			ns += o.promptNs
+		for _, q := range s.owners[i].decoders[:s.owners[i].rows] {
+			s.turns++
+			q.lastTurn = s.turns
+			s.decoders = append(s.decoders, q)
 		}
 	}
-	return ns
+	slices.SortFunc(s.decoders, bySlot)
 }
 
 // fewestRows is the owner with the fewest rows for its weight of those that have more decoders; nil: none has.
@@ -153,58 +203,55 @@ func (s *scheduler) fewestRows() *ownerPart {
 	return fewest
 }
 
-// planPrompts plans prompt chunks. In a step that is divided these are what the lightest owner's prompts would have
-// alone, then those of the others with what is left of the step's time.
-func (s *scheduler) planPrompts(p *plan, a promptAllowance, d ownerDivision) {
-	if d.stepNs == 0 {
-		s.sharePromptAllowance(p, a)
-		return
-	}
-	isLight := func(q *sequence) bool { return q.req.Owner == d.lightest }
+// planDividedPrompts plans prompt chunks: those of the light owners as if they were alone, then those of the others
+// with what is left of their time.
+func (s *scheduler) planDividedPrompts(p *plan, a promptAllowance, d ownerDivision) {
 	all, light := s.prefills, 0
 	for i, q := range all {
-		if isLight(q) {
+		if s.ownerOf(q).light {
 			all[i], all[light] = all[light], q
 			light++
 		}
 	}
-	before, left := p.promptTokens, d.stepNs-s.budget.cost.predict(p.decoding())
+	before, left := p.promptTokens, d.aloneNs+d.othersNs-s.budget.cost.predict(p.decoding())
 	s.prefills = all[:light]
-	s.sharePromptAllowance(p, promptAllowance{ns: d.promptNs, least: a.least, most: a.most})
+	s.sharePromptAllowance(p, promptAllowance{ns: d.promptNs + 1, least: a.least, most: a.most}) // + 1: sums aren't exact
+	if d.othersNs == 0 {
+		return
+	}
 	s.prefills = all[light:]
 	used := p.promptTokens - before
 	a.most, a.least = a.most-used, min(a.least, 2) // a token for the first prompt, and one for the shortest
-	if s.rowsFirst() && p.hasOthers(d.lightest) {
-		a.least = 0
-	}
 	a.ns = min(a.ns, left) - s.budget.cost.prompt(0, used)
 	s.sharePromptAllowance(p, a)
 }
 
-// rowsFirst reports whether owners whose time in the step is over get a row of it, rather than tokens of prompts.
-func (s *scheduler) rowsFirst() bool { return s.steps%2 == 0 }
-
-// hasOthers reports whether the step has something of owners other than this one.
-func (p *plan) hasOthers(owner string) bool {
-	return slices.ContainsFunc(p.items, func(it item) bool { return it.seq.req.Owner != owner })
+// byLastTurn puts the sequence first that had no row for the longest time.
+func byLastTurn(a, b *sequence) int {
+	return cmp.Or(cmp.Compare(a.lastTurn, b.lastTurn), cmp.Compare(a.arrival, b.arrival))
 }
 
-// byLastStep puts the sequence first that was in no step for the longest time.
-func byLastStep(a, b *sequence) int {
-	return cmp.Or(cmp.Compare(a.lastStep, b.lastStep), cmp.Compare(a.arrival, b.arrival))
-}
-
-// noteUse notes what the owners of a step would have taken alone.
-func (s *scheduler) noteUse(p *plan, now time.Duration) {
-	s.owners = s.owners[:0]
+// noteUse notes what the owners of a divided step would have taken alone, and takes what the others did take from their
+// time.
+func (s *scheduler) noteUse(p *plan, d ownerDivision, now time.Duration) {
+	if !d.divided {
+		return
+	}
+	for i := range s.owners {
+		s.owners[i].work = stepWork{}
+	}
+	var light stepWork
 	for _, it := range p.items {
 		o := s.ownerOf(it.seq)
 		o.work = o.work.plus(it.work())
-	}
-	if len(s.owners) < 2 {
-		return // what isn't shared harms nobody
+		if o.light {
+			light = light.plus(it.work())
+		}
 	}
 	for i := range s.owners {
-		s.use.add(s.owners[i].owner, s.aloneNs(&s.owners[i]), now)
+		if o := &s.owners[i]; o.work != (stepWork{}) {
+			s.use.add(o.owner, s.budget.cost.predict(o.work), now)
+		}
 	}
+	s.othersNs -= s.budget.cost.predict(p.work()) - s.budget.cost.predict(light)
 }

@@ -1,7 +1,8 @@
 package batch
 
 import (
-	"maps"
+	"math"
+	"strings"
 	"testing"
 	"time"
 )
@@ -44,40 +45,65 @@ func (o *ownersTest) rows() map[string]int {
 	return rows
 }
 
-// The lightest owner's sequences are in each step, with as many of the others as take the time that is theirs.
-func TestRowsOfOwners(t *testing.T) {
+// The owners with the least to compute are in each step, and steps take as much longer than theirs alone as they should
+// by the weights, on average.
+func TestStepsOfOwners(t *testing.T) {
 	type owner struct {
 		name      string
 		weight    float64
 		sequences int
 	}
+	gpu, twoCores := simulatedDevices["GPU"], simulatedDevices["two cores"]
 	for name, tc := range map[string]struct {
-		device simulatedDevice
-		owners []owner
-		want   map[string]int
+		device  simulatedDevice
+		owners  []owner
+		light   string  // each of these letters is an owner that is in each step with all of its sequences
+		stretch float64 // 0: all sequences are in each step
 	}{
-		"one owner":                             {xeon, []owner{{"a", 1, 32}}, map[string]int{"a": 32}},
-		"one sequence beside many":              {xeon, []owner{{"a", 1, 1}, {"b", 1, 28}}, map[string]int{"a": 1, "b": 3}},
-		"a few beside many":                     {xeon, []owner{{"a", 1, 4}, {"b", 1, 28}}, map[string]int{"a": 4, "b": 6}},
-		"alike":                                 {xeon, []owner{{"a", 1, 14}, {"b", 1, 14}}, map[string]int{"a": 14, "b": 14}},
-		"nearly alike":                          {xeon, []owner{{"a", 1, 14}, {"b", 1, 15}}, map[string]int{"a": 14, "b": 15}},
-		"a quarter of the weight":               {xeon, []owner{{"a", 1, 4}, {"b", 3, 28}}, map[string]int{"a": 4, "b": 19}},
-		"the weights of three":                  {xeon, []owner{{"a", 1, 1}, {"b", 1, 14}, {"c", 2, 14}}, map[string]int{"a": 1, "b": 4, "c": 6}},
-		"many owners with one":                  {xeon, []owner{{"a", 1, 1}, {"b", 1, 1}, {"c", 1, 1}, {"d", 1, 1}, {"e", 1, 9}}, map[string]int{"a": 1, "b": 1, "c": 1, "d": 1, "e": 9}},
-		"where sequences cost next to nothing":  {simulatedDevices["GPU"], []owner{{"a", 1, 1}, {"b", 1, 28}}, map[string]int{"a": 1, "b": 28}},
-		"where a step's time is all sequences'": {simulatedDevices["no weights"], []owner{{"a", 1, 1}, {"b", 1, 28}}, map[string]int{"a": 1, "b": 1}},
+		"one owner":                            {xeon, []owner{{"a", 1, 32}}, "a", 0},
+		"one sequence beside many":             {xeon, []owner{{"a", 1, 1}, {"b", 1, 28}}, "a", 2},
+		"a few beside many":                    {xeon, []owner{{"a", 1, 4}, {"b", 1, 28}}, "a", 2},
+		"another device":                       {twoCores, []owner{{"a", 1, 2}, {"b", 1, 28}}, "a", 2},
+		"alike":                                {xeon, []owner{{"a", 1, 14}, {"b", 1, 14}}, "ab", 0},
+		"nearly alike":                         {xeon, []owner{{"a", 1, 14}, {"b", 1, 16}}, "ab", 0},
+		"a quarter of the weight":              {xeon, []owner{{"a", 1, 1}, {"b", 3, 28}}, "a", 4},
+		"three quarters of the weight":         {xeon, []owner{{"a", 3, 1}, {"b", 1, 28}}, "a", 4. / 3},
+		"two small ones":                       {xeon, []owner{{"a", 1, 1}, {"b", 1, 1}, {"c", 1, 28}}, "ab", 1.5},
+		"a small, a middle and a large one":    {xeon, []owner{{"a", 1, 1}, {"b", 1, 8}, {"c", 1, 20}}, "a", 3},
+		"many owners with one":                 {xeon, []owner{{"a", 1, 1}, {"b", 1, 1}, {"c", 1, 1}, {"d", 1, 1}, {"e", 1, 2}}, "abcde", 0},
+		"where sequences cost next to nothing": {gpu, []owner{{"a", 1, 1}, {"b", 1, 28}}, "ab", 0},
+		"where they cost all of it":            {simulatedDevices["no weights"], []owner{{"a", 1, 1}, {"b", 1, 28}}, "a", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := newOwnersTest(t, tc.device)
 			for _, w := range tc.owners {
 				o.decode(w.name, w.weight, w.sequences)
 			}
+			const steps = 60
+			began, tokens := o.now, make(map[string]int)
+			lightRows := 0
 			for _, w := range tc.owners {
-				o.scheduler.use.add(w.name, float64(useMemory), o.now) // as much as there is
+				if strings.Contains(tc.light, w.name) {
+					lightRows += w.sequences
+				}
 			}
-			o.step()
-			if got := o.rows(); !maps.Equal(got, tc.want) {
-				t.Errorf("rows %v, want %v", got, tc.want)
+			alone := tc.device.takes(short(lightRows, 0))
+			for range steps {
+				for _, w := range tc.owners {
+					o.scheduler.use.add(w.name, float64(useMemory), o.now) // as much as there is
+				}
+				o.step()
+				for owner, n := range o.rows() {
+					tokens[owner] += n
+				}
+			}
+			for _, w := range tc.owners {
+				if n := tokens[w.name]; n == 0 || strings.Contains(tc.light, w.name) && n != steps*w.sequences {
+					t.Errorf("%d tokens of %d sequences of %s in %d steps", n, w.sequences, w.name, steps)
+				}
+			}
+			if got := (o.now - began).Seconds() / alone.Seconds() / steps; tc.stretch > 0 && math.Abs(got-tc.stretch) > 0.15*tc.stretch {
+				t.Errorf("steps take %.2f times those of %s alone, want %.2f", got, tc.light, tc.stretch)
 			}
 		})
 	}
@@ -114,8 +140,8 @@ func TestSequencesOfAnOwnerTakeTurns(t *testing.T) {
 	}
 }
 
-// Prompts of the others advance in every other step, long ones and short ones, and those of the lightest owner are computed as
-// if it were alone.
+// Prompts of the others advance, long ones and short ones, and those of the lightest owner are computed as if it were
+// alone.
 func TestPromptsInDividedSteps(t *testing.T) {
 	o := newOwnersTest(t, xeon)
 	o.decode("small", 1, 1)
@@ -126,11 +152,14 @@ func TestPromptsInDividedSteps(t *testing.T) {
 	if own.filled != 20 {
 		t.Errorf("%d of 20 tokens of the lightest owner's prompt in the first step", own.filled)
 	}
-	for i := range 50 {
+	const round = 6 // steps within which the others have one
+	for i := range 10 {
 		filled := long.filled
-		o.step()
-		if o.step(); long.filled == filled {
-			t.Errorf("after %d steps two had none of the long prompt: %s", 2*i, o.planString())
+		for range round {
+			o.step()
+		}
+		if long.filled == filled {
+			t.Errorf("after %d steps, %d had none of the long prompt: %s", i*round, round, o.planString())
 		}
 	}
 	if !short.decoding() {
@@ -148,7 +177,7 @@ func TestDrawingCountsAsRow(t *testing.T) {
 			q.stage = stageDrawing
 		}
 	}
-	if o.step(); o.rows()["large"] > 4 {
+	if o.step(); o.rows()["large"] > 10 {
 		t.Errorf("%v in a step beside a draw", o.rows())
 	}
 }
@@ -156,23 +185,23 @@ func TestDrawingCountsAsRow(t *testing.T) {
 func TestStretch(t *testing.T) {
 	const share = 0.25
 	var u ownerUse
-	if got := u.stretch("a", share, 0); got != leastStretch {
+	if got := stretch(u.of("a", 0), share); got != leastStretch {
 		t.Errorf("an owner that used nothing: %g", got)
 	}
-	if got := u.stretch("a", 0.9, 0); got != 1/0.9 {
+	if got := stretch(1, 0.9); got != 1/0.9 {
 		t.Errorf("an owner whose share is nine tenths: %g", got)
 	}
 	for now := time.Duration(0); now < 5*useMemory; now += time.Millisecond {
 		u.add("a", share*float64(time.Millisecond), now)
 	}
 	now := 5 * useMemory
-	if got := u.stretch("a", share, now); got < 0.95/share || got > 1/share {
+	if got := stretch(u.of("a", now), share); got < 0.95/share || got > 1/share {
 		t.Errorf("an owner that used its share: %g", got)
 	}
-	if got := u.stretch("a", share, now+useMemory); got < leastStretch || got > 0.5/share {
+	if got := stretch(u.of("a", now+useMemory), share); got < leastStretch || got > 0.5/share {
 		t.Errorf("later: %g", got)
 	}
-	if u.stretch("a", share, now+30*useMemory); len(u.ns) > 0 {
+	if u.of("a", now+30*useMemory); len(u.ns) > 0 {
 		t.Errorf("long after, there is still %v", u.ns)
 	}
 }

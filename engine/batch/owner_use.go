@@ -12,7 +12,7 @@ const (
 	forgottenUse = float64(100 * time.Microsecond)
 )
 
-// ownerUse is how much of the last seconds each owner's parts of shared steps would have taken alone, in ns, earlier
+// ownerUse is how much of the last seconds each owner's parts of divided steps would have taken alone, in ns, earlier
 // ones weighing less.
 type ownerUse struct {
 	ns map[string]float64
@@ -41,10 +41,14 @@ func (u *ownerUse) fadeTo(now time.Duration) {
 	}
 }
 
-// stretch is how many times as long as alone an owner's steps may be beside others: as many as its share makes them, or
-// fewer while it used less of the time than that.
-func (u *ownerUse) stretch(owner string, share float64, now time.Duration) float64 {
+// of is what part of the time an owner used.
+func (u *ownerUse) of(owner string, now time.Duration) float64 {
 	u.fadeTo(now)
-	used := u.ns[owner] / float64(useMemory)
+	return u.ns[owner] / float64(useMemory)
+}
+
+// stretch is how many times as long as alone the steps of owners with a share of the weights may be on average: as many
+// as the share makes them, or fewer while they used less of the time than that.
+func stretch(used, share float64) float64 {
 	return min(1/share, max(leastStretch, used/(share*share)))
 }

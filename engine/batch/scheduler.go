@@ -34,8 +34,9 @@ type scheduler struct {
 	promptShare  float64 // of the step that is being planned
 	copyFailed   bool    // the runner couldn't copy cells, so nobody waits for any
 	endings      uint64  // counts sequences that ended with kept cells, to find the oldest
-	steps        uint64  // counts planned steps
+	turns        uint64  // counts rows of divided steps
 	use          ownerUse
+	othersNs     float64 // time that owners have saved up which aren't in each step
 
 	// Scratch of one plan.
 	readyAdapters []candidate[Adapter]
@@ -186,7 +187,6 @@ func (s *scheduler) plan(p *plan, now time.Duration, othersWait bool) bool {
 			s.planFor(p, adapter, now, othersWait)
 			if len(p.items) > 0 {
 				s.adapterTurns.charge(int64(p.decodes + p.promptTokens))
-				s.noteStep(p, now)
 				return true
 			}
 			s.adapterTurns.endTurn()
@@ -198,15 +198,6 @@ func (s *scheduler) plan(p *plan, now time.Duration, othersWait bool) bool {
 			return p.starved != nil || len(p.preempted) > 0
 		}
 	}
-}
-
-// noteStep notes who is in a step.
-func (s *scheduler) noteStep(p *plan, now time.Duration) {
-	s.steps++
-	for _, it := range p.items {
-		it.seq.lastStep = s.steps
-	}
-	s.noteUse(p, now)
 }
 
 // turnOf is the adapter whose turn a sequence needs: none if steps mix them.
@@ -313,7 +304,7 @@ func (s *scheduler) perAdapter(a promptAllowance) promptAllowance {
 	return a.divide(len(s.prompting))
 }
 
-// planFor plans a step of one turn: a token for each decoding sequence, then prompt chunks.
+// planFor plans a step of one turn.
 func (s *scheduler) planFor(p *plan, adapter Adapter, now time.Duration, othersWait bool) {
 	s.collect(adapter)
 	for totalFeedTokens(s.decoders) > s.freeCells() && (s.evictOldestPrefix() || s.preemptVictim(p)) {
@@ -321,6 +312,18 @@ func (s *scheduler) planFor(p *plan, adapter Adapter, now time.Duration, othersW
 	}
 	s.decoders = s.oldestThatFit(s.decoders, min(s.freeCells(), s.limits.StepTokens))
 	division := s.divideBetweenOwners(now)
+	s.fill(p, division, othersWait)
+	if division.divided && len(p.items) == 0 { // the light owners can't advance now
+		division = ownerDivision{}
+		s.collect(adapter)
+		s.decoders = s.oldestThatFit(s.decoders, min(s.freeCells(), s.limits.StepTokens))
+		s.fill(p, division, othersWait)
+	}
+	s.noteUse(p, division, now)
+}
+
+// fill puts a token of each collected decoder into a step, then prompt chunks.
+func (s *scheduler) fill(p *plan, division ownerDivision, othersWait bool) {
 	for _, q := range s.decoders {
 		p.add(q)
 	}
@@ -329,7 +332,11 @@ func (s *scheduler) planFor(p *plan, adapter Adapter, now time.Duration, othersW
 	allowance.ns -= s.budget.cost.prompt(0, p.forcedTokens)
 	allowance.least -= p.forcedTokens
 	allowance.most = min(allowance.most, s.limits.StepTokens-p.decodes) - p.forcedTokens
-	s.planPrompts(p, allowance, division)
+	if division.divided {
+		s.planDividedPrompts(p, allowance, division)
+		return
+	}
+	s.sharePromptAllowance(p, allowance)
 }
 
 // add puts a decoding sequence into the plan.

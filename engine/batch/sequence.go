@@ -42,7 +42,7 @@ type sequence struct {
 	// neededTokens: the shortest beginning that a sequence awaits from this one, as of the last collect; 0: none does
 	neededTokens int
 
-	lastStep  uint64 // number of the last step that had tokens of it
+	lastTurn  uint64 // number of its last row of a divided step
 	preempted int
 	hadSlot   bool // had a slot before
 	cached    int  // prompt tokens taken from the cache when first placed

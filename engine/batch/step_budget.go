@@ -34,9 +34,11 @@ func newStepBudget(o Options, r Runner) stepBudget {
 		return b
 	}
 	for _, m := range measurer.MeasuredSteps() {
+		b.cost.several = false // with so few steps that of one token has to count for the others, too
 		cells := m.Decodes + attendedCells(0, m.Prompts)
 		b.observe(stepWork{decodes: m.Decodes, prompts: m.Prompts, cells: cells}, m.Took)
 	}
+	b.cost.several = true
 	b.cost.assumeCells()
 	return b
 }

@@ -15,6 +15,7 @@ const (
 	promptUnit = 64.0
 	cellUnit   = 8192.0
 
+	loneWeight = 0.2 // of the newest step of one token
 	// outlierFactor: a step of a new kind counts as at most this many times its predicted time: a hiccup of seconds
 	// must not decide hundreds of steps
 	outlierFactor = 4.0
@@ -53,6 +54,8 @@ type stepCost struct {
 	normalMatrix [costParts]costVector
 	normalVector costVector
 	observed     bool      // a step was observed
+	several      bool      // a step of several tokens was observed
+	lone         float64   // a step of one token alone, without its cells; 0: not known
 	deviations   []float64 // of the last steps: the time by the predicted one; all above 1, or all below
 }
 
@@ -73,7 +76,15 @@ func costFeatures(w stepWork) costVector {
 }
 
 // predict is how long such a step would take, in ns.
-func (c *stepCost) predict(w stepWork) float64 { return costFeatures(w).dot(c.coefficients) }
+func (c *stepCost) predict(w stepWork) float64 {
+	if w.isLone() && c.lone > 0 {
+		return c.lone + c.perCell()*float64(w.cells)
+	}
+	return costFeatures(w).dot(c.coefficients)
+}
+
+// isLone reports whether a step has one token only.
+func (w stepWork) isLone() bool { return w.decodes == 1 && w.prompts == 0 }
 
 // perPromptToken is what one more prompt token that follows on so many others adds, in ns.
 func (c *stepCost) perPromptToken(position int) float64 {
@@ -101,8 +112,16 @@ func (c *stepCost) promptTokensWithin(ns float64, position, most int) int {
 	return int(2 * ns / (each + math.Sqrt(each*each+2*perCell*ns)))
 }
 
-// observe learns from one step.
+// observe learns from one step. One token alone has other kernels, on a CPU twice as fast as those for two, so it is
+// learned by itself: the other coefficients would have a fixed part that is too small for all other steps.
 func (c *stepCost) observe(w stepWork, ns float64) {
+	if w.isLone() {
+		c.observeLone(w, ns)
+		if c.several {
+			return
+		}
+	}
+	c.several = c.several || !w.isLone()
 	features := costFeatures(w)
 	if !c.observed { // there are no last values yet
 		share := ns / features.dot(costVector{1, 1, 1, 1})
@@ -122,6 +141,16 @@ func (c *stepCost) observe(w stepWork, ns float64) {
 		c.normalVector[i] = costForgetting*c.normalVector[i] + features[i]*ns/norm
 	}
 	c.fit()
+}
+
+// observeLone learns from a step of one token.
+func (c *stepCost) observeLone(w stepWork, ns float64) {
+	ns = max(ns-c.perCell()*float64(w.cells), 0)
+	if c.lone == 0 {
+		c.lone = ns
+		return
+	}
+	c.lone += loneWeight * (min(ns, outlierFactor*c.lone) - c.lone)
 }
 
 // assumeCells sets what a cell costs while all observed steps attended to few.
