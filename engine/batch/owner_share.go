@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// The part of the scheduler that divides steps between owners. Where each sequence of a step costs time, as on a CPU, an
-// owner with many of them would slow down one with few by as many times, however fairly they got their slots. So the
+// The part of the scheduler that divides steps between owners. Where each sequence of a step costs time, as on a CPU,
+// an owner with many of them would slow down one with few by as many times, however fairly they got their slots. So the
 // owners with the least to compute, for their weights, are in each step, and the others get as much time beside them as
 // their share of the weights is: what a processor that is shared by time would give them. Owners that used less than
-// their share lately wait less than that, for some seconds. Where sequences cost next to nothing, as on a GPU that isn't
-// full, all fit into a step.
+// their share lately wait less than that, for some seconds. Where sequences cost next to nothing, as on a GPU that
+// isn't full, all fit into a step.
 
 const (
 	// leastStretch: owners that used little lately find their steps this much longer than alone, on average.
@@ -21,21 +21,25 @@ const (
 	// they have: many sequences in a step are cheaper than one by one. The gaps between tokens of an answer then have a
 	// p99 of so many times their median.
 	longestStretch = 3.0
+	// sharedPromptShare is promptShare while several owners had something to compute in the last seconds, whoever has
+	// now: one that comes back waits for the end of the step that it finds.
+	sharedPromptShare = 0.5
 	// alikeFactor: owners with up to so much more to compute than the lightest one are in each step, too.
 	alikeFactor = 1.5
 )
 
 // ownerPart is what one owner has for a step.
 type ownerPart struct {
-	owner    string
-	weight   float64
-	decoders []*sequence
-	work     stepWork // of all decoders
-	promptNs float64  // what a step beside these would have of its prompts
-	light    bool
-	rows     int // decoders in the step
-	// canAdvance: it has decoders, or prompts
-	canAdvance bool
+	owner       string
+	weight      float64
+	decoders    []*sequence
+	work        stepWork // of all decoders
+	promptNs    float64  // what a step beside these would have of its prompts
+	prompts     int
+	promptCells int // of all prompts
+	light       bool
+	rows        int  // decoders in the step
+	canMove     bool // it has decoders, or prompts
 }
 
 // ownerDivision is how a step is divided. The zero value is a step that isn't.
@@ -73,7 +77,7 @@ func (s *scheduler) divideBetweenOwners(now time.Duration) ownerDivision {
 	least := s.leastForOthers(&light, &others, d.aloneNs)
 	most := max(least, gain)
 	s.othersNs = max(s.othersNs, min(s.othersNs+gain, most))
-	if s.othersNs+gain/2 >= least || !light.canAdvance { // in the step that is nearest to when they have it
+	if s.othersNs+gain/2 >= least || !light.canMove { // in the step that is nearest to when they have it
 		d.othersNs = max(min(s.othersNs, most), least)
 	}
 	s.chooseRows(d, others.promptNs)
@@ -95,18 +99,23 @@ func (o *ownerPart) add(p *ownerPart) {
 	o.weight += p.weight
 	o.work = o.work.plus(p.work)
 	o.promptNs += p.promptNs
-	o.canAdvance = o.canAdvance || p.canAdvance
+	o.canMove = o.canMove || p.canMove
 }
 
-// markLight finds the owners with the least to compute for their weights.
+// markLight finds the owners with the least to decode for their weights, now or when their prompts are computed.
 func (s *scheduler) markLight() {
 	least := math.Inf(1)
 	for i := range s.owners {
-		least = min(least, s.aloneNs(&s.owners[i])/s.owners[i].weight)
+		least = min(least, s.decodingNs(&s.owners[i])/s.owners[i].weight)
 	}
 	for i := range s.owners {
-		s.owners[i].light = s.aloneNs(&s.owners[i])/s.owners[i].weight <= alikeFactor*least
+		s.owners[i].light = s.decodingNs(&s.owners[i])/s.owners[i].weight <= alikeFactor*least
 	}
+}
+
+// decodingNs is how long a step of an owner's sequences alone will take when all of their prompts are computed.
+func (s *scheduler) decodingNs(o *ownerPart) float64 {
+	return s.budget.cost.predict(o.work.plus(stepWork{decodes: o.prompts, cells: o.promptCells}))
 }
 
 // severalOwners reports whether the collected sequences are those of more than one owner.
@@ -137,13 +146,16 @@ func (s *scheduler) listOwners() {
 		o.work = o.work.plus(stepWork{decodes: 1, cells: attendedCells(q.filled, 1)})
 	}
 	for _, q := range s.prefills {
-		s.ownerOf(q).promptNs += s.budget.cost.prompt(q.filled, q.prefillTokensLeft())
+		o := s.ownerOf(q)
+		o.prompts++
+		o.promptCells += len(q.tokens)
+		o.promptNs += s.budget.cost.prompt(q.filled, q.prefillTokensLeft())
 	}
 	for i := range s.owners {
 		o := &s.owners[i]
 		slices.SortFunc(o.decoders, byLastTurn)
 		o.promptNs = min(o.promptNs, s.budget.allowPrompts(o.work, s.promptShare, true).ns)
-		o.canAdvance = len(o.decoders) > 0 || o.promptNs > 0
+		o.canMove = len(o.decoders) > 0 || o.promptNs > 0
 	}
 }
 
@@ -215,7 +227,8 @@ func (s *scheduler) planDividedPrompts(p *plan, a promptAllowance, d ownerDivisi
 	}
 	before, left := p.promptTokens, d.aloneNs+d.othersNs-s.budget.cost.predict(p.decoding())
 	s.prefills = all[:light]
-	s.sharePromptAllowance(p, promptAllowance{ns: d.promptNs + 1, least: a.least, most: a.most}) // + 1: sums aren't exact
+	own := promptAllowance{ns: d.promptNs + 1, least: a.least, most: a.most} // + 1: sums of fractions aren't exact
+	s.sharePromptAllowance(p, own)
 	if d.othersNs == 0 {
 		return
 	}
@@ -231,8 +244,8 @@ func byLastTurn(a, b *sequence) int {
 	return cmp.Or(cmp.Compare(a.lastTurn, b.lastTurn), cmp.Compare(a.arrival, b.arrival))
 }
 
-// noteUse notes what the owners of a divided step would have taken alone, and takes what the others did take from their
-// time.
+// noteUse notes what the owners of a divided step would have taken alone, and takes what the others did take from
+// their time.
 func (s *scheduler) noteUse(p *plan, d ownerDivision, now time.Duration) {
 	if !d.divided {
 		return

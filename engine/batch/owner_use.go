@@ -47,6 +47,15 @@ func (u *ownerUse) of(owner string, now time.Duration) float64 {
 	return u.ns[owner] / float64(useMemory)
 }
 
+// severalLately reports whether several owners had something to compute in the last seconds, or a minute if it was much.
+func (u *ownerUse) severalLately(now time.Duration) bool {
+	if len(u.ns) < 2 { // it doesn't fade alone
+		return false
+	}
+	u.fadeTo(now)
+	return len(u.ns) > 1
+}
+
 // stretch is how many times as long as alone the steps of owners with a share of the weights may be on average: as many
 // as the share makes them, or fewer while they used less of the time than that.
 func stretch(used, share float64) float64 {

@@ -179,6 +179,9 @@ func (s *scheduler) hasWork() bool {
 func (s *scheduler) plan(p *plan, now time.Duration, othersWait bool) bool {
 	p.reset()
 	s.promptShare = s.choosePromptShare(now)
+	if s.use.severalLately(now) {
+		s.promptShare = min(s.promptShare, sharedPromptShare)
+	}
 	for {
 		preempted := len(p.preempted)
 		s.listReadyAdapters(othersWait)
