@@ -16,7 +16,7 @@ import (
 
 const (
 	// leastStretch: owners that used little lately find their steps this much longer than alone, on average.
-	leastStretch = 1.5
+	leastStretch = 4.0 / 3
 	// longestStretch: the others save up their time until they make a step this much longer, or have time for all that
 	// they have: many sequences in a step are cheaper than one by one. The gaps between tokens of an answer then have a
 	// p99 of so many times their median.

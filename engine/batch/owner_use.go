@@ -47,7 +47,8 @@ func (u *ownerUse) of(owner string, now time.Duration) float64 {
 	return u.ns[owner] / float64(useMemory)
 }
 
-// severalLately reports whether several owners had something to compute in the last seconds, or a minute if it was much.
+// severalLately reports whether several owners had something to compute in the last seconds, or a minute if it was
+// much.
 func (u *ownerUse) severalLately(now time.Duration) bool {
 	if len(u.ns) < 2 { // it doesn't fade alone
 		return false
