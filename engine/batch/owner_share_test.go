@@ -153,7 +153,7 @@ func TestPromptsInDividedSteps(t *testing.T) {
 		t.Errorf("%d of 20 tokens of the lightest owner's prompt in the first step", own.filled)
 	}
 	const round = 6 // steps within which the others have one
-	for i := range 10 {
+	for i := range 20 {
 		filled := long.filled
 		for range round {
 			o.step()

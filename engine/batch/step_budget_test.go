@@ -215,6 +215,27 @@ func TestStepBudgetFollowsTheDevice(t *testing.T) {
 	}
 }
 
+// Where small steps have a smaller fixed part, as with the kernels of a CPU, some of them don't make large ones look
+// cheap.
+func TestStepBudgetAfterSmallSteps(t *testing.T) {
+	large, small := simulatedDevice{fixed: 25 * time.Millisecond, sequence: 2 * time.Millisecond, prompt: time.Millisecond}, simulatedDevice{fixed: 4 * time.Millisecond, sequence: time.Millisecond}
+	budget := stepBudget{targetDuration: 50 * time.Millisecond, maxPromptTokens: 512}
+	for i := range 60 {
+		w := short(24+i%5, i%3*16)
+		budget.observe(w, large.takes(w))
+	}
+	for i := range 12 {
+		rows := 3
+		if i%4 == 3 {
+			rows = 12
+		}
+		budget.observe(short(rows, 0), small.takes(short(rows, 0)))
+	}
+	if got, want := budget.predict(short(26, 16)), large.takes(short(26, 16)); !closeTo(got, want, 0.3) {
+		t.Errorf("a large step takes %s, predicted %s", want, got)
+	}
+}
+
 // One step hangs for half a minute, as when the machine was suspended.
 func TestStepBudgetForgetsAHiccup(t *testing.T) {
 	d := simulatedDevices["two cores"]

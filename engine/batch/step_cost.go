@@ -16,6 +16,9 @@ const (
 	cellUnit   = 8192.0
 
 	loneWeight = 0.2 // of the newest step of one token
+	// usualWeight is that of the newest step in what is usual. A step that should take less than usualPart of that and
+	// takes still less says that a step's fixed part is smaller with little work, and nothing of the machine.
+	usualWeight, usualPart = 0.1, 0.7
 	// outlierFactor: a step of a new kind counts as at most this many times its predicted time: a hiccup of seconds
 	// must not decide hundreds of steps
 	outlierFactor = 4.0
@@ -56,6 +59,7 @@ type stepCost struct {
 	observed     bool      // a step was observed
 	several      bool      // a step of several tokens was observed
 	lone         float64   // a step of one token alone, without its cells; 0: not known
+	usual        float64   // what steps of several tokens are predicted to take
 	deviations   []float64 // of the last steps: the time by the predicted one; all above 1, or all below
 }
 
@@ -163,7 +167,8 @@ func (c *stepCost) assumeCells() {
 func (c *stepCost) isDeviation(features costVector, ns float64) bool {
 	predicted := features.dot(c.coefficients)
 	ratio := ns / predicted
-	slower, faster := ratio > speedFactor, ratio < 1/speedFactor
+	slower, faster := ratio > speedFactor, ratio < 1/speedFactor && predicted > usualPart*c.usual
+	c.usual += usualWeight * (predicted - c.usual)
 	if predicted == 0 || !(slower || faster) || !c.isKnown(features) {
 		c.deviations = c.deviations[:0]
 		return false
@@ -186,6 +191,7 @@ func (c *stepCost) rescale(factor float64) {
 	for i := range c.coefficients {
 		c.coefficients[i] *= factor
 	}
+	c.usual *= factor
 	c.normalMatrix, c.normalVector = [costParts]costVector{}, costVector{}
 }
 
