@@ -36,7 +36,7 @@ type ownerPart struct {
 	work        stepWork // of all decoders
 	promptNs    float64  // what a step beside these would have of its prompts
 	prompts     int
-	promptCells int // of all prompts
+	promptCells int // that its prompts will have
 	light       bool
 	rows        int  // decoders in the step
 	canMove     bool // it has decoders, or prompts
@@ -266,5 +266,7 @@ func (s *scheduler) noteUse(p *plan, d ownerDivision, now time.Duration) {
 			s.use.add(o.owner, s.budget.cost.predict(o.work), now)
 		}
 	}
-	s.othersNs -= s.budget.cost.predict(p.work()) - s.budget.cost.predict(light)
+	if light != (stepWork{}) { // or they only had what was left over
+		s.othersNs -= s.budget.cost.predict(p.work()) - s.budget.cost.predict(light)
+	}
 }

@@ -236,6 +236,22 @@ func TestStepBudgetAfterSmallSteps(t *testing.T) {
 	}
 }
 
+// While all steps have about as many sequences, that of one token tells what a few take.
+func TestStepBudgetOfAFewAfterMany(t *testing.T) {
+	d := simulatedDevice{5 * time.Millisecond, 1900 * time.Microsecond, 900 * time.Microsecond, 500 * time.Nanosecond}
+	rng := rand.New(rand.NewPCG(1, 2))
+	budget := newStepBudget(Options{TargetStep: 50 * time.Millisecond, StepTokens: 512}, measuredRunner{nil, measuredSteps(d, 32)})
+	for range 2000 {
+		w := short(27+rng.IntN(3), 0)
+		budget.observe(w, time.Duration((0.8+0.4*rng.Float64())*float64(d.takes(w))))
+	}
+	for _, w := range []stepWork{short(3, 0), short(8, 0), short(28, 0)} {
+		if got, want := budget.predict(w), d.takes(w); !closeTo(got, want, 0.2) {
+			t.Errorf("%+v takes %s, predicted %s", w, want, got)
+		}
+	}
+}
+
 // One step hangs for half a minute, as when the machine was suspended.
 func TestStepBudgetForgetsAHiccup(t *testing.T) {
 	d := simulatedDevices["two cores"]

@@ -16,6 +16,9 @@ const (
 	cellUnit   = 8192.0
 
 	loneWeight = 0.2 // of the newest step of one token
+	// anchorWeight is that of the step of one token in the fit, however long ago it was, in steps: while all steps have
+	// about as many sequences, these and the fixed part can't be told apart otherwise.
+	anchorWeight = 1.0
 	// usualWeight is that of the newest step in what is usual. A step that should take less than usualPart of that and
 	// takes still less says that a step's fixed part is smaller with little work, and nothing of the machine.
 	usualWeight, usualPart = 0.1, 0.7
@@ -87,6 +90,9 @@ func (c *stepCost) predict(w stepWork) float64 {
 	return costFeatures(w).dot(c.coefficients)
 }
 
+// loneStep is a step of one token, but for its cells.
+var loneStep = stepWork{decodes: 1}
+
 // isLone reports whether a step has one token only.
 func (w stepWork) isLone() bool { return w.decodes == 1 && w.prompts == 0 }
 
@@ -117,7 +123,7 @@ func (c *stepCost) promptTokensWithin(ns float64, position, most int) int {
 }
 
 // observe learns from one step. One token alone has other kernels, on a CPU twice as fast as those for two, so it is
-// learned by itself: the other coefficients would have a fixed part that is too small for all other steps.
+// learned by itself, and counts little in the fit for the others.
 func (c *stepCost) observe(w stepWork, ns float64) {
 	if w.isLone() {
 		c.observeLone(w, ns)
@@ -222,16 +228,33 @@ func (c *stepCost) fit() {
 
 // solve finds the coefficients; those in zero are held at 0.
 func (c *stepCost) solve(zero [costParts]bool) costVector {
-	vector := c.normalVector
+	_, vector := c.anchored()
 	for i := range vector {
 		vector[i] += costRidge * c.coefficients[i]
 	}
 	return c.solveFor(vector, zero)
 }
 
+// anchored is the normal equations with the step of one token.
+func (c *stepCost) anchored() (matrix [costParts]costVector, vector costVector) {
+	matrix, vector = c.normalMatrix, c.normalVector
+	if !c.several || c.lone == 0 {
+		return matrix, vector
+	}
+	anchor := costFeatures(loneStep)
+	weight := anchorWeight / anchor.dot(anchor)
+	for i := range matrix {
+		for k := range matrix {
+			matrix[i][k] += weight * anchor[i] * anchor[k]
+		}
+		vector[i] += weight * anchor[i] * c.lone
+	}
+	return matrix, vector
+}
+
 // solveFor solves the normal equations for another vector by elimination. The pull makes the matrix positive definite.
 func (c *stepCost) solveFor(vector costVector, zero [costParts]bool) costVector {
-	matrix := c.normalMatrix
+	matrix, _ := c.anchored()
 	for i := range matrix {
 		matrix[i][i] += costRidge
 		if !zero[i] {
