@@ -167,6 +167,23 @@ func TestPromptsInDividedSteps(t *testing.T) {
 	}
 }
 
+// The prompts of all owners together have no more scored tokens in a step than a runner has rows for.
+func TestScoredPromptsOfSeveralOwners(t *testing.T) {
+	o := newOwnersTest(t, simulatedDevice{fixed: 20 * time.Millisecond, sequence: time.Millisecond, prompt: 300 * time.Microsecond})
+	o.decode("large", 1, 20)
+	var prompts []*sequence
+	for _, owner := range []string{"small", "large", "large"} {
+		q := o.submit(owner, nil, 300, 4)
+		q.req.PromptLogprobs = true
+		prompts = append(prompts, q)
+	}
+	for !prompts[0].decoding() || !prompts[1].decoding() || !prompts[2].decoding() {
+		if o.step(); o.plan.scoredTokens() > MaxScoredTokens {
+			t.Fatalf("%d scored tokens in a step: %s", o.plan.scoredTokens(), o.planString())
+		}
+	}
+}
+
 // A sequence that waits for the draw of a token will be in the next step, which should come soon.
 func TestDrawingCountsAsRow(t *testing.T) {
 	o := newOwnersTest(t, xeon)

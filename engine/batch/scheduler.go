@@ -412,7 +412,7 @@ func (s *scheduler) sharePromptAllowance(p *plan, a promptAllowance) {
 		return
 	}
 	s.orderPrompts()
-	wanted := s.chooseChunks(a)
+	wanted := s.chooseChunks(a, p.scoredTokens())
 	for s.freeCells()-p.decodes-p.promptTokens < wanted && s.evictOldestPrefix() {
 	}
 	left := min(wanted, s.freeCells()-p.decodes-p.promptTokens)
@@ -424,11 +424,22 @@ func (s *scheduler) sharePromptAllowance(p *plan, a promptAllowance) {
 	}
 }
 
-// chooseChunks sets how many tokens of each of the prompts the step has, and returns their sum.
-func (s *scheduler) chooseChunks(a promptAllowance) int {
+// scoredTokens is how many tokens of prompts in the step are scored.
+func (p *plan) scoredTokens() (n int) {
+	for _, it := range p.items {
+		if it.prompt && it.seq.wantsScores() {
+			n += it.tokens
+		}
+	}
+	return n
+}
+
+// chooseChunks sets how many tokens of each of the prompts the step has, beside some that are scored, and returns their
+// sum.
+func (s *scheduler) chooseChunks(a promptAllowance, scored int) int {
 	s.chunks = s.chunks[:0]
 	cost, left := &s.budget.cost, a
-	othersNs, othersTokens, scored := 0.0, 0, 0
+	othersNs, othersTokens := 0.0, 0
 	for _, q := range s.prefills[1:] {
 		othersNs += cost.prompt(q.filled, q.prefillTokensLeft())
 		othersTokens += q.prefillTokensLeft()
