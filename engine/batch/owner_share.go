@@ -17,6 +17,9 @@ import (
 const (
 	// leastStretch: owners that used little lately find their steps this much longer than alone, on average.
 	leastStretch = 4.0 / 3
+	// leastGain: the others get this part of the time of light owners beside it at least, whatever their weights: they
+	// keep their slots and cells until they end.
+	leastGain = 1.0 / 16
 	// longestStretch: the others save up their time until they make a step this much longer, or have time for all that
 	// they have: many sequences in a step are cheaper than one by one. The gaps between tokens of an answer then have a
 	// p99 of so many times their median.
@@ -53,7 +56,7 @@ type ownerDivision struct {
 // divideBetweenOwners removes from the collected decoders those that must wait for a later step.
 func (s *scheduler) divideBetweenOwners(now time.Duration) ownerDivision {
 	if !s.severalOwners() || !s.budget.promptSeen {
-		s.othersNs = 0
+		s.forgetSavings()
 		return ownerDivision{}
 	}
 	s.listOwners()
@@ -69,11 +72,11 @@ func (s *scheduler) divideBetweenOwners(now time.Duration) ownerDivision {
 		used += s.use.of(o.owner, now)
 	}
 	d := ownerDivision{divided: others.weight > 0, promptNs: light.promptNs, aloneNs: s.aloneNs(&light)}
-	if !d.divided || d.aloneNs == 0 { // or nothing costs anything
-		s.othersNs = 0
+	if !d.divided || d.aloneNs <= 0 { // no time can be divided before anything is known to cost some
+		s.forgetSavings()
 		return ownerDivision{}
 	}
-	gain := (stretch(used, light.weight/(light.weight+others.weight)) - 1) * d.aloneNs
+	gain := max(leastGain, stretch(used, light.weight/(light.weight+others.weight))-1) * d.aloneNs
 	least := s.leastForOthers(&light, &others, d.aloneNs)
 	most := max(least, gain)
 	s.othersNs = max(s.othersNs, min(s.othersNs+gain, most))
@@ -82,6 +85,13 @@ func (s *scheduler) divideBetweenOwners(now time.Duration) ownerDivision {
 	}
 	s.chooseRows(d, others.promptNs)
 	return d
+}
+
+// forgetSavings is called where there is nobody to share with. Other adapters' turns may have somebody.
+func (s *scheduler) forgetSavings() {
+	if len(s.readyAdapters) < 2 {
+		s.othersNs = 0
+	}
 }
 
 // leastForOthers is the time for which owners that aren't in each step wait: for all of their decoders, or prompts if
@@ -154,8 +164,10 @@ func (s *scheduler) listOwners() {
 	for i := range s.owners {
 		o := &s.owners[i]
 		slices.SortFunc(o.decoders, byLastTurn)
-		o.promptNs = min(o.promptNs, s.budget.allowPrompts(o.work, s.promptShare, true).ns)
-		o.canMove = len(o.decoders) > 0 || o.promptNs > 0
+		// a step's fixed part may be longer than its target
+		alone := max(s.budget.allowPrompts(o.work, s.promptShare, true).ns, s.promptShare*s.budget.cost.predict(o.work))
+		o.promptNs = max(0, min(o.promptNs, alone))
+		o.canMove = len(o.decoders) > 0 || o.prompts > 0
 	}
 }
 

@@ -184,6 +184,43 @@ func TestScoredPromptsOfSeveralOwners(t *testing.T) {
 	}
 }
 
+// Where a step's fixed part is longer than the step's target, as with weights of some GB on a CPU, light owners'
+// prompts are computed all the same, and the others go on beside them.
+func TestPromptsBesideLongSteps(t *testing.T) {
+	o := newOwnersTest(t, simulatedDevice{100 * time.Millisecond, 4 * time.Millisecond, 500 * time.Microsecond, 0})
+	o.decode("large", 1, 12)
+	prompts := []*sequence{o.submit("a", nil, 1000, 2), o.submit("b", nil, 1000, 2)}
+	steps, large := 0, 0
+	for ; !prompts[0].decoding() || !prompts[1].decoding(); steps++ {
+		if o.step(); steps > 200 {
+			t.Fatalf("%d and %d tokens of 1000 after %d steps", prompts[0].filled, prompts[1].filled, steps)
+		}
+		large += o.rows()["large"]
+	}
+	if large < steps {
+		t.Errorf("%d tokens of the others in %d steps", large, steps)
+	}
+}
+
+// A step of one token that was disturbed, or is from when the machine was slower, isn't believed.
+func TestLoneStepThatTookTooLong(t *testing.T) {
+	budget := newStepBudget(Options{TargetStep: 50 * time.Millisecond, StepTokens: 512}, measuredRunner{nil, measuredSteps(xeon, 32)})
+	budget.cost.lone = float64(time.Second)
+	for range 40 {
+		budget.observe(short(16, 0), xeon.takes(short(16, 0)))
+	}
+	if got, want := budget.predict(short(16, 0)), xeon.takes(short(16, 0)); !closeTo(got, want, 0.2) {
+		t.Errorf("16 sequences take %s, predicted %s", want, got)
+	}
+	if got := budget.predict(short(1, 0)); got > budget.predict(short(16, 0)) {
+		t.Errorf("one token alone is predicted to take %s", got)
+	}
+	budget.observe(short(1, 0), xeon.takes(short(1, 0)))
+	if got, want := budget.predict(short(1, 0)), xeon.takes(short(1, 0)); !closeTo(got, want, 0.1) {
+		t.Errorf("one token alone takes %s, predicted %s", want, got)
+	}
+}
+
 // A sequence that waits for the draw of a token will be in the next step, which should come soon.
 func TestDrawingCountsAsRow(t *testing.T) {
 	o := newOwnersTest(t, xeon)

@@ -50,7 +50,7 @@ func (u *ownerUse) of(owner string, now time.Duration) float64 {
 // severalLately reports whether several owners had something to compute in the last seconds, or a minute if it was
 // much.
 func (u *ownerUse) severalLately(now time.Duration) bool {
-	if len(u.ns) < 2 { // it doesn't fade alone
+	if len(u.ns) < 2 { // of one alone it makes no difference how much it was
 		return false
 	}
 	u.fadeTo(now)

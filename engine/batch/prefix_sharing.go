@@ -36,7 +36,7 @@ func (s *scheduler) prefixInPrefill(q *sequence) (leader *sequence, common int) 
 		if o == nil || o.stage != stageReady || o.req.Adapter != q.req.Adapter || o.decoding() {
 			continue
 		}
-		if o.wantsScores() { // takes many steps
+		if o.wantsScores() || o.req.Owner != q.req.Owner && s.use.severalLately(s.use.at) { // it may take many steps
 			continue
 		}
 		n := commonPrefix(o.tokens[:o.filled+o.prefillTokensLeft()], q.tokens[:most])

@@ -84,10 +84,16 @@ func costFeatures(w stepWork) costVector {
 
 // predict is how long such a step would take, in ns.
 func (c *stepCost) predict(w stepWork) float64 {
-	if w.isLone() && c.lone > 0 {
+	if w.isLone() && c.loneIsKnown() {
 		return c.lone + c.perCell()*float64(w.cells)
 	}
 	return costFeatures(w).dot(c.coefficients)
+}
+
+// loneIsKnown reports whether a step of one token was observed that took no longer than steps of several usually do:
+// one that did was disturbed, or is from when the machine was slower.
+func (c *stepCost) loneIsKnown() bool {
+	return c.lone > 0 && (c.usual == 0 || c.lone <= speedFactor*c.usual)
 }
 
 // loneStep is a step of one token, but for its cells.
@@ -156,7 +162,7 @@ func (c *stepCost) observe(w stepWork, ns float64) {
 // observeLone learns from a step of one token.
 func (c *stepCost) observeLone(w stepWork, ns float64) {
 	ns = max(ns-c.perCell()*float64(w.cells), 0)
-	if c.lone == 0 {
+	if !c.loneIsKnown() {
 		c.lone = ns
 		return
 	}
@@ -174,6 +180,9 @@ func (c *stepCost) isDeviation(features costVector, ns float64) bool {
 	predicted := features.dot(c.coefficients)
 	ratio := ns / predicted
 	slower, faster := ratio > speedFactor, ratio < 1/speedFactor && predicted > usualPart*c.usual
+	if c.usual == 0 {
+		c.usual = predicted
+	}
 	c.usual += usualWeight * (predicted - c.usual)
 	if predicted == 0 || !(slower || faster) || !c.isKnown(features) {
 		c.deviations = c.deviations[:0]
@@ -198,6 +207,7 @@ func (c *stepCost) rescale(factor float64) {
 		c.coefficients[i] *= factor
 	}
 	c.usual *= factor
+	c.lone *= factor
 	c.normalMatrix, c.normalVector = [costParts]costVector{}, costVector{}
 }
 
@@ -238,7 +248,7 @@ func (c *stepCost) solve(zero [costParts]bool) costVector {
 // anchored is the normal equations with the step of one token.
 func (c *stepCost) anchored() (matrix [costParts]costVector, vector costVector) {
 	matrix, vector = c.normalMatrix, c.normalVector
-	if !c.several || c.lone == 0 {
+	if !c.several || !c.loneIsKnown() {
 		return matrix, vector
 	}
 	anchor := costFeatures(loneStep)

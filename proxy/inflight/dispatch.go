@@ -80,7 +80,7 @@ func (t *Table) dispatchVerdict(it queue.Item) queue.Verdict {
 	if c.replaysWaiting && len(t.memoryShortages) > 0 {
 		c.replaysWaiting = t.hasWaitingReplays(mv)
 	}
-	if most := mostKeptFree(base.sequences); it.Class == queue.Fresh && base.outstanding >= base.sequences-most {
+	if most := mostKeptFree(base.sequences); most > 0 && it.Class == queue.Fresh && base.outstanding >= base.sequences-most {
 		account := t.queue.Account(it.Base, it.Key, it.Weight)
 		c.keptFree = t.queue.Shares(it.Base).Expected(account, base.sequences, most)
 	}

@@ -42,7 +42,7 @@ func contendedLookAhead(sequences int) int { return sequences / 16 }
 
 // mostKeptFree is how many sequences are kept free for keys whose requests are due as soon as they come: they would
 // wait for the end of somebody's answer. Where a base has few sequences, keeping one would cost too much.
-func mostKeptFree(sequences int) int { return (sequences + 8) / 16 }
+func mostKeptFree(sequences int) int { return sequences / 16 }
 
 // isFull reports whether a loaded base has as many requests as it is sent at a time. othersWait: for this base, so that
 // what isn't in use is kept free.
