@@ -202,6 +202,40 @@ func TestPromptsBesideLongSteps(t *testing.T) {
 	}
 }
 
+// An owner of next to no weight goes on: it keeps its slots until its answers end.
+func TestOwnerOfSmallWeightGoesOn(t *testing.T) {
+	o := newOwnersTest(t, xeon)
+	o.decode("b", 0.01, 10)
+	o.decode("a", 100, 1)
+	tokens := 0
+	for range 200 {
+		o.step()
+		tokens += o.rows()["b"]
+	}
+	if tokens < 10 {
+		t.Errorf("%d tokens of ten sequences in 200 steps", tokens)
+	}
+}
+
+// While steps are divided nobody awaits a beginning that another owner computes, which may have little of each step.
+func TestNoWaitForAnotherOwnersPrompt(t *testing.T) {
+	for name, several := range map[string]bool{"one owner lately": false, "several owners lately": true} {
+		o := newOwnersTest(t, xeon)
+		if several {
+			o.scheduler.use.add("a", float64(time.Second), o.now)
+			o.scheduler.use.add("b", float64(time.Second), o.now)
+		}
+		leader := o.submit("b", nil, 1000, 4)
+		o.step()
+		q := o.submit("a", nil, 1000, 4)
+		copy(q.tokens, leader.tokens[:900])
+		o.step()
+		if awaits := q.stage == stageAwaiting; awaits == several {
+			t.Errorf("%s: awaits the beginning: %v", name, awaits)
+		}
+	}
+}
+
 // A step of one token that was disturbed, or is from when the machine was slower, isn't believed.
 func TestLoneStepThatTookTooLong(t *testing.T) {
 	budget := newStepBudget(Options{TargetStep: 50 * time.Millisecond, StepTokens: 512}, measuredRunner{nil, measuredSteps(xeon, 32)})
