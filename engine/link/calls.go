@@ -106,7 +106,7 @@ func (s *session) runCall(c call) {
 		}
 		s.reply(c.id, func(r schema.Reply) error { return r.SetMetrics(text.Bytes()) })
 	case schema.Call_Which_load:
-		lease, err := s.link.o.Models.AcquireReplay(s.ctx, c.model, s.callVersion(c))
+		lease, err := s.lease(s.ctx, c.model, s.callVersion(c), false)
 		if err != nil {
 			s.replyFailure(c.id, failureOf(err))
 			return
@@ -133,7 +133,7 @@ func (s *session) callVersion(c call) string {
 
 // tokenize replies with the tokens of a text: as it is, or as the chat template makes it a message of a user.
 func (s *session) tokenize(c call) {
-	lease, err := s.link.o.Models.AcquireReplay(s.ctx, c.model, s.callVersion(c))
+	lease, err := s.lease(s.ctx, c.model, s.callVersion(c), false)
 	if err != nil {
 		s.replyFailure(c.id, failureOf(err))
 		return
@@ -162,7 +162,7 @@ func (s *session) renderOnly(c call) {
 		s.replyFailure(c.id, failureOf(c.request.invalid))
 		return
 	}
-	lease, err := s.link.o.Models.AcquireReplay(s.ctx, c.model, s.callVersion(c))
+	lease, err := s.lease(s.ctx, c.model, s.callVersion(c), false)
 	if err != nil {
 		s.replyFailure(c.id, failureOf(err))
 		return
@@ -216,7 +216,7 @@ func (s *session) detokenize(c call) {
 		s.replyFailure(c.id, failureOf(&invalidFieldError{"tokens", fmt.Sprintf("are %d, at most %d are possible", len(c.tokens), maxCallTokens)}))
 		return
 	}
-	lease, err := s.link.o.Models.AcquireReplay(s.ctx, c.model, s.callVersion(c))
+	lease, err := s.lease(s.ctx, c.model, s.callVersion(c), false)
 	if err != nil {
 		s.replyFailure(c.id, failureOf(err))
 		return

@@ -27,6 +27,7 @@ import (
 type Models interface {
 	Acquire(ctx context.Context, model, version string) (*models.Lease, error)
 	AcquireReplay(ctx context.Context, model, version string) (*models.Lease, error)
+	AwaitEvents(ctx context.Context)
 	Entries() []models.Entry
 	Loads() []models.LoadHeartbeat
 	Size() int

@@ -84,8 +84,14 @@ func newLinkTest(t *testing.T, b *fakeBackend, change ...func(*batch.Options, *O
 		Attach: func(ctx context.Context, key string, b models.Base) error {
 			return e.executor.Attach(ctx, key, b.(batch.Runner))
 		},
-		Detach:  e.executor.Detach,
-		OnEvent: func(ev models.Event) { <-ready; link.Event(ev) },
+		Detach: e.executor.Detach,
+		OnEvent: func(ev models.Event) {
+			<-ready
+			if ev.Kind == models.EventLoaded || ev.Kind == models.EventLoadFailed {
+				time.Sleep(20 * time.Millisecond) // as a busy machine may deliver it: the answer would be there before
+			}
+			link.Event(ev)
+		},
 	})
 	o.Models = e.cache
 	link = New(o)

@@ -39,7 +39,7 @@ func TestAnswerFromLoadToSummary(t *testing.T) {
 	if text != "abc" || !slices.Equal(indices, []int{0, 1, 2, 3}) || end.reason != schema.FinishReason_stop || end.output != 4 {
 		t.Errorf("answer %q, indices %v, end %+v", text, indices, end)
 	}
-	if len(kinds) < 1 || kinds[0] != schema.EventKind_loading {
+	if len(kinds) < 2 || kinds[0] != schema.EventKind_loading || kinds[len(kinds)-1] != schema.EventKind_loaded {
 		t.Errorf("events before the acceptance: %v", kinds)
 	}
 

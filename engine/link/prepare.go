@@ -119,10 +119,18 @@ func (s *session) acquire(r *inFlightRequest) (*models.Lease, error) {
 	if version == "" {
 		version = s.defaultVersion(r.in.model)
 	}
-	if r.in.countCache {
-		return s.link.o.Models.Acquire(r.ctx, r.in.model, version)
+	return s.lease(r.ctx, r.in.model, version, r.in.countCache)
+}
+
+// lease acquires a version. What was loaded for it, or couldn't be, the proxy knows before it sees what comes of it.
+func (s *session) lease(ctx context.Context, model, version string, counted bool) (*models.Lease, error) {
+	acquire := s.link.o.Models.AcquireReplay
+	if counted {
+		acquire = s.link.o.Models.Acquire
 	}
-	return s.link.o.Models.AcquireReplay(r.ctx, r.in.model, version)
+	l, err := acquire(ctx, model, version)
+	s.link.o.Models.AwaitEvents(ctx)
+	return l, err
 }
 
 // defaultVersion is the version of a request that names none.

@@ -1,6 +1,7 @@
 package models
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -12,10 +13,19 @@ type eventQueue struct {
 	deliver func(Event)
 	done    chan struct{}
 
-	mu      sync.Mutex
-	wake    sync.Cond // on mu
-	pending []Event   // guarded by mu
-	closed  bool      // guarded by mu
+	mu        sync.Mutex
+	wake      sync.Cond       // on mu
+	pending   []Event         // guarded by mu
+	added     uint64          // how many ever were; guarded by mu
+	delivered uint64          // how many of them are; guarded by mu
+	awaited   []awaitedEvents // in the order of upTo; guarded by mu
+	closed    bool            // guarded by mu
+}
+
+// awaitedEvents is one caller that waits for deliveries.
+type awaitedEvents struct {
+	upTo uint64 // of eventQueue.delivered
+	done chan struct{}
 }
 
 func newEventQueue(deliver func(Event)) *eventQueue {
@@ -41,6 +51,7 @@ func (q *eventQueue) add(e Event) {
 		}
 	}
 	q.pending = append(q.pending, e)
+	q.added++
 	q.wake.Signal()
 }
 
@@ -59,7 +70,34 @@ func (q *eventQueue) run() {
 		}
 		for _, e := range batch {
 			q.deliver(e)
+			q.noteDelivered()
 		}
+	}
+}
+
+func (q *eventQueue) noteDelivered() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.delivered++
+	for len(q.awaited) > 0 && q.awaited[0].upTo <= q.delivered {
+		close(q.awaited[0].done)
+		q.awaited = q.awaited[1:]
+	}
+}
+
+// await waits until all events so far are delivered, or the context ends.
+func (q *eventQueue) await(ctx context.Context) {
+	q.mu.Lock()
+	if q.added == q.delivered {
+		q.mu.Unlock()
+		return
+	}
+	a := awaitedEvents{upTo: q.added, done: make(chan struct{})}
+	q.awaited = append(q.awaited, a)
+	q.mu.Unlock()
+	select {
+	case <-a.done:
+	case <-ctx.Done():
 	}
 }
 

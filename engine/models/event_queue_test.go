@@ -1,12 +1,14 @@
 package models
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 func TestEvents(t *testing.T) {
@@ -71,5 +73,29 @@ func TestASlowReceiverOfEventsHoldsNothingUp(t *testing.T) {
 		if loading != loaded || loaded < 3 {
 			t.Errorf("%d loads began, %d ended", loading, loaded)
 		}
+	})
+}
+
+func TestEventsAreAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		loaded := false
+		ct := newCacheTest(t, func(o *CacheOptions) {
+			o.OnEvent = func(e Event) { <-gate; loaded = loaded || e.Kind == EventLoaded }
+		})
+		ct.use("a", "v1")
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		ct.cache.AwaitEvents(short)
+		if short.Err() == nil {
+			t.Error("awaited before anything was delivered")
+		}
+		go func() { time.Sleep(time.Second); close(gate) }()
+		ct.cache.AwaitEvents(t.Context())
+		if !loaded {
+			t.Error("the load wasn't delivered")
+		}
+		ct.cache.AwaitEvents(t.Context()) // there is nothing to wait for
+		ct.close()
 	})
 }

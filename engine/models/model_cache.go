@@ -159,6 +159,10 @@ func (c *Cache) AcquireReplay(ctx context.Context, model, version string) (*Leas
 	return c.acquire(ctx, model, version, false)
 }
 
+// AwaitEvents waits until the events so far are delivered, or the context ends. Who answers for a version only after it
+// never answers for one that the receiver of the events still takes to be loading.
+func (c *Cache) AwaitEvents(ctx context.Context) { c.events.await(ctx) }
+
 func (c *Cache) acquire(ctx context.Context, model, version string, counted bool) (*Lease, error) {
 	c.mu.Lock()
 	if c.closed {
