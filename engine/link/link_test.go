@@ -192,10 +192,10 @@ func TestLoadFailures(t *testing.T) {
 		e := newLinkTest(t, &fakeBackend{failReasons: map[string]models.Reason{"abc": reason}})
 		p := e.acceptConnection()
 		p.infer(1, "x")
-		failed := false
+		failed, listed := false, false
 		var end decodedSummary
 		p.awaitFrame("summary", func(f decodedFrame) bool {
-			failed = failed || f.event == schema.EventKind_loadFailed
+			failed, listed = failed || f.event == schema.EventKind_loadFailed, listed || len(f.problems) > 0
 			if len(f.done) > 0 {
 				end = f.done[0]
 			}
@@ -204,8 +204,8 @@ func TestLoadFailures(t *testing.T) {
 		if end.code != code {
 			t.Errorf("%s: ended with %+v, want %s", reason, end, code)
 		}
-		if !failed {
-			p.awaitFrame("loadFailed event", func(f decodedFrame) bool { return f.event == schema.EventKind_loadFailed })
+		if !failed || listed != (reason == models.ReasonBadFormat) { // before the summary
+			t.Errorf("%s: event sent: %v, problem listed: %v", reason, failed, listed)
 		}
 	}
 }

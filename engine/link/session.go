@@ -21,6 +21,8 @@ type session struct {
 	cancel        context.CancelCauseFunc
 	work          sync.WaitGroup // preparations, calls, and the goroutines that send reports
 	loadedChanged chan struct{}  // a place for one: what is loaded changed, so the catalog is sent again
+	// reportMu is held while an event or the catalog is written and queued, so that none overtakes a newer one.
+	reportMu sync.Mutex
 
 	mu           sync.Mutex
 	requests     map[attemptKey]*inFlightRequest
@@ -245,8 +247,14 @@ func (r *inFlightRequest) releaseResources() {
 }
 
 func (s *session) sendEvent(e models.Event) {
+	s.reportMu.Lock()
 	_ = s.conn.Send(func(f schema.Frame) error { return writeEvent(f, &e) }) // the reader notices a lost connection
-	if e.Kind != models.EventProgress {
+	s.reportMu.Unlock()
+	switch e.Kind {
+	case models.EventProgress:
+	case models.EventLoadFailed: // the list says what is wrong with the files, and whoever waited for the load is told next
+		_ = s.sendCatalog()
+	default:
 		select {
 		case s.loadedChanged <- struct{}{}:
 		default:

@@ -39,10 +39,7 @@ func (s *session) reportStats() {
 func (s *session) reportCatalog() {
 	for {
 		changed := s.link.o.Catalog.Changes()
-		switch err := s.conn.Send(s.link.writeCatalog); {
-		case errors.Is(err, wire.ErrTooLarge): // the proxy keeps the list it has
-			s.link.o.Log.Error("the proxy isn't told what is installed: install fewer models and versions", "err", err)
-		case err != nil:
+		if s.sendCatalog() != nil {
 			return
 		}
 		select {
@@ -52,6 +49,18 @@ func (s *session) reportCatalog() {
 		case <-s.loadedChanged:
 		}
 	}
+}
+
+// sendCatalog sends what is installed and loaded now.
+func (s *session) sendCatalog() error {
+	s.reportMu.Lock()
+	err := s.conn.Send(s.link.writeCatalog)
+	s.reportMu.Unlock()
+	if errors.Is(err, wire.ErrTooLarge) { // the proxy keeps the list it has
+		s.link.o.Log.Error("the proxy isn't told what is installed: install fewer models and versions", "err", err)
+		return nil
+	}
+	return err
 }
 
 func (s *session) sendPong() error {

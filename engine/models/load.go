@@ -93,13 +93,13 @@ func (c *Cache) loadFailed(e *entry, err *LoadError) {
 	if err.filesAreBroken() { // listed before the waiters are answered, who may then look it up
 		isNew = c.opts.Registry.setLoadProblem(cmp.Or(e.problemKey, e.src.identity), err.Public)
 	}
+	c.reportLoadFailure(e.src, err, closing || !isNew) // before the waiters are answered, who may await its delivery
 	if closing {
 		e.failWaiters(ErrClosed)
 	} else {
 		e.failWaiters(err)
 		c.rememberBroken(e.src, err)
 	}
-	c.reportLoadFailure(e.src, err, closing || !isNew)
 	c.removeEntry(e)
 	c.plan()
 }
