@@ -66,7 +66,7 @@ func (t *Table) admit(en *entry, now time.Time) *api.Error {
 		t.unsettled--
 		en.modelMetrics.Release()
 		return err
-	} else if len(t.quarantine.loads) > 0 {
+	} else {
 		t.dispatch(now)
 	}
 	t.updateGauges()

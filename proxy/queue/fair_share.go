@@ -48,8 +48,9 @@ const (
 	// forgetAccount is the time after which a key without requests is forgotten, even if it was served more than
 	// others.
 	forgetAccount = 10 * time.Minute
-	// expectedFor is how long a key without requests is expected to send one.
-	expectedFor = time.Minute
+	// expectedFor is how long a key without requests is expected to send some, and requestsExpected how many.
+	expectedFor      = time.Minute
+	requestsExpected = 2
 )
 
 func newShares() *Shares { return &Shares{accounts: make(map[uint64]*Account)} }
@@ -166,9 +167,9 @@ func (a *Account) isActive() bool {
 // Contended reports whether several keys use the base.
 func (s *Shares) Contended() bool { return s.active > 1 }
 
-// Expected counts the keys that may send a request at any time and be due for it, up to a number: they had some in the
-// last minute, none of theirs waits, and fewer are at the engine than their part of so many sequences. For a key that
-// has no more than its part itself there are none.
+// Expected is how many requests may come at any time and be due, up to a number: two of each key that had some in the
+// last minute, none of which waits and of which fewer are at the engine than its part of so many sequences. The second
+// one may come while the first is answered. For a key that has no more than its part itself there are none.
 func (s *Shares) Expected(of *Account, sequences, most int) int {
 	weights := 0.0
 	for _, a := range s.accounts {
@@ -183,10 +184,10 @@ func (s *Shares) Expected(of *Account, sequences, most int) int {
 	n := 0
 	for _, a := range s.accounts {
 		if n < most && a != of && a.waiting == 0 && a.isExpected() && float64(a.running) < part(a) {
-			n++
+			n += requestsExpected
 		}
 	}
-	return n
+	return min(n, most)
 }
 
 // isExpected reports whether the key has requests, or had some in the last minute.
