@@ -10,7 +10,7 @@ import (
 // ownersTest has sequences of several owners in the slots of a scheduler that knows what a device's steps take.
 type ownersTest struct{ *loadTest }
 
-func newOwnersTest(t *testing.T, d simulatedDevice) *ownersTest {
+func newOwnersTest(t *testing.T, d device) *ownersTest {
 	return &ownersTest{newLoadTest(t, d)}
 }
 
@@ -55,7 +55,7 @@ func TestStepsOfOwners(t *testing.T) {
 	}
 	gpu, twoCores := simulatedDevices["GPU"], simulatedDevices["two cores"]
 	for name, tc := range map[string]struct {
-		device  simulatedDevice
+		device  device
 		owners  []owner
 		light   string  // each of these letters is an owner that is in each step with all of its sequences
 		stretch float64 // 0: all sequences are in each step

@@ -20,7 +20,7 @@ type loadTest struct {
 	gaps    []time.Duration
 }
 
-func newLoadTest(t *testing.T, d simulatedDevice) *loadTest {
+func newLoadTest(t *testing.T, d device) *loadTest {
 	st := newSchedulerTest(t, Limits{Cells: 65536, Sequences: 32, SequenceMax: 8192, StepTokens: 512, MixedAdapters: true, Prefix: true})
 	runner := measuredRunner{nil, measuredSteps(d, 32)}
 	st.scheduler.budget = newStepBudget(Options{TargetStep: 50 * time.Millisecond, StepTokens: 512}, runner)
@@ -76,7 +76,7 @@ func nearestRank(list []time.Duration, percent int) time.Duration {
 
 // allAtOnce is what a server takes for an answer that computes all prompts in one step and then all answers together:
 // clients that began together stay together.
-func allAtOnce(d simulatedDevice, clients, answer int) time.Duration {
+func allAtOnce(d device, clients, answer int) time.Duration {
 	took := d.takes(short(0, clients*shortPrompt))
 	for i := 1; i < answer; i++ {
 		took += d.takes(stepWork{decodes: clients, cells: clients * (shortPrompt + i)})

@@ -15,7 +15,7 @@ type schedulerTest struct {
 	places    *cellPlaces // nil: not counted
 	nextID    uint64
 	now       time.Duration
-	device    simulatedDevice // what steps take; 0: nothing
+	device    device // what steps take; nil: nothing
 	ended     []*sequence
 }
 
@@ -61,7 +61,8 @@ func (st *schedulerTest) step() bool {
 	if n := st.plan.decodes + st.plan.promptTokens; n > st.scheduler.limits.StepTokens {
 		st.t.Fatalf("step of %d tokens", n)
 	}
-	if took := st.device.takes(st.plan.work()); took > 0 {
+	if st.device != nil {
+		took := st.device.takes(st.plan.work())
 		st.now += took
 		st.scheduler.budget.observe(st.plan.work(), took)
 	}

@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -8,6 +9,11 @@ import (
 
 // simulatedDevice takes a fixed time a step, and more for each decoding sequence, prompt token and attended cell.
 type simulatedDevice struct{ fixed, sequence, prompt, cell time.Duration }
+
+// device takes some time for a step.
+type device interface {
+	takes(stepWork) time.Duration
+}
 
 var simulatedDevices = map[string]simulatedDevice{
 	"two cores":  {8 * time.Millisecond, 2200 * time.Microsecond, 1100 * time.Microsecond, 1500 * time.Nanosecond},
@@ -282,7 +288,7 @@ func (r measuredRunner) MeasuredSteps() []MeasuredStep { return r.steps }
 
 // measuredSteps is what a device takes for the steps of a load: part of a prompt, a token of each of so many sequences,
 // and one token.
-func measuredSteps(d simulatedDevice, sequences int) []MeasuredStep {
+func measuredSteps(d device, sequences int) []MeasuredStep {
 	steps := []MeasuredStep{{Prompts: 32}, {Decodes: sequences}, {Decodes: 1}}
 	for i := range steps {
 		s := &steps[i]
@@ -303,5 +309,42 @@ func TestStepBudgetFromMeasuredSteps(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Where a token alone has other kernels, as on a CPU, and steps take half or twice as long as they should, since other
+// programs run, a step of some sequences is always predicted to take less than one of many, by the part that it does:
+// also when there were only steps of a few for some time, or only large ones.
+func TestStepBudgetOnANoisyMachine(t *testing.T) {
+	budget := newStepBudget(Options{TargetStep: 50 * time.Millisecond, StepTokens: 512}, measuredRunner{nil, measuredSteps(smolLM2{}, 32)})
+	random := rand.New(rand.NewPCG(1, 1))
+	predict := func(decodes int) float64 { return float64(budget.predict(short(decodes, 0))) }
+	want := func(decodes int) float64 { return float64((smolLM2{}).takes(short(decodes, 0))) }
+	for i := range 4000 {
+		w := short(4, 0)
+		switch n := random.IntN(8); {
+		case i/500%4 == 1 && n > 0: // one or two sequences
+			w = short(1+n%2, 0)
+		case i/500%4 == 3, n == 0: // many
+			w = short(20+random.IntN(9), random.IntN(60))
+		case n < 3:
+			w = short(5+random.IntN(9), random.IntN(10))
+		}
+		noise := math.Exp(0.35 * random.NormFloat64())
+		budget.observe(w, time.Duration(noise*float64((smolLM2{}).takes(w))))
+		if i < 200 {
+			continue
+		}
+		if got, want := predict(28)/predict(4), want(28)/want(4); got < 0.6*want || got > 2*want {
+			t.Errorf("after %d steps, one of 28 is predicted to take %.2f times as long as one of 4, want %.2f", i, got, want)
+		}
+		for _, n := range []int{1, 2, 4, 28} {
+			if got, want := predict(n), want(n); got < 0.4*want || got > 2*want {
+				t.Errorf("after %d steps, one of %d is predicted to take %.1f ms, want %.1f", i, n, got/1e6, want/1e6)
+			}
+		}
+		if t.Failed() {
+			return
+		}
 	}
 }

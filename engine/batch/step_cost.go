@@ -6,7 +6,9 @@ import (
 )
 
 const (
-	costForgetting = 0.95 // weight of earlier steps, multiplied at each step: the last twenty or so decide
+	// costForgetting is the weight of earlier steps, multiplied at each step: the last hundred or so decide. On a machine
+	// that others use, too, a step may take half or twice its time, and of twenty the fit is anything.
+	costForgetting = 0.99
 	// costRidge: how strongly a coefficient keeps its value while the observed steps don't separate it from the others
 	costRidge = 0.02
 	// So many decoding sequences, prompt tokens and attended cells cost roughly as much as a step's fixed part. With
@@ -27,7 +29,7 @@ const (
 	outlierFactor = 4.0
 	// A step of a known kind that takes more, or less, by this factor says something of the machine and nothing of the
 	// kinds of work: so many of them, one after another, and everything is taken to cost that much more, or less.
-	speedFactor = 1.5
+	speedFactor = 2.0
 	speedSteps  = 3
 	// knownVariance: of a prediction, in units of one step's; a kind of step is known below it.
 	knownVariance = 0.3

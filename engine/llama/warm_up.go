@@ -20,7 +20,7 @@ import (
 const (
 	// repeatedWarmUp: a warm-up step of a CPU that takes less than this is repeated; a longer one is timed at once,
 	// with what only a first one does.
-	repeatedWarmUp = 40 * time.Millisecond
+	repeatedWarmUp = 100 * time.Millisecond
 	// warmUpRepeats: the shortest of so many counts. Another process that takes the processor for some milliseconds in
 	// one of them would make prompts, or steps, look as if they cost nothing.
 	warmUpRepeats = 3
