@@ -61,7 +61,7 @@ func (s *scheduler) divideBetweenOwners(now time.Duration) ownerDivision {
 	}
 	s.listOwners()
 	s.markLight()
-	light, others, used := ownerPart{}, ownerPart{}, 0.0
+	light, others, used, saved := ownerPart{}, ownerPart{}, 0.0, s.othersNs
 	for i := range s.owners {
 		o := &s.owners[i]
 		if !o.light {
@@ -80,7 +80,10 @@ func (s *scheduler) divideBetweenOwners(now time.Duration) ownerDivision {
 	least := s.leastForOthers(&light, &others, d.aloneNs)
 	most := max(least, gain)
 	s.othersNs = max(s.othersNs, min(s.othersNs+gain, most))
-	if s.othersNs+gain/2 >= least || !light.canMove { // in the step that is nearest to when they have it
+	if light.prompts == 0 {
+		saved = s.othersNs + gain/2 // in the step that is nearest to when they have it
+	} // a first token needn't wait for what is saved up meanwhile
+	if saved >= least || !light.canMove {
 		d.othersNs = max(min(s.othersNs, most), least)
 	}
 	s.chooseRows(d, others.promptNs)
@@ -94,11 +97,11 @@ func (s *scheduler) forgetSavings() {
 	}
 }
 
-// leastForOthers is the time for which owners that aren't in each step wait: for all of their decoders, or prompts if
-// they have no other work, as far as that makes no step too long.
+// leastForOthers is the time for which owners that aren't in each step wait: for all of their decoders and the prompts
+// beside these, or prompts if they have no other work, as far as that makes no step too long.
 func (s *scheduler) leastForOthers(light, others *ownerPart, aloneNs float64) float64 {
 	need := s.budget.cost.predict(light.work.plus(others.work)) - s.budget.cost.predict(light.work)
-	if others.work == (stepWork{}) {
+	if need += min(others.promptNs, s.busyShare*need); others.work == (stepWork{}) {
 		need = others.promptNs
 	}
 	return min(need, (longestStretch-1)*aloneNs)
@@ -108,6 +111,7 @@ func (s *scheduler) leastForOthers(light, others *ownerPart, aloneNs float64) fl
 func (o *ownerPart) add(p *ownerPart) {
 	o.weight += p.weight
 	o.work = o.work.plus(p.work)
+	o.prompts += p.prompts
 	o.promptNs += p.promptNs
 	o.canMove = o.canMove || p.canMove
 }
@@ -186,8 +190,8 @@ func (s *scheduler) ownerOf(q *sequence) *ownerPart {
 }
 
 // chooseRows chooses the step's decoders: all of the light owners and, if the others have time in it, one of the owner
-// with the fewest for its weight, and so on, one of each at least. Their prompts have their part of that time, as in a
-// step that isn't divided.
+// with the fewest for its weight, and so on, one of each at least. Their prompts have as much of that time as in a step
+// without light owners: with less, ever fewer of their answers would be in progress.
 func (s *scheduler) chooseRows(d ownerDivision, othersPromptNs float64) {
 	var work stepWork
 	s.decoders = s.decoders[:0]
@@ -197,7 +201,7 @@ func (s *scheduler) chooseRows(d ownerDivision, othersPromptNs float64) {
 			work = work.plus(o.work)
 		}
 	}
-	end := d.aloneNs + d.othersNs - min(othersPromptNs, d.othersNs*s.promptShare/(1+s.promptShare))
+	end := d.aloneNs + d.othersNs - min(othersPromptNs, d.othersNs*s.busyShare/(1+s.busyShare))
 	for next := s.fewestRows(); next != nil && d.othersNs > 0; next = s.fewestRows() {
 		work = work.plus(next.decoders[next.rows].decodeWork())
 		if next.rows > 0 && s.budget.cost.predict(work)+d.promptNs > end {
@@ -247,7 +251,7 @@ func (s *scheduler) planDividedPrompts(p *plan, a promptAllowance, d ownerDivisi
 	s.prefills = all[light:]
 	used := p.promptTokens - before
 	a.most, a.least = a.most-used, min(a.least, 2) // a token for the first prompt, and one for the shortest
-	a.ns = min(a.ns, left) - s.budget.cost.prompt(0, used)
+	a.ns = left - s.budget.cost.prompt(0, used)
 	s.sharePromptAllowance(p, a)
 }
 

@@ -31,7 +31,9 @@ type scheduler struct {
 	waiting      []*sequence // by arrival
 	clearedSlots []int
 	adapterTurns roundRobin[Adapter]
+	stepsOfTurn  int64   // of each adapter, at least 1
 	promptShare  float64 // of the step that is being planned
+	busyShare    float64 // the same, if no other owner had something to compute lately
 	copyFailed   bool    // the runner couldn't copy cells, so nobody waits for any
 	endings      uint64  // counts sequences that ended with kept cells, to find the oldest
 	turns        uint64  // counts rows of divided steps
@@ -72,6 +74,7 @@ type plan struct {
 	forcedTokens int    // the latter alone
 	cells        int    // cells that all tokens attend to
 	preempted    []*sequence
+	divided      bool      // between owners
 	starved      *sequence // finds no cells, even alone
 }
 
@@ -178,7 +181,8 @@ func (s *scheduler) hasWork() bool {
 // base waits for its turn.
 func (s *scheduler) plan(p *plan, now time.Duration, othersWait bool) bool {
 	p.reset()
-	s.promptShare = s.choosePromptShare(now)
+	s.busyShare = s.choosePromptShare(now)
+	s.promptShare = s.busyShare
 	if s.use.severalLately(now) {
 		s.promptShare = min(s.promptShare, sharedPromptShare)
 	}
@@ -189,7 +193,7 @@ func (s *scheduler) plan(p *plan, now time.Duration, othersWait bool) bool {
 			adapter, _ := s.adapterTurns.pick(s.readyAdapters)
 			s.planFor(p, adapter, now, othersWait)
 			if len(p.items) > 0 {
-				s.adapterTurns.charge(int64(p.decodes + p.promptTokens))
+				s.adapterTurns.charge(s.turnCost(p, adapter))
 				return true
 			}
 			s.adapterTurns.endTurn()
@@ -201,6 +205,17 @@ func (s *scheduler) plan(p *plan, now time.Duration, othersWait bool) bool {
 			return p.starved != nil || len(p.preempted) > 0
 		}
 	}
+}
+
+// turnCost is what a step takes of its adapter's turn. One that is divided between owners takes as much as all of its
+// sequences would, or the turns of other adapters would come as much later as it leaves out.
+func (s *scheduler) turnCost(p *plan, adapter Adapter) int64 {
+	cost := int64(p.decodes + p.promptTokens)
+	if !p.divided {
+		return cost
+	}
+	at := slices.IndexFunc(s.readyAdapters, func(c candidate[Adapter]) bool { return c.key == adapter })
+	return max(cost, s.readyAdapters[at].quantum/s.stepsOfTurn)
 }
 
 // turnOf is the adapter whose turn a sequence needs: none if steps mix them.
@@ -240,9 +255,9 @@ func (s *scheduler) listReadyAdapters(othersWait bool) {
 		s.readyAdapters[w.adapter].quantum += int64(n)
 		prompts = max(prompts, n)
 	}
-	steps := s.turnSteps(decoding, prompts)
+	s.stepsOfTurn = s.turnSteps(decoding, prompts)
 	for i := range s.readyAdapters {
-		s.readyAdapters[i].quantum *= steps
+		s.readyAdapters[i].quantum *= s.stepsOfTurn
 	}
 }
 
@@ -322,6 +337,7 @@ func (s *scheduler) planFor(p *plan, adapter Adapter, now time.Duration, othersW
 		s.decoders = s.oldestThatFit(s.decoders, min(s.freeCells(), s.limits.StepTokens))
 		s.fill(p, division, othersWait)
 	}
+	p.divided = division.divided
 	s.noteUse(p, division, now)
 }
 
