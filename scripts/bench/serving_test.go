@@ -125,25 +125,30 @@ func TestEventsThatSayThatTimeRunsOut(t *testing.T) {
 	}
 }
 
-// How much longer the small key's answers take is told of each round, with its parts.
+// How much longer the small key's answers take is told of all rounds together, with its parts and what it costs the
+// other key.
 func TestFiguresOfTwoKeys(t *testing.T) {
 	answers := func(ttft, gap time.Duration) load.Run {
-		first := load.Timeline{Events: []time.Duration{ttft, ttft + gap}, Ended: ttft + gap}
-		return load.Run{Timelines: []load.Timeline{first, first}}
+		first := load.Timeline{Events: []time.Duration{ttft, ttft + gap}, Ended: ttft + gap, Tokens: 5}
+		return load.Run{Timelines: []load.Timeline{first, first}, Elapsed: time.Second}
 	}
 	b := &serving{report: &report.Report{}, began: time.Now()}
 	ms := time.Millisecond
-	alone := []load.Run{answers(100*ms, 100*ms), answers(200*ms, 100*ms), answers(100*ms, 100*ms)}
-	beside := []load.Run{answers(200*ms, 300*ms), answers(200*ms, 400*ms), answers(150*ms, 300*ms)}
-	b.addTwoKeys("work", alone, beside)
+	b.addTwoKeys("work", &twoKeysRuns{
+		alone:      []load.Run{answers(100*ms, 100*ms), answers(200*ms, 100*ms), answers(100*ms, 100*ms)},
+		beside:     []load.Run{answers(200*ms, 300*ms), answers(200*ms, 400*ms), answers(150*ms, 300*ms)},
+		largeAlone: []float64{300, 400, 300}, largeBeside: []float64{150, 300, 240},
+	})
 	var got []string
 	for _, row := range b.report.Rows {
 		got = append(got, row.String())
 	}
-	want := `work, whole answer p95 of the small key alone: 0.2 s
-work, the same beside the other key ÷ alone: 2.25 (asked: at most 1.5; met: no)
-work, TTFT p95 beside the other key ÷ alone: 1.50
-work, gap between tokens beside the other key ÷ alone: 3.00`
+	want := `work, whole answer p95 of the small key alone, of all rounds: 0.3 s
+work, the same beside the other key ÷ alone: 2.00 (asked: at most 1.5; met: no)
+work, TTFT p95 of all rounds beside the other key ÷ alone: 1.00
+work, gap between tokens beside the other key ÷ alone: 3.00
+work, tokens/s of the small key beside the other: 10.0
+work, tokens/s of the other key, beside the small one ÷ alone: 0.75`
 	if strings.Join(got, "\n") != want {
 		t.Errorf("got\n%s", strings.Join(got, "\n"))
 	}

@@ -15,6 +15,19 @@ func (r Run) TokensPerSecond() float64 {
 	return float64(tokens) / r.Elapsed.Seconds()
 }
 
+// EventsPerSecond counts events with text between two times, also those of replies that aren't whole.
+func (r Run) EventsPerSecond(from, to time.Duration) float64 {
+	events := 0
+	for i := range r.Timelines {
+		for _, at := range r.Timelines[i].Events {
+			if at >= from && at < to {
+				events++
+			}
+		}
+	}
+	return float64(events) / (to - from).Seconds()
+}
+
 // TokensPerAnswer is the mean length of whole replies; NaN of none.
 func (r Run) TokensPerAnswer() float64 {
 	tokens, whole := 0, r.whole()

@@ -235,6 +235,16 @@ func TestMeasuredWhileOthersAreBusy(t *testing.T) {
 	}
 }
 
+func TestEventsPerSecond(t *testing.T) {
+	r := Run{Elapsed: 9 * time.Second, Timelines: []Timeline{
+		{Events: []time.Duration{time.Second, 2 * time.Second, 3 * time.Second}},
+		{Events: []time.Duration{3 * time.Second, 4 * time.Second}, Err: context.Canceled},
+	}}
+	if got := r.EventsPerSecond(2*time.Second, 4*time.Second); got != 1.5 {
+		t.Errorf("%g, want 3 in two seconds", got)
+	}
+}
+
 // A refused client comes back once, not before it was told to.
 func TestRefusedClientComesBack(t *testing.T) {
 	s := testServer(t)
