@@ -142,7 +142,7 @@ func (l *listener) refuseConn(tcp *net.TCPConn) {
 			client = tls.Server(c, l.tls)
 		}
 		_ = tcp.SetReadDeadline(time.Now().Add(refusalReadTimeout))
-		_ = tcp.SetWriteDeadline(time.Now().Add(lingerTimeout))
+		_ = tcp.SetWriteDeadline(time.Now().Add(refusalReadTimeout + lingerTimeout))
 		if isLivenessProbe(client) {
 			_, _ = client.Write(aliveReply(newRequestID(), l.corsOrigins))
 		} else {
@@ -152,8 +152,9 @@ func (l *listener) refuseConn(tcp *net.TCPConn) {
 	})
 }
 
-// refusalReadTimeout is how long a refused connection may take to say whether it is a liveness probe, TLS included.
-const refusalReadTimeout = 200 * time.Millisecond
+// refusalReadTimeout is how long a refused connection may take to say whether it is a liveness probe, TLS included. On
+// a busy machine a handshake takes its time, and a probe that is refused has the server killed.
+const refusalReadTimeout = time.Second
 
 // isLivenessProbe reads what every HTTP request has at least.
 func isLivenessProbe(client io.Reader) bool {

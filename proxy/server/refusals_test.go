@@ -136,8 +136,9 @@ func TestLivezIsAnsweredWithoutRoomForConnections(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ts := startTestServer(t, instantTable(), change)
-			ask := func(path string) reply {
+			ask := func(path string, delay time.Duration) reply {
 				tcp, _ := ts.dial()
+				time.Sleep(delay) // of the client, before its handshake or its request
 				c := net.Conn(tcp)
 				if name == "TLS" {
 					c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
@@ -145,11 +146,14 @@ func TestLivezIsAnsweredWithoutRoomForConnections(t *testing.T) {
 				ts.send(c, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
 				return ts.readReply(bufio.NewReader(c), "GET")
 			}
-			if got := ask("/health"); got.StatusCode != 200 { // its connection stays open
+			if got := ask("/health", 0); got.StatusCode != 200 { // its connection stays open
 				t.Fatalf("the first connection: %d", got.StatusCode)
 			}
+			if got := ask("/livez", 250*time.Millisecond); got.StatusCode != 200 {
+				t.Errorf("a probe of a busy machine: status %d; %s", got.StatusCode, got.body)
+			}
 			for path, want := range map[string]int{"/livez": 200, "/livez2": 503, "/health": 503} {
-				if got := ask(path); got.StatusCode != want || !got.Close {
+				if got := ask(path, 0); got.StatusCode != want || !got.Close {
 					t.Errorf("%s without room: status %d, want %d; closes: %v; %s", path, got.StatusCode, want, got.Close, got.body)
 				}
 			}
