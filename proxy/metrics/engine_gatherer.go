@@ -19,11 +19,13 @@ import (
 	"tandem/schema/catalogue"
 )
 
-// Limits of reading the engine's metrics. The fetch must end well before a scrape gives up (5 s).
+// Limits of reading the engine's metrics. The fetch must end well before a scrape gives up (5 s). An engine on a busy
+// machine has the longer time; of one that hangs, only the first scrape waits that long.
 const (
-	fetchTimeout       = 300 * time.Millisecond
-	fetchCacheTTL      = time.Second // so that two scrapers share one fetch
-	maxEngineTextBytes = 4 << 20     // bytes
+	fetchTimeout       = time.Second
+	refetchTimeout     = 300 * time.Millisecond // after a fetch that failed
+	fetchCacheTTL      = time.Second            // so that two scrapers share one fetch
+	maxEngineTextBytes = 4 << 20                // bytes
 )
 
 // engineGatherer makes the engine's metrics part of the scrape. Stale values would hide an outage, so after a failed
@@ -37,6 +39,7 @@ type engineGatherer struct {
 	mu       sync.Mutex // held during a fetch; guards what follows
 	families []*dto.MetricFamily
 	at       time.Time
+	failed   bool // the last fetch
 }
 
 func newEngineGatherer(fetch func(context.Context) ([]byte, error), errors prometheus.Counter, log *slog.Logger) *engineGatherer {
@@ -57,13 +60,17 @@ func (j *engineGatherer) Gather() ([]*dto.MetricFamily, error) {
 			j.errors.Inc()
 			j.log.Debug("engine metrics are left out of this scrape", "error", err)
 		}
-		j.families, j.at = families, j.now()
+		j.families, j.at, j.failed = families, j.now(), err != nil
 	}
 	return j.families, nil
 }
 
 func (j *engineGatherer) fetchFamilies() ([]*dto.MetricFamily, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
+	timeout := fetchTimeout
+	if j.failed {
+		timeout = refetchTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	text, err := j.fetch(ctx)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tandem/schema/catalogue"
@@ -158,6 +159,41 @@ func TestFetchIsSharedForASecond(t *testing.T) {
 	if calls != 2 {
 		t.Errorf("%d fetches after a second, want 2", calls)
 	}
+}
+
+// An engine on a busy machine has time to answer; of one that hangs, not every scrape waits that long.
+func TestAFetchAfterAFailureIsShorter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var took time.Duration // of the engine
+		m := newTestMetrics(t, func(o *Options) {
+			o.EngineText = func(ctx context.Context) ([]byte, error) {
+				select {
+				case <-time.After(took):
+					return []byte(engineMetricsText), nil
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}
+		})
+		for _, c := range []struct {
+			took, waited time.Duration
+			there        bool
+		}{
+			{900 * time.Millisecond, 900 * time.Millisecond, true},
+			{time.Hour, time.Second, false},
+			{time.Hour, 300 * time.Millisecond, false},
+			{200 * time.Millisecond, 200 * time.Millisecond, true},
+			{900 * time.Millisecond, 900 * time.Millisecond, true},
+		} {
+			time.Sleep(fetchCacheTTL)
+			took = c.took
+			began := time.Now()
+			f := scrapeFamilies(t, m)
+			if there := f["llm_engine_queue_requests"] != nil; there != c.there || time.Since(began) != c.waited {
+				t.Errorf("an engine that takes %s: its metrics are there: %v, after %s; want %v after %s", c.took, there, time.Since(began), c.there, c.waited)
+			}
+		}
+	})
 }
 
 func TestScrapesAndUpdatesAtOnce(t *testing.T) {
