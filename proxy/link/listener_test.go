@@ -27,10 +27,11 @@ func TestAtMostTwoEngines(t *testing.T) {
 
 func TestBadPeers(t *testing.T) {
 	tests := []struct {
-		name string
-		do   func(p *enginePeer)
+		name         string
+		do           func(p *enginePeer)
+		helloTimeout time.Duration
 	}{
-		{"no hello", func(p *enginePeer) { p.send(func(f schema.Frame) error { f.SetPing(); return nil }) }},
+		{"no hello", func(p *enginePeer) { p.send(func(f schema.Frame) error { f.SetPing(); return nil }) }, 0},
 		{"another protocol", func(p *enginePeer) {
 			p.send(func(f schema.Frame) error {
 				h, err := f.NewHello()
@@ -41,15 +42,15 @@ func TestBadPeers(t *testing.T) {
 				h.SetMinProtocol(900)
 				return nil
 			})
-		}},
-		{"silence", func(*enginePeer) {}},
-		{"garbage", func(p *enginePeer) { _, _ = p.raw.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n")) }},
-		{"a huge frame", func(p *enginePeer) { _, _ = p.raw.Write([]byte{0, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f}) }},
+		}, 0},
+		{"silence", func(*enginePeer) {}, 500 * time.Millisecond}, // also of the engine that attaches afterwards
+		{"garbage", func(p *enginePeer) { _, _ = p.raw.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n")) }, 0},
+		{"a huge frame", func(p *enginePeer) { _, _ = p.raw.Write([]byte{0, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f}) }, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			h := newRecordingHandler()
-			l := listen(t, Options{Handler: h, HelloTimeout: 50 * time.Millisecond})
+			l := listen(t, Options{Handler: h, HelloTimeout: tt.helloTimeout})
 			p := connect(t, l.options.Socket)
 			tt.do(p)
 			p.awaitClose()

@@ -161,7 +161,7 @@ func TestHungEngineIsLost(t *testing.T) {
 func TestPongsCarryHeartbeats(t *testing.T) {
 	h := newRecordingHandler()
 	meter := &recordingMeter{}
-	l := listen(t, Options{Handler: h, StallTimeout: pingInterval, Meter: meter})
+	l := listen(t, Options{Handler: h, Meter: meter})
 	p, _ := attach(t, l, h, 1)
 	var serving sync.WaitGroup
 	serving.Go(func() { p.serveRequests(1) })

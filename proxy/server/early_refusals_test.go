@@ -11,10 +11,21 @@ import (
 	"tandem/scripts/await"
 )
 
+// readTimeouts are those of two servers: one that waits for what comes, and one that tests needn't wait for long.
+var readTimeouts = []time.Duration{waitLimit, 500 * time.Millisecond}
+
+// startReadingServers starts a server for each of readTimeouts.
+func startReadingServers(t *testing.T, table Requests, change func(*Options)) (patient, hasty *testServer) {
+	t.Helper()
+	var servers []*testServer
+	for _, timeout := range readTimeouts {
+		servers = append(servers, startTestServer(t, table, func(o *Options) { o.ReadTimeout = timeout; change(o) }))
+	}
+	return servers[0], servers[1]
+}
+
 func TestUnreadableRequests(t *testing.T) {
-	ts := startTestServer(t, instantTable(), func(o *Options) {
-		o.ReadTimeout, o.MaxBodyBytes, o.MaxHeaderBytes = 100*time.Millisecond, 1<<20, 8<<10
-	})
+	patient, hasty := startReadingServers(t, instantTable(), func(o *Options) { o.MaxBodyBytes, o.MaxHeaderBytes = 1<<20, 8<<10 })
 	head := "POST /infer HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\nContent-Type: application/json\r\nX-API-Key: " + testKey + "\r\n"
 	for _, c := range []struct {
 		name, text string
@@ -35,6 +46,10 @@ func TestUnreadableRequests(t *testing.T) {
 		{"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "invalid_request"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			ts := patient
+			if c.status == 408 {
+				ts = hasty
+			}
 			conn, r := ts.dial()
 			ts.send(conn, c.text)
 			got := ts.readReply(r, "POST")
@@ -50,17 +65,21 @@ func TestUnreadableRequests(t *testing.T) {
 		})
 	}
 	// those whose header is still known
-	ts.expectMetric(7, "api_requests_total", "status", "client_error", "endpoint", "/infer")
-	ts.expectMetric(5, "api_requests_total", "status", "client_error", "endpoint", "other")
-	ts.expectMetric(0, "llm_requests_in_flight")
-	if sum := ts.histogramSum("api_response_time_seconds"); sum > waitLimit.Seconds() {
-		t.Errorf("the response times add up to %v seconds", sum)
+	patient.expectMetric(6, "api_requests_total", "status", "client_error", "endpoint", "/infer")
+	patient.expectMetric(4, "api_requests_total", "status", "client_error", "endpoint", "other")
+	hasty.expectMetric(1, "api_requests_total", "status", "client_error", "endpoint", "/infer")
+	hasty.expectMetric(1, "api_requests_total", "status", "client_error", "endpoint", "other")
+	for _, ts := range []*testServer{patient, hasty} {
+		ts.expectMetric(0, "llm_requests_in_flight")
+		if sum := ts.histogramSum("api_response_time_seconds"); sum > waitLimit.Seconds() {
+			t.Errorf("the response times add up to %v seconds", sum)
+		}
 	}
 }
 
 // Clients read an error by the form that their API has, also when it comes before their request has arrived whole.
 func TestUnreadBodiesAreRefusedInTheirDialect(t *testing.T) {
-	ts := startTestServer(t, instantTable(), func(o *Options) { o.ReadTimeout, o.MaxBodyBytes = 100*time.Millisecond, 100<<10 })
+	patient, hasty := startReadingServers(t, instantTable(), func(o *Options) { o.MaxBodyBytes = 100 << 10 })
 	openAI := func(t *testing.T, r reply) (string, string) {
 		kind, code, _ := decodeOpenAIError(t, r)
 		return kind, code
@@ -101,6 +120,11 @@ func TestUnreadBodiesAreRefusedInTheirDialect(t *testing.T) {
 			{"chunks that grow over the limit", chunked + grows + grows, 413, d.large, d.largeCode},
 		} {
 			t.Run(d.path+": "+c.name, func(t *testing.T) {
+				t.Parallel() // most wait until their time is over
+				ts := patient
+				if c.status == 408 {
+					ts = hasty
+				}
 				conn, r := ts.dial()
 				ts.send(conn, c.text)
 				got := ts.readReply(r, "POST")

@@ -105,7 +105,9 @@ func TestStreamIsResumedAfterTheLastEvent(t *testing.T) {
 			t.Errorf("%s: status %d, %s", name, r.StatusCode, r.body)
 		}
 	}
-	ts.expectMetric(1, "api_requests_total", "endpoint", "/v1/chat/completions", "status", "success", "model", "demo")
+	await.Until(t, waitLimit, "the answer is counted", func() bool {
+		return ts.metricValue("api_requests_total", "endpoint", "/v1/chat/completions", "status", "success", "model", "demo") == 1
+	})
 }
 
 // A reader that comes while the answer is made gets what is there and then what comes.

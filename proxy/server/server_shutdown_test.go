@@ -49,8 +49,7 @@ func TestDrainLetsAnswersFinish(t *testing.T) {
 }
 
 func TestReadinessGoesFirst(t *testing.T) {
-	ts := startTestServer(t, instantTable(), func(o *Options) { o.DrainDelay = 200 * time.Millisecond })
-	s := ts.Server
+	ts := startTestServer(t, instantTable(), func(o *Options) { o.DrainDelay = time.Hour })
 	asking := []string{"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", rawInfer(inferBody, "HTTP/1.1"), "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"}
 	conns, readers := make([]*net.TCPConn, len(asking)), make([]*bufio.Reader, len(asking))
 	for i := range asking { // each on a connection that was used before
@@ -58,9 +57,7 @@ func TestReadinessGoesFirst(t *testing.T) {
 		ts.send(conns[i], "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
 		ts.readReply(readers[i], "GET")
 	}
-	stopped := make(chan struct{})
-	go func() { ts.shutdown(); close(stopped) }()
-	await.Until(t, waitLimit, "readiness is off", func() bool { return s.draining.Load() })
+	ts.Drain()
 	for i, c := range conns {
 		ts.send(c, asking[i])
 	}
@@ -71,7 +68,8 @@ func TestReadinessGoesFirst(t *testing.T) {
 	if got := ts.readReply(readers[2], "GET"); got.StatusCode != 200 || !strings.Contains(got.body, `"status":"draining"`) {
 		t.Errorf("/health: %d %s", got.StatusCode, got.body)
 	}
-	receiveWithin(t, "end of the drain", stopped, waitLimit)
+	ts.endDelay()
+	ts.shutdown()
 }
 
 // A client that keeps its connection must learn with its next reply that it has to take another one: after DRAIN_DELAY
@@ -200,20 +198,22 @@ func (ts *testServer) endDelay() {
 // A pod's preStop hook begins the drain; the signal may come much later, when the engine has ended.
 func TestDrainBeginsBeforeShutdown(t *testing.T) {
 	table := instantTable()
-	ts := startTestServer(t, table, func(o *Options) { o.DrainDelay = time.Second })
+	ts := startTestServer(t, table, func(o *Options) { o.DrainDelay = time.Hour })
 	ts.Drain()
 	ts.Drain()
 	if got := ts.get("/readyz"); got.StatusCode != 503 {
 		t.Errorf("/readyz: %d", got.StatusCode)
 	}
 	checkReply(t, ts.postInfer(inferBody).body) // still served
+	ts.endDelay()
+	ts.refuseTimer.Reset(0) // as when the delay has passed
 	await.Until(t, waitLimit, "the request table takes nothing new", func() bool { return table.Status().Draining })
 	if got := ts.get("/livez"); got.StatusCode != 200 {
 		t.Errorf("/livez: %d", got.StatusCode)
 	}
 	began := time.Now()
 	ts.shutdown()
-	if took := time.Since(began); took > 900*time.Millisecond {
+	if took := time.Since(began); took > 4*time.Second { // one that waits again takes until waitLimit
 		t.Errorf("the delay passed before the signal, and yet the end took %s", took)
 	}
 }
