@@ -54,7 +54,7 @@ func testEnvironment(t *testing.T, more ...string) []string {
 // awaitStarted waits until the engine's heartbeat says that preloading is over.
 func awaitStarted(t *testing.T, c *Config) {
 	t.Helper()
-	await.Until(t, 20*time.Second, "the engine has started", func() bool {
+	await.Until(t, 3*time.Minute, "the engine has started", func() bool {
 		return supervise.Check(c.Socket, supervise.Started, time.Minute) == nil
 	})
 }

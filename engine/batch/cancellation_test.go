@@ -6,9 +6,13 @@ import (
 	"time"
 )
 
+// slowStep makes answers of hundreds of tokens last for seconds, so that what a test does meanwhile comes before their
+// end on a busy machine, too.
+func slowStep(int) time.Duration { return 20 * time.Millisecond }
+
 func TestCancel(t *testing.T) {
 	f, sink := newFakeRunner(roomyLimits), newRecordingSink(t)
-	f.stepTime = func(int) time.Duration { return 50 * time.Microsecond }
+	f.stepTime = slowStep
 	e := startExecutor(t, f, Options{})
 	third := make(chan struct{})
 	sink.onToken = func(s StepToken) {
@@ -78,7 +82,7 @@ func TestSinkThatLeft(t *testing.T) {
 
 func TestCancelSink(t *testing.T) {
 	f, sink, other := newFakeRunner(roomyLimits), newRecordingSink(t), newRecordingSink(t)
-	f.stepTime = func(int) time.Duration { return 20 * time.Microsecond }
+	f.stepTime = slowStep
 	e := startExecutor(t, f, Options{})
 	for id := range uint64(20) { // some of them wait for a slot
 		submit(t, e, sink.request(id, longAnswerPrompt, 300))

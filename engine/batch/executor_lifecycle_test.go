@@ -70,7 +70,13 @@ func TestTenThousandRequestsLeaveNothing(t *testing.T) {
 
 func TestDetachWaits(t *testing.T) {
 	f, sink := newFakeRunner(roomyLimits), newRecordingSink(t)
-	f.stepTime = func(int) time.Duration { return 50 * time.Microsecond }
+	var fast atomic.Bool // once the first answer needn't outlast anything any more
+	f.stepTime = func(tokens int) time.Duration {
+		if fast.Load() {
+			return 0
+		}
+		return slowStep(tokens)
+	}
 	e := startExecutor(t, f, Options{})
 	r := sink.request(1, longAnswerPrompt, 300)
 	submit(t, e, r)
@@ -95,6 +101,7 @@ func TestDetachWaits(t *testing.T) {
 		}
 		sink.wait(id)
 	}
+	fast.Store(true)
 	if err := <-gone; err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +125,7 @@ func TestDetachWaits(t *testing.T) {
 
 func TestCloseEndsEverything(t *testing.T) {
 	f, sink := newFakeRunner(roomyLimits), newRecordingSink(t)
-	f.stepTime = func(int) time.Duration { return 50 * time.Microsecond }
+	f.stepTime = slowStep
 	e := NewExecutor(Options{})
 	if err := e.Attach(context.Background(), "b", f); err != nil {
 		t.Fatal(err)

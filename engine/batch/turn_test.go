@@ -15,7 +15,10 @@ func TestTurnsAndStepsAlternate(t *testing.T) {
 	defer e.Close(context.Background())
 	steps := 0 // of the executor's goroutine
 	r := newFakeRunner(Limits{Cells: 4096, Sequences: 4, SequenceMax: 4096, StepTokens: 64, Prefix: true})
-	r.stepTime = func(int) time.Duration { steps++; return time.Millisecond }
+	r.stepTime = func(int) time.Duration { // so that the answer outlasts the turns
+		steps++
+		return 20 * time.Millisecond
+	}
 	if err := e.Attach(t.Context(), "b", r); err != nil {
 		t.Fatal(err)
 	}

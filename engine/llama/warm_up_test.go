@@ -105,7 +105,7 @@ func TestSlowFirstStepsOnAGPU(t *testing.T) {
 	answer := func(adapter batch.Adapter) (first, others bool) {
 		s.forgetPrompts()
 		watch.take()
-		setFaults(t, "slow 30") // so that the watch sees each step
+		setFaults(t, "slow 300") // so that the watch sees each step, on a busy machine too
 		defer setFaults(t, "")
 		s.start(render(t, s.base, france), 3, greedy, func(r *batch.Request) { r.Adapter = adapter }).wait(t)
 		seen := watch.take()
