@@ -316,19 +316,21 @@ func (s *server) untilSampled(ctx context.Context) error {
 	}
 }
 
+// memoryInUse asks several times: a page lacks what the engine couldn't tell in time.
 func (s *server) memoryInUse(ctx context.Context, device string) (float64, error) {
-	if err := s.untilSampled(ctx); err != nil {
-		return 0, err
+	for range 10 {
+		if err := s.untilSampled(ctx); err != nil {
+			return 0, err
+		}
+		page, err := s.metrics(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if used := look(page, "llm_device_memory_used_bytes", `device="`+device+`"`); !math.IsNaN(used) {
+			return used, nil
+		}
 	}
-	page, err := s.metrics(ctx)
-	if err != nil {
-		return 0, err
-	}
-	used := look(page, "llm_device_memory_used_bytes", `device="`+device+`"`)
-	if math.IsNaN(used) {
-		return 0, fmt.Errorf("no metric says how much of %s is in use", device)
-	}
-	return used, nil
+	return 0, fmt.Errorf("no metric says how much of %s is in use", device)
 }
 
 // tellProcesses tells what nvidia-smi says that processes use.
