@@ -33,7 +33,7 @@ func benchModelRequest(i, tokens int) *goldenRequest {
 }
 
 func TestPauseOfARestartWithTheBenchModel(t *testing.T) {
-	s := startBenchModelServer(t)
+	s := startBenchModelServer(t, noticeByTheConnection)
 	s.measureRestarts(func(i int) *goldenRequest {
 		g := benchModelRequest(i, 60)
 		s.recordGolden(g)

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // dialectStream is a streamed request of some dialect.
@@ -132,14 +131,24 @@ func cutPlans(events int, long bool) [][]int {
 
 const longCuts = 12 // single kills of each stream in the long form
 
+// leastEvents are enough to kill at different places. On a busy machine an answer may have fewer, since tokens that the
+// proxy finds together become one event.
+const leastEvents = 14
+
 // undisturbed follows a stream without kills.
 func (d *dialectStream) undisturbed(s *testServer, requestID string) *transcript {
 	s.t.Helper()
-	want, err := d.follow(s, requestID, nil)
-	if err != nil {
-		s.t.Fatalf("undisturbed: %v", err)
+	var want *transcript
+	for range mostKills {
+		var err error
+		if want, err = d.follow(s, requestID, nil); err != nil {
+			s.t.Fatalf("undisturbed: %v", err)
+		}
+		if len(want.problems) > 0 || !want.ended || want.events >= leastEvents {
+			break
+		}
 	}
-	if len(want.problems) > 0 || want.events < 14 || !want.ended {
+	if len(want.problems) > 0 || want.events < leastEvents || !want.ended {
 		s.t.Fatalf("undisturbed: %d events, problems %q, in\n%s", want.events, want.problems, strings.Join(want.lines(), "\n"))
 	}
 	kinds := want.kinds()
@@ -165,7 +174,7 @@ func (d *dialectStream) checkKills(s *testServer, long bool) {
 		}
 	}
 	kills := 0
-	for _, cuts := range cutPlans(want.events, long) {
+	follow := func(cuts []int) {
 		got, err := d.follow(s, requestID, cuts)
 		if err != nil {
 			t.Errorf("killed after events %v: %v", cuts, err)
@@ -175,10 +184,21 @@ func (d *dialectStream) checkKills(s *testServer, long bool) {
 		}
 		kills += len(cuts)
 	}
+	for _, cuts := range cutPlans(want.events, long) {
+		follow(cuts)
+	}
+	wanted := max(1, kills*2/3) // what a grammar forces at the end may come at once, with many events
 	all, midAnswer := s.replaysOf(requestID)
+	for range mostKills {
+		if midAnswer >= wanted || t.Failed() {
+			break
+		}
+		follow([]int{want.events / 3}) // in place of a kill that a busy machine did too late
+		all, midAnswer = s.replaysOf(requestID)
+	}
 	t.Logf("%d events, %d kills, %d replays, %d of them in mid-answer; %v", want.events, kills, all, midAnswer, want.kinds())
-	if midAnswer == 0 || midAnswer < kills*2/3 { // what a grammar forces at the end may come at once, with many events
-		t.Errorf("only %d replays in mid-answer of %d kills", midAnswer, kills)
+	if midAnswer < wanted {
+		t.Errorf("only %d replays in mid-answer of %d kills, want %d", midAnswer, kills, wanted)
 	}
 }
 
@@ -186,7 +206,7 @@ func (d *dialectStream) checkKills(s *testServer, long bool) {
 // with the other tests; CHAOS_KILLS makes it longer.
 func TestStreamsOfAllDialectsGoOnWhenTheEngineIsKilled(t *testing.T) {
 	t.Parallel()
-	s := startDialectServer(t, "6ms")
+	s := startDialectServer(t, "12ms")
 	long := os.Getenv("CHAOS_KILLS") != ""
 	for _, d := range append(dialectStreams(), modelStreams()...) {
 		t.Run(d.name, func(t *testing.T) {
@@ -250,8 +270,8 @@ func TestWholeRepliesOfAllDialectsAreTheSameWhenTheEngineIsKilled(t *testing.T) 
 	checkInvariants(t, s.waitIdle())
 }
 
-// mostKills is how often a whole reply is asked for until a kill falls into its answer: on a busy machine it may be
-// complete before its first tokens are seen in the metrics.
+// mostKills is how often an answer is asked for again until a kill falls into it: on a busy machine it may be complete
+// before its first tokens are seen.
 const mostKills = 10
 
 func (d *dialectStream) checkWholeReply(s *testServer) {
@@ -279,7 +299,7 @@ func (d *dialectStream) wholeReplyWithKill(s *testServer, requestID string) (rep
 		defer close(replied)
 		reply, err = d.wholeReply(s, requestID)
 	}()
-	s.waitFor(20*time.Second, "tokens", func() bool { return s.scrape().sum("tokens_generated_total") >= before+2 })
+	s.waitFor(failureLimit, "tokens", func() bool { return s.scrape().sum("tokens_generated_total") >= before+2 })
 	s.signalEngine(syscall.SIGKILL)
 	<-replied
 	return reply, err
@@ -317,7 +337,7 @@ func TestEmbeddingsAreTheSameWhenTheEngineIsKilled(t *testing.T) {
 		pid := s.signalEngine(syscall.SIGSTOP) // so that the texts are there when it is killed
 		replied := make(chan string, 1)
 		go func() { replied <- ask() }()
-		s.waitFor(20*time.Second, "texts at the engine", func() bool { return s.scrape().sum("llm_requests_in_flight", "endpoint", "/v1/embeddings") > 0 })
+		s.waitFor(failureLimit, "texts at the engine", func() bool { return s.scrape().sum("llm_requests_in_flight", "endpoint", "/v1/embeddings") > 0 })
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}

@@ -37,7 +37,7 @@ func (s *testServer) startChaos() *chaosTest {
 func (c *chaosTest) waitProgress(what string) {
 	c.server.t.Helper()
 	events := c.eventCount.Load()
-	c.server.waitFor(30*time.Second, what, func() bool { return c.eventCount.Load() >= events+30 })
+	c.server.waitFor(failureLimit, what, func() bool { return c.eventCount.Load() >= events+30 })
 }
 
 // runUnderLoad does something to a server while clients ask, and asserts that they all got the undisturbed answers.
@@ -59,14 +59,14 @@ func (c *chaosTest) runUnderLoad(what string, act func()) metrics {
 // waitEngineAttached waits until the given number of engines have attached since the start.
 func (s *testServer) waitEngineAttached(times int) {
 	s.t.Helper()
-	s.waitFor(20*time.Second, fmt.Sprintf("engine number %d", times), func() bool {
+	s.waitFor(failureLimit, fmt.Sprintf("engine number %d", times), func() bool {
 		return len(attachedLine.FindAllString(s.proxy.log.String(), -1)) >= times
 	})
 }
 
 func TestHungEngineIsReplaced(t *testing.T) {
 	t.Parallel()
-	c := startChaosTest(t, "ENGINE_STALL_TIMEOUT=3s")
+	c := startChaosTest(t, "ENGINE_STALL_TIMEOUT=10s") // less than that, and one that is only slow may be replaced, too
 	scraped := c.runUnderLoad("SIGSTOP", func() {
 		c.server.signalEngine(syscall.SIGSTOP)
 		c.server.waitEngineAttached(2)
@@ -111,7 +111,7 @@ func TestHandOverToAnotherEngine(t *testing.T) {
 		c.server.startEngine()
 		c.server.waitEngineAttached(2)
 		old.Signal(syscall.SIGTERM)
-		old.waitCleanEnd(t, 20*time.Second)
+		old.waitCleanEnd(t, failureLimit)
 	})
 	if other := scraped.sum("llm_engine_restarts_total") - scraped.sum("llm_engine_restarts_total", "reason", "upgrade"); other != 0 {
 		t.Errorf("%v restarts that were no upgrade", other)
@@ -123,14 +123,15 @@ func TestHandOverToAnotherEngine(t *testing.T) {
 
 func TestDrainWithoutANextEngineFinishesWhatWasAccepted(t *testing.T) {
 	t.Parallel()
-	c := startChaosTest(t)
+	c := startChaosTest(t, "STEP_DELAY=30ms", "MOCK_TOKEN_DELAY=30ms") // so that answers last until the drain
 	old := c.server.engine
-	finish := c.startClients()
+	noMore, wait := c.startStoppableClients()
 	c.waitProgress("answers before a drain")
-	go finish() // the requests under way end, no new ones begin
+	noMore()
+	c.waitAllAtEngine()
 	old.Signal(syscall.SIGTERM)
-	old.waitCleanEnd(t, 20*time.Second)
-	c.server.waitFor(20*time.Second, "the last answers", func() bool { return c.inFlight.Load() == 0 })
+	old.waitCleanEnd(t, failureLimit)
+	wait()
 	c.checkChangedAnswers()
 	c.reportFailures()
 	answered := make(chan *answer, 1)
@@ -138,11 +139,20 @@ func TestDrainWithoutANextEngineFinishesWhatWasAccepted(t *testing.T) {
 		a, _ := c.server.infer(t.Context(), question("What is the capital of France?", "v1.0"))
 		answered <- a
 	}()
-	c.server.waitFor(10*time.Second, "a waiting request", func() bool { return c.server.scrape().sum("llm_requests_waiting") == 1 })
+	c.server.waitFor(failureLimit, "a waiting request", func() bool { return c.server.scrape().sum("llm_requests_waiting") == 1 })
 	c.server.startEngine()
 	if a := <-answered; a == nil || a.Status != 200 {
 		t.Errorf("a request that came without an engine: %+v", a)
 	}
+}
+
+// waitAllAtEngine waits, when no client sends further requests, until an engine works on all that were sent.
+func (c *chaosTest) waitAllAtEngine() {
+	c.server.t.Helper()
+	c.server.waitFor(failureLimit, "engine that has all requests", func() bool {
+		scraped, sent := c.server.scrape(), float64(c.inFlight.Load())
+		return scraped.sum("llm_requests_waiting") == 0 && scraped.sum("llm_requests_running") == sent && scraped.sumInference("llm_requests_in_flight") == sent
+	})
 }
 
 // drainAndRestart ends the first engine and starts the next one when that has ended.
@@ -150,7 +160,7 @@ func (c *chaosTest) drainAndRestart() {
 	c.server.t.Helper()
 	old := c.server.engine
 	old.Signal(syscall.SIGTERM)
-	old.waitCleanEnd(c.server.t, 20*time.Second)
+	old.waitCleanEnd(c.server.t, failureLimit)
 	c.server.startEngine()
 	c.server.waitEngineAttached(2)
 }
@@ -242,7 +252,7 @@ func TestDrainOfTheProxyFinishesStreams(t *testing.T) {
 	if err != nil || text != g.answer || last.name != "" {
 		t.Errorf("stream: %q, last event %+v, %v", text, last, err)
 	}
-	s.proxy.waitCleanEnd(t, 20*time.Second)
+	s.proxy.waitCleanEnd(t, failureLimit)
 }
 
 func TestDrainOfTheProxyEndsLongStreamsWithAnError(t *testing.T) {
@@ -258,7 +268,7 @@ func TestDrainOfTheProxyEndsLongStreamsWithAnError(t *testing.T) {
 	if err := json.Unmarshal([]byte(last.data), &end); err != nil || last.name != "error" || end.Error.Type == "" {
 		t.Errorf("last event %+v: %v", last, err)
 	}
-	s.proxy.waitCleanEnd(t, 20*time.Second)
+	s.proxy.waitCleanEnd(t, failureLimit)
 }
 
 // recordLongRequest records a request with a long answer.

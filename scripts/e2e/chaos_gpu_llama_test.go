@@ -2,10 +2,7 @@
 
 package e2e
 
-import (
-	"testing"
-	"time"
-)
+import "testing"
 
 // TestNoRequestIsLostOnGPUs kills an engine that computes on two GPUs, under load, has a GPU end one by an error, and
 // then takes one of these away for good: the next engine goes on with the other.
@@ -20,7 +17,7 @@ func TestNoRequestIsLostOnGPUs(t *testing.T) {
 		t.Fatalf("%s computes, there is %s", computes, installed)
 	}
 	before := s.scrape()
-	kills, _ := c.runWithKills(time.Minute)
+	kills, _ := c.runWithKills(failureLimit)
 	c.endEngineBy(gpu, "abort")
 	c.endEngineBy(gpu, "gone 1")
 	c.checkChangedAnswers()
@@ -42,13 +39,13 @@ func (c *chaosTest) endEngineBy(gpu *testGPU, words string) {
 	defer finish()
 	s := c.server
 	began := c.eventCount.Load()
-	s.waitFor(20*time.Second, "answers under way", func() bool { return c.eventCount.Load() >= began+40 })
+	s.waitFor(failureLimit, "answers under way", func() bool { return c.eventCount.Load() >= began+40 })
 	restarts := s.scrape().sum("llm_engine_restarts_total")
 	gpu.set(words)
-	s.waitFor(20*time.Second, "another engine", func() bool {
+	s.waitFor(failureLimit, "another engine", func() bool {
 		scraped := s.scrape()
 		return scraped.sum("llm_engine_restarts_total") > restarts && scraped.sum("llm_engine_up") == 1
 	})
 	asked := c.requestCount.Load()
-	s.waitFor(20*time.Second, "answers after "+words, func() bool { return c.requestCount.Load() >= asked+10 })
+	s.waitFor(failureLimit, "answers after "+words, func() bool { return c.requestCount.Load() >= asked+10 })
 }

@@ -101,7 +101,7 @@ func TestPoisonBesideALoadIsFound(t *testing.T) {
 	}
 	innocent := make(chan *answer, 1)
 	go func() { innocent <- ask("tell me more", "v1.1") }()
-	s.waitFor(10*time.Second, "a load under way", func() bool {
+	s.waitFor(failureLimit, "a load under way", func() bool {
 		return strings.Contains(s.engine.log.String(), "msg=loading program=engine model=demo version=v1.1")
 	})
 	if a := ask(poison, "v1.0"); a.Status != 422 || a.Error.Type != "request_quarantined" {
@@ -118,7 +118,7 @@ func TestPoisonBesideALoadIsFound(t *testing.T) {
 
 func TestCrashLoopTurnsReadinessOff(t *testing.T) {
 	t.Parallel()
-	s := startPoisonServer(t, "ENGINE_WAIT=60s")
+	s := startPoisonServer(t, "ENGINE_WAIT=600s") // longer than the test waits
 	answers := make(chan *answer, 3)
 	for _, prompt := range []string{poison, "once more " + poison, "and again " + poison} {
 		go func() { answers <- s.ask(poisoned(prompt)) }()
@@ -129,7 +129,7 @@ func TestCrashLoopTurnsReadinessOff(t *testing.T) {
 			if a.Status != 422 && a.Status != 503 {
 				t.Errorf("poison: %d %s", a.Status, a.Body)
 			}
-		case <-time.After(30 * time.Second):
+		case <-time.After(failureLimit):
 			t.Fatal("a request is held in a crash loop")
 		}
 	}
@@ -138,7 +138,7 @@ func TestCrashLoopTurnsReadinessOff(t *testing.T) {
 		if s.engine.Err() == nil {
 			t.Error("the supervisor ended as if all were well")
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(failureLimit):
 		t.Error("the supervisor doesn't give up")
 	}
 	status, body, err := s.get("/readyz")

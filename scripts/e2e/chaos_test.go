@@ -72,8 +72,6 @@ func (c *chaosTest) reportFailures() {
 
 // sendOne sends one request, streamed or not, and compares its answer with the undisturbed one.
 func (c *chaosTest) sendOne(index int, streamed bool) {
-	c.inFlight.Add(1)
-	defer c.inFlight.Add(-1)
 	g := c.requests[index]
 	id := fmt.Sprintf("chaos-%d-%d", index, c.requestCount.Add(1))
 	body := maps.Clone(g.body)
@@ -148,22 +146,37 @@ func (c *chaosTest) sendStream(g *goldenRequest, id, body string) {
 
 // startClients starts the clients; finish lets each of them end its request and waits for that.
 func (c *chaosTest) startClients() (finish func()) {
+	noMore, wait := c.startStoppableClients()
+	return func() { noMore(); wait() }
+}
+
+// startStoppableClients starts the clients. After noMore none of them sends another request, and inFlight holds those
+// that were sent or are about to be; wait waits for their answers.
+func (c *chaosTest) startStoppableClients() (noMore, wait func()) {
 	enough := make(chan struct{})
 	var clients sync.WaitGroup
 	for i := range c.clientCount {
 		clients.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(i), 99))
-			for {
-				select {
-				case <-enough:
-					return
-				default:
-				}
-				c.sendOne(random.IntN(len(c.requests)), random.IntN(2) == 0)
+			for c.sendOneUnless(enough, random.IntN(len(c.requests)), random.IntN(2) == 0) {
 			}
 		})
 	}
-	return func() { close(enough); clients.Wait() }
+	return func() { close(enough) }, clients.Wait
+}
+
+// sendOneUnless sends a request and returns true, unless there were enough. It is in flight before it looks: who has
+// seen that there were enough knows of all that are sent.
+func (c *chaosTest) sendOneUnless(enough <-chan struct{}, index int, streamed bool) bool {
+	c.inFlight.Add(1)
+	defer c.inFlight.Add(-1)
+	select {
+	case <-enough:
+		return false
+	default:
+	}
+	c.sendOne(index, streamed)
+	return true
 }
 
 // startDebugServer is startServer with a proxy that logs at level debug: every replay and every close call.
@@ -172,7 +185,7 @@ func startDebugServer(t *testing.T, settings ...string) *testServer {
 	s := newServer(t, settings...)
 	s.proxy = startProcess(t, "proxy", binaries.proxy, append(slices.Clone(s.env), "LOG_LEVEL=debug"), "serve")
 	s.startEngine()
-	s.waitReady(60 * time.Second)
+	s.waitReady(failureLimit)
 	return s
 }
 

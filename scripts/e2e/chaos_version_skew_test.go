@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // The programs of the next version are built from this source with a schema that has grown as its rules allow: each
@@ -147,7 +146,7 @@ func (c *chaosTest) handOver(program, build string, number int) {
 		t.Errorf("engine number %d is not of version %s: %.60s", number, build, lines[len(lines)-1])
 	}
 	old.Signal(syscall.SIGTERM)
-	old.waitCleanEnd(t, 20*time.Second)
+	old.waitCleanEnd(t, failureLimit)
 	c.waitProgress("answers from version " + build)
 }
 
@@ -159,7 +158,7 @@ func TestHandOverBetweenVersionsOfTheSchema(t *testing.T) {
 			s := newServer(t, "STEP_DELAY=5ms")
 			s.proxy = startProcess(t, "proxy", proxy, s.env, "serve")
 			s.startEngine()
-			s.waitReady(60 * time.Second)
+			s.waitReady(failureLimit)
 			c := s.startChaos()
 			scraped := c.runUnderLoad("hand-overs between versions", func() {
 				c.handOver(laterEngine, nextVersion, 2)

@@ -130,7 +130,7 @@ func (s *testServer) waitForView(what string, want func(pickerView) bool) picker
 	s.t.Helper()
 	var view pickerView
 	var err error
-	if !await.Every(50*time.Millisecond, 30*time.Second, func() bool {
+	if !await.Every(50*time.Millisecond, failureLimit, func() bool {
 		view, err = s.askAsPicker()
 		return err == nil && want(view)
 	}) {
@@ -142,14 +142,15 @@ func (s *testServer) waitForView(what string, want func(pickerView) bool) picker
 // TestEndpointPickerMetrics holds the page for endpoint pickers against the model server protocol of the Gateway API
 // Inference Extension (proposal 003), in the states in which a picker may meet a server.
 func TestEndpointPickerMetrics(t *testing.T) {
-	s := newServer(t, "PARALLEL=1", "CACHE_SIZE=1", "MOCK_TOKEN_DELAY=50ms", "STEP_DELAY=50ms")
+	// answers last until they are given up
+	s := newServer(t, "PARALLEL=1", "CACHE_SIZE=1", "MOCK_TOKEN_DELAY=500ms", "STEP_DELAY=500ms")
 	s.startProxy()
 	s.waitProxyAnswers()
 	if v, err := s.askAsPicker(); err != nil || v.Queued+v.Running != 0 || v.KVUsage != 0 || len(v.Loaded) != 0 {
 		t.Errorf("before there is an engine: %+v, %v", v, err)
 	}
 	s.startEngine()
-	s.waitReady(60 * time.Second)
+	s.waitReady(failureLimit)
 	idle := s.waitForView("the default version", func(v pickerView) bool { return slices.Equal(v.Loaded, []string{"demo:v1.0"}) })
 	if idle.MaxAdapters != 1 || len(idle.Waiting) != 0 || idle.BlockSize < 1 || idle.Blocks < 1 || idle.Queued+idle.Running != 0 {
 		t.Errorf("at rest: %+v", idle)
@@ -257,7 +258,7 @@ func (s *testServer) rawChunks(path, body string) (chunks []string, err error) {
 		return nil, err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(failureLimit)); err != nil {
 		return nil, err
 	}
 	r, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, s.url+path, strings.NewReader(body))

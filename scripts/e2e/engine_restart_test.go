@@ -15,7 +15,7 @@ func (s *testServer) enginePID() int { return s.engine.ChildPID() }
 func (s *testServer) signalEngine(sig syscall.Signal) int {
 	s.t.Helper()
 	pid := 0
-	s.waitFor(10*time.Second, "an engine process", func() bool { pid = s.enginePID(); return pid != 0 })
+	s.waitFor(failureLimit, "an engine process", func() bool { pid = s.enginePID(); return pid != 0 })
 	if err := syscall.Kill(pid, sig); err != nil {
 		s.t.Fatal(err)
 	}
@@ -26,8 +26,8 @@ func TestServerWorksAgainAfterTheEngineWasKilled(t *testing.T) {
 	s := startServer(t)
 	before := s.mustInfer(question("What is the capital of France?", "v1.0"))
 	s.signalEngine(syscall.SIGKILL)
-	s.waitFor(20*time.Second, "a restart in the metrics", func() bool { return s.scrape().sum("llm_engine_restarts_total") >= 1 })
-	s.waitReady(20 * time.Second)
+	s.waitFor(failureLimit, "a restart in the metrics", func() bool { return s.scrape().sum("llm_engine_restarts_total") >= 1 })
+	s.waitReady(failureLimit)
 	after := s.mustInfer(question("What is the capital of France?", "v1.0"))
 	if after.Status != 200 || after.Result != before.Result {
 		t.Errorf("before %q, after %d %s", before.Result, after.Status, after.Body)
@@ -57,7 +57,7 @@ func TestRequestWaitsForTheEngine(t *testing.T) {
 		t.Errorf("refused after %v, ENGINE_WAIT is 1 s", waited)
 	}
 	s.startEngine()
-	s.waitReady(60 * time.Second)
+	s.waitReady(failureLimit)
 	if a := s.mustInfer(question("What is the capital of France?", "v1.0")); a.Status != 200 {
 		t.Errorf("with an engine: %d %s", a.Status, a.Body)
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // kvCells is how many cells the loaded model has, by /status.
@@ -49,7 +48,7 @@ func TestTheCacheIsAsBeforeWhenMemoryComesLate(t *testing.T) {
 	again := tell(func() {
 		gpu.set("slow 10 taken 40")
 		s.signalEngine(syscall.SIGKILL)
-		s.waitFor(time.Minute, "a load that waits", func() bool { return strings.Contains(s.engine.log.String(), "a load waits for memory") })
+		s.waitFor(failureLimit, "a load that waits", func() bool { return strings.Contains(s.engine.log.String(), "a load waits for memory") })
 		gpu.set("slow 10")
 	})
 	if again != whole || whole == "" {

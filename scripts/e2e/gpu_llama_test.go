@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // testGPU is the test GPU of a server: its settings, and what goes wrong with it.
@@ -156,7 +155,7 @@ func TestServerOnGPUs(t *testing.T) {
 			if computes, installed := s.devices(); computes != c.computes || installed != c.installed {
 				t.Errorf("%s computes, there is %s; want %s, %s", computes, installed, c.computes, c.installed)
 			}
-			s.waitFor(10*time.Second, "what the versions take", func() bool { // comes with the next catalog
+			s.waitFor(failureLimit, "what the versions take", func() bool { // comes with the next catalog
 				_, adapted := s.memoryOfDemo()
 				return len(adapted) > 0
 			})
@@ -172,12 +171,12 @@ func TestServerOnGPUs(t *testing.T) {
 			}
 			for device, wanted := range map[string]bool{"TestGPU0": name != "one of two" && c.computes != "cpu", "TestGPU1": strings.Contains(name, "two")} {
 				if wanted {
-					s.waitFor(10*time.Second, "memory in use on "+device, func() bool { // sampled once a second
+					s.waitFor(failureLimit, "memory in use on "+device, func() bool { // sampled once a second
 						return s.scrape().sum("llm_device_memory_used_bytes", "device", device) > 0
 					})
 				}
 			}
-			s.waitFor(10*time.Second, "a sample after the load", func() bool { return s.scrape().sum("llm_engine_kv_cells") > 0 })
+			s.waitFor(failureLimit, "a sample after the load", func() bool { return s.scrape().sum("llm_engine_kv_cells") > 0 })
 			if name == "one of two" && s.scrape().sum("llm_device_memory_used_bytes", "device", "TestGPU0") > 0 {
 				t.Error("TestGPU0 is in use")
 			}
@@ -227,7 +226,7 @@ func TestLostGPU(t *testing.T) {
 			if again := read(s, func() { gpu.set(c.fault) }); again != whole || whole == "" {
 				t.Errorf("before\n%q, over the loss\n%q", whole, again)
 			}
-			s.waitFor(10*time.Second, "an engine", func() bool { return s.scrape().sum("llm_engine_up") == 1 })
+			s.waitFor(failureLimit, "an engine", func() bool { return s.scrape().sum("llm_engine_up") == 1 })
 			if computes, installed := s.devices(); computes != c.computes {
 				t.Errorf("%s computes, there is %s", computes, installed)
 			}
@@ -244,7 +243,7 @@ func TestLostGPU(t *testing.T) {
 // waitEngineEnd asks until the engine's supervisor has ended, with this result and a line in its log.
 func (s *testServer) waitEngineEnd(result, line string) {
 	s.t.Helper()
-	s.waitFor(30*time.Second, "an end of the engine", func() bool {
+	s.waitFor(failureLimit, "an end of the engine", func() bool {
 		_, _ = s.infer(s.t.Context(), question("What is the capital of France?", "v1.0"))
 		select {
 		case <-s.engine.Ended():
@@ -265,7 +264,7 @@ func TestModelTooLargeForTheGPU(t *testing.T) {
 	s.startProxy()
 	s.waitProxyAnswers()
 	s.startEngine()
-	s.waitFor(20*time.Second, "an engine", func() bool { return s.scrape().sum("llm_engine_up") == 1 })
+	s.waitFor(failureLimit, "an engine", func() bool { return s.scrape().sum("llm_engine_up") == 1 })
 	if a := s.mustInfer(question("What is the capital of France?", "v1.0")); a.Status != 503 || a.Error.Type != "out_of_memory" {
 		t.Errorf("with 1 MiB: %d %s", a.Status, a.Body)
 	}
@@ -287,7 +286,7 @@ func TestGPUWhoseMemoryEnds(t *testing.T) {
 		t.Errorf("the loaded version: %d %s", a.Status, a.Body)
 	}
 	gpu.set("")
-	s.waitFor(20*time.Second, "the version once there is memory", func() bool {
+	s.waitFor(failureLimit, "the version once there is memory", func() bool {
 		return s.mustInfer(question("What is the capital of France?", "v1.1")).Result == "Paris."
 	})
 }
@@ -295,13 +294,14 @@ func TestGPUWhoseMemoryEnds(t *testing.T) {
 // A GPU that takes its time while a model is loaded, as for compiling kernels, doesn't count as hung; one that does in
 // a step of which there were others like it is given up.
 func TestSlowGPU(t *testing.T) {
+	t.Parallel() // most of its time is the GPU's
 	gpu, settings := newTestGPU(t)
-	gpu.set("slow 4000") // each step of the warm-up
-	s := newServer(t, append(settings, "DEVICE=testgpu", "ENGINE_STALL_TIMEOUT=3s", "BACKEND_SAMPLING=off", "PRELOAD=demo")...)
+	gpu.set("slow 7000") // each step of the warm-up
+	s := newServer(t, append(settings, "DEVICE=testgpu", "ENGINE_STALL_TIMEOUT=6s", "BACKEND_SAMPLING=off", "PRELOAD=demo")...)
 	s.startProxy()
 	s.waitProxyAnswers()
 	s.startEngine()
-	s.waitFor(time.Minute, "the model", func() bool { return s.scrape().sum("llm_engine_kv_cells") > 0 })
+	s.waitFor(failureLimit, "the model", func() bool { return s.scrape().sum("llm_engine_kv_cells") > 0 })
 	gpu.set("")
 	for range 3 { // so that the kinds of steps are known
 		if a := s.mustInfer(question("What is the capital of France?", "v1.0")); a.Result != "The capital of France is Paris." {
@@ -320,7 +320,7 @@ func TestSlowGPU(t *testing.T) {
 		}
 		answered <- a
 	}()
-	s.waitFor(time.Minute, "the end of an engine that hangs", func() bool { return strings.Contains(s.engine.log.String(), "in phase step without progress") })
+	s.waitFor(failureLimit, "the end of an engine that hangs", func() bool { return strings.Contains(s.engine.log.String(), "in phase step without progress") })
 	gpu.set("")
 	if a := <-answered; a == nil || a.Result != "The capital of France is Paris." {
 		t.Errorf("the request of the step that hung: %+v", a)
@@ -345,7 +345,12 @@ func TestSamplingOnTheGPU(t *testing.T) {
 		if _, body, err := s.get("/status"); err != nil || !strings.Contains(body, told) {
 			t.Errorf("/status doesn't have %s: %v, %s", told, err, body)
 		}
-		return answers, s.scrape().sum("llm_engine_device_draws_total")
+		s.waitFor(failureLimit, "metrics of the engine", func() bool { // missing where it didn't tell them in time
+			scraped := s.scrape()
+			draws = scraped.sum("llm_engine_device_draws_total")
+			return scraped.sum("llm_engine_tokens_total", "kind", "generated") > 0
+		})
+		return answers, draws
 	}
 	on, onDraws := ask("on", `"sampling":"device","sampling_decided_by":"BACKEND_SAMPLING=on"`)
 	off, offDraws := ask("off", `"sampling":"host","sampling_decided_by":"BACKEND_SAMPLING=off"`)

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestDocumentedRequestIsAnswered(t *testing.T) {
@@ -32,7 +31,7 @@ func TestDocumentedRequestIsAnswered(t *testing.T) {
 // that name no version.
 func TestDefaultVersionIsWhatTheSettingSays(t *testing.T) {
 	s := startServer(t, "DEFAULT_VERSION=v1.1")
-	s.waitFor(20*time.Second, "v1.1 in /status", func() bool {
+	s.waitFor(failureLimit, "v1.1 in /status", func() bool {
 		_, body, err := s.get("/status")
 		return err == nil && strings.Contains(body, `"base_model":"demo","version":"v1.1"`)
 	})
@@ -44,7 +43,8 @@ func TestDefaultVersionIsWhatTheSettingSays(t *testing.T) {
 }
 
 func TestStreamGivesTheSameAnswerAndMetadata(t *testing.T) {
-	s := startServer(t, "STEP_DELAY=5ms") // slower than a write, so that tokens don't share events
+	// slower than a write, so that tokens don't share events
+	s := startServer(t, "STEP_DELAY=50ms", "MOCK_TOKEN_DELAY=50ms")
 	unstreamed := s.mustInfer(question("What is the capital of France?", "v1.0"))
 	var text strings.Builder
 	var last event

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
@@ -60,7 +59,7 @@ func (s *testServer) installModelFile(path string, content []byte) {
 func (s *testServer) waitListed(names ...string) {
 	s.t.Helper()
 	for _, name := range names {
-		s.waitFor(20*time.Second, name+" in /models", func() bool {
+		s.waitFor(failureLimit, name+" in /models", func() bool {
 			_, body, err := s.get("/models")
 			return err == nil && strings.Contains(body, `"`+name+`"`)
 		})
@@ -177,7 +176,7 @@ func TestALinkedDownloadIsTheDefaultModel(t *testing.T) {
 	}
 	s.startProxy()
 	s.startEngine()
-	s.waitReady(60 * time.Second)
+	s.waitReady(failureLimit)
 	s.waitListed("acme/facts")
 	a := s.mustInfer(`{"prompt":"What is the capital of France?"}`)
 	if a.Status != 200 || a.Metadata.Model != "acme/facts" || a.Metadata.Version != "base" {
@@ -204,7 +203,7 @@ func TestReadinessFollowsTheDefaultModel(t *testing.T) {
 	s.startProxy()
 	s.startEngine()
 	body := ""
-	s.waitFor(60*time.Second, "a reason why it isn't ready", func() bool {
+	s.waitFor(failureLimit, "a reason why it isn't ready", func() bool {
 		var status int
 		status, body, _ = s.get("/readyz")
 		return status == 503 && strings.Contains(body, "chat template")
@@ -217,8 +216,8 @@ func TestReadinessFollowsTheDefaultModel(t *testing.T) {
 		t.Errorf("got %d %s", a.Status, a.Body)
 	}
 	s.installModelFile("acme/facts/model.gguf", intact)
-	s.waitReady(60 * time.Second)
-	s.waitFor(20*time.Second, "the mended model in the cache", func() bool {
+	s.waitReady(failureLimit)
+	s.waitFor(failureLimit, "the mended model in the cache", func() bool {
 		_, body, err := s.get("/status")
 		return err == nil && strings.Contains(body, `"loaded":true`)
 	})

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestQuantizedKVCache starts an engine with a cache of 8 bits, whose memory the metrics show, and asks a model whose
@@ -32,7 +31,7 @@ func TestQuantizedKVCache(t *testing.T) {
 		kind  string
 		bytes float64
 	}{"demo": {"q8_0", 4 * 2 * 68 * 32 * 512}, "plain": {"f16", 4 * 2 * 128 * 32 * 768}} {
-		s.waitFor(20*time.Second, fmt.Sprintf("%v bytes of %s in the cache of %s", want.bytes, want.kind, model), func() bool {
+		s.waitFor(failureLimit, fmt.Sprintf("%v bytes of %s in the cache of %s", want.bytes, want.kind, model), func() bool {
 			return s.scrape().sum("llm_engine_kv_bytes", "model", model, "key_type", want.kind, "value_type", want.kind) == want.bytes
 		})
 	}

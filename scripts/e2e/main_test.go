@@ -89,7 +89,7 @@ func tail(s string, n int) string {
 // stop asks the process to end and fails the test when it doesn't end cleanly.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
-	if err := p.Stop(30 * time.Second); err != nil {
+	if err := p.Stop(failureLimit); err != nil {
 		t.Error(err)
 	}
 }
@@ -116,7 +116,7 @@ func (p *process) waitCleanEnd(t *testing.T, within time.Duration) {
 // runScript runs a script to its end and returns its output and exit code, or -1 when it can't be run.
 func runScript(t *testing.T, env []string, script string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), failureLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, script, args...)
 	cmd.Env = env

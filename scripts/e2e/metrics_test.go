@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -144,7 +143,7 @@ func checkInvariants(t *testing.T, scraped metrics) {
 func (s *testServer) waitIdle() metrics {
 	s.t.Helper()
 	var scraped metrics
-	s.waitFor(10*time.Second, "an idle server", func() bool {
+	s.waitFor(failureLimit, "an idle server", func() bool {
 		scraped = s.scrape()
 		return scraped.sumInference("llm_requests_in_flight") == 0 && scraped.sum("llm_requests_running") == 0 &&
 			scraped.sum("llm_requests_waiting") == 0

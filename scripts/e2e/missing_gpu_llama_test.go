@@ -72,9 +72,10 @@ func TestAGPUThatIsMissingIsTold(t *testing.T) {
 		!strings.Contains(b[0].Problem, "file too short") || b[1].Name != "cpu" || len(b[1].Devices) != 1 || b[1].Problem != "" {
 		t.Errorf("/status: %+v", status)
 	}
-	if _, page, _ := s.get("/prometheus"); !strings.Contains(page, `llm_engine_compute_info{backend="cpu",missing="cuda",setting="auto"} 1`) {
-		t.Error("no series tells that the CPU computes in place of a GPU")
-	}
+	s.waitFor(failureLimit, "series that tells that the CPU computes in place of a GPU", func() bool {
+		_, page, err := s.get("/prometheus")
+		return err == nil && strings.Contains(page, `llm_engine_compute_info{backend="cpu",missing="cuda",setting="auto"} 1`)
+	})
 	for _, want := range []string{`msg="backend gives no device" program=engine name=cuda`, "the CPU computes, since no accelerator is there"} {
 		if !strings.Contains(s.engine.log.String(), want) {
 			t.Errorf("the engine's log has no %q", want)
@@ -89,7 +90,7 @@ func TestAGPUThatIsNamedMustBeThere(t *testing.T) {
 	s.startEngine()
 	select {
 	case <-s.engine.Ended():
-	case <-time.After(30 * time.Second):
+	case <-time.After(failureLimit):
 		t.Fatal("the engine goes on")
 	}
 	text := s.engine.log.String()

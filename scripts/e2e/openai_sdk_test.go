@@ -6,7 +6,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
@@ -76,7 +75,8 @@ func (s *testServer) readChat(ctx context.Context, client openai.Client, params 
 }
 
 func TestOpenAIClient(t *testing.T) {
-	s := startServer(t, "STEP_DELAY=2ms", "MOCK_TOKEN_DELAY=2ms")
+	// slower than a write, so that tokens don't share events
+	s := startServer(t, "STEP_DELAY=50ms", "MOCK_TOKEN_DELAY=50ms")
 	client := s.openAIClient()
 	t.Run("models", func(t *testing.T) { checkOpenAIModels(t, client) })
 	t.Run("chat", func(t *testing.T) { checkOpenAIChat(t, client) })
@@ -264,7 +264,7 @@ func TestOpenAIClientThatLeavesIsForgotten(t *testing.T) {
 			_, err := client.Chat.Completions.New(ctx, params)
 			left <- err
 		}()
-		s.waitFor(20*time.Second, "tokens", func() bool { return s.scrape().sum("tokens_generated_total") > before })
+		s.waitFor(failureLimit, "tokens", func() bool { return s.scrape().sum("tokens_generated_total") > before })
 		cancel()
 		s.checkOneMoreCancelled(t, <-left, 2)
 	})

@@ -89,7 +89,7 @@ func TestBodiesMadeOfTheDocument(t *testing.T) {
 	s := newServer(t, "JOURNAL_MAX_BYTES=512MiB") // long prompts of several answers at once are no load here
 	s.startProxy()
 	s.startLimitedEngine()
-	s.waitReady(60 * time.Second)
+	s.waitReady(failureLimit)
 	t.Logf("OPENAPI_SEED=%d OPENAPI_BODIES=%d", run.seed, run.bodies)
 
 	bodies := makeBodies(s.openAPI(), run)

@@ -90,7 +90,7 @@ func countStatuses(t *testing.T, replicas []*testServer, n int) []map[int]int {
 
 func (s *testServer) waitForStore(up float64) {
 	s.t.Helper()
-	s.waitFor(20*time.Second, fmt.Sprintf("llm_rate_limit_store_up %v", up), func() bool { return s.scrape().sum("llm_rate_limit_store_up") == up })
+	s.waitFor(failureLimit, fmt.Sprintf("llm_rate_limit_store_up %v", up), func() bool { return s.scrape().sum("llm_rate_limit_store_up") == up })
 }
 
 func TestReplicasAdmitTheLimitTogether(t *testing.T) {
@@ -127,16 +127,17 @@ func TestReplicasGoOnWithoutTheirStoreAndRejoin(t *testing.T) {
 	}
 	for i, s := range replicas {
 		s.waitForStore(0)
-		if log := s.proxy.log.String(); !strings.Contains(log, "the store of the rate limits is away") || !strings.Contains(log, r.Address) {
-			t.Errorf("proxy %d doesn't say that its store is away", i)
-		}
+		s.waitFor(failureLimit, fmt.Sprintf("line of proxy %d that its store is away", i), func() bool {
+			log := s.proxy.log.String()
+			return strings.Contains(log, "the store of the rate limits is away") && strings.Contains(log, r.Address)
+		})
 	}
 	r.Restart()
 	for i, s := range replicas {
 		s.waitForStore(1)
-		if !strings.Contains(s.proxy.log.String(), "the store of the rate limits answers again") {
-			t.Errorf("proxy %d doesn't say that its store is back", i)
-		}
+		s.waitFor(failureLimit, fmt.Sprintf("line of proxy %d that its store is back", i), func() bool {
+			return strings.Contains(s.proxy.log.String(), "the store of the rate limits answers again")
+		})
 	}
 	got := countStatuses(t, replicas, 2*n) // the store came back empty
 	if passed := got[0][200] + got[1][200]; passed != n {
@@ -156,7 +157,7 @@ func TestARefusalForWantOfAnEngineCostsNothingInTheStore(t *testing.T) {
 		}
 	}
 	s.startEngine()
-	s.waitReady(60 * time.Second)
+	s.waitReady(failureLimit)
 	if got := countStatuses(t, []*testServer{s}, 8)[0]; got[200] != 2 || got[429] != 6 {
 		t.Errorf("after five refusals: %v", got)
 	}
@@ -177,7 +178,10 @@ func TestTheStoreByTLS(t *testing.T) {
 		s.startProxy()
 		s.waitProxyAnswers()
 		s.waitForStore(c.up)
-		if log := s.proxy.log.String(); strings.Contains(log, "s3cret") || c.up == 0 && !strings.Contains(log, "certificate") {
+		if c.up == 0 {
+			s.waitFor(failureLimit, "line about the certificate", func() bool { return strings.Contains(s.proxy.log.String(), "certificate") })
+		}
+		if log := s.proxy.log.String(); strings.Contains(log, "s3cret") {
 			t.Errorf("log with the authority %s:\n%s", c.authority, log)
 		}
 	}

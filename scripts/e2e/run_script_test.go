@@ -24,7 +24,7 @@ func startRunScript(t *testing.T, env ...string) *process {
 	}
 	p := startProcess(t, "run.sh", filepath.Join("..", "run.sh"), env)
 	ready := regexp.MustCompile(`(?s)Tandem is ready.*/models\n.*\n\n`)
-	await.Until(t, 60*time.Second, "run.sh prints what to try", func() bool {
+	await.Until(t, failureLimit, "run.sh prints what to try", func() bool {
 		select {
 		case <-p.Ended():
 			t.Fatalf("run.sh ended: %v\n%s", p.Err(), p.log.String())
@@ -172,7 +172,7 @@ func TestRunTellsThatThePortIsTaken(t *testing.T) {
 	other := startServer(t)
 	port := strings.TrimPrefix(other.url, "http://127.0.0.1:")
 	p := startProcess(t, "run.sh", filepath.Join("..", "run.sh"), launch.Environment("ENGINE="+binaries.engine, "PROXY="+binaries.proxy, "ENGINE_MOCK=true", "PORT="+port))
-	p.waitEnd(t, 30*time.Second)
+	p.waitEnd(t, failureLimit)
 	if log := p.log.String(); p.Err() == nil || strings.Contains(log, "is ready") || !strings.Contains(log, "127.0.0.1:"+port+" already") {
 		t.Errorf("%v\n%s", p.Err(), log)
 	}
@@ -183,7 +183,7 @@ func TestRunTellsWhatIsWrong(t *testing.T) {
 	onceWithMock(t)
 	for setting, want := range map[string]string{"RATE_LIMIT=often": "RATE_LIMIT", "MODEL=giant": "no model giant; there are: smollm2"} {
 		p := startProcess(t, "run.sh", filepath.Join("..", "run.sh"), launch.Environment("ENGINE="+binaries.engine, "PROXY="+binaries.proxy, setting))
-		p.waitEnd(t, 30*time.Second)
+		p.waitEnd(t, failureLimit)
 		if log := p.log.String(); p.Err() == nil || !strings.Contains(log, want) || strings.Contains(log, "API_KEYS_FILE") {
 			t.Errorf("%s: %v\n%s", setting, p.Err(), log)
 		}

@@ -12,6 +12,9 @@ import (
 	"tandem/scripts/launch"
 )
 
+// failureLimit ends the wait for what doesn't come. It is long, since on a busy machine everything takes its time.
+const failureLimit = 3 * time.Minute
+
 // testServer is a proxy and a supervised engine.
 type testServer struct {
 	t      *testing.T
@@ -30,7 +33,7 @@ func startServer(t *testing.T, settings ...string) *testServer {
 	s := newServer(t, settings...)
 	s.startProxy()
 	s.startEngine()
-	s.waitReady(60 * time.Second)
+	s.waitReady(failureLimit)
 	return s
 }
 
@@ -61,6 +64,7 @@ func newServer(t *testing.T, settings ...string) *testServer {
 		"API_KEYS=test:"+s.key, "RATE_LIMIT=off",
 		"MODELS_DIR="+filepath.Join(dir, "models"),
 		"CACHE_DIR="+binaries.cache,
+		"ENGINE_WAIT=60s", // an engine that was killed may need more than the default until it is back
 		"LOG_LEVEL=info")
 	if err := os.MkdirAll(filepath.Join(dir, "models"), 0o755); err != nil {
 		t.Fatal(err)
@@ -69,7 +73,7 @@ func newServer(t *testing.T, settings ...string) *testServer {
 		s.env = append(s.env, "ENGINE_MOCK=true")
 	}
 	s.env = append(s.env, settings...)
-	s.client = &http.Client{Timeout: 60 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 128}}
+	s.client = &http.Client{Timeout: failureLimit, Transport: &http.Transport{MaxIdleConnsPerHost: 128}}
 	t.Cleanup(s.client.CloseIdleConnections)
 	return s
 }
@@ -111,7 +115,7 @@ func (s *testServer) waitFor(within time.Duration, what string, ok func() bool) 
 // waitProxyAnswers waits until the proxy serves HTTP, whether or not there is an engine.
 func (s *testServer) waitProxyAnswers() {
 	s.t.Helper()
-	s.waitFor(10*time.Second, "a proxy", func() bool {
+	s.waitFor(failureLimit, "a proxy", func() bool {
 		status, _, err := s.get("/livez")
 		return err == nil && status == http.StatusOK
 	})

@@ -19,6 +19,9 @@ import (
 	"tandem/scripts/launch"
 )
 
+// realModelTimeout is for an answer of a model of real size, on a busy machine.
+const realModelTimeout = 10 * time.Minute
+
 // startSmolLM2Server serves SmolLM2, a real chat model, from the file that SMOLLM2 names; make test sets it.
 func startSmolLM2Server(t *testing.T, settings ...string) *testServer {
 	t.Helper()
@@ -30,7 +33,9 @@ func startSmolLM2Server(t *testing.T, settings ...string) *testServer {
 	if err := linkOrCopy(file, filepath.Join(models, "smollm2", "model.gguf")); err != nil {
 		t.Fatal(err)
 	}
-	return startDebugServer(t, append([]string{"MODELS_DIR=" + models, "DEFAULT_MODEL=smollm2", "CONTEXT=4096"}, settings...)...)
+	s := startDebugServer(t, append([]string{"MODELS_DIR=" + models, "DEFAULT_MODEL=smollm2", "CONTEXT=4096"}, settings...)...)
+	s.client.Timeout = realModelTimeout
+	return s
 }
 
 // linkOrCopy links a file to another path, or copies it where that can't be done.
@@ -193,7 +198,6 @@ func (s *testServer) checkCancel() {
 // its answer.
 func TestNoAnswerOfSmolLM2IsLostWhenTheEngineIsKilled(t *testing.T) {
 	s := startSmolLM2Server(t, "REQUEST_TIMEOUT=600s")
-	s.client.Timeout = 10 * time.Minute
 	kills := max(2, envNumber("CHAOS_KILLS", 0)/5)
 	c := newChaosTest(s)
 	c.minRequests, c.minKills, c.clientCount = 6*kills, kills, 6

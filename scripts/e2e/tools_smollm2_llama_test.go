@@ -31,7 +31,9 @@ func startToolServer(t *testing.T, settings ...string) *testServer {
 	if err := gguf.WithTemplate(file, filepath.Join(models, "smollm2", "model.gguf"), fixedanswer.ChatTemplate); err != nil {
 		t.Fatal(err)
 	}
-	return startDebugServer(t, append([]string{"MODELS_DIR=" + models, "DEFAULT_MODEL=smollm2", "CONTEXT=2048", "DETERMINISTIC=true", "DEVICE=cpu"}, settings...)...)
+	s := startDebugServer(t, append([]string{"MODELS_DIR=" + models, "DEFAULT_MODEL=smollm2", "CONTEXT=2048", "DETERMINISTIC=true", "DEVICE=cpu"}, settings...)...)
+	s.client.Timeout = realModelTimeout
+	return s
 }
 
 // weatherTools are tools whose arguments a test can check.
