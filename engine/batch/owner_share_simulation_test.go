@@ -150,9 +150,9 @@ func TestSmallOwnerBesideLargeOne(t *testing.T) {
 		"four clients":                    {xeon, ownerLoad{clients: 4}, 2.1, 3.1, 0.45},
 		"one client":                      {xeon, ownerLoad{clients: 1}, 2.2, 2.1, 0.45},
 		"one client with pauses":          {xeon, ownerLoad{clients: 1, pause: 2 * time.Second}, 1.9, 1.7, 0.82},
-		"as much as there is":             {xeon, ownerLoad{clients: 16}, 2.9, 2.3, 0.5}, // the first ones wait for slots
+		"as much as there is":             {xeon, ownerLoad{clients: 16}, 2.9, 2.3, 0.5}, // waits for slots
 		"SmolLM2: four clients":           {smolLM2{}, ownerLoad{clients: 4}, 1.8, 2.2, 0.5},
-		"SmolLM2: requests now and then":  {smolLM2{}, ownerLoad{atTimes: 0.5}, 1.5, 1.3, 0.82},
+		"SmolLM2: requests now and then":  {smolLM2{}, ownerLoad{atTimes: 0.5}, 1.8, 1.3, 0.82},
 		"SmolLM2: one client with pauses": {smolLM2{}, ownerLoad{clients: 1, pause: 2 * time.Second}, 1.8, 1.3, 0.85},
 		"GPU: four clients":               {gpu, ownerLoad{clients: 4}, 1.3, 1.2, 0.85},
 		"GPU: client with pauses":         {gpu, ownerLoad{clients: 1, pause: 2 * time.Second}, 1.4, 1.2, 0.9},

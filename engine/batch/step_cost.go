@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// costForgetting is the weight of earlier steps, multiplied at each step: the last hundred or so decide. On a machine
-	// that others use, too, a step may take half or twice its time, and of twenty the fit is anything.
+	// costForgetting is the weight of earlier steps, multiplied at each step: the last hundred or so decide. On a
+	// machine that others use, too, a step may take half or twice its time, and of twenty the fit is anything.
 	costForgetting = 0.99
 	// costRidge: how strongly a coefficient keeps its value while the observed steps don't separate it from the others
 	costRidge = 0.02
@@ -20,7 +20,7 @@ const (
 	loneWeight = 0.2 // of the newest step of one token
 	// anchorWeight is that of the step of one token in the fit, however long ago it was, in steps: while all steps have
 	// about as many sequences, these and the fixed part can't be told apart otherwise.
-	anchorWeight = 1.0
+	anchorWeight = 5.0
 	// usualWeight is that of the newest step in what is usual. A step that should take less than usualPart of that and
 	// takes still less says that a step's fixed part is smaller with little work, and nothing of the machine.
 	usualWeight, usualPart = 0.1, 0.7

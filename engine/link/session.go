@@ -252,7 +252,7 @@ func (s *session) sendEvent(e models.Event) {
 	s.reportMu.Unlock()
 	switch e.Kind {
 	case models.EventProgress:
-	case models.EventLoadFailed: // the list says what is wrong with the files, and whoever waited for the load is told next
+	case models.EventLoadFailed: // the list says what is wrong with the files; who waited for the load is told next
 		_ = s.sendCatalog()
 	default:
 		select {
