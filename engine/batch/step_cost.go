@@ -2,6 +2,7 @@ package batch
 
 import (
 	"math"
+	"math/bits"
 	"slices"
 )
 
@@ -18,9 +19,12 @@ const (
 	cellUnit   = 8192.0
 
 	loneWeight = 0.2 // of the newest step of one token
-	// anchorWeight is that of the step of one token in the fit, however long ago it was, in steps: while all steps have
-	// about as many sequences, these and the fixed part can't be told apart otherwise.
-	anchorWeight = 5.0
+	// Steps of 2 and 3 sequences, of 4 to 7 and of 8 to 15 count in the fit by their means, each as so many steps,
+	// however long ago they were: while all steps have about as many sequences, these and the fixed part can't be told
+	// apart otherwise.
+	anchorSizes  = 3
+	anchorWeight = 25.0
+	anchorMemory = 0.05 // weight of the newest step in such a mean
 	// usualWeight is that of the newest step in what is usual. A step that should take less than usualPart of that and
 	// takes still less says that a step's fixed part is smaller with little work, and nothing of the machine.
 	usualWeight, usualPart = 0.1, 0.7
@@ -61,8 +65,9 @@ type stepCost struct {
 	coefficients costVector
 	normalMatrix [costParts]costVector
 	normalVector costVector
-	observed     bool      // a step was observed
-	several      bool      // a step of several tokens was observed
+	observed     bool // a step was observed
+	several      bool // a step of several tokens was observed
+	anchors      [anchorSizes]costAnchor
 	lone         float64   // a step of one token alone, without its cells; 0: not known
 	usual        float64   // what steps of several tokens are predicted to take
 	deviations   []float64 // of the last steps: the time by the predicted one; all above 1, or all below
@@ -151,6 +156,11 @@ func (c *stepCost) observe(w stepWork, ns float64) {
 	if limit := outlierFactor * c.predict(w); limit > 0 {
 		ns = min(ns, limit)
 	}
+	defer c.fit()
+	if size := w.anchorSize(); size >= 0 {
+		c.anchors[size].add(features, ns)
+		return
+	}
 	norm := features.dot(features) // so that a long step doesn't outweigh all short ones
 	for i := range features {
 		for k := range features {
@@ -158,7 +168,32 @@ func (c *stepCost) observe(w stepWork, ns float64) {
 		}
 		c.normalVector[i] = costForgetting*c.normalVector[i] + features[i]*ns/norm
 	}
-	c.fit()
+}
+
+// costAnchor is the mean of some steps of about as many sequences. The zero value is none.
+type costAnchor struct {
+	features costVector
+	ns       float64
+}
+
+func (a *costAnchor) add(features costVector, ns float64) {
+	part := anchorMemory
+	if a.ns == 0 {
+		part = 1
+	}
+	for i := range features {
+		a.features[i] += part * (features[i] - a.features[i])
+	}
+	a.ns += part * (ns - a.ns)
+}
+
+// anchorSize is the index of the anchor in which a step counts, or -1.
+func (w stepWork) anchorSize() int {
+	size := bits.Len(uint(w.decodes)) - 2
+	if w.prompts > 0 || size >= anchorSizes {
+		return -1
+	}
+	return size
 }
 
 // observeLone learns from a step of one token.
@@ -210,6 +245,9 @@ func (c *stepCost) rescale(factor float64) {
 	}
 	c.usual *= factor
 	c.lone *= factor
+	for i := range c.anchors {
+		c.anchors[i].ns *= factor
+	}
 	c.normalMatrix, c.normalVector = [costParts]costVector{}, costVector{}
 }
 
@@ -247,19 +285,24 @@ func (c *stepCost) solve(zero [costParts]bool) costVector {
 	return c.solveFor(vector, zero)
 }
 
-// anchored is the normal equations with the step of one token.
+// anchored is the normal equations with the anchors, or the step of one token if there are none.
 func (c *stepCost) anchored() (matrix [costParts]costVector, vector costVector) {
 	matrix, vector = c.normalMatrix, c.normalVector
-	if !c.several || !c.loneIsKnown() {
-		return matrix, vector
+	anchors := c.anchors[:]
+	if c.anchors == [anchorSizes]costAnchor{} && c.several && c.loneIsKnown() {
+		anchors = []costAnchor{{costFeatures(loneStep), c.lone}}
 	}
-	anchor := costFeatures(loneStep)
-	weight := anchorWeight / anchor.dot(anchor)
-	for i := range matrix {
-		for k := range matrix {
-			matrix[i][k] += weight * anchor[i] * anchor[k]
+	for _, a := range anchors {
+		if a.ns == 0 {
+			continue
 		}
-		vector[i] += weight * anchor[i] * c.lone
+		weight := anchorWeight / a.features.dot(a.features)
+		for i := range matrix {
+			for k := range matrix {
+				matrix[i][k] += weight * a.features[i] * a.features[k]
+			}
+			vector[i] += weight * a.features[i] * a.ns
+		}
 	}
 	return matrix, vector
 }

@@ -85,10 +85,10 @@ func (b *Base) timeWarmUp(ctx context.Context, step warmUpStep) (took time.Durat
 // MeasuredSteps implements batch.StepMeasurer.
 func (b *Base) MeasuredSteps() []batch.MeasuredStep { return b.measuredSteps }
 
-// warmUpSteps are a pass of prompt tokens, a token of every sequence with output, and a single token, for which a GPU
-// has other kernels. A GPU gets a full pass, since its pools grow with what is computed. On a CPU all buffers are
-// reserved with the context, and a full pass would take a third of the load's time: 0.4 s for 130 MB of weights on two
-// cores, and more for a larger model.
+// warmUpSteps are a pass of prompt tokens, a token of every sequence with output and of some, and a single token, for
+// which there are other kernels. A GPU gets a full pass, since its pools grow with what is computed. On a CPU all
+// buffers are reserved with the context, and a full pass would take a third of the load's time: 0.4 s for 130 MB of
+// weights on two cores, and more for a larger model.
 func (b *Base) warmUpSteps() []warmUpStep {
 	prompt, sequences := cpuDryRun, min(b.limits.Sequences, b.limits.StepTokens)
 	if b.onAccelerator() {
@@ -102,8 +102,10 @@ func (b *Base) warmUpSteps() []warmUpStep {
 		},
 		b.firstTokensStep(fmt.Sprintf("%d sequences", sequences), sequences),
 	}
-	if sequences > 1 {
-		steps = append(steps, b.firstTokensStep("one sequence", 1))
+	for _, few := range []int{8, 2, 1} {
+		if few < sequences {
+			steps = append(steps, b.firstTokensStep(fmt.Sprintf("%d of them", few), few))
+		}
 	}
 	if b.opts.Deterministic {
 		steps = append(steps, warmUpStep{name: "a sequence in two ways", compute: b.checkBatchInvariance})
