@@ -100,11 +100,11 @@ func (b *Base) warmUpSteps() []warmUpStep {
 			name: fmt.Sprintf("%d prompt tokens", prompt), compute: func() error { return b.decodePrompt(prompt) },
 			work: batch.MeasuredStep{Prompts: prompt},
 		},
-		b.firstTokensStep(fmt.Sprintf("%d sequences", sequences), sequences),
+		b.firstTokensStep(sequences),
 	}
-	for _, few := range []int{8, 2, 1} {
-		if few < sequences {
-			steps = append(steps, b.firstTokensStep(fmt.Sprintf("%d of them", few), few))
+	for _, few := range []int{8, 2, 1} { // on a GPU, one step costs about as much as another
+		if few < sequences && (few == 1 || !b.onAccelerator()) {
+			steps = append(steps, b.firstTokensStep(few))
 		}
 	}
 	if b.opts.Deterministic {
@@ -113,9 +113,9 @@ func (b *Base) warmUpSteps() []warmUpStep {
 	return append(steps, warmUpStep{name: "candidates", compute: b.openDeviceSampling})
 }
 
-func (b *Base) firstTokensStep(name string, sequences int) warmUpStep {
+func (b *Base) firstTokensStep(sequences int) warmUpStep {
 	compute := func() error { return b.decodeFirstTokens(sequences, dryRun{}) }
-	return warmUpStep{name, compute, batch.MeasuredStep{Decodes: sequences}}
+	return warmUpStep{fmt.Sprintf("a token of %d sequences", sequences), compute, batch.MeasuredStep{Decodes: sequences}}
 }
 
 func (b *Base) onAccelerator() bool { return len(b.backend.accelerators) > 0 }
