@@ -84,7 +84,7 @@ var scenarios = []scenario{
 		fault: func(ctx context.Context, s *scrapedService) error {
 			q := ordinaryQuestion(0)
 			q.version = "v2.0"
-			if got := s.ask(ctx, q); got != "503 Service Unavailable" {
+			if got := s.ask(ctx, q); got != "404 Not Found" { // model_broken
 				return fmt.Errorf("a model that can't be loaded was answered with %s", got)
 			}
 			return nil
