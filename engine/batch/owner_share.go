@@ -101,7 +101,7 @@ func (s *scheduler) forgetSavings() {
 // beside these, or prompts if they have no other work, as far as that makes no step too long.
 func (s *scheduler) leastForOthers(light, others *ownerPart, aloneNs float64) float64 {
 	need := s.budget.cost.predict(light.work.plus(others.work)) - s.budget.cost.predict(light.work)
-	if need += min(others.promptNs, s.busyShare*need); others.work == (stepWork{}) {
+	if need += min(others.promptNs, s.undividedPromptShare*need); others.work == (stepWork{}) {
 		need = others.promptNs
 	}
 	return min(need, (longestStretch-1)*aloneNs)
@@ -201,7 +201,7 @@ func (s *scheduler) chooseRows(d ownerDivision, othersPromptNs float64) {
 			work = work.plus(o.work)
 		}
 	}
-	end := d.aloneNs + d.othersNs - min(othersPromptNs, d.othersNs*s.busyShare/(1+s.busyShare))
+	end := d.aloneNs + d.othersNs - min(othersPromptNs, d.othersNs*s.undividedPromptShare/(1+s.undividedPromptShare))
 	for next := s.fewestRows(); next != nil && d.othersNs > 0; next = s.fewestRows() {
 		work = work.plus(next.decoders[next.rows].decodeWork())
 		if next.rows > 0 && s.budget.cost.predict(work)+d.promptNs > end {

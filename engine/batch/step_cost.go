@@ -65,12 +65,12 @@ type stepCost struct {
 	coefficients costVector
 	normalMatrix [costParts]costVector
 	normalVector costVector
-	observed     bool // a step was observed
-	several      bool // a step of several tokens was observed
-	anchors      [anchorSizes]costAnchor
-	lone         float64   // a step of one token alone, without its cells; 0: not known
-	usual        float64   // what steps of several tokens are predicted to take
-	deviations   []float64 // of the last steps: the time by the predicted one; all above 1, or all below
+	observed     bool                    // a step was observed
+	several      bool                    // a step of several tokens was observed
+	anchors      [anchorSizes]costAnchor // of 2 and 3 sequences, 4 to 7, 8 to 15
+	lone         float64                 // a step of one token alone, without its cells; 0: not known
+	usual        float64                 // what steps of several tokens are predicted to take
+	deviations   []float64               // of the last steps: the time by the predicted one; all above 1, or all below
 }
 
 const costParts = 4
@@ -136,7 +136,7 @@ func (c *stepCost) promptTokensWithin(ns float64, position, most int) int {
 }
 
 // observe learns from one step. One token alone has other kernels, on a CPU twice as fast as those for two, so it is
-// learned by itself, and counts little in the fit for the others.
+// learned by itself, and counts in the fit for the others until a step of a few is known.
 func (c *stepCost) observe(w stepWork, ns float64) {
 	if w.isLone() {
 		c.observeLone(w, ns)
