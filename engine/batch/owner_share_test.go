@@ -293,3 +293,26 @@ func TestStretch(t *testing.T) {
 		t.Errorf("long after, there is still %v", u.ns)
 	}
 }
+
+// Where steps don't mix adapters, steps that are divided between owners don't make the turns of other adapters come
+// later: a turn has as many steps as if all of its sequences were in each.
+func TestDividedStepsKeepTheTurnsOfAdapters(t *testing.T) {
+	o := newOwnersTest(t, xeon)
+	o.scheduler.limits.MixedAdapters = false
+	o.decode("small", 1, 1)
+	o.decode("large", 1, 25)
+	other := o.submit("small", &fakeAdapter{"other"}, 2, 1000)
+	for !other.decoding() {
+		o.step()
+	}
+	longest, waited := 0, 0
+	for range 300 {
+		o.step()
+		if waited++; o.plan.items[0].seq == other {
+			longest, waited = max(longest, waited), 0
+		}
+	}
+	if most := int(o.scheduler.stepsOfTurn) + 1; longest == 0 || longest > most {
+		t.Errorf("the other adapter waits for %d steps, want at most %d", longest, most)
+	}
+}
